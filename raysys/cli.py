@@ -1,0 +1,200 @@
+"""The `raysys` command: one subcommand a stage, in the order of the data; parses, calls, prints.
+
+stdout carries the result, its last line the artifact's URI; stderr carries progress and logs. Exit
+status 0: done, 1: the work failed, 2: the input is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import raysys
+from raysys import observe
+from raysys.config import Config, load_config
+from raysys.errors import RaysysError
+
+# The order of the data; `raysys run` runs the first five in it.
+STAGES = {
+    "pack": "a catalogue becomes ShardSets",
+    "train": "a ShardSet becomes a fine-tuned EncoderBundle",
+    "embed": "ShardSets and an EncoderBundle become an EmbeddingSet",
+    "index": "an EmbeddingSet becomes an IndexBundle",
+    "evaluate": "all of it is judged in a Report",
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
+    arguments = _parse(list(sys.argv[1:] if argv is None else argv))
+    debug = bool(os.environ.get("RAYSYS_DEBUG"))
+    observe.show_logs(debug=debug)
+    try:
+        status: int = arguments.call(arguments)
+        return status
+    except RaysysError as error:
+        if debug:
+            raise
+        print(f"raysys: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("raysys: stopped; the same command continues where it was", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # Words behind an option come back unparsed; `key=value` may stand anywhere.
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raysys", description=raysys.__doc__)
+    parser.add_argument("--version", action="version", version=f"raysys {raysys.__version__}")
+    commands = parser.add_subparsers(
+        title="commands, in the order of the data", required=True, metavar="COMMAND"
+    )
+    demo = _command(
+        commands, "demo", _demo, "the whole path on a drawn catalogue, then a live page", needs_config=False
+    )
+    demo.add_argument("--exit", action="store_true", help="end by itself; also when there is no terminal")
+    _with_output(_command(commands, "run", _run, "every stage in order, skipping what is up to date"))
+    for stage, what in STAGES.items():
+        _with_output(_command(commands, stage, _stage, what)).set_defaults(stage=stage)
+    _command(commands, "serve", _serve, "encoder and index answer over HTTP, until Ctrl-C")
+    submit = _command(commands, "submit", _submit, "a stage as a job on a Ray cluster")
+    submit.add_argument("stage", help="run, or one of the stages")
+    submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
+    submit.add_argument(
+        "--follow", action="store_true", help="copy the job's log and end with its exit status"
+    )
+    submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
+    show = _command(commands, "config", _config, "the resolved configuration", needs_config=False)
+    show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, call: Callable[[argparse.Namespace], int], what: str, needs_config: bool = True
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    if name != "demo":
+        parser.add_argument(
+            "config", metavar="CONFIG", nargs=None if needs_config else "?", help="a YAML file"
+        )
+    if name != "submit":
+        parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings over the file's")
+    parser.set_defaults(call=call, overrides=[])
+    return parser
+
+
+def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    return parser
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    return _run_stages(arguments, [arguments.stage])
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return _run_stages(arguments, list(STAGES))
+
+
+def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
+    config = load_config(arguments.config, arguments.overrides)
+    from raysys import stages  # takes seconds to import, and a wrong configuration needs none
+
+    if arguments.dry_run:
+        for line in stages.plan(config, names):
+            print(line)
+        return 0
+    outcomes = list(_outcomes(config, names))
+    if arguments.json:
+        print(
+            json.dumps(
+                [dataclasses.asdict(outcome) for outcome in outcomes][
+                    0 if len(outcomes) == 1 else slice(None)
+                ]
+            )
+        )
+    else:
+        print(outcomes[-1].uri)
+    return 0
+
+
+def _outcomes(config: Config, names: Sequence[str]) -> Any:
+    from raysys import stages
+
+    for name in names:
+        outcome = stages.STAGES[name](config)
+        if outcome.is_skipped:
+            line = observe.skipped_line(name, outcome.num_items, outcome.uri)
+        else:
+            line = observe.stage_line(name, outcome.num_items, outcome.seconds, outcome.uri)
+        observe.log.info(line)
+        yield outcome
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, arguments.overrides)
+    from raysys.serve import app
+
+    with app.served(config) as address:
+        print(address, flush=True)
+        app.wait_for_stop()
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    config = load_config(str(demo_config()), arguments.overrides)
+    from raysys import demo
+
+    ends = arguments.exit or not sys.stdout.isatty()
+    demo.run(config, lambda: list(_outcomes(config, list(STAGES))), ends_by_itself=ends)
+    return 0
+
+
+def demo_config() -> Path:
+    """`configs/demo.yaml` of the checkout, or of the installed package."""
+    package = Path(raysys.__file__).parent
+    places = (package / "configs" / "demo.yaml", package.parent / "configs" / "demo.yaml")
+    return next((place for place in places if place.exists()), places[-1])
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from raysys.cluster import jobs
+
+    return jobs.submit(
+        arguments.stage,
+        load_config(arguments.config, arguments.overrides),
+        address=arguments.address,
+        follow=arguments.follow,
+        interpreter=arguments.interpreter,
+        out=sys.stdout,
+        err=sys.stderr,
+    )
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        print(json.dumps(Config.model_json_schema(), indent=2))
+        return 0
+    import yaml
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else Config()
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    return 0

@@ -1,0 +1,95 @@
+"""A Ray session, started when the first stage needs one: a named cluster, or one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ray
+import ray.data
+
+from raysys.config.schema import RayConfig
+from raysys.errors import ClusterError
+from raysys.records import Piece, Result
+
+# Ray reads these at import or start. The first makes a restart of a training worker seconds faster; the
+# others keep a local cluster quiet and its shutdown short.
+_LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def connect(section: RayConfig) -> None:
+    """Be connected to Ray; a second call does nothing.
+
+    Raises: ClusterError if no cluster answers at the address, or none can be started here.
+    """
+    if ray.is_initialized():
+        return
+    address = section.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _start_here(section)
+    except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
+        where = (
+            f"ray.address {address}: no cluster answers"
+            if address
+            else "Ray cannot be started on this machine"
+        )
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ClusterError(f"{where} ({reason}); check `ray status`, ray.num_cpus and free memory") from error
+    _quiet_data()
+
+
+def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
+    """`map(work, pieces)` as Ray tasks, in order, with a bounded number under way."""
+    submit: Any = ray.remote(num_cpus=1)(_call).remote
+    under_way: list[Any] = []
+    limit = max(2, int(ray.cluster_resources().get("CPU", 1)))
+    for piece in pieces:
+        if len(under_way) >= limit:
+            yield ray.get(under_way.pop(0))
+        under_way.append(submit(work, piece))
+    while under_way:
+        yield ray.get(under_way.pop(0))
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that was started here ends."""
+    with contextlib.suppress(ConnectionError):
+        ray.shutdown()
+
+
+def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
+    return work(piece)
+
+
+def _start_here(section: RayConfig) -> None:
+    for name, value in _LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    store = section.object_store_megabytes
+    ray.init(
+        num_cpus=section.num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=store * 2**20 if store else None,
+        _node_ip_address="127.0.0.1",  # a cluster on a laptop listens to nobody else
+    )
+
+
+def _quiet_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.print_on_execution_start = False
+    context.enable_progress_bars = False  # raysys draws one bar a stage itself
+    context.execution_options.preserve_order = True  # batches are a function of position
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)

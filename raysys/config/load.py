@@ -1,0 +1,166 @@
+"""From a YAML file and `key=value` words to a checked `Config`, with errors that name the mend.
+
+Files may `extends` one another (a path relative to the file that says so); later values win key by
+key, and a changed `kind` replaces its section. Every value remembers which file or word it came
+from, so that an error can say so.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pydantic
+import yaml
+
+from raysys.config.schema import Config
+from raysys.errors import ConfigError, did_you_mean
+
+Tree: TypeAlias = dict[str, Any]
+Origins: TypeAlias = dict[str, str]
+
+
+def load_config(path: str, overrides: list[str] | None = None) -> Config:
+    """The resolved configuration.
+
+    Raises: ConfigError in one line `where: key: what; do`, for a file, a key or a value that does not fit.
+    """
+    tree, origins = _load_file(Path(path), ())
+    for word in overrides or []:
+        keys, value = _parse_override(word)
+        tree = merge(tree, _nested(keys, value))
+        origins[".".join(keys)] = word
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError(_explain(error, origins, path)) from error
+
+
+def merge(base: Tree, top: Tree) -> Tree:
+    """`top` over `base`, section by section; a section whose `kind` changes starts afresh."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        if (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        ):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _load_file(path: Path, opened_by: tuple[Path, ...]) -> tuple[Tree, Origins]:
+    if path.resolve() in opened_by:
+        raise ConfigError(f"{path}: extends itself (through {opened_by[-1].name}); break the loop")
+    tree = _read_yaml(path)
+    parent = tree.pop("extends", None)
+    own = {dotted: str(path) for dotted in _dotted_keys(tree)}
+    if parent is None:
+        return tree, own
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: a file name is needed, got {parent!r}")
+    base, origins = _load_file(path.parent / parent, (*opened_by, path.resolve()))
+    return merge(base, tree), {**origins, **own}
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        beside = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, beside)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict | None):
+        raise ConfigError(f"{path}: sections are needed (`key: value`), got {type(tree).__name__}")
+    return tree or {}
+
+
+def _parse_override(word: str) -> tuple[list[str], Any]:
+    key, equals, text = word.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{word}: not of the form key=value, for example train.epochs=3")
+    try:
+        return key.split("."), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{word}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _nested(keys: list[str], value: Any) -> Tree:
+    for key in reversed(keys):
+        value = {key: value}
+    return typing.cast(Tree, value)
+
+
+def _dotted_keys(tree: Tree, prefix: str = "") -> list[str]:
+    dotted: list[str] = []
+    for key, value in tree.items():
+        dotted.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            dotted += _dotted_keys(value, f"{prefix}{key}.")
+    return dotted
+
+
+def _explain(error: pydantic.ValidationError, origins: Origins, path: str) -> str:
+    first, *others = error.errors()
+    keys = _without_union_tags(first["loc"])
+    dotted = ".".join(keys)
+    line = f"{_origin(keys, origins, path)}: {dotted or 'configuration'}: {_reason(first, keys)}"
+    return line + (f" (and {len(others)} more)" if others else "")
+
+
+def _origin(keys: list[str], origins: Origins, path: str) -> str:
+    for length in range(len(keys), 0, -1):
+        if found := origins.get(".".join(keys[:length])):
+            return found
+    return path
+
+
+def _reason(detail: Any, keys: list[str]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key{did_you_mean(keys[-1], _fields_at(keys[:-1]))}"
+    if detail["type"] == "missing":
+        return "is needed; give it a value"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return message if detail["type"] == "value_error" else f"{message}, got {detail['input']!r}"
+
+
+def _without_union_tags(loc: tuple[int | str, ...]) -> list[str]:
+    """Pydantic puts the `kind` of a union into the location; the user never wrote it there."""
+    keys: list[str] = []
+    for part in loc:
+        if not (keys and part in _kinds_at(keys)):
+            keys.append(str(part))
+    return keys
+
+
+def _kinds_at(keys: list[str]) -> set[str]:
+    return {model.model_fields["kind"].default for model in _models_at(keys) if "kind" in model.model_fields}
+
+
+def _fields_at(keys: list[str]) -> list[str]:
+    return [name for model in _models_at(keys) for name in model.model_fields]
+
+
+def _models_at(keys: list[str]) -> list[type[pydantic.BaseModel]]:
+    models: list[type[pydantic.BaseModel]] = [Config]
+    for key in keys:
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        models = [inner for found in fields for inner in _models_in(found.annotation)]
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return []

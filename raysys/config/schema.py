@@ -1,0 +1,343 @@
+"""Every setting of raysys: its name, type, default and rule. There is no other place for a default.
+
+Sections stand in the order of the data. A stage receives its own section; the docstring under a
+field is what `raysys config --schema` prints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+AttributeType = Literal["text", "integer", "number", "boolean"]
+SplitName = Literal["train", "val", "test"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DrawnCatalog(Section):
+    """A catalogue drawn by raysys itself, for the demo and for tests."""
+
+    kind: Literal["drawn"] = "drawn"
+    num_items: Annotated[int, Field(ge=50, le=10_000_000)] = 3000
+    """How many listings to draw."""
+    size_px: Annotated[int, Field(ge=32, le=1024)] = 96
+    """Side of the square photos."""
+    seed: NonNegativeInt = 7
+    """The same seed draws the same catalogue, byte for byte."""
+
+
+class Columns(Section):
+    """Which column of a table holds what."""
+
+    item_id: str = "item_id"
+    title: str = "title"
+    image: str = "image"
+    """Path of the photo, relative to `catalog.images`, or absolute."""
+    attributes: dict[str, AttributeType] = {}
+    """Columns kept as attributes (filters, splits, evaluation) and their types."""
+
+
+class TableCatalog(Section):
+    """Your own catalogue: a CSV file, one row a listing, photos beside it."""
+
+    kind: Literal["table"] = "table"
+    path: str
+    """The CSV file (UTF-8, with a header), local or at a URI."""
+    images: str | None = None
+    """Folder that image paths are relative to; by default the folder of the CSV."""
+    columns: Columns = Columns()
+
+
+class ColumnSplit(Section):
+    """The catalogue says in a column which split a row belongs to."""
+
+    kind: Literal["column"] = "column"
+    column: str = "split"
+    """Holds `train`, `val` or `test`."""
+
+
+class AttributeSplit(Section):
+    """Whole groups go to one split (no seller in two), chosen by a hash that later growth keeps."""
+
+    kind: Literal["attribute"] = "attribute"
+    attribute: str = "seller"
+    """Rows with the same value stay together; a row without one is a group of its own."""
+    val_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    seed: NonNegativeInt = 7
+
+
+class PackConfig(Section):
+    """From a catalogue to WebDataset shards."""
+
+    split: Annotated[ColumnSplit | AttributeSplit, Field(discriminator="kind")] = AttributeSplit()
+    items_per_shard: PositiveInt = 4096
+    max_bad_fraction: Fraction = 0.05
+    """Refused items above this share of the catalogue stop the stage."""
+    max_megapixels: PositiveFloat = 64.0
+    """Photos with more pixels are refused before they are decoded."""
+
+
+class TinyConfig(Section):
+    """Size of the small SigLIP that `encoder.start: tiny` builds: no network, no weights."""
+
+    image_size_px: PositiveInt = 64
+    patch_size_px: PositiveInt = 8
+    hidden_size: PositiveInt = 128
+    mlp_ratio: PositiveInt = 2
+    num_layers: PositiveInt = 6
+    num_heads: PositiveInt = 4
+    text_num_layers: PositiveInt = 2
+    vocab_size: PositiveInt = 2000
+    """At most this many word pieces are learnt from the training titles."""
+    max_length: PositiveInt = 24
+    """Word pieces a title is cut or padded to."""
+    logit_bias: float = -4.0
+    """Near the log-odds of a right pair in a small batch; SigLIP's -10 is for 32,768 pairs."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TinyConfig:
+        if self.image_size_px % self.patch_size_px:
+            raise ValueError(f"image_size_px {self.image_size_px} is no multiple of {self.patch_size_px=}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads=}")
+        return self
+
+
+class EncoderConfig(Section):
+    """Where the model starts, and how photos and titles are prepared for it."""
+
+    start: str = "tiny"
+    """A hub id (`google/siglip-base-patch16-256-multilingual`), a local path, or `tiny`."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository."""
+    tiny: TinyConfig = TinyConfig()
+    lower_case: bool = True
+    """Titles are lower-cased, as SigLIP's training data was."""
+    seed: NonNegativeInt = 7
+
+
+class StreamConfig(Section):
+    """How shards become batches."""
+
+    shuffle_window_shards: PositiveInt = 4
+    """Samples are shuffled within this many shards at a time; shards are shuffled over the epoch."""
+    decode_concurrency: PositiveInt = 2
+    """Ray tasks that decode at the same time."""
+    read_concurrency: PositiveInt = 1
+    """Windows of shards that are read ahead at the same time."""
+
+
+class AugmentConfig(Section):
+    """Random changes to training photos, drawn from (seed, epoch, item)."""
+
+    crop_min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """A random crop covers at least this share of the photo; 1 leaves it whole."""
+    flip_probability: Fraction = 0.5
+    rotate_degrees: NonNegativeFloat = 0.0
+    """Photos are turned by up to this, either way."""
+    brightness: NonNegativeFloat = 0.2
+    """Pixels are multiplied by 1 +- this."""
+    contrast: NonNegativeFloat = 0.0
+    """Distances from the photo's mean grey are multiplied by 1 +- this."""
+    erase_probability: Fraction = 0.0
+    """How often a random rectangle is painted over (random erasing, Zhong et al. 2017)."""
+
+
+class TrainConfig(Section):
+    """Fine-tuning with the sigmoid loss."""
+
+    workers: PositiveInt = 1
+    use_gpu: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    epochs: PositiveFloat = 5.0
+    """Passes over the training shards; may be a fraction."""
+    batch_size: PositiveInt = 256
+    """Image-title pairs in a step, over all workers."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` updates the image tower's matrices by Muon: for training from scratch."""
+    learning_rate: PositiveFloat = 1.0e-5
+    muon_learning_rate: PositiveFloat = 0.015
+    weight_decay: NonNegativeFloat = 1.0e-4
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    warmup_fraction: Fraction = 0.05
+    """Share of the steps in which the learning rate rises linearly; then it follows a cosine to 0."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient's norm is cut to this."""
+    equal_titles: Literal["merged", "masked", "negative"] = "merged"
+    """Other listings with the same title: one caption of them all, left out, or negatives as published."""
+    caption_weights: dict[str, PositiveFloat] = {}
+    """Attributes that are captions beside the title, and their weight in the loss (the title's is 1)."""
+    augment: AugmentConfig = AugmentConfig()
+    log_every_steps: PositiveInt = 10
+    checkpoint_every_epochs: PositiveFloat = 1.0
+    """How often training state is kept, and retrieval on the validation split measured."""
+    validation_items: NonNegativeInt = 512
+    """At most this many validation pairs are used while training."""
+    max_failures: NonNegativeInt = 3
+    """Restarts from the last checkpoint before the run gives up."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainConfig:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of {self.workers} workers")
+        return self
+
+
+class ProjectionConfig(Section):
+    """Shorter vectors by principal components, fitted on the training split's embeddings."""
+
+    dimensions: PositiveInt | None = 128
+    """Components kept; null serves the encoder's own dimensions."""
+
+
+class EmbedConfig(Section):
+    """The whole catalogue through the image encoder."""
+
+    splits: tuple[SplitName, ...] = ("train", "val", "test")
+    actors: PositiveInt = 1
+    use_gpu: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: PositiveInt = 64
+
+
+class IndexConfig(Section):
+    """The nearest-neighbour index."""
+
+    kind: Literal["exact", "hnsw"] = "exact"
+    """`exact` compares with every vector; `hnsw` walks a graph (Malkov & Yashunin 2016)."""
+    hnsw_links: PositiveInt = 32
+    hnsw_build_effort: PositiveInt = 200
+    """efConstruction: candidates kept while building."""
+    hnsw_search_effort: PositiveInt = 128
+    """efSearch: candidates kept while searching."""
+    recall_queries: PositiveInt = 1000
+    """Stored vectors used as queries to measure recall against exact search."""
+    recall_k: PositiveInt = 10
+    min_recall: Fraction = 0.9
+    """A build that measures less is refused."""
+
+
+class SimulatedLog(Section):
+    """An interaction log drawn from known attributes, with position bias; marked simulated."""
+
+    kind: Literal["simulated"] = "simulated"
+    queries: PositiveInt = 1000
+    shelf_size: Annotated[int, Field(ge=5, le=100)] = 12
+    """Items shown for a query."""
+    weights: dict[str, PositiveFloat] = {"kind": 0.6, "colour": 0.25, "pattern": 0.15}
+    """What makes a neighbour attractive: latent or public attribute -> weight of its being equal."""
+    position_bias: NonNegativeFloat = 0.35
+    """The place p (from 0) is looked at with probability 1 / (1 + p) ** bias."""
+    seed: NonNegativeInt = 11
+
+
+class RecordedLog(Section):
+    """Your own log: Parquet with impression_id, query_id, item_id, position, tapped."""
+
+    kind: Literal["recorded"] = "recorded"
+    path: str
+
+
+class ShelfProtocol(Section):
+    """The judgement without a log: precision of the first k neighbours on known attributes."""
+
+    query_split: SplitName = "test"
+    gallery_splits: tuple[SplitName, ...] = ("test", "val")
+    where: dict[str, str] = {}
+    """Only items with these attribute values are queries and gallery."""
+    exclude_same: tuple[str, ...] = ("seller",)
+    """A gallery item that shares one of these with the query is left out."""
+    match: tuple[str, ...] = ("category_fine", "colour")
+    """A neighbour is right if all of these are equal."""
+    k: PositiveInt = 5
+
+
+class EvaluateConfig(Section):
+    """Proof that the shelf got better."""
+
+    log: Annotated[SimulatedLog | RecordedLog, Field(discriminator="kind")] = SimulatedLog()
+    shelf: ShelfProtocol | None = None
+    splits: tuple[SplitName, ...] = ("val", "test")
+    """Where queries and candidates of a simulated log come from: sellers the model has not seen."""
+    mobilenet: str = "google/mobilenet_v2_1.0_224"
+    """The baseline of the published result: hub id or path."""
+    bootstrap_samples: PositiveInt = 2000
+    seed: NonNegativeInt = 13
+    grid_queries: NonNegativeInt = 8
+    """Queries shown with their neighbours before and after in the report."""
+
+
+class ServeConfig(Section):
+    """The HTTP service."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    encoder_replicas: PositiveInt = 1
+    search_replicas: PositiveInt = 1
+    gateway_replicas: PositiveInt = 1
+    use_gpu: bool = False
+    max_batch_size: PositiveInt = 16
+    batch_wait_ms: NonNegativeFloat = 5.0
+    """How long a request waits for others to be encoded with it."""
+    default_k: PositiveInt = 10
+    max_k: PositiveInt = 100
+    max_image_megabytes: PositiveFloat = 10.0
+    image_url: str | None = None
+    """Where a shop shows photos, e.g. `https://img.example.com/{item_id}.jpg`; null: from the shards."""
+
+
+class TrackingConfig(Section):
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online when an API key is set, else offline."""
+    project: str = "raysys"
+    entity: str | None = None
+
+
+class RayConfig(Section):
+    """Where Ray runs."""
+
+    address: str | None = None
+    """A running cluster, or null: the one RAY_ADDRESS names, else one on this machine."""
+    num_cpus: PositiveInt | None = None
+    """Logical CPUs of a cluster started on this machine; null: as many as it has."""
+    object_store_megabytes: PositiveInt | None = None
+
+
+class Config(Section):
+    """The whole path, in the order of the data."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "siglip"
+    """Names the run and everything made by it."""
+    root: str = ".raysys"
+    """Where artifacts go: a folder, `s3://` or `gs://`."""
+    catalog: Annotated[DrawnCatalog | TableCatalog, Field(discriminator="kind")] = DrawnCatalog()
+    pack: PackConfig = PackConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    stream: StreamConfig = StreamConfig()
+    train: TrainConfig = TrainConfig()
+    embed: EmbedConfig = EmbedConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+    index: IndexConfig = IndexConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()

@@ -1,0 +1,56 @@
+"""What one embedding actor does: pixels of a block in, vectors out, written as one Parquet file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysys import storage
+from raysys.encoder.bundle import open_bundle
+from raysys.records import (
+    EMBEDDING,
+    IMAGE_OFFSET,
+    PIXELS,
+    SHARD,
+    SPLIT,
+    embedding_schema,
+)
+
+
+class EmbeddingActor:
+    """Holds an encoder; each call embeds a block and writes its part of the EmbeddingSet.
+
+    A part is named after its shard and its first row, so an attempt that is repeated overwrites itself.
+    """
+
+    def __init__(
+        self, encoder_uri: str, output_uri: str, device: str, precision: str, batch_size: int
+    ) -> None:
+        self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+        self._output_uri = output_uri
+        self._batch_size = batch_size
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A row that says what was written: the part's name and its number of items."""
+        size = self._encoder.image.size_px
+        pixels = np.stack([np.frombuffer(row, np.uint8) for row in block.column(PIXELS).to_pylist()])
+        vectors = self._encoder.embed_pixels(pixels.reshape(-1, size, size, 3), self._batch_size)
+        part = part_name(block)
+        with storage.writable_file(storage.join(self._output_uri, part)) as path:
+            pq.write_table(_with_vectors(block, vectors), path)
+        return pa.table({"part": [part], "num_items": [len(block)]})
+
+
+def part_name(block: pa.Table) -> str:
+    """`<split>-<shard>-<offset of the first photo>.parquet`."""
+    row = block.slice(0, 1).select([SPLIT, SHARD, IMAGE_OFFSET]).to_pylist()[0]
+    shard = row[SHARD].rsplit("/", 1)[-1].removesuffix(".tar")
+    return f"{row[SPLIT]}-{shard}-{row[IMAGE_OFFSET]:012d}.parquet"
+
+
+def _with_vectors(block: pa.Table, vectors: np.ndarray) -> pa.Table:
+    schema = embedding_schema(vectors.shape[1])
+    columns = {name: block.column(name) for name in schema.names if name in block.schema.names}
+    columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)

@@ -1,0 +1,1 @@
+"""Encoders: what turns photos and titles into vectors of one embedding space."""

@@ -1,0 +1,147 @@
+"""EncoderBundles: a checkpoint that plain `transformers` loads, stamped with its space id.
+
+The space id is a hash over all that decides a vector: weights, configuration, image processor,
+tokenizer, title preprocessing, projection and normalisation. Change any of it and vectors are of
+another space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import transformers
+
+from raysys import artifacts, storage
+from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.encoder import siglip
+from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.projection import load_projection
+
+_WEIGHTS = "model.safetensors"
+_NORMALISATION = "l2"
+# Facts about where a checkpoint was saved, not about the vectors it makes.
+_IGNORED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
+def publish_bundle(
+    target: Target,
+    fill: Callable[[Path], None],
+    *,
+    text: TextPreprocessing,
+    parent_space_id: str | None = None,
+    training_run: str | None = None,
+    num_items: int = 0,
+    seconds: float | None = None,
+) -> EncoderBundleManifest:
+    """Make an EncoderBundle: `fill` writes the checkpoint's files into an empty folder.
+
+    `seconds` is how long the weights took to make, if that was not in `fill`.
+    """
+    started = time.monotonic()
+    artifacts.begin(target)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill(folder)
+        space_id, dimensions = space_id_of(folder, text), _dimensions_of(folder)
+        storage.upload_folder(folder, target.uri)
+    files = artifacts.describe_files(target.uri)
+    took = time.monotonic() - started if seconds is None else seconds
+    manifest = EncoderBundleManifest(
+        **artifacts.common_fields(target, files, num_items, took),
+        space_id=space_id,
+        dimensions=dimensions,
+        parent_space_id=parent_space_id,
+        training_run=training_run,
+        text=dataclasses.asdict(text),
+    )
+    return artifacts.publish(target.uri, manifest)
+
+
+def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:
+    """The encoder of a bundle, on a device, after its space id was checked against its files."""
+    manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
+    text = TextPreprocessing(**manifest.text)
+    with storage.readable_folder(uri) as folder:
+        artifacts.require_same_space(
+            f"{uri}: manifest", manifest.space_id, "its files", space_id_of(folder, text)
+        )
+        return siglip.SiglipEncoder(
+            folder,
+            space_id=manifest.space_id,
+            text=text,
+            projection=load_projection(folder),
+            device=device,
+            precision=precision,
+        )
+
+
+def preprocessing_of(uri: str) -> tuple[ImagePreprocessing, TextPreprocessing]:
+    """How photos and titles are prepared for the encoder of a bundle."""
+    text = TextPreprocessing(**artifacts.open_artifact(uri, EncoderBundleManifest).text)
+    with storage.readable_folder(uri) as folder:
+        return siglip.image_preprocessing_of(folder), text
+
+
+def copy_checkpoint(base: Path, folder: Path) -> None:
+    """Copy the files of one bundle's folder to another, but for its manifest."""
+    for path in base.iterdir():
+        if path.is_file() and path.name != artifacts.MANIFEST:
+            shutil.copyfile(path, folder / path.name)
+
+
+def space_id_of(folder: Path, text: TextPreprocessing) -> str:
+    """The hash of all that decides a vector, as 64 hex digits."""
+    digest = hashlib.sha256()
+    _hash_tensors(digest, folder / _WEIGHTS)
+    projection = load_projection(folder)
+    if projection is not None:
+        digest.update(projection.mean.tobytes() + projection.components.tobytes())
+    said = {
+        "model": _model_config(folder),
+        "image": dataclasses.asdict(siglip.image_preprocessing_of(folder)),
+        "text": dataclasses.asdict(text),
+        "tokenizer": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _tokenizer_files(folder)
+        },
+        "normalisation": _NORMALISATION,
+    }
+    digest.update(json.dumps(said, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _hash_tensors(digest: Any, path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as tensors:
+        for name in sorted(tensors.keys()):
+            tensor = tensors.get_tensor(name).contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _model_config(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "config.json").read_text())
+    return {key: value for key, value in content.items() if key not in _IGNORED_CONFIG_KEYS}
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    names = ("spiece.model", "tokenizer.json", "tokenizer.model")
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _dimensions_of(folder: Path) -> int:
+    projection = load_projection(folder)
+    # config.json leaves out what equals a default, so the class has to be asked.
+    return (
+        projection.dimensions
+        if projection
+        else siglip.dimensions_of(transformers.AutoConfig.from_pretrained(folder))
+    )

@@ -1,0 +1,103 @@
+"""The one preprocessing (law 2): train, embed, evaluate and serve all call these functions.
+
+Photos: decoded to RGB as they should be seen (EXIF orientation, alpha on white, 16 bits scaled) and
+resized with Pillow as the checkpoint's own processor does, so that plain `transformers` gives the same
+pixels; kept as uint8 until the model's device (`siglip.normalise`). No torch here: workers that decode
+start fast. Titles: NFKC, lower case where the checkpoint wants it, padded to `max_length` and never
+masked, as SigLIP was trained.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from numpy import ndarray
+from PIL import Image, ImageOps
+
+from raysys.errors import UnreadableImage
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How a decoded photo becomes the model's input."""
+
+    size_px: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: int = int(Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """How a title becomes the model's input."""
+
+    max_length: int
+    lower_case: bool = True
+
+
+def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
+    """An RGB picture, upright, from the bytes of any photo Pillow knows.
+
+    Raises: UnreadableImage with reason `not_an_image`, `too_many_pixels` or `damaged`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is next
+            picture = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"photo has too many pixels ({error})", "too_many_pixels") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        message = f"not a photo ({len(data)} bytes); give JPEG, PNG or WebP"
+        raise UnreadableImage(message, "not_an_image") from error
+    width, height = picture.size
+    if width * height > max_pixels:
+        message = f"photo has {width} x {height} pixels, at most {max_pixels} are accepted; make it smaller"
+        raise UnreadableImage(message, "too_many_pixels")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except (OSError, ValueError, SyntaxError, IndexError) as error:
+        raise UnreadableImage(f"photo cannot be decoded ({error}); give a whole one", "damaged") from error
+
+
+def to_pixels(picture: Image.Image, how: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
+    """The picture at the model's size, squeezed to a square as SigLIP's processor does."""
+    if picture.size != (how.size_px, how.size_px):
+        picture = picture.resize((how.size_px, how.size_px), Image.Resampling(how.resample))
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def normalise_title(title: str, how: TextPreprocessing) -> str:
+    """A title as the tokenizer sees it: NFKC, one space between words, lower case if wanted."""
+    text = " ".join(unicodedata.normalize("NFKC", title).split())
+    return text.lower() if how.lower_case else text
+
+
+def to_tokens(tokenizer: Any, titles: Sequence[str], how: TextPreprocessing) -> Int64[ndarray, "b length"]:
+    """Token ids of titles, padded to `max_length` without a mask (SigLIP attends to its padding)."""
+    encoded = tokenizer(
+        [normalise_title(title, how) for title in titles],
+        padding="max_length",
+        max_length=how.max_length,
+        truncation=True,
+        return_attention_mask=False,
+    )
+    return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        # A plain convert("RGB") clips 16-bit values at 255, which turns the photo white.
+        deep = np.asarray(picture, dtype=np.float32)
+        scale = 257.0 if picture.mode.startswith("I") and deep.max(initial=0) > 255 else 1.0
+        return Image.fromarray((deep / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,48 @@
+"""Where a model starts: a hub id, a folder, or `tiny`; each becomes a folder that looks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import transformers
+
+from raysys.config.schema import EncoderConfig
+from raysys.encoder import siglip, tiny
+from raysys.encoder.preprocess import TextPreprocessing, normalise_title
+
+TINY = "tiny"
+
+
+def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
+    """How titles are prepared for the model that `encoder.start` names."""
+    if section.start == TINY:
+        return TextPreprocessing(max_length=section.tiny.max_length, lower_case=section.lower_case)
+    siglip.quiet_transformers()
+    config = siglip.load_config(section.start, section.revision)
+    return TextPreprocessing(
+        max_length=int(config.text_config.max_position_embeddings), lower_case=section.lower_case
+    )
+
+
+def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> Callable[[Path], None]:
+    """A function that writes the starting checkpoint into a folder; `titles` are read only for `tiny`."""
+
+    def fill(folder: Path) -> None:
+        if section.start == TINY:
+            how = text_preprocessing(section)
+            prepared = (normalise_title(title, how) for title in titles())
+            tiny.build_tiny(folder, prepared, section.tiny, seed=section.seed)
+        else:
+            _copy_checkpoint(section, folder)
+
+    return fill
+
+
+def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:
+    siglip.load_model(section.start, section.revision).save_pretrained(folder)
+    siglip.load_tokenizer(section.start, section.revision).save_pretrained(folder)
+    processor = transformers.AutoImageProcessor.from_pretrained(
+        section.start, revision=section.revision, backend="pil"
+    )
+    processor.save_pretrained(folder)

@@ -1,0 +1,96 @@
+"""`encoder.start: tiny`: a small random SigLIP and a small tokenizer, built where no hub is reachable.
+
+The folder that comes out is what a hub would have given: a `save_pretrained` checkpoint, a processor
+and a SentencePiece tokenizer learnt from the training titles.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+import torch
+import transformers
+
+from raysys.config.schema import TinyConfig
+from raysys.encoder.neighbours import attend_to_neighbours
+from raysys.encoder.siglip import quiet_transformers
+from raysys.errors import InputError
+
+_UNPADDED, _EOS, _UNK = 0, 1, 2  # real SigLIP tokenizers pad with their end-of-text piece, too
+
+
+def build_tiny(folder: Path, titles: Iterable[str], size: TinyConfig, *, seed: int) -> None:
+    """Write a SigLIP checkpoint with random weights into `folder`; the same arguments, the same bytes."""
+    quiet_transformers()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _train_tokenizer(folder, titles, size)
+    processor = transformers.SiglipImageProcessorPil(
+        size={"height": size.image_size_px, "width": size.image_size_px}
+    )
+    model = _random_model(size, vocab_size=len(tokenizer), seed=seed)
+    model.save_pretrained(folder)
+    transformers.SiglipProcessor(processor, tokenizer).save_pretrained(folder)
+
+
+def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> transformers.SiglipTokenizer:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(titles),
+            model_writer=model,
+            vocab_size=size.vocab_size,
+            hard_vocab_limit=False,  # few titles give fewer pieces
+            model_type="unigram",
+            character_coverage=0.9995,
+            pad_id=_UNPADDED,
+            eos_id=_EOS,
+            unk_id=_UNK,
+            bos_id=-1,
+            num_threads=1,  # several threads would make the pieces depend on timing
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"encoder.start: tiny: no tokenizer can be learnt from these titles ({error}); pack more items"
+        ) from error
+    path = folder / "spiece.model"
+    path.write_bytes(model.getvalue())
+    return transformers.SiglipTokenizer(
+        str(path), model_max_length=size.max_length, model_input_names=["input_ids"]
+    )
+
+
+def _random_model(size: TinyConfig, *, vocab_size: int, seed: int) -> transformers.SiglipModel:
+    tower = {"hidden_size": size.hidden_size, "num_attention_heads": size.num_heads}
+    config = transformers.SiglipConfig(
+        text_config={
+            **tower,
+            "intermediate_size": 4 * size.hidden_size,
+            "num_hidden_layers": size.text_num_layers,
+            "vocab_size": vocab_size,
+            "max_position_embeddings": size.max_length,
+            "pad_token_id": _EOS,
+            "bos_token_id": None,
+            "eos_token_id": _EOS,
+            "projection_size": size.hidden_size,
+        },
+        vision_config={
+            **tower,
+            "intermediate_size": size.mlp_ratio * size.hidden_size,
+            "num_hidden_layers": size.num_layers,
+            "image_size": size.image_size_px,
+            "patch_size": size.patch_size_px,
+        },
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = transformers.SiglipModel(config)
+        attend_to_neighbours(model)
+    # transformers leaves both at 0; the scale is SigLIP's (Zhai et al. 2023, section 3.2).
+    torch.nn.init.constant_(model.logit_scale, math.log(10.0))
+    torch.nn.init.constant_(model.logit_bias, size.logit_bias)
+    return model

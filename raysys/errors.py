@@ -1,0 +1,83 @@
+"""What can go wrong, once: each error knows its exit status and its HTTP status.
+
+Every message is one line in four parts: where, what, got, do. A command prints it to stderr and
+exits with `exit_status`; the server answers `{"error": {"code", "message"}}` with `http_status`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RaysysError(Exception):
+    """The work failed. Subclasses narrow it; catch this one at a process edge only."""
+
+    exit_status = 1
+    http_status = 500
+    code = "internal"
+
+
+class InputError(RaysysError):
+    """What the user gave is wrong: a file, a column, a value, a port."""
+
+    exit_status = 2
+    http_status = 422
+    code = "invalid_input"
+
+
+class ConfigError(InputError):
+    """The configuration does not fit the schema."""
+
+    code = "invalid_config"
+
+
+class MissingError(InputError):
+    """Something named does not exist: a file, an artifact, an item."""
+
+    http_status = 404
+    code = "not_found"
+
+
+class SpaceMismatch(InputError):
+    """Two things of different embedding spaces would have been compared (law 1)."""
+
+    http_status = 409
+    code = "space_mismatch"
+
+
+class UnreadableImage(InputError):
+    """Bytes that are no photo we can decode; `reason` is a short word for ledgers."""
+
+    http_status = 415
+    code = "unreadable_image"
+
+    def __init__(self, message: str, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TooLarge(InputError):
+    """More bytes, pixels or results than this service accepts."""
+
+    http_status = 413
+    code = "too_large"
+
+
+class DamagedData(RaysysError):
+    """Stored data is not what its manifest promises, or too much of it is bad."""
+
+    code = "damaged_data"
+
+
+class ClusterError(RaysysError):
+    """Ray, a port or a remote job did not do what was asked."""
+
+    http_status = 503
+    code = "unavailable"
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest candidate, or an empty string."""
+    close = difflib.get_close_matches(word, list(candidates), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""Proof: encoders re-rank what a shelf showed, with intervals, beside the baselines they must beat."""

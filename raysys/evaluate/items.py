@@ -1,0 +1,77 @@
+"""The items that an evaluation needs: read once from the shards, photos and all."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy import ndarray
+
+from raysys import storage
+from raysys.errors import InputError
+from raysys.records import ITEM_ID
+from raysys.stream.tar import read_shard, shards_of
+
+
+@dataclass(frozen=True)
+class EvaluationItems:
+    """Items in columns; row i of every field is one item."""
+
+    item_ids: list[str]
+    titles: list[str]
+    photos: list[bytes]
+    splits: ndarray
+    attributes: dict[str, ndarray]
+    """Name -> values as objects; None where an item has none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "row_of", {item_id: row for row, item_id in enumerate(self.item_ids)})
+
+    row_of: dict[str, int] = None  # type: ignore[assignment]  # filled from item_ids
+
+
+def read_items(shard_uris: Iterable[str], wanted: Container[str] | None = None) -> EvaluationItems:
+    """Items of these ShardSets, all or the wanted ones.
+
+    Raises: InputError if there are none.
+    """
+    found = [
+        (shard.split, stored.item)
+        for uri in shard_uris
+        for shard in shards_of(uri)
+        for stored in read_shard(shard)
+        if wanted is None or stored.item.item_id in wanted
+    ]
+    if not found:
+        raise InputError(
+            "evaluate: no item to judge: the splits are empty, or share none with the log; "
+            "check evaluate.splits"
+        )
+    items = [item for _, item in found]
+    names = sorted({name for item in items for name in item.attributes})
+    return EvaluationItems(
+        item_ids=[item.item_id for item in items],
+        titles=[item.title for item in items],
+        photos=[item.image for item in items],
+        splits=np.array([split for split, _ in found]),
+        attributes={name: _objects(item.attributes.get(name) for item in items) for name in names},
+    )
+
+
+def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:
+    """What a drawn catalogue knows of its items, in the order of `item_ids`."""
+    with storage.open_input(uri) as stream:
+        table = pq.read_table(stream)
+    row_of = {item_id: row for row, item_id in enumerate(table.column(ITEM_ID).to_pylist())}
+    rows = [row_of[item_id] for item_id in item_ids]
+    names = [name for name in table.schema.names if name != ITEM_ID]
+    return {name: _objects(table.column(name).to_pylist())[rows] for name in names}
+
+
+def _objects(values: Iterable[object]) -> ndarray:
+    listed = list(values)
+    column = np.empty(len(listed), dtype=object)
+    column[:] = listed
+    return column

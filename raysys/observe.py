@@ -1,0 +1,120 @@
+"""What a run says while it works: log lines and bars on stderr, and one run in Weights & Biases."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from raysys import storage
+
+log = logging.getLogger("raysys")
+Advance = Callable[[int], None]
+
+
+def show_logs(*, debug: bool = False) -> None:
+    """Send raysys's own log lines to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.propagate = False
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """A bar on a terminal; nothing elsewhere. Call what it yields with the number of things done so far."""
+    columns = (
+        rich.progress.TextColumn("{task.description:>9}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[note]}"),
+    )
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task(label, total=total, note="")
+        yield lambda done: bars.update(task, completed=done)
+
+
+def stage_line(stage: str, num_items: int, seconds: float, uri: str) -> str:
+    """The one line a stage ends in."""
+    rate = num_items / seconds if seconds > 0 else 0.0
+    return f"{stage:>9}  {num_items:,} items  {seconds:.1f} s  {rate:,.0f} items/s  {uri}"
+
+
+def skipped_line(stage: str, num_items: int, uri: str) -> str:
+    """The one line of a stage that had nothing to do."""
+    return f"{stage:>9}  {num_items:,} items  up to date: skipped  {uri}"
+
+
+class Tracker:
+    """One run in Weights & Biases; every stage that knows the run's name adds to the same one."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Record values; `step` is the training step they belong to."""
+        self._run.log({**values, **({"global_step": step} if step is not None else {})})
+
+    def log_table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Record a table; a cell may be a PIL picture."""
+        import wandb
+
+        cells = [[wandb.Image(cell) if hasattr(cell, "getexif") else cell for cell in row] for row in rows]
+        self._run.log({name: wandb.Table(columns=list[str | int](columns), data=cells)})
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Set the run's final figures."""
+        self._run.summary.update(dict(values))
+
+
+@contextlib.contextmanager
+def tracking(
+    run_name: str, run_uri: str, config: Mapping[str, Any], *, mode: str, project: str, entity: str | None
+) -> Iterator[Tracker]:
+    """The W&B run of this training run; finished when the block ends. `mode` is one of `tracking_mode`'s.
+
+    The id is derived from `run_uri`, so that restarts and later stages continue the same run. Offline each
+    of them leaves a directory of its own in the run's folder; `wandb sync --append` sends them in order.
+    """
+    import wandb  # takes a second to import, and few stages need it
+
+    folder = storage.local_path(run_uri) if storage.is_local(run_uri) else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    run = wandb.init(
+        project=project,
+        entity=entity,
+        name=run_name,
+        id=hashlib.sha1(run_uri.encode()).hexdigest()[:12],
+        group=run_name,
+        resume="allow",
+        mode=tracking_mode(mode),  # type: ignore[arg-type]  # one of wandb's literals
+        dir=str(folder),
+        config=dict(config),
+        settings=wandb.Settings(init_timeout=30, console="off", x_disable_stats=True, silent=True),
+    )
+    run.define_metric("*", step_metric="global_step")
+    try:
+        yield Tracker(run)
+    finally:
+        run.finish()
+
+
+def tracking_mode(mode: str) -> str:
+    """`online`, `offline` or `disabled`: what `auto` comes to here, by whether there is a key."""
+    if mode != "auto":
+        return mode
+    return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")

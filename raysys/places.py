@@ -1,0 +1,63 @@
+"""Where things stand under the configured root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysys import storage
+
+
+@dataclass(frozen=True)
+class Places:
+    """URIs of all that one configuration makes."""
+
+    root: str
+    name: str
+
+    @property
+    def catalog(self) -> str:
+        """The drawn catalogue, where there is one."""
+        return storage.join(self.root, "catalog")
+
+    def shards(self, split: str) -> str:
+        """The ShardSet of a split."""
+        return storage.join(self.root, "shards", split)
+
+    def run(self, recipe: str) -> str:
+        """Training state: a folder a recipe, so that a changed configuration continues nobody's run."""
+        return storage.join(self.root, "runs", self.name, recipe[:12])
+
+    @property
+    def start_encoder(self) -> str:
+        """The bundle that training starts from (the zero-shot encoder)."""
+        return storage.join(self.root, "encoders", f"{self.name}-start")
+
+    @property
+    def tuned_encoder(self) -> str:
+        """The fine-tuned bundle."""
+        return storage.join(self.root, "encoders", self.name)
+
+    @property
+    def projected_encoder(self) -> str:
+        """The fine-tuned bundle with its projection."""
+        return storage.join(self.root, "encoders", f"{self.name}-pca")
+
+    @property
+    def embeddings(self) -> str:
+        """The catalogue in the fine-tuned space."""
+        return storage.join(self.root, "embeddings", self.name)
+
+    @property
+    def projected_embeddings(self) -> str:
+        """The catalogue in the projected space."""
+        return storage.join(self.root, "embeddings", f"{self.name}-pca")
+
+    @property
+    def index(self) -> str:
+        """The index that is served."""
+        return storage.join(self.root, "indexes", self.name)
+
+    @property
+    def report(self) -> str:
+        """The report."""
+        return storage.join(self.root, "reports", self.name)

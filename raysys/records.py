@@ -1,0 +1,115 @@
+"""Column names, dtypes and shapes of what crosses a stage. Dict keys come from here alone.
+
+Rows that travel inside Ray Data use the same names as the Parquet files they end up in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+import pyarrow as pa
+
+AttributeValue: TypeAlias = str | int | float | bool | None
+Attributes: TypeAlias = dict[str, AttributeValue]
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+# An item, in shards and everywhere after.
+ITEM_ID = "item_id"
+TITLE = "title"
+ATTRIBUTES = "attributes"  # JSON text: attribute name -> value
+IMAGE = "image"  # encoded photo, bytes
+SPLIT = "split"
+
+# Where an item's photo lies: a ranged read of its shard gives the file back.
+SHARD = "shard"  # URI of the tar
+IMAGE_OFFSET = "image_offset"  # bytes from the start of the tar
+IMAGE_BYTES = "image_bytes"
+
+# A batch for the model.
+PIXELS = "pixels"  # uint8, size_px * size_px * 3, RGB, row-major
+TOKENS = "tokens"  # int64, kinds of caption * max_length; the title is the first kind
+CAPTION_KEYS = "caption_keys"  # int64, kinds of caption: equal for equal captions, 0 for none
+EPOCH = "epoch"
+STREAM_POSITION = "stream_position"  # int64: which sample of the endless training sequence
+
+# Embeddings.
+EMBEDDING = "embedding"  # float32, L2-normalised
+CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex
+
+# The interaction log: one row an item shown.
+IMPRESSION_ID = "impression_id"
+QUERY_ID = "query_id"
+POSITION = "position"  # 0 is the first place of the shelf
+TAPPED = "tapped"
+SIMULATED = "simulated"
+
+# The ledger of refused items.
+REASON = "reason"
+DETAIL = "detail"
+SOURCE = "source"
+
+LEDGER_SCHEMA = pa.schema(
+    [(ITEM_ID, pa.string()), (REASON, pa.string()), (DETAIL, pa.string()), (SOURCE, pa.string())]
+)
+
+LOG_SCHEMA = pa.schema(
+    [
+        (IMPRESSION_ID, pa.int64()),
+        (QUERY_ID, pa.string()),
+        (ITEM_ID, pa.string()),
+        (POSITION, pa.int32()),
+        (TAPPED, pa.bool_()),
+        (SIMULATED, pa.bool_()),
+    ]
+)
+
+
+def embedding_schema(dimensions: int) -> pa.Schema:
+    """The columns of an EmbeddingSet's Parquet files."""
+    return pa.schema(
+        [
+            (ITEM_ID, pa.string()),
+            (TITLE, pa.string()),
+            (ATTRIBUTES, pa.string()),
+            (SPLIT, pa.string()),
+            (SHARD, pa.string()),
+            (IMAGE_OFFSET, pa.int64()),
+            (IMAGE_BYTES, pa.int64()),
+            (CONTENT_HASH, pa.string()),
+            (EMBEDDING, pa.list_(pa.float32(), dimensions)),
+        ]
+    )
+
+
+class Parallel(Protocol):
+    """How a stage runs independent pieces of work: builtin `map` in a test, Ray tasks on a cluster.
+
+    Results come in the order of the pieces.
+    """
+
+    def __call__(self, work: Callable[[Piece], Result], pieces: Sequence[Piece], /) -> Iterable[Result]:
+        """Yield `work(piece)` for every piece."""
+        ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """A listing as it stands in a shard; `image` holds the encoded photo."""
+
+    item_id: str
+    title: str
+    image: bytes
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A line of the ledger: which item was refused, why, and where it came from."""
+
+    item_id: str
+    reason: str
+    detail: str
+    source: str

@@ -1,0 +1,280 @@
+"""The HTTP gateway: reads requests, prepares photos, asks encoder and searcher, writes answers.
+
+Annotations are evaluated here, not kept as text: FastAPI could not resolve them inside a Serve class.
+"""
+
+import asyncio
+import importlib.resources
+import uuid
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from numpy import ndarray
+from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import BackPressureError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from raysys import __version__
+from raysys.artifacts import require_same_space
+from raysys.config.schema import ServeConfig
+from raysys.encoder.preprocess import decode_image, to_pixels
+from raysys.errors import InputError, MissingError, RaysysError, TooLarge
+from raysys.index.search import Listed
+from raysys.serve.encode import EncoderFacts
+from raysys.serve.schemas import (
+    EmbedBody,
+    EmbedOut,
+    ErrorDetail,
+    ErrorOut,
+    ItemOut,
+    NeighbourOut,
+    SearchBody,
+    ShelfOut,
+    decode_base64,
+    parse_body,
+    parse_json_field,
+)
+from raysys.serve.search import IndexFacts, Shelf
+
+ARM = "default"  # the only one while no experiment runs
+_MAX_EMBEDDED_AT_ONCE = 64
+_PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
+
+
+@app.exception_handler(RaysysError)
+async def _known_error(_: Request, error: RaysysError) -> JSONResponse:
+    # An error of another deployment arrives with its traceback as text; the cause says it in one line.
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return _error(error.http_status, error.code, str(cause))
+
+
+@app.exception_handler(RequestValidationError)
+async def _wrong_parameter(_: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    return _error(
+        422, InputError.code, f"{first['loc'][-1]}: {first['msg'].lower()}, got {first.get('input')!r}"
+    )
+
+
+@app.exception_handler(HTTPException)
+async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return _error(error.status_code, code, str(error.detail))
+
+
+@app.exception_handler(BackPressureError)
+async def _too_busy(_: Request, error: BackPressureError) -> JSONResponse:
+    return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
+
+
+@serve.deployment(name="Gateway")
+@serve.ingress(app)
+class Gateway:
+    """Answers the routes of the HTTP contract."""
+
+    def __init__(self, section: dict[str, Any], encoder: Any, searcher: Any) -> None:
+        self._section = ServeConfig.model_validate(section)
+        self._encoder = encoder
+        self._searcher = searcher
+        self._encoder_facts: EncoderFacts | None = None
+
+    @app.get("/", include_in_schema=False)
+    async def page(self) -> Response:
+        return _page_file("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page_file(self, name: str) -> Response:
+        return _page_file(name)
+
+    @app.get("/healthz")
+    async def healthz(self) -> dict[str, str]:
+        """Alive."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz(self) -> dict[str, Any]:
+        """Ready: encoder and index are loaded and of one space."""
+        encoder, index = await self._facts(), await self._index_facts()
+        require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
+        return {
+            "status": "ready",
+            "space_id": index.space_id,
+            "index_version": index.index_version,
+            "num_items": index.num_items,
+        }
+
+    @app.get("/v1/items")
+    async def items(
+        self, limit: int = Query(24, ge=1, le=100), seed: int = Query(0, ge=0)
+    ) -> dict[str, list[ItemOut]]:
+        """Some listed items to start from."""
+        listed: list[Listed] = await self._searcher.sample.remote(limit, seed)
+        return {"items": [self._item_out(item) for item in listed]}
+
+    @app.get("/v1/items/{item_id}/similar", response_model_exclude_none=True)
+    async def similar(
+        self, item_id: str, k: int | None = None, unit: str | None = None, filter: str | None = None
+    ) -> ShelfOut:
+        """Neighbours of a listed item, by its stored vector."""
+        where = parse_json_field("filter", filter)
+        return self._shelf_out(await self._searcher.similar.remote(item_id, self._checked_k(k), where))
+
+    @app.get("/v1/items/{item_id}/photo")
+    async def photo(self, item_id: str) -> Response:
+        """A listed item's photo."""
+        data: bytes = await self._searcher.photo.remote(item_id)
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=86400"})
+
+    @app.post("/v1/search", response_model_exclude_none=True)
+    async def search(self, request: Request) -> ShelfOut:
+        """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
+        body, photo = await self._search_request(request)
+        k = self._checked_k(body.k)
+        if body.vector is not None:
+            if body.space_id is None:
+                raise InputError("space_id: is needed with vector; /v1/embed gives both")
+            vector, space_id = np.asarray(body.vector, np.float32), body.space_id
+        else:
+            vector, space_id = await self._embed(body.text, photo)
+        return self._shelf_out(await self._searcher.nearest.remote(vector, space_id, k, body.filter))
+
+    @app.post("/v1/embed")
+    async def embed(self, request: Request) -> EmbedOut:
+        """Vectors of texts and photos."""
+        body: EmbedBody = parse_body(EmbedBody, await self._read(request))
+        count = len(body.texts) + len(body.images_base64)
+        if not 1 <= count <= _MAX_EMBEDDED_AT_ONCE:
+            raise InputError(f"texts, images_base64: 1 to {_MAX_EMBEDDED_AT_ONCE} in all, got {count}")
+        photos = [
+            decode_base64(f"images_base64.{number}", text) for number, text in enumerate(body.images_base64)
+        ]
+        found = await asyncio.gather(
+            *(self._embed(text, None) for text in body.texts), *(self._embed(None, photo) for photo in photos)
+        )
+        facts = await self._facts()
+        vectors = [[float(number) for number in vector] for vector, _ in found]
+        return EmbedOut(space_id=facts.space_id, dimensions=facts.dimensions, vectors=vectors)
+
+    async def _search_request(self, request: Request) -> tuple[SearchBody, bytes | None]:
+        """The body, and the photo if there is one; exactly one thing to search for."""
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        photo: bytes | None = None
+        if kind == "multipart/form-data":
+            body, photo = await self._form(request)
+        elif kind == "application/json":
+            body = parse_body(SearchBody, await self._read(request))
+            if body.image_base64 is not None:
+                photo = decode_base64("image_base64", body.image_base64)
+        else:
+            raise _UnsupportedType(f"content-type: multipart/form-data or application/json, got '{kind}'")
+        given = [
+            name
+            for name, value in (("text", body.text), ("image", photo), ("vector", body.vector))
+            if value is not None
+        ]
+        if len(given) != 1:
+            raise InputError(
+                f"search: exactly one of text, image, vector is needed, got {', '.join(given) or 'none'}"
+            )
+        return body, photo
+
+    async def _form(self, request: Request) -> tuple[SearchBody, bytes]:
+        self._check_length(int(request.headers.get("content-length") or 0))
+        form = await request.form()
+        upload = form.get("image")
+        if not isinstance(upload, UploadFile):
+            raise InputError("image: a file is needed in the multipart field 'image'")
+        k = form.get("k")
+        if k is not None and not str(k).isdigit():
+            raise InputError(f"k: a whole number is needed, got {k!r}")
+        where = parse_json_field("filter", str(form.get("filter") or ""))
+        photo = await upload.read()
+        self._check_length(len(photo))
+        return SearchBody(k=int(str(k)) if k is not None else None, filter=where), photo
+
+    async def _read(self, request: Request) -> bytes:
+        self._check_length(int(request.headers.get("content-length") or 0))
+        data = await request.body()
+        self._check_length(len(data))
+        return data
+
+    def _check_length(self, num_bytes: int) -> None:
+        limit = self._section.max_image_megabytes
+        if num_bytes > limit * 1.4e6:  # base64 is a third longer than what it holds
+            raise TooLarge(
+                f"body: {num_bytes / 1e6:.1f} MB, at most {limit:g} MB are accepted; send a smaller photo"
+            )
+
+    async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
+        facts = await self._facts()
+        if photo is not None:
+            pixels = await asyncio.to_thread(lambda: to_pixels(decode_image(photo), facts.image))
+            return await self._encoder.embed_pixels.remote(pixels), facts.space_id
+        if not (text or "").strip():
+            raise InputError("text: is empty; give some words")
+        return await self._encoder.embed_title.remote(text), facts.space_id
+
+    async def _facts(self) -> EncoderFacts:
+        if self._encoder_facts is None:
+            self._encoder_facts = await self._encoder.facts.remote()
+        return self._encoder_facts
+
+    async def _index_facts(self) -> IndexFacts:
+        facts: IndexFacts = await self._searcher.facts.remote()
+        return facts
+
+    def _checked_k(self, k: int | None) -> int:
+        k = self._section.default_k if k is None else k
+        if not 1 <= k <= self._section.max_k:
+            raise InputError(f"k: 1 to {self._section.max_k}, got {k}")
+        return k
+
+    def _item_out(self, item: Listed) -> ItemOut:
+        return ItemOut(
+            item_id=item.item_id,
+            title=item.title,
+            attributes=item.attributes,
+            image_url=self._image_url(item.item_id),
+        )
+
+    def _image_url(self, item_id: str) -> str:
+        template = self._section.image_url or "/v1/items/{item_id}/photo"
+        return template.replace("{item_id}", item_id)
+
+    def _shelf_out(self, shelf: Shelf) -> ShelfOut:
+        return ShelfOut(
+            exposure_id=uuid.uuid4().hex,
+            arm=ARM,
+            space_id=shelf.facts.space_id,
+            index_version=shelf.facts.index_version,
+            query=self._item_out(shelf.query) if shelf.query else None,
+            items=[
+                NeighbourOut(**self._item_out(found.item).model_dump(), score=found.score)
+                for found in shelf.neighbours
+            ],
+        )
+
+
+class _UnsupportedType(InputError):
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+def _page_file(name: str) -> Response:
+    suffix = name.rpartition(".")[2]
+    page = importlib.resources.files("raysys.serve") / "page" / name
+    if "/" in name or suffix not in _PAGE_TYPES or not page.is_file():
+        raise MissingError(f"page/{name}: no such file")
+    return Response(page.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = ErrorOut(error=ErrorDetail(code=code, message=message))
+    return JSONResponse(body.model_dump(), status_code=status, headers=headers)

@@ -1,0 +1,80 @@
+"""A drawn catalogue on disk: the same table and photos that a user would bring, and the truth beside it.
+
+`latent.parquet` holds what each photo really shows. It is for judging only: nothing that trains,
+embeds or serves reads it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysys import artifacts, storage
+from raysys.artifacts import CatalogManifest, FileEntry, Target
+from raysys.config.schema import Columns, DrawnCatalog, TableCatalog
+from raysys.records import ITEM_ID, Parallel
+from raysys.shards.synth import DrawnItem, draw_item, imagine_items
+
+TABLE, LATENT = "items.csv", "latent.parquet"
+LATENT_ATTRIBUTES = ("kind", "colour", "pattern", "style")
+_PUBLIC = (ITEM_ID, "title", "image", "seller", "category", "price", "listed_at")
+_ITEMS_PER_TASK = 250
+
+
+def as_table(uri: str) -> TableCatalog:
+    """How `raysys pack` reads a drawn catalogue: like any other."""
+    attributes = {"seller": "text", "category": "text", "price": "integer", "listed_at": "text"}
+    return TableCatalog(path=storage.join(uri, TABLE), columns=Columns(attributes=attributes))
+
+
+def draw_catalog(target: Target, section: DrawnCatalog, parallel: Parallel) -> CatalogManifest:
+    """Draw the catalogue that `target` names."""
+    started = time.monotonic()
+    artifacts.begin(target)
+    items = imagine_items(section.num_items, section.seed)
+    chunks = [items[start : start + _ITEMS_PER_TASK] for start in range(0, len(items), _ITEMS_PER_TASK)]
+    files: dict[str, FileEntry] = {}
+    for written in parallel(partial(_draw_chunk, target.uri, section.size_px), chunks):
+        files |= written
+    storage.write_bytes(storage.join(target.uri, TABLE), _table(items))
+    with storage.writable_file(storage.join(target.uri, LATENT)) as path:
+        pq.write_table(_latent(items), path)
+    files |= artifacts.describe_files(target.uri, only=(TABLE, LATENT))
+    common = artifacts.common_fields(target, files, len(items), time.monotonic() - started)
+    return artifacts.publish(target.uri, CatalogManifest(**common))
+
+
+def _draw_chunk(uri: str, size_px: int, items: Sequence[DrawnItem]) -> dict[str, FileEntry]:
+    files = {}
+    for item in items:
+        data = draw_item(item, size_px)
+        storage.write_bytes(storage.join(uri, _image(item)), data, durable=False)
+        files[_image(item)] = FileEntry(bytes=len(data), sha256=storage.sha256_of_bytes(data))
+    return files
+
+
+def _image(item: DrawnItem) -> str:
+    return f"images/{item.item_id}.jpg"
+
+
+def _table(items: Sequence[DrawnItem]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_PUBLIC)
+    for item in items:
+        writer.writerow(
+            [item.item_id, item.title, _image(item), item.seller, item.category, item.price, item.listed_at]
+        )
+    return text.getvalue().encode()
+
+
+def _latent(items: Sequence[DrawnItem]) -> pa.Table:
+    columns = {ITEM_ID: [item.item_id for item in items]}
+    columns |= {name: [getattr(item, name) for item in items] for name in LATENT_ATTRIBUTES}
+    return pa.table({**columns, "relisted_from": [item.relisted_from for item in items]})

@@ -1,0 +1,274 @@
+"""The stages in the order of the data. A stage is a function of the configuration alone.
+
+It asks `targets` what is wanted, returns at once if that is there, and otherwise connects to Ray and
+makes it. Nothing passes from stage to stage but artifacts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysys import artifacts, storage, targets
+from raysys.artifacts import EncoderBundleManifest, Manifest, Target
+from raysys.cluster import session
+from raysys.config import Config
+from raysys.config.schema import ColumnSplit, DrawnCatalog, TableCatalog
+from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
+from raysys.encoder.start import fill_start, text_preprocessing
+from raysys.errors import MissingError
+from raysys.records import Piece, Result
+from raysys.shards import catalog, draw
+from raysys.shards import pack as packing
+from raysys.shards.pack import SPLITS
+from raysys.stream.tar import ShardRef, read_shard, shards_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage came to; `uri` is what the next stage opens."""
+
+    stage: str
+    uri: str
+    num_items: int
+    seconds: float
+    is_skipped: bool
+
+
+def pack(config: Config) -> Outcome:
+    """Catalogue -> one ShardSet a split."""
+    started = time.monotonic()
+    table, rows = _catalog_rows(config)
+    source = catalog.fingerprint_catalog(table, rows)
+    wanted = {split: targets.shard_set(config, split, table.columns, source) for split in SPLITS}
+    found = {split: artifacts.find_up_to_date(target) for split, target in wanted.items()}
+    is_skipped = all(found.values())
+    made = found if is_skipped else packing.pack(rows, config.pack, wanted, _parallel(config))
+    num_items = sum(manifest.num_items for manifest in made.values() if manifest)
+    return Outcome("pack", wanted["train"].uri, num_items, time.monotonic() - started, is_skipped)
+
+
+def train(config: Config) -> Outcome:
+    """ShardSet -> the bundle it starts from, and the fine-tuned one."""
+    shards = shards_of(targets.places_of(config).shards("train"))
+
+    def make_start(target: Target) -> Manifest:
+        titles = (stored.item.title for shard in shards for stored in read_shard(shard))
+        return publish_bundle(
+            target, fill_start(config.encoder, lambda: titles), text=text_preprocessing(config.encoder)
+        )
+
+    def make_tuned(target: Target) -> Manifest:
+        return _fine_tune(config, target, shards)
+
+    return _run_steps(
+        "train", config, [(targets.start_encoder, make_start), (targets.tuned_encoder, make_tuned)]
+    )
+
+
+def embed(config: Config) -> Outcome:
+    """ShardSets and the fine-tuned bundle -> EmbeddingSet; then projection and projected EmbeddingSet."""
+    from raysys.embed import job
+
+    places = targets.places_of(config)
+
+    def make_embeddings(target: Target) -> Manifest:
+        session.connect(config.ray)
+        shards = [shard for split in config.embed.splits for shard in shards_of(places.shards(split))]
+        image, _ = preprocessing_of(places.tuned_encoder)
+        return job.embed(target, places.tuned_encoder, shards, image, config.embed, config.stream)
+
+    steps: list[Step] = [(targets.embeddings, make_embeddings)]
+    if config.projection.dimensions:
+        steps += [
+            (targets.projected_encoder, _make_projection(config)),
+            (targets.projected_embeddings, _project(config)),
+        ]
+    return _run_steps("embed", config, steps)
+
+
+def index(config: Config) -> Outcome:
+    """EmbeddingSet -> IndexBundle with its measured recall."""
+    from raysys.index import job
+
+    def make(target: Target) -> Manifest:
+        return job.index(target, targets.served_embeddings(config), config.index)
+
+    return _run_steps("index", config, [(targets.index, make)])
+
+
+def evaluate(config: Config) -> Outcome:
+    """Everything above -> Report."""
+    from raysys.evaluate import offline
+    from raysys.evaluate.rungs import Ladder
+    from raysys.train.metrics import read_metrics
+
+    places = targets.places_of(config)
+
+    def make(target: Target) -> Manifest:
+        run_uri = places.run(targets.tuned_encoder(config).recipe)
+        evidence = offline.Evidence(
+            name=config.name,
+            shard_uris={split: places.shards(split) for split in SPLITS},
+            latent_uri=storage.join(places.catalog, draw.LATENT)
+            if isinstance(config.catalog, DrawnCatalog)
+            else None,
+            ladder=Ladder(
+                start_uri=places.start_encoder,
+                embeddings_uri=places.embeddings,
+                projected_uri=places.projected_embeddings if config.projection.dimensions else None,
+                index_uri=places.index,
+                mobilenet=config.evaluate.mobilenet,
+            ),
+            loss_curve=read_metrics(run_uri),
+        )
+        manifest, data = offline.evaluate(target, evidence, config.evaluate)
+        offline.track(data, run_uri, config.tracking, config.model_dump(mode="json"))
+        return manifest
+
+    return _run_steps("evaluate", config, [(targets.report, make)])
+
+
+STAGES: dict[str, Callable[[Config], Outcome]] = {
+    "pack": pack,
+    "train": train,
+    "embed": embed,
+    "index": index,
+    "evaluate": evaluate,
+}
+
+Step = tuple[Callable[[Config], Target], Callable[[Target], Manifest]]
+
+
+def plan(config: Config, names: Sequence[str]) -> Iterator[str]:
+    """A line for each stage: what it would make, and why."""
+    wanted = {
+        "train": (targets.start_encoder, targets.tuned_encoder),
+        "embed": (targets.embeddings,),
+        "index": (targets.index,),
+        "evaluate": (targets.report,),
+    }
+    for name in names:
+        if name == "pack":
+            yield f"{name:>9}  -> {targets.places_of(config).shards('<split>')}"
+        for target_of in wanted.get(name, ()):
+            yield f"{name:>9}  {_plan_line(config, target_of)}"
+
+
+def _plan_line(config: Config, target_of: Callable[[Config], Target]) -> str:
+    try:
+        target = target_of(config)
+    except MissingError as error:
+        return f"waits for an earlier stage ({str(error).split(';')[0]})"
+    state = "up to date" if artifacts.find_up_to_date(target) else "to be made"
+    return f"-> {target.uri}  {state}, from {', '.join(target.inputs) or 'nothing'}"
+
+
+def _run_steps(stage: str, config: Config, steps: Sequence[Step]) -> Outcome:
+    """Make what is not up to date; the outcome is the last step's."""
+    started, made_any = time.monotonic(), False
+    for target_of, make in steps:
+        target = target_of(config)
+        manifest = artifacts.find_up_to_date(target)
+        if manifest is None:
+            manifest, made_any = make(target), True
+        num_items = manifest.num_items
+    return Outcome(stage, target.uri, num_items, time.monotonic() - started, not made_any)
+
+
+def _catalog_rows(config: Config) -> tuple[TableCatalog, list[catalog.CatalogRow]]:
+    table = config.catalog
+    if isinstance(table, DrawnCatalog):
+        target = targets.drawn_catalog(config)
+        if artifacts.find_up_to_date(target) is None:
+            draw.draw_catalog(target, table, _parallel(config))
+        table = draw.as_table(target.uri)
+    split_column = config.pack.split.column if isinstance(config.pack.split, ColumnSplit) else None
+    return table, catalog.read_catalog(table, split_column)
+
+
+def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
+    from raysys.train import launch
+    from raysys.train.worker import TrainJob
+
+    started = time.monotonic()
+    places = targets.places_of(config)
+    num_items = sum(shard.num_items for shard in shards)
+    length = launch.count_steps(num_items, config.train)
+    image, text = preprocessing_of(places.start_encoder)
+    session.connect(config.ray)
+    job = TrainJob(
+        run_name=config.name,
+        run_uri=places.run(target.recipe),
+        start_uri=places.start_encoder,
+        image=image,
+        text=text,
+        section=config.train,
+        tracking=config.tracking,
+        config=config.model_dump(mode="json"),
+        validation_shards=shards_of(places.shards("val")),
+        num_steps=length.num_steps,
+        checkpoint_steps=length.checkpoint_steps,
+    )
+    checkpoint_uri = launch.fit(job, shards, config.stream, config.encoder.seed)
+    return launch.export(
+        target,
+        checkpoint_uri,
+        places.start_encoder,
+        text=text,
+        num_items=job.num_steps * config.train.batch_size,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _make_projection(config: Config) -> Callable[[Target], Manifest]:
+    def make(target: Target) -> Manifest:
+        from raysys.embed import job
+        from raysys.encoder.projection import fit_projection
+
+        places = targets.places_of(config)
+        assert config.projection.dimensions is not None
+        vectors = job.training_vectors(places.embeddings)
+        projection = fit_projection(vectors, config.projection.dimensions, seed=config.encoder.seed)
+
+        def fill(folder: Path) -> None:
+            with storage.readable_folder(places.tuned_encoder) as base:
+                copy_checkpoint(base, folder)
+            projection.save(folder)
+
+        tuned = artifacts.open_artifact(places.tuned_encoder, EncoderBundleManifest)
+        return publish_bundle(
+            target,
+            fill,
+            text=preprocessing_of(places.tuned_encoder)[1],
+            parent_space_id=tuned.space_id,
+            training_run=tuned.training_run,
+            num_items=len(vectors),
+        )
+
+    return make
+
+
+def _project(config: Config) -> Callable[[Target], Manifest]:
+    def make(target: Target) -> Manifest:
+        from raysys.embed import job
+        from raysys.encoder.projection import load_projection
+
+        places = targets.places_of(config)
+        space = artifacts.open_artifact(places.projected_encoder, EncoderBundleManifest)
+        with storage.readable_folder(places.projected_encoder) as folder:
+            projection = load_projection(folder)
+        assert projection is not None
+        return job.project(target, places.embeddings, projection, space)
+
+    return make
+
+
+def _parallel(config: Config) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
+    def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
+        session.connect(config.ray)
+        return session.parallel_map(work, pieces)
+
+    return run

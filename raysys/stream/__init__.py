@@ -1,0 +1,1 @@
+"""From shards to batches: order, strict reading, decoding. Ray Data carries it, `read` alone imports it."""

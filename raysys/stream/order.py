@@ -1,0 +1,61 @@
+"""The order of training: one endless sequence of samples, a pure function of (seed, shard sizes).
+
+An epoch visits the shards in a random order; a *window* of a few shards is read at a time and its
+samples are shuffled. Epochs follow each other without a seam, so the samples left over at the end of
+one epoch fill the first batch of the next. A position in the sequence is one number, and the plan from
+it on does not depend on how many workers consume it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some shards of one epoch, whose samples are shuffled together; `skip` and `take` cut that order.
+
+    Its first sample has the number `position` in the endless sequence.
+    """
+
+    epoch: int
+    position: int
+    shards: tuple[int, ...]
+    order_seed: tuple[int, int, int]
+    skip: int
+    take: int
+
+
+def windows(
+    shard_sizes: Sequence[int], *, seed: int, shards_per_window: int, start: int, stop: int
+) -> Iterator[Window]:
+    """The windows that hold the samples `start` to `stop` of the sequence, in order.
+
+    Raises: ValueError if there are no samples to take.
+    """
+    per_epoch = sum(shard_sizes)
+    if per_epoch == 0:
+        raise ValueError("no samples in any shard")
+    epoch, position = divmod(start, per_epoch)
+    position = start - position  # where the epoch begins in the sequence
+    while position < stop:
+        shards = np.random.default_rng([seed, epoch]).permutation(len(shard_sizes))
+        for number, first in enumerate(range(0, len(shards), shards_per_window)):
+            chosen = tuple(int(shard) for shard in shards[first : first + shards_per_window])
+            size = sum(shard_sizes[shard] for shard in chosen)
+            skip, end = max(0, start - position), min(size, stop - position)
+            if skip < end:
+                yield Window(epoch, position + skip, chosen, (seed, epoch, number), skip, end - skip)
+            position += size
+        epoch += 1
+
+
+def rows_of(window: Window, size: int) -> Int64[ndarray, " take"]:
+    """Which of the window's `size` samples to take, in which order."""
+    order = np.random.default_rng(window.order_seed).permutation(size)
+    return order[window.skip : window.skip + window.take]

@@ -1,0 +1,137 @@
+"""What a configuration asks for: the target of every artifact, and from which others it is made.
+
+A target's config holds only what decides its content: how many workers read or how often a line is
+logged does not make another artifact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raysys.artifacts import (
+    CatalogManifest,
+    EmbeddingSetManifest,
+    EncoderBundleManifest,
+    IndexBundleManifest,
+    InputEntry,
+    ReportManifest,
+    ShardSetManifest,
+    Target,
+    as_input,
+)
+from raysys.config import Config
+from raysys.config.schema import Columns, Section
+from raysys.places import Places
+
+
+def places_of(config: Config) -> Places:
+    """Where this configuration's artifacts stand."""
+    return Places(config.root, config.name)
+
+
+def drawn_catalog(config: Config) -> Target:
+    """The drawn catalogue."""
+    return Target(places_of(config).catalog, CatalogManifest, _said(config.catalog), {})
+
+
+def shard_set(config: Config, split: str, columns: Columns, catalog: InputEntry) -> Target:
+    """The ShardSet of a split, of a catalogue with this fingerprint."""
+    said = {
+        "split": split,
+        "pack": _said(config.pack, without=("max_bad_fraction",)),
+        "columns": _said(columns),
+    }
+    return Target(places_of(config).shards(split), ShardSetManifest, said, {"catalog": catalog})
+
+
+def start_encoder(config: Config) -> Target:
+    """The checkpoint that training starts from; `tiny` is made from the training titles."""
+    places = places_of(config)
+    said = _said(config.encoder, without=() if config.encoder.start == "tiny" else ("tiny", "seed"))
+    inputs = (
+        {"shards": as_input(places.shards("train"), ShardSetManifest)}
+        if config.encoder.start == "tiny"
+        else {}
+    )
+    return Target(places.start_encoder, EncoderBundleManifest, said, inputs)
+
+
+def tuned_encoder(config: Config) -> Target:
+    """The fine-tuned checkpoint."""
+    places = places_of(config)
+    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation_items")
+    said = {
+        "train": _said(config.train, without=unimportant),
+        "shuffle_window_shards": config.stream.shuffle_window_shards,
+        "seed": config.encoder.seed,
+    }
+    inputs = {
+        "shards": as_input(places.shards("train"), ShardSetManifest),
+        "start": as_input(places.start_encoder, EncoderBundleManifest),
+    }
+    return Target(places.tuned_encoder, EncoderBundleManifest, said, inputs)
+
+
+def embeddings(config: Config) -> Target:
+    """The catalogue in the fine-tuned space."""
+    places = places_of(config)
+    said = {"splits": list(config.embed.splits), "precision": config.embed.precision}
+    inputs = {
+        f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in config.embed.splits
+    }
+    inputs["encoder"] = as_input(places.tuned_encoder, EncoderBundleManifest)
+    return Target(places.embeddings, EmbeddingSetManifest, said, inputs)
+
+
+def projected_encoder(config: Config) -> Target:
+    """The fine-tuned checkpoint with a projection fitted to its embeddings of the training split."""
+    places = places_of(config)
+    inputs = {
+        "encoder": as_input(places.tuned_encoder, EncoderBundleManifest),
+        "embeddings": as_input(places.embeddings, EmbeddingSetManifest),
+    }
+    return Target(places.projected_encoder, EncoderBundleManifest, _said(config.projection), inputs)
+
+
+def projected_embeddings(config: Config) -> Target:
+    """The catalogue in the projected space."""
+    places = places_of(config)
+    inputs = {
+        "embeddings": as_input(places.embeddings, EmbeddingSetManifest),
+        "encoder": as_input(places.projected_encoder, EncoderBundleManifest),
+    }
+    return Target(places.projected_embeddings, EmbeddingSetManifest, {}, inputs)
+
+
+def index(config: Config) -> Target:
+    """The index over the space that is served."""
+    inputs = {"embeddings": as_input(served_embeddings(config), EmbeddingSetManifest)}
+    return Target(places_of(config).index, IndexBundleManifest, _said(config.index), inputs)
+
+
+def report(config: Config) -> Target:
+    """The report on everything above."""
+    places = places_of(config)
+    inputs = {
+        f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in ("val", "test")
+    }
+    inputs["start"] = as_input(places.start_encoder, EncoderBundleManifest)
+    inputs["embeddings"] = as_input(places.embeddings, EmbeddingSetManifest)
+    inputs["index"] = as_input(places.index, IndexBundleManifest)
+    return Target(places.report, ReportManifest, _said(config.evaluate), inputs)
+
+
+def served_encoder(config: Config) -> str:
+    """The bundle whose space is searched."""
+    places = places_of(config)
+    return places.projected_encoder if config.projection.dimensions else places.tuned_encoder
+
+
+def served_embeddings(config: Config) -> str:
+    """The EmbeddingSet that is indexed."""
+    places = places_of(config)
+    return places.projected_embeddings if config.projection.dimensions else places.embeddings
+
+
+def _said(section: Section, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=set(without))

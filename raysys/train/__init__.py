@@ -1,0 +1,1 @@
+"""Fine-tuning: the sigmoid loss over the global batch, on Ray Train with accelerate inside."""

@@ -1,0 +1,194 @@
+"""`raysys train`, on the driver: start Ray Train, follow it, and publish the EncoderBundle."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.data
+import ray.train
+import ray.train.torch
+
+from raysys import artifacts, observe, storage
+from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.config.schema import StreamConfig, TrainConfig
+from raysys.encoder import bundle, siglip
+from raysys.encoder.preprocess import TextPreprocessing
+from raysys.errors import ClusterError, InputError, RaysysError
+from raysys.stream.decode import TrainingDecoder
+from raysys.stream.read import training_stream
+from raysys.stream.tar import ShardRef
+from raysys.train.checkpoint import checkpoint_name, load_weights, newest_step
+from raysys.train.metrics import read_metrics
+from raysys.train.worker import TrainJob, train_worker
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """A run's length in steps."""
+
+    num_steps: int
+    checkpoint_steps: int
+
+
+def count_steps(num_items: int, section: TrainConfig) -> Epochs:
+    """Whole global batches in `section.epochs` passes over `num_items`.
+
+    Raises: InputError if there are fewer items than a batch.
+    """
+    if num_items < section.batch_size:
+        raise InputError(
+            f"train.batch_size: {section.batch_size} pairs a step, "
+            f"but the train split has {num_items} items; lower it"
+        )
+    num_steps = max(1, math.floor(section.epochs * num_items / section.batch_size))
+    every = max(1, round(section.checkpoint_every_epochs * num_items / section.batch_size))
+    return Epochs(num_steps, every)
+
+
+def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) -> str:
+    """Run the training to its end and return the URI of its last checkpoint.
+
+    A run with checkpoints continues after the last of them.
+    Raises: InputError if the cluster is too small, ClusterError if workers failed more often than allowed.
+    """
+    section = job.section
+    decode = TrainingDecoder(
+        job.start_uri, job.image, job.text, section.augment, tuple(section.caption_weights), seed
+    )
+
+    def train_stream() -> ray.data.Dataset:
+        # Called anew at every start of the worker group, so it continues where the checkpoint is.
+        return training_stream(
+            shards,
+            decode,
+            stream,
+            seed=seed,
+            start=newest_step(job.run_uri) * section.batch_size,
+            stop=job.num_steps * section.batch_size,
+            rows_per_block=section.batch_size // section.workers,
+        )
+
+    if newest_step(job.run_uri) < job.num_steps:
+        _require_resources(section)
+        storage_path, _, name = job.run_uri.rpartition("/")
+        failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # typed as its predecessor
+            # Without a limit Ray retries a request that the cluster can never meet for ever.
+            max_failures=section.max_failures,
+            controller_failure_limit=section.max_failures,
+        )
+        trainer = ray.train.torch.TorchTrainer(
+            _train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.use_gpu),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=storage_path,
+                failure_config=failures,
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+            datasets={"train": train_stream},
+        )
+        with _followed(job):
+            _run(trainer)
+    return storage.join(job.run_uri, checkpoint_name(newest_step(job.run_uri)))
+
+
+def export(
+    target: Target,
+    checkpoint_uri: str,
+    start_uri: str,
+    *,
+    text: TextPreprocessing,
+    num_items: int,
+    seconds: float,
+) -> EncoderBundleManifest:
+    """Publish the EncoderBundle of a checkpoint: the start's files with the trained weights."""
+    start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
+
+    def fill(folder: Path) -> None:
+        with (
+            storage.readable_folder(start_uri) as base,
+            storage.readable_folder(checkpoint_uri) as checkpoint,
+        ):
+            bundle.copy_checkpoint(base, folder)
+            model = siglip.load_model(base)
+            load_weights(model, checkpoint)
+            model.save_pretrained(folder)
+
+    return bundle.publish_bundle(
+        target,
+        fill,
+        text=text,
+        parent_space_id=start.space_id,
+        training_run=checkpoint_uri,
+        num_items=num_items,
+        seconds=seconds,
+    )
+
+
+def _train_worker(loop_config: dict[str, Any]) -> None:
+    train_worker(loop_config["job"])
+
+
+def _require_resources(section: TrainConfig) -> None:
+    have = ray.cluster_resources()
+    kind = "GPU" if section.use_gpu else "CPU"
+    if have.get(kind, 0) < section.workers:
+        raise InputError(
+            f"train.workers: {section.workers} workers need a {kind} each, "
+            f"the cluster has {have.get(kind, 0):g}; "
+            f"lower train.workers{', set train.use_gpu=false' if section.use_gpu else ''} or add nodes"
+        )
+
+
+def _run(trainer: ray.train.torch.TorchTrainer) -> None:
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        causes = getattr(error, "worker_failures", {}).values()
+        for cause in causes:
+            if isinstance(inner := getattr(cause, "cause", cause), RaysysError):
+                raise inner from error
+        reason = str(next(iter(causes), error)).strip().split("\n")[-1][:300]
+        raise ClusterError(
+            f"train: the workers failed ({reason}); run again to continue from the last checkpoint"
+        ) from error
+
+
+@contextmanager
+def _followed(job: TrainJob) -> Iterator[None]:
+    """A bar and log lines from the figures that rank 0 writes, while the block runs."""
+    finished = threading.Event()
+    with observe.progress("train", job.num_steps) as advance:
+        watcher = threading.Thread(target=_watch, args=(job, advance, finished), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            watcher.join()
+
+
+def _watch(job: TrainJob, advance: observe.Advance, finished: threading.Event) -> None:
+    told = newest_step(job.run_uri)
+    while not finished.wait(1.0):
+        rows = read_metrics(job.run_uri)
+        advance(int(rows[-1]["step"]) if rows else 0)
+        for row in rows:
+            if row["step"] > told and "val_r@1" in row:
+                told = int(row["step"])
+                _log_progress(job, rows, row)
+
+
+def _log_progress(job: TrainJob, rows: list[dict[str, float]], row: dict[str, float]) -> None:
+    latest = next((r for r in reversed(rows) if "loss" in r), {"loss": math.nan, "pairs_per_s": math.nan})
+    observe.log.info(
+        "    train  step %d/%d  loss %.3f  %.0f pairs/s  photo finds its title: R@1 %.3f R@10 %.3f",
+        row["step"], job.num_steps, latest["loss"], latest["pairs_per_s"], row["val_r@1"], row["val_r@10"],
+    )  # fmt: skip

@@ -1,0 +1,157 @@
+"""What runs on every training worker: read top to bottom, it is the life of a run.
+
+Rank 0 alone writes: checkpoints through `ray.train.report`, figures to `metrics.jsonl` and W&B.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ray.train
+import torch
+from accelerate import Accelerator
+
+from raysys import observe, storage
+from raysys.config.schema import TrackingConfig, TrainConfig
+from raysys.encoder import siglip
+from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.errors import DamagedData
+from raysys.records import STREAM_POSITION
+from raysys.stream.tar import ShardRef
+from raysys.train import optim
+from raysys.train.checkpoint import TrainingState, checkpoint_name
+from raysys.train.metrics import MetricsFile
+from raysys.train.step import TwoTowers, train_step
+from raysys.train.validate import retrieval
+
+Record: TypeAlias = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker is told; it opens everything else by URI."""
+
+    run_name: str
+    run_uri: str
+    start_uri: str
+    image: ImagePreprocessing
+    text: TextPreprocessing
+    section: TrainConfig
+    tracking: TrackingConfig
+    config: dict[str, Any]  # the resolved configuration, for W&B
+    validation_shards: list[ShardRef]
+    num_steps: int
+    checkpoint_steps: int  # a checkpoint every so many steps, and after the last
+
+
+def train_worker(job: TrainJob) -> None:
+    """Train from the last checkpoint, or from the start, to the last step."""
+    section = job.section
+    accelerator = _accelerator(section)
+    with storage.readable_folder(job.start_uri) as folder:
+        model = siglip.load_model(folder)
+    optimizers = optim.make_optimizers(model, section)
+    factor = optim.learning_rate_factor(job.num_steps, section.warmup_fraction)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    state = TrainingState(model, optimizers, schedules)
+    step = _restore(state)
+    towers, *optimizers = accelerator.prepare(TwoTowers(model, job.image), *optimizers)
+    with _recorder(job, accelerator, step) as record:
+        started, first_step = time.monotonic(), step
+        for batch in _batches(accelerator):
+            _check_position(
+                batch, step, section.batch_size // accelerator.num_processes, accelerator.process_index
+            )
+            learning_rate = schedules[-1].get_last_lr()[0]
+            result = train_step(accelerator, towers, optimizers, schedules, batch, section)
+            step += 1
+            if step % section.log_every_steps == 0 or step == job.num_steps:
+                rate = (step - first_step) * section.batch_size / (time.monotonic() - started)
+                record(
+                    step,
+                    {
+                        **dataclasses.asdict(result),
+                        "learning_rate": float(learning_rate),
+                        "pairs_per_s": rate,
+                    },
+                )
+            if step % job.checkpoint_steps == 0 or step == job.num_steps:
+                record(step, _validate(accelerator, model, job))
+                _report(accelerator, step, result.loss, state)
+
+
+def _accelerator(section: TrainConfig) -> Accelerator:
+    precision = "bf16" if section.precision == "bf16" else "no"
+    # On a CPU a plain Accelerator() trains every worker alone and says nothing.
+    accelerator = Accelerator(cpu=not section.use_gpu, mixed_precision=precision)
+    world_size = ray.train.get_context().get_world_size()
+    assert accelerator.num_processes == world_size, f"{accelerator.num_processes=} in a group of {world_size}"
+    return accelerator
+
+
+def _restore(state: TrainingState) -> int:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        return state.load(Path(folder))
+
+
+def _batches(accelerator: Accelerator) -> Iterator[dict[str, torch.Tensor]]:
+    shard = ray.train.get_dataset_shard("train")
+    assert shard is not None
+    # A block is this worker's part of one global batch; see stream.read.
+    return iter(shard.iter_torch_batches(batch_size=None, device=str(accelerator.device), prefetch_batches=2))
+
+
+def _check_position(batch: dict[str, torch.Tensor], step: int, rows: int, rank: int) -> None:
+    wanted = step * rows * ray.train.get_context().get_world_size() + rank * rows
+    positions = batch[STREAM_POSITION]
+    if int(positions[0]) != wanted or len(positions) != rows:
+        raise DamagedData(
+            f"train: step {step} got {len(positions)} samples from position {int(positions[0])}, "
+            f"wanted {rows} from {wanted}; this is a fault of raysys, please report it"
+        )
+
+
+def _validate(accelerator: Accelerator, model: Any, job: TrainJob) -> dict[str, float]:
+    if not accelerator.is_main_process or not job.validation_shards:
+        return {}
+    found = retrieval(
+        model, job.start_uri, job.validation_shards, job.image, job.text, job.section.validation_items
+    )
+    return {f"val_{name}": value for name, value in found.items()}
+
+
+def _report(accelerator: Accelerator, step: int, loss: float, state: TrainingState) -> None:
+    if not accelerator.is_main_process:
+        ray.train.report({"step": step, "loss": loss})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        state.save(Path(folder), step)
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"step": step, "loss": loss}, checkpoint, checkpoint_dir_name=checkpoint_name(step))
+
+
+@contextlib.contextmanager
+def _recorder(job: TrainJob, accelerator: Accelerator, step: int) -> Iterator[Record]:
+    """A function that keeps figures of a step; on other ranks than 0 it does nothing."""
+    if not accelerator.is_main_process:
+        yield lambda step, values: None
+        return
+    figures = MetricsFile(job.run_uri, continue_after=step)
+    with observe.tracking(job.run_name, job.run_uri, job.config, **job.tracking.model_dump()) as tracker:
+
+        def record(step: int, values: dict[str, float]) -> None:
+            if values:
+                figures.append(step, values)
+                tracker.log({f"train/{name}": value for name, value in values.items()}, step)
+
+        yield record

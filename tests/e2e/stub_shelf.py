@@ -1,0 +1,190 @@
+"""A shelf with drawn products, answering the page's calls the way the gateway does.
+
+Item n's neighbours are the items after it, around the circle, scored 0.98, 0.95, 0.92, ...
+so a test can work out every card by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from PIL import Image, ImageDraw
+from starlette.datastructures import UploadFile
+
+import raysys
+
+Json: TypeAlias = dict[str, Any]
+
+PAGE = Path(raysys.__file__).parent / "serve" / "page"
+SPACE_ID = "3f9a" * 16
+INDEX_VERSION = "2026-01-31.7"
+NUM_ITEMS = 30
+
+COLOURS = {"Red": "#c8372d", "Blue": "#2f5fa8", "Green": "#3d7a4e", "Black": "#2a2a2c", "Cream": "#e3d6bd"}
+NOUNS = ("shirt", "dress", "bag")
+SPECIAL_TITLES = {
+    3: "<script>document.title = 'taken'</script> & <b>bold</b> shirt",
+    4: "ネイビー 長袖ワンピース 綿100% 春夏コレクション 未使用に近い美品 送料無料",
+}
+
+
+@dataclass
+class Shelf:
+    """The stub's address, and what a test may prepare or look up."""
+
+    url: str = ""
+    failures: list[Response] = field(default_factory=list)  # the next searches answer with these
+    held_words: dict[str, threading.Event] = field(default_factory=dict)  # words -> until when they wait
+    uploads: list[bytes] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """As it was when it opened: a test starts here."""
+        self.failures.clear()
+        self.held_words.clear()
+        self.uploads.clear()
+
+    def fail_next(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        """The next search is answered with this error."""
+        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        self.failures.append(error(status, code, message, headers))
+
+
+@contextmanager
+def open_shelf() -> Iterator[Shelf]:
+    """A running stub on a free loopback port, in a thread of its own."""
+    shelf = Shelf()
+    listener = socket.create_server(("127.0.0.1", 0))
+    shelf.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(build_app(shelf), log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield shelf
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def build_app(shelf: Shelf) -> FastAPI:
+    """The page, its catalogue and its searches."""
+    app = FastAPI()
+    items = [item_of(number) for number in range(NUM_ITEMS)]
+
+    @app.get("/")
+    def index() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/page/{name}")
+    def asset(name: str) -> FileResponse:
+        return FileResponse(PAGE / name)
+
+    @app.get("/images/{number}.png")
+    def image(number: int) -> Response:
+        return Response(photo_of(number), media_type="image/png")
+
+    @app.get("/readyz")
+    def ready() -> Json:
+        return {"status": "ready", "space_id": SPACE_ID, "index_version": INDEX_VERSION, "num_items": 2980}
+
+    @app.get("/v1/items")
+    def window(limit: int, seed: int) -> Json:
+        return {"items": after(items, seed, limit)}
+
+    @app.get("/v1/items/{item_id}/similar")
+    def similar(item_id: str, k: int) -> Response:
+        if shelf.failures:
+            return shelf.failures.pop(0)
+        number = next((n for n, item in enumerate(items) if item["item_id"] == item_id), None)
+        if number is None:
+            return error(404, "not_found", f"no item {item_id}", {})
+        return answer(after(items, number + 1, k), query=items[number])
+
+    @app.post("/v1/search")
+    async def search(request: Request) -> Response:
+        if shelf.failures:
+            return shelf.failures.pop(0)
+        if request.headers["content-type"].startswith("multipart/"):
+            async with request.form() as form:
+                image = form["image"]
+                assert isinstance(image, UploadFile)
+                shelf.uploads.append(await image.read())
+                return answer(after(items, 0, int(str(form["k"]))))
+        body = await request.json()
+        if body["text"] in shelf.held_words:
+            await asyncio.to_thread(shelf.held_words[body["text"]].wait, 10)
+        return answer([item for item in items if body["text"] in str(item["title"])][: body["k"]])
+
+    return app
+
+
+def answer(neighbours: list[Json], query: Json | None = None) -> Response:
+    scored = [item | {"score": 0.98 - 0.03 * place} for place, item in enumerate(neighbours)]
+    body = {"exposure_id": "e1", "arm": "control", "space_id": SPACE_ID, "index_version": INDEX_VERSION}
+    return JSONResponse(body | ({"query": query} if query else {}) | {"items": scored})
+
+
+def error(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def after(items: list[Json], start: int, number: int) -> list[Json]:
+    """`number` items around the circle from `start`."""
+    return [items[(start + step) % len(items)] for step in range(number)]
+
+
+def item_of(number: int) -> Json:
+    colour, noun = colour_and_noun(number)
+    attributes = {"category": f"fashion/{noun}", "seller": f"c{number:02}", "price": 1000 + 234 * number}
+    return {
+        "item_id": f"item-{number:02}",
+        "title": SPECIAL_TITLES.get(number, f"{colour} {noun}"),
+        "attributes": attributes,
+        "image_url": f"/images/{number}.png",
+    }
+
+
+@cache
+def photo_of(number: int) -> bytes:
+    """A drawn garment on a plain wall, 192 by 256, PNG."""
+    colour, noun = colour_and_noun(number)
+    photo = Image.new("RGB", (192, 256), (236 - number, 232, 226))
+    draw = ImageDraw.Draw(photo)
+    outline = {
+        "shirt": [
+            (60, 60),
+            (132, 60),
+            (172, 100),
+            (150, 124),
+            (136, 108),
+            (136, 200),
+            (56, 200),
+            (56, 108),
+            (42, 124),
+            (20, 100),
+        ],
+        "dress": [(74, 44), (118, 44), (124, 110), (160, 216), (32, 216), (68, 110)],
+        "bag": [(44, 110), (148, 110), (160, 206), (32, 206)],
+    }[noun]
+    if noun == "bag":
+        draw.arc((64, 60, 128, 160), 180, 360, COLOURS[colour], width=8)
+    draw.polygon(outline, COLOURS[colour])
+    encoded = io.BytesIO()
+    photo.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def colour_and_noun(number: int) -> tuple[str, str]:
+    return list(COLOURS)[number % len(COLOURS)], NOUNS[number // len(COLOURS) % len(NOUNS)]
