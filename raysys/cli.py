@@ -7,13 +7,14 @@ status 0: done, 1: the work failed, 2: the input is wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import raysys
 from raysys import observe
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
     observe.show_logs(debug=debug)
     try:
-        status: int = arguments.call(arguments)
+        with _results_apart() as arguments.out:
+            status: int = arguments.call(arguments)
         return status
     except RaysysError as error:
         if debug:
@@ -47,6 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("raysys: stopped; the same command continues where it was", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _results_apart() -> Iterator[TextIO]:
+    """Yield stdout for results alone; what anybody else prints meanwhile goes to stderr.
+
+    Ray prints its cluster's warnings, some not before it is left: so a session begun here ends here.
+    """
+    out, was_connected = sys.stdout, _is_connected()
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield out
+        finally:
+            if _is_connected() and not was_connected:
+                from raysys.cluster import session
+
+                session.disconnect()
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")  # not imported by commands that need no cluster
+    return ray is not None and ray.is_initialized()
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -120,19 +144,15 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
 
     if arguments.dry_run:
         for line in stages.plan(config, names):
-            print(line)
+            print(line, file=arguments.out)
         return 0
     outcomes = list(_outcomes(config, names))
     if arguments.json:
-        print(
-            json.dumps(
-                [dataclasses.asdict(outcome) for outcome in outcomes][
-                    0 if len(outcomes) == 1 else slice(None)
-                ]
-            )
-        )
+        made = [dataclasses.asdict(outcome) for outcome in outcomes]
+        answer = made[0] if len(made) == 1 else {"uri": outcomes[-1].uri, "stages": made}
+        print(json.dumps(answer), file=arguments.out)
     else:
-        print(outcomes[-1].uri)
+        print(outcomes[-1].uri, file=arguments.out)
     return 0
 
 
@@ -154,7 +174,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from raysys.serve import app
 
     with app.served(config) as address:
-        print(address, flush=True)
+        print(address, flush=True, file=arguments.out)
         app.wait_for_stop()
     return 0
 
@@ -163,8 +183,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     config = load_config(str(demo_config()), arguments.overrides)
     from raysys import demo
 
-    ends = arguments.exit or not sys.stdout.isatty()
-    demo.run(config, lambda: list(_outcomes(config, list(STAGES))), ends_by_itself=ends)
+    ends = arguments.exit or not arguments.out.isatty()
+    demo.run(config, lambda: list(_outcomes(config, list(STAGES))), ends_by_itself=ends, out=arguments.out)
     return 0
 
 
@@ -184,17 +204,18 @@ def _submit(arguments: argparse.Namespace) -> int:
         address=arguments.address,
         follow=arguments.follow,
         interpreter=arguments.interpreter,
-        out=sys.stdout,
+        out=arguments.out,
         err=sys.stderr,
     )
 
 
 def _config(arguments: argparse.Namespace) -> int:
     if arguments.schema:
-        print(json.dumps(Config.model_json_schema(), indent=2))
+        print(json.dumps(Config.model_json_schema(), indent=2), file=arguments.out)
         return 0
     import yaml
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else Config()
-    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    print(text, end="", file=arguments.out)
     return 0

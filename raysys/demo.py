@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 
@@ -16,7 +16,7 @@ from raysys.serve import app
 _TIMEOUT_S = 30.0
 
 
-def run(config: Config, run_stages: Callable[[], list[Any]], *, ends_by_itself: bool) -> None:
+def run(config: Config, run_stages: Callable[[], list[Any]], *, ends_by_itself: bool, out: TextIO) -> None:
     """Run every stage, serve the result, query it; then stay until Ctrl-C unless it is to end by itself."""
     started = time.monotonic()
     report = run_stages()[-1]
@@ -24,7 +24,7 @@ def run(config: Config, run_stages: Callable[[], list[Any]], *, ends_by_itself: 
         _query(address)
         log.info("   report  %s/report.html", report.uri)
         log.info("     page  %s   (%.0f s since the start)", address, time.monotonic() - started)
-        print(address, flush=True)
+        print(address, flush=True, file=out)
         if not ends_by_itself:
             log.info("Ctrl-C ends it.")
             app.wait_for_stop()

@@ -33,7 +33,7 @@ from raysys.evaluate.significance import Interval, bootstrap_lift, bootstrap_mea
 from raysys.index.exact import exact_search
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
-_GRID_NEIGHBOURS = 6
+_GRID_NEIGHBOURS = 5
 _GRID_PHOTO_PX = 96
 
 

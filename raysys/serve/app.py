@@ -86,9 +86,10 @@ def served(config: Config) -> Iterator[str]:
 
 
 def wait_for_stop() -> None:
-    """Return at SIGTERM; Ctrl-C raises KeyboardInterrupt as ever."""
+    """Return at Ctrl-C or SIGTERM: both are how a service ends."""
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(1.0):
         pass
 

@@ -1,10 +1,12 @@
 """The HTTP gateway: reads requests, prepares photos, asks encoder and searcher, writes answers.
 
-Annotations are evaluated here, not kept as text: FastAPI could not resolve them inside a Serve class.
+Serve copies the class as it stands when it is decorated. So what its methods use is defined above it,
+and annotations are evaluated, not kept as text: names that come later would be unknown in a replica.
 """
 
 import asyncio
 import importlib.resources
+import json
 import uuid
 from typing import Any
 
@@ -69,9 +71,44 @@ async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
     return _error(error.status_code, code, str(error.detail))
 
 
+@app.exception_handler(Exception)
+async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
+    return _error(500, RaysysError.code, f"the request failed ({type(error).__name__}); the log says why")
+
+
 @app.exception_handler(BackPressureError)
 async def _too_busy(_: Request, error: BackPressureError) -> JSONResponse:
     return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
+
+
+class _UnsupportedType(InputError):
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _unit(vector: list[float]) -> ndarray:
+    """The vector at length 1, so that every score is a cosine."""
+    length = float(np.linalg.norm(vector))
+    if not 0 < length < np.inf:
+        raise InputError(f"vector: finite numbers, not all zero, are needed; got one of length {length:g}")
+    return np.asarray(np.asarray(vector) / length, np.float32)
+
+
+def _page_file(name: str) -> Response:
+    suffix = name.rpartition(".")[2]
+    page = importlib.resources.files("raysys.serve") / "page" / name
+    if "/" in name or suffix not in _PAGE_TYPES or not page.is_file():
+        raise MissingError(f"page/{name}: no such file")
+    return Response(page.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = ErrorOut(error=ErrorDetail(code=code, message=message))
+    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
 
 
 @serve.deployment(name="Gateway")
@@ -140,7 +177,7 @@ class Gateway:
         if body.vector is not None:
             if body.space_id is None:
                 raise InputError("space_id: is needed with vector; /v1/embed gives both")
-            vector, space_id = np.asarray(body.vector, np.float32), body.space_id
+            vector, space_id = _unit(body.vector), body.space_id
         else:
             vector, space_id = await self._embed(body.text, photo)
         return self._shelf_out(await self._searcher.nearest.remote(vector, space_id, k, body.filter))
@@ -148,6 +185,8 @@ class Gateway:
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedOut:
         """Vectors of texts and photos."""
+        if (kind := _content_type(request)) != "application/json":
+            raise _UnsupportedType(f"content-type: application/json is needed, got '{kind}'")
         body: EmbedBody = parse_body(EmbedBody, await self._read(request))
         count = len(body.texts) + len(body.images_base64)
         if not 1 <= count <= _MAX_EMBEDDED_AT_ONCE:
@@ -164,7 +203,7 @@ class Gateway:
 
     async def _search_request(self, request: Request) -> tuple[SearchBody, bytes | None]:
         """The body, and the photo if there is one; exactly one thing to search for."""
-        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        kind = _content_type(request)
         photo: bytes | None = None
         if kind == "multipart/form-data":
             body, photo = await self._form(request)
@@ -191,13 +230,12 @@ class Gateway:
         upload = form.get("image")
         if not isinstance(upload, UploadFile):
             raise InputError("image: a file is needed in the multipart field 'image'")
-        k = form.get("k")
-        if k is not None and not str(k).isdigit():
-            raise InputError(f"k: a whole number is needed, got {k!r}")
-        where = parse_json_field("filter", str(form.get("filter") or ""))
+        fields: dict[str, Any] = {name: str(form[name]) for name in ("k", "unit") if name in form}
+        fields["filter"] = parse_json_field("filter", str(form.get("filter") or ""))
+        body: SearchBody = parse_body(SearchBody, json.dumps(fields).encode())
         photo = await upload.read()
         self._check_length(len(photo))
-        return SearchBody(k=int(str(k)) if k is not None else None, filter=where), photo
+        return body, photo
 
     async def _read(self, request: Request) -> bytes:
         self._check_length(int(request.headers.get("content-length") or 0))
@@ -260,21 +298,3 @@ class Gateway:
                 for found in shelf.neighbours
             ],
         )
-
-
-class _UnsupportedType(InputError):
-    http_status = 415
-    code = "unsupported_media_type"
-
-
-def _page_file(name: str) -> Response:
-    suffix = name.rpartition(".")[2]
-    page = importlib.resources.files("raysys.serve") / "page" / name
-    if "/" in name or suffix not in _PAGE_TYPES or not page.is_file():
-        raise MissingError(f"page/{name}: no such file")
-    return Response(page.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = ErrorOut(error=ErrorDetail(code=code, message=message))
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers)

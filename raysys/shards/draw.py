@@ -15,7 +15,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysys import artifacts, storage
+from raysys import artifacts, observe, storage
 from raysys.artifacts import CatalogManifest, FileEntry, Target
 from raysys.config.schema import Columns, DrawnCatalog, TableCatalog
 from raysys.records import ITEM_ID, Parallel
@@ -40,8 +40,10 @@ def draw_catalog(target: Target, section: DrawnCatalog, parallel: Parallel) -> C
     items = imagine_items(section.num_items, section.seed)
     chunks = [items[start : start + _ITEMS_PER_TASK] for start in range(0, len(items), _ITEMS_PER_TASK)]
     files: dict[str, FileEntry] = {}
-    for written in parallel(partial(_draw_chunk, target.uri, section.size_px), chunks):
-        files |= written
+    with observe.progress("draw", len(items)) as advance:
+        for written in parallel(partial(_draw_chunk, target.uri, section.size_px), chunks):
+            files |= written
+            advance(len(files))
     storage.write_bytes(storage.join(target.uri, TABLE), _table(items))
     with storage.writable_file(storage.join(target.uri, LATENT)) as path:
         pq.write_table(_latent(items), path)

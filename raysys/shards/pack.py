@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import webdataset
 from PIL import Image
 
-from raysys import artifacts, storage
+from raysys import artifacts, observe, storage
 from raysys.artifacts import FileEntry, ShardEntry, ShardSetManifest, Target
 from raysys.config.schema import AttributeSplit, ColumnSplit, PackConfig
 from raysys.encoder.preprocess import decode_image
@@ -112,12 +112,13 @@ def pack(
         artifacts.begin(target)
     uri_of = {split: target.uri for split, target in targets.items()}
     written: dict[str, list[ShardEntry]] = {split: [] for split in SPLITS}
-    results = parallel(
-        partial(pack_shard, uri_of=uri_of, max_pixels=int(section.max_megapixels * 1e6)), plans
-    )
-    for plan, (entry, refusals) in zip(plans, results, strict=True):
-        refused[plan.split] += refusals
-        written[plan.split] += [entry] if entry.num_items else []
+    work = partial(pack_shard, uri_of=uri_of, max_pixels=int(section.max_megapixels * 1e6))
+    with observe.progress("pack", len(rows)) as advance:
+        done = 0
+        for plan, (entry, refusals) in zip(plans, parallel(work, plans), strict=True):
+            refused[plan.split] += refusals
+            written[plan.split] += [entry] if entry.num_items else []
+            advance(done := done + len(plan.rows))
     catalog = targets["train"].inputs["catalog"].uri
     _check_refused(len(rows), refused, section, catalog)
     if not written["train"]:

@@ -150,6 +150,9 @@ def _require_resources(section: TrainConfig) -> None:
 def _run(trainer: ray.train.torch.TorchTrainer) -> None:
     try:
         trainer.fit()
+    except SystemExit as error:
+        # Ray answers Ctrl-C with a clean end and status 0, which would tell a script that all is done.
+        raise KeyboardInterrupt from error
     except ray.train.TrainingFailedError as error:
         causes = getattr(error, "worker_failures", {}).values()
         for cause in causes:

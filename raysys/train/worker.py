@@ -56,7 +56,7 @@ def train_worker(job: TrainJob) -> None:
     section = job.section
     accelerator = _accelerator(section)
     with storage.readable_folder(job.start_uri) as folder:
-        model = siglip.load_model(folder)
+        model = siglip.load_model(folder).to(accelerator.device)  # before the optimisers look at it
     optimizers = optim.make_optimizers(model, section)
     factor = optim.learning_rate_factor(job.num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
