@@ -28,7 +28,7 @@ from raysys.errors import DamagedData, InputError, MissingError, SpaceMismatch
 
 MANIFEST = "manifest.json"
 _RECIPE_IN_PROGRESS = ".recipe"
-_FORMAT = 1  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
+_FORMAT = 2  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
 
 
 class FileEntry(BaseModel):
@@ -219,11 +219,7 @@ def publish(uri: str, manifest: AnyManifest) -> AnyManifest:
 def describe_files(uri: str, only: Iterable[str] | None = None) -> dict[str, FileEntry]:
     """Size and SHA-256 of the files of a directory that is about to be published."""
     names = storage.list_files(uri) if only is None else only
-    return {
-        name: _describe(storage.join(uri, name))
-        for name in names
-        if name not in (MANIFEST, _RECIPE_IN_PROGRESS)
-    }
+    return {name: _describe(storage.join(uri, name)) for name in names if name != MANIFEST}
 
 
 def common_fields(

@@ -1,7 +1,8 @@
 """The stages in the order of the data. A stage is a function of the configuration alone.
 
 It asks `targets` what is wanted, returns at once if that is there, and otherwise connects to Ray and
-makes it. Nothing passes from stage to stage but artifacts.
+makes it. Nothing passes from stage to stage but artifacts. What only the making needs is imported there:
+torch alone takes seconds, and a stage that is up to date should take none.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from raysys.artifacts import EncoderBundleManifest, Manifest, Target
 from raysys.cluster import session
 from raysys.config import Config
 from raysys.config.schema import ColumnSplit, DrawnCatalog, TableCatalog
-from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.errors import MissingError
 from raysys.records import Piece, Result
 from raysys.shards import catalog, draw
@@ -52,6 +51,9 @@ def pack(config: Config) -> Outcome:
 
 def train(config: Config) -> Outcome:
     """ShardSet -> the bundle it starts from, and the fine-tuned one."""
+    from raysys.encoder.bundle import publish_bundle
+    from raysys.encoder.start import fill_start, text_preprocessing
+
     shards = shards_of(targets.places_of(config).shards("train"))
 
     def make_start(target: Target) -> Manifest:
@@ -70,11 +72,12 @@ def train(config: Config) -> Outcome:
 
 def embed(config: Config) -> Outcome:
     """ShardSets and the fine-tuned bundle -> EmbeddingSet; then projection and projected EmbeddingSet."""
-    from raysys.embed import job
-
     places = targets.places_of(config)
 
     def make_embeddings(target: Target) -> Manifest:
+        from raysys.embed import job
+        from raysys.encoder.bundle import preprocessing_of
+
         session.connect(config.ray)
         shards = [shard for split in config.embed.splits for shard in shards_of(places.shards(split))]
         image, _ = preprocessing_of(places.tuned_encoder)
@@ -91,9 +94,10 @@ def embed(config: Config) -> Outcome:
 
 def index(config: Config) -> Outcome:
     """EmbeddingSet -> IndexBundle with its measured recall."""
-    from raysys.index import job
 
     def make(target: Target) -> Manifest:
+        from raysys.index import job
+
         return job.index(target, targets.served_embeddings(config), config.index)
 
     return _run_steps("index", config, [(targets.index, make)])
@@ -101,13 +105,13 @@ def index(config: Config) -> Outcome:
 
 def evaluate(config: Config) -> Outcome:
     """Everything above -> Report."""
-    from raysys.evaluate import offline
-    from raysys.evaluate.rungs import Ladder
-    from raysys.train.metrics import read_metrics
-
     places = targets.places_of(config)
 
     def make(target: Target) -> Manifest:
+        from raysys.evaluate import offline
+        from raysys.evaluate.rungs import Ladder
+        from raysys.train.metrics import read_metrics
+
         run_uri = places.run(targets.tuned_encoder(config).recipe)
         evidence = offline.Evidence(
             name=config.name,
@@ -190,6 +194,7 @@ def _catalog_rows(config: Config) -> tuple[TableCatalog, list[catalog.CatalogRow
 
 
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
+    from raysys.encoder.bundle import preprocessing_of
     from raysys.train import launch
     from raysys.train.worker import TrainJob
 
@@ -226,6 +231,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
 def _make_projection(config: Config) -> Callable[[Target], Manifest]:
     def make(target: Target) -> Manifest:
         from raysys.embed import job
+        from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
         from raysys.encoder.projection import fit_projection
 
         places = targets.places_of(config)

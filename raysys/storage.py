@@ -61,11 +61,15 @@ def exists(uri: str) -> bool:
 
 
 def list_files(uri: str) -> dict[str, int]:
-    """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent."""
+    """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent.
+
+    Names that begin with a dot are left out: what a writer that was killed left behind is no file.
+    """
     filesystem, path = resolve(uri)
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
     files = (info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
-    return dict(sorted((info.path[len(path.rstrip("/")) + 1 :], info.size) for info in files))
+    sizes = {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in files}
+    return {name: sizes[name] for name in sorted(sizes) if "/." not in f"/{name}"}
 
 
 def stat_files(uris: list[str]) -> list[tuple[int, int]]:
@@ -179,13 +183,17 @@ def sha256_of_bytes(data: bytes) -> str:
 def _write_local(target: Path, data: bytes, durable: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        if durable:  # a flush to disk costs milliseconds: thousands of small photos go without
-            os.fsync(stream.fileno())
-    os.chmod(name, 0o644)
-    os.replace(name, target)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if durable:  # a flush to disk costs milliseconds: thousands of small photos go without
+                os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
 
-STAGES = ("run", "pack", "verify", "train", "embed", "index", "evaluate", "serve", "experiment", "bench")
+STAGES = ("run", "pack", "train", "embed", "index", "evaluate", "serve")
 CONFIG_FILE = "config.yaml"
 INTERRUPTED = 130
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
-import ray.data
 
 from raysys.config.schema import RayConfig
 from raysys.errors import ClusterError
@@ -18,12 +18,13 @@ from raysys.records import Piece, Result
 # Ray reads these at import or start. Quiet logs and no usage statistics; training
 # workers are looked after five times a second, which makes a start seconds faster.
 _LOCAL_ENVIRONMENT = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+_ANSWER_TIMEOUT_S = 5.0
 
 
 def connect(section: RayConfig) -> None:
@@ -36,6 +37,7 @@ def connect(section: RayConfig) -> None:
     address = section.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _require_answer(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _start_here(section)
@@ -47,7 +49,6 @@ def connect(section: RayConfig) -> None:
         )
         reason = str(error).strip().split("\n")[0][:200]
         raise ClusterError(f"{where} ({reason}); check `ray status`, ray.num_cpus and free memory") from error
-    quiet_data()
 
 
 def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
@@ -71,6 +72,13 @@ def disconnect() -> None:
         ray.shutdown()
 
 
+def _require_answer(address: str) -> None:
+    """A plain connection first: Ray itself would wait for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_TIMEOUT_S).close()
+
+
 def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
     return work(piece)
 
@@ -87,13 +95,3 @@ def _start_here(section: RayConfig) -> None:
         object_store_memory=store * 2**20 if store else None,
         _node_ip_address="127.0.0.1",  # a cluster on a laptop listens to nobody else
     )
-
-
-def quiet_data() -> None:
-    """Make Ray Data keep the order of rows, and keep quiet."""
-    context = ray.data.DataContext.get_current()
-    context.print_on_execution_start = False
-    context.enable_progress_bars = False  # raysys draws one bar a stage itself
-    context.execution_options.preserve_order = True  # batches are a function of position
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)

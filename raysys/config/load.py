@@ -30,10 +30,12 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     tree, origins = _load_file(Path(path), ())
     for word in overrides or []:
         keys, value = _parse_override(word)
-        tree = merge(tree, _nested(keys, value))
-        origins[".".join(keys)] = word
+        said = _nested(keys, value)
+        tree = merge(tree, said)
+        dotted = ".".join(keys)
+        origins |= {key: word for key in _dotted_keys(said) if key.startswith(dotted)}
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(_with_default_kinds(tree, Config().model_dump()))
     except pydantic.ValidationError as error:
         raise ConfigError(_explain(error, origins, path)) from error
 
@@ -93,6 +95,18 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
         raise ConfigError(f"{word}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
+def _with_default_kinds(tree: Tree, defaults: Tree) -> Tree:
+    """The tree, where sections that leave out their `kind` get the default one."""
+    filled = {}
+    for key, value in tree.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _with_default_kinds(value, default)
+            value = {"kind": default["kind"], **value} if "kind" in default else value
+        filled[key] = value
+    return filled
+
+
 def _nested(keys: list[str], value: Any) -> Tree:
     for key in reversed(keys):
         value = {key: value}
@@ -111,6 +125,8 @@ def _dotted_keys(tree: Tree, prefix: str = "") -> list[str]:
 def _explain(error: pydantic.ValidationError, origins: Origins, path: str) -> str:
     first, *others = error.errors()
     keys = _without_union_tags(first["loc"])
+    if first["type"] == "union_tag_invalid":
+        keys = [*keys, "kind"]
     dotted = ".".join(keys)
     line = f"{_origin(keys, origins, path)}: {dotted or 'configuration'}: {_reason(first, keys)}"
     return line + (f" (and {len(others)} more)" if others else "")
@@ -143,7 +159,8 @@ def _without_union_tags(loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _kinds_at(keys: list[str]) -> set[str]:
-    return {model.model_fields["kind"].default for model in _models_at(keys) if "kind" in model.model_fields}
+    models = _models_at(keys)
+    return {model.model_fields["kind"].default for model in models} if len(models) > 1 else set()
 
 
 def _fields_at(keys: list[str]) -> list[str]:

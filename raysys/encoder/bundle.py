@@ -129,11 +129,19 @@ def _hash_tensors(digest: Any, path: Path) -> None:
 
 def _model_config(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / "config.json").read_text())
-    return {key: value for key, value in content.items() if key not in _IGNORED_CONFIG_KEYS}
+    return _without_ignored(content)
+
+
+def _without_ignored(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_ignored(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if key not in _IGNORED_CONFIG_KEYS
+    }
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    names = ("spiece.model", "tokenizer.json", "tokenizer.model")
+    names = ("spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
     return [folder / name for name in names if (folder / name).exists()]
 
 

@@ -19,10 +19,9 @@ def require_reachable(source: str, revision: str | None = None) -> None:
     """
     if Path(source).is_dir() or source.startswith((".", "/")):
         return
-    cached = huggingface_hub.try_to_load_from_cache(source, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return
     try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(source, "config.json", revision=revision), str):
+            return
         huggingface_hub.HfApi().model_info(source, revision=revision, timeout=_TIMEOUT_S)
     except Exception as error:  # the hub's client raises errors of whichever HTTP library it uses
         reason = str(error).strip().split("\n")[0][:120]

@@ -50,6 +50,7 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is next
+            warnings.simplefilter("ignore", UserWarning)  # damaged metadata, of which photos are full
             picture = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"photo has too many pixels ({error})", "too_many_pixels") from error
@@ -61,8 +62,10 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
         message = f"photo has {width} x {height} pixels, at most {max_pixels} are accepted; make it smaller"
         raise UnreadableImage(message, "too_many_pixels")
     try:
-        return _to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, ValueError, SyntaxError, IndexError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    except (OSError, ValueError, SyntaxError, IndexError, RuntimeError) as error:
         raise UnreadableImage(f"photo cannot be decoded ({error}); give a whole one", "damaged") from error
 
 
@@ -95,7 +98,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         # A plain convert("RGB") clips 16-bit values at 255, which turns the photo white.
         deep = np.asarray(picture, dtype=np.float32)
-        scale = 257.0 if picture.mode.startswith("I") and deep.max(initial=0) > 255 else 1.0
+        is_deep = picture.mode.startswith("I;16") or (picture.mode == "I" and deep.max(initial=0) > 255)
+        scale = 257.0 if is_deep else 1.0
         return Image.fromarray((deep / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")

@@ -143,7 +143,10 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
 def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     """The checkpoint's tokenizer."""
     quiet_transformers()
-    return transformers.AutoTokenizer.from_pretrained(str(source), revision=revision)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(source), revision=revision)
+    except (OSError, ValueError) as error:
+        raise _nothing_loads(source, error) from error
 
 
 def image_preprocessing_of(source: str | Path, revision: str | None = None) -> ImagePreprocessing:

@@ -60,7 +60,7 @@ def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> t
     path = folder / "spiece.model"
     path.write_bytes(model.getvalue())
     return transformers.SiglipTokenizer(
-        str(path), model_max_length=size.max_length, model_input_names=["input_ids"]
+        str(path), model_max_length=size.max_length, model_input_names=["input_ids"], do_lower_case=False
     )
 
 

@@ -32,8 +32,8 @@ def measure_recall(
     """Recall@1 and @k of the index against exact search, on stored vectors drawn at random."""
     chosen = np.random.default_rng(seed).permutation(len(vectors))[: section.recall_queries]
     k = min(section.recall_k, len(vectors))
-    _, truth = exact_search(vectors[chosen], vectors, k)
-    _, found = index.search(vectors[chosen], k)
+    truth, _ = exact_search(vectors[chosen], vectors, k)
+    found, _ = index.search(vectors[chosen], k)
     return {
         "recall@1": recall(found[:, :1], truth[:, :1]),
         f"recall@{k}": recall(found, truth),

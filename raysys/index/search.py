@@ -116,11 +116,7 @@ class Searcher:
             return found
         # Exactly, over the rows that fit: a filter on a small subset ruins an approximate search.
         kept = matching_rows(self._attributes, where)
-        vectors = (
-            np.stack([self.vector(row) for row in kept])
-            if len(kept)
-            else np.empty((0, queries.shape[1]), np.float32)
-        )
+        vectors = self._index.reconstruct_batch(kept)
         scores, places = exact_search(queries, vectors, k)
         return scores, kept[places]
 

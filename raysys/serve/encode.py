@@ -11,7 +11,6 @@ import numpy as np
 from numpy import ndarray
 from ray import serve
 
-from raysys.encoder.bundle import open_bundle
 from raysys.encoder.preprocess import ImagePreprocessing
 
 
@@ -29,6 +28,8 @@ class Encoder:
     """Turns prepared photos and titles into unit vectors of one space."""
 
     def __init__(self, bundle_uri: str, device: str, max_batch_size: int, batch_wait_s: float) -> None:
+        from raysys.encoder.bundle import open_bundle  # torch, seconds to import: here, not in the driver
+
         self._encoder = open_bundle(bundle_uri, device=device)
         batched: Any
         for batched in (self._pixels, self._titles):

@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import webdataset
 from PIL import Image
 
 from raysys import artifacts, observe, storage
@@ -136,6 +135,8 @@ def pack_shard(
     plan: ShardPlan, *, uri_of: dict[str, str], max_pixels: int
 ) -> tuple[ShardEntry, list[Refusal]]:
     """Write one tar; what it could not take comes back as refusals."""
+    import webdataset  # brings torch along, which a stage that is up to date should not wait for
+
     tar, refusals, num_items = io.BytesIO(), [], 0
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         for row in plan.rows:

@@ -7,11 +7,14 @@ A read task is one window (training) or one shard (embedding). Blocks come in or
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -33,6 +36,7 @@ from raysys.stream.order import Window, rows_of, windows
 from raysys.stream.tar import ShardRef, StoredItem, read_shard
 
 Decode: TypeAlias = Callable[[pa.Table], Any]  # a block of compressed rows -> a block of arrays
+_PAUSE_S = 0.02
 _BLOCK_BYTES = 8 << 20  # compressed: a block decodes to some ten times this
 
 
@@ -51,6 +55,7 @@ def training_stream(
     A block is one worker's share of one step: dealt round-robin they make the same global batches for any
     number of workers.
     """
+    prepare_context()
     sizes = [shard.num_items for shard in shards]
     plan = list(
         windows(sizes, seed=seed, shards_per_window=section.shuffle_window_shards, start=start, stop=stop)
@@ -64,11 +69,38 @@ def training_stream(
 
 def embedding_stream(shards: Sequence[ShardRef], decode: Decode, section: StreamConfig) -> ray.data.Dataset:
     """Every item of the shards once, decoded to pixels; no block crosses a shard."""
+    prepare_context()
     tasks = [_task(functools.partial(_read_whole, shard), shard.num_items) for shard in shards]
     rows = ray.data.read_datasource(
         _Tasks(tasks), override_num_blocks=len(tasks), concurrency=section.read_concurrency
     )
     return _decoded(rows, decode, section)
+
+
+def prepare_context() -> None:
+    """Make Ray Data keep the order of rows, keep quiet, and pause between its rounds.
+
+    Here and not at the driver alone: Ray Train makes its datasets in a process of its own.
+    """
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True  # batches are a function of position
+    context.print_on_execution_start = False
+    context.enable_progress_bars = False  # raysys draws one bar a stage itself
+    if _Pause not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(_Pause)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Pause(ExecutionCallback):
+    """A pause in each round of the scheduling loop.
+
+    While training is slower than its data, every task of the stream has output that waits, and the loop of
+    Ray 2.60 asks again at once: on two cores it took most of one.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        time.sleep(_PAUSE_S)
 
 
 def _decoded(rows: ray.data.Dataset, decode: Decode, section: StreamConfig) -> ray.data.Dataset:

@@ -1,0 +1,131 @@
+"""A very small path: its configuration, and `raysys` as a real process.
+
+It is `configs/demo.yaml` made smaller, so that `raysys demo` with the same settings as words finds
+everything that `raysys run` made.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+NAME = "small"
+SMALL: dict[str, Any] = {
+    "name": NAME,
+    "catalog": {"num_items": 150, "size_px": 48},
+    "pack": {"items_per_shard": 64},
+    "encoder": {
+        "tiny": {
+            "image_size_px": 32,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "text_num_layers": 1,
+            "max_length": 12,
+        }
+    },
+    "train": {
+        "workers": 2,
+        "epochs": 2,
+        "batch_size": 32,
+        "checkpoint_every_epochs": 2,
+        "validation_items": 32,
+    },
+    "projection": {"dimensions": 16},
+    "index": {"kind": "hnsw"},
+    "evaluate": {"log": {"queries": 60}, "bootstrap_samples": 200, "grid_queries": 2},
+    "tracking": {"mode": "offline"},
+    "ray": {"num_cpus": 8, "object_store_megabytes": 200},
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def stage_lines(self) -> list[str]:
+        """The line that each stage ended in."""
+        return [line for line in self.stderr.splitlines() if "items/s" in line or "skipped" in line]
+
+
+def write_config(folder: Path, changes: Mapping[str, Any] | None = None, name: str = "small.yaml") -> Path:
+    """The small configuration as a YAML file in `folder`; `changes` replace whole sections."""
+    tree = {"extends": str(DEMO), "root": str(folder / "root"), **SMALL, **(changes or {})}
+    path = folder / name
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def as_words(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings of a tree as `key=value` words."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from as_words(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={value}"
+
+
+def start_raysys(*words: str, log_stem: Path) -> subprocess.Popen[bytes]:
+    """`raysys` with these words in a process group of its own, writing `<stem>.out` and `<stem>.err`."""
+    out, err = log_stem.with_suffix(".out"), log_stem.with_suffix(".err")
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "raysys", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+def run_raysys(*words: str, folder: Path, timeout_s: float = 240) -> Finished:
+    """Run `raysys` to its end; a process that does not end in time is killed with its group."""
+    started = time.monotonic()
+    log_stem = folder / f"{words[0]}-{time.monotonic_ns()}"
+    process = start_raysys(*words, log_stem=log_stem)
+    try:
+        process.wait(timeout_s)
+    finally:
+        kill_group(process)
+    out, err = (log_stem.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err"))
+    return Finished(process.returncode, out, err, time.monotonic() - started)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that is still there, and all that it started in its group."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def stored_vectors(root: Path) -> dict[str, np.ndarray]:
+    """The vectors that the index was built from, by item id."""
+    files = sorted((root / "embeddings" / f"{NAME}-pca").glob("*.parquet"))
+    rows = [row for path in files for row in pq.read_table(path).select(["item_id", "embedding"]).to_pylist()]
+    return {row["item_id"]: np.array(row["embedding"]) for row in rows}

@@ -1,0 +1,32 @@
+"""`raysys demo` without a terminal, with settings as words, over a copy of what is already made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import MadePath
+from tests.e2e.small import SMALL, as_words, free_port, run_raysys
+
+
+def test_the_demo_serves_asks_and_ends_by_itself(made_path: MadePath, tmp_path: Path) -> None:
+    root, port = tmp_path / "root", free_port()
+    shutil.copytree(made_path.root, root)
+    words = [f"root={root}", f"serve.port={port}", *as_words(SMALL)]
+    demo = run_raysys("demo", "--exit", *words, folder=tmp_path)
+
+    assert demo.status == 0, demo.stderr
+    assert demo.stdout == f"http://127.0.0.1:{port}/\n"
+    lines = demo.stderr.splitlines()
+    assert sum("up to date: skipped" in line for line in lines) == 5  # the words are the file's settings
+    said = ("serve", "query", "report", "page")
+    told = [line.split()[0] for line in lines if line.split()[0] in said]
+    assert told == ["serve", "query", "query", "query", "report", "page"]
+    assert f"{root}/reports/small/report.html" in demo.stderr
+    photo_query = next(line for line in lines if "its photo" in line)
+    assert "(1.00)" in photo_query  # a listed photo finds its own item
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/readyz")

@@ -1,0 +1,173 @@
+"""The catalogue through the encoder: what plain transformers computes, once an item, and only what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+import torch
+import transformers
+from PIL import Image
+
+from raysys import artifacts, stages, storage, targets
+from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest
+from raysys.config import Config
+from raysys.embeddings import read_embeddings, vectors_of
+from raysys.encoder.bundle import copy_checkpoint, publish_bundle
+from raysys.encoder.start import fill_start, text_preprocessing
+from raysys.stream.decode import content_hash
+from raysys.stream.tar import StoredItem, read_shard, shards_of
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+SPLITS = ("train", "val", "test")
+SMALL = {
+    "name": "small",
+    "catalog": {"kind": "drawn", "num_items": 60, "size_px": 40},
+    "pack": {"items_per_shard": 16},
+    "encoder": {
+        "tiny": {
+            "image_size_px": 32, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "text_num_layers": 1,
+            "vocab_size": 200, "max_length": 8,
+        }
+    },
+    "stream": {"decode_concurrency": 1},
+    "projection": {"dimensions": 8},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A catalogue that was embedded, and its items in the order of the shards."""
+
+    config: Config
+    outcome: stages.Outcome
+
+    @property
+    def uri(self) -> str:
+        return targets.places_of(self.config).embeddings
+
+    @property
+    def projected_uri(self) -> str:
+        return targets.places_of(self.config).projected_embeddings
+
+    def stored(self, split: str) -> list[tuple[str, StoredItem]]:
+        """Shard and item."""
+        shards = shards_of(targets.places_of(self.config).shards(split))
+        return [(shard.uri, stored) for shard in shards for stored in read_shard(shard)]
+
+
+@pytest.fixture(scope="module")
+def embedded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    """A drawn catalogue in the space of an untrained encoder, and in its projection."""
+    config = Config.model_validate({**SMALL, "root": str(tmp_path_factory.mktemp("root"))})
+    stages.pack(config)
+    publish_untrained(config)
+    return Embedded(config, stages.embed(config))
+
+
+def publish_untrained(config: Config) -> None:
+    """The start stands in for the fine-tuned encoder: training is another test's affair."""
+    places, text = targets.places_of(config), text_preprocessing(config.encoder)
+    titles = [
+        stored.item.title for shard in shards_of(places.shards("train")) for stored in read_shard(shard)
+    ]
+    publish_bundle(targets.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
+
+    def fill(folder: Path) -> None:
+        copy_checkpoint(Path(places.start_encoder), folder)
+
+    publish_bundle(targets.tuned_encoder(config), fill, text=text)
+
+
+def features_of(folder: str, items: list[StoredItem]) -> np.ndarray:
+    """Unit vectors as plain transformers makes them from a checkpoint and photos."""
+    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    photos = [Image.open(io.BytesIO(stored.item.image)) for stored in items]
+    with torch.inference_mode():
+        features = model.get_image_features(**processor(images=photos, return_tensors="pt")).pooler_output
+    return torch.nn.functional.normalize(features, dim=-1).numpy()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_item_of_a_split_has_its_row_in_the_order_of_the_shards(embedded: Embedded, split: str) -> None:
+    rows = read_embeddings(embedded.uri, [split]).to_pylist()
+    stored = embedded.stored(split)
+    assert [row["item_id"] for row in rows] == [found.item.item_id for _, found in stored]
+    for row, (shard, found) in zip(rows, stored, strict=True):
+        assert (row["title"], json.loads(row["attributes"])) == (found.item.title, found.item.attributes)
+        assert row["content_hash"] == content_hash(found.item.image, found.item.title)
+        assert storage.read_range(row["shard"], row["image_offset"], row["image_bytes"]) == found.item.image
+        assert row["shard"] == shard
+
+
+def test_counts_add_up(embedded: Embedded) -> None:
+    manifests = [
+        artifacts.open_artifact(uri, EmbeddingSetManifest) for uri in (embedded.uri, embedded.projected_uri)
+    ]
+    assert [manifest.num_items for manifest in manifests] == [60, 60]
+    assert [manifest.dimensions for manifest in manifests] == [32, 8]
+    assert len(read_embeddings(embedded.uri)) == embedded.outcome.num_items == 60
+    num_shards = sum(len(shards_of(targets.places_of(embedded.config).shards(split))) for split in SPLITS)
+    assert len(manifests[0].files) == num_shards  # a part for each shard of this size
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_stored_vectors_are_those_of_plain_transformers(embedded: Embedded, split: str) -> None:
+    folder = targets.places_of(embedded.config).tuned_encoder
+    wanted = features_of(folder, [stored for _, stored in embedded.stored(split)])
+    assert float(np.abs(vectors_of(read_embeddings(embedded.uri, [split])) - wanted).max()) < 1e-5
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_projected_vectors_are_the_projection_of_plain_transformers(embedded: Embedded, split: str) -> None:
+    folder = targets.places_of(embedded.config).projected_encoder
+    tensors = safetensors.numpy.load_file(f"{folder}/projection.safetensors")
+    unit = features_of(folder, [stored for _, stored in embedded.stored(split)])
+    projected = (unit - tensors["mean"]) @ tensors["components"].T
+    wanted = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+    found = vectors_of(read_embeddings(embedded.projected_uri, [split]))
+    assert found.shape[1] == 8
+    assert float(np.abs(found - wanted).max()) < 1e-5
+
+
+def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
+    places = targets.places_of(embedded.config)
+    for encoder, embeddings in (
+        (places.tuned_encoder, embedded.uri),
+        (places.projected_encoder, embedded.projected_uri),
+    ):
+        space_id = artifacts.open_artifact(encoder, EncoderBundleManifest).space_id
+        assert artifacts.open_artifact(embeddings, EmbeddingSetManifest).space_id == space_id
+
+
+def test_second_run_has_nothing_to_do(embedded: Embedded) -> None:
+    assert not embedded.outcome.is_skipped
+    assert stages.embed(embedded.config).is_skipped
+
+
+def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedded) -> None:
+    before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
+    parts = {name: Path(embedded.uri, name) for name in before.files}
+    lost = next(name for name in sorted(parts) if name.startswith("train-00001-"))
+    times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
+    # What a killed run leaves: no manifest, the mark of what it was making, and not all parts.
+    Path(embedded.uri, "manifest.json").unlink()
+    Path(embedded.uri, ".recipe").write_text(before.recipe)
+    parts[lost].unlink()
+    stages.embed(embedded.config)
+    changed = [name for name, path in parts.items() if path.stat().st_mtime_ns != times[name]]
+    assert changed == [lost]
+    assert artifacts.open_artifact(embedded.uri, EmbeddingSetManifest).fingerprint == before.fingerprint
+    assert pq.read_metadata(parts[lost]).num_rows == 16

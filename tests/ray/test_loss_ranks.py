@@ -1,0 +1,79 @@
+"""Several workers and one worker take the same first step on the same global batch.
+
+Real processes that talk over gloo, as a training on CPUs does; no Ray, but too slow for a unit test.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from raysys.config.schema import TinyConfig
+from raysys.encoder.tiny import build_tiny
+from tests.ray.two_ranks import WAYS, Step, all_steps, run_rank
+
+WORLD_SIZES = (2, 3)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Step]]:
+    """World size -> the steps that its ranks took together; 1 is this process alone."""
+    folder = tmp_path_factory.mktemp("ranks")
+    size = TinyConfig(
+        image_size_px=16,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
+        text_num_layers=1,
+        vocab_size=60,
+        max_length=6,
+    )
+    titles = [f"{colour} {what}" for colour in ("red", "green", "blue") for what in ("dress", "cup", "shoe")]
+    build_tiny(folder / "tiny", titles * 3, size, seed=7)
+    # A server that has imported everything forks the ranks: with `spawn` each of them spends seconds on it.
+    multiprocessing.set_forkserver_preload(["tests.ray.two_ranks"])
+    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]
+        run_rank, args=(str(folder), WORLD_SIZES), nprocs=max(WORLD_SIZES), start_method="forkserver"
+    )
+    together = {
+        world_size: torch.load(folder / f"steps-{world_size}.pt", weights_only=False)
+        for world_size in WORLD_SIZES
+    }
+    return {1: all_steps(folder, rank=0, world_size=1), **together}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_pure_loss_and_its_gradients_are_those_of_one_worker(
+    steps: dict[int, dict[str, Step]], world_size: int, way: str
+) -> None:
+    together, alone = steps[world_size][f"loss {way}"], steps[1][f"loss {way}"]
+    torch.testing.assert_close(together.loss, alone.loss, rtol=1e-13, atol=0)
+    assert together.gradients.keys() == alone.gradients.keys()
+    for name, gradient in alone.gradients.items():
+        assert gradient.abs().max() > 1e-3
+        torch.testing.assert_close(together.gradients[name], gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_first_step_of_the_model_is_that_of_one_worker(
+    steps: dict[int, dict[str, Step]], world_size: int, way: str
+) -> None:
+    together, alone = steps[world_size][f"model {way}"], steps[1][f"model {way}"]
+    assert abs(float(together.loss) - float(alone.loss)) < 1e-6
+    assert together.gradients.keys() == alone.gradients.keys()
+    whole = torch.stack([gradient.norm() for gradient in alone.gradients.values()]).norm()
+    for name, gradient in alone.gradients.items():
+        difference = (together.gradients[name] - gradient).norm()
+        # A key's bias moves all logits of a query alike: its gradient is 0, and what is there is rounding.
+        size = whole if name.endswith("k_proj.bias") else gradient.norm()
+        assert float(difference / size) < 1e-5, name
+
+
+def test_the_three_ways_are_different_losses(steps: dict[int, dict[str, Step]]) -> None:
+    losses = {float(step.loss) for step in steps[1].values()}
+    assert len(losses) == len(steps[1]) == 2 * len(WAYS)

@@ -1,0 +1,242 @@
+"""Real training runs on a drawn catalogue: undisturbed, killed in the middle, and on one worker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from raysys import artifacts, stages, storage, targets
+from raysys.artifacts import EncoderBundleManifest, ShardSetManifest
+from raysys.config import Config
+from raysys.encoder.bundle import open_bundle
+from raysys.train.checkpoint import newest_step
+from raysys.train.metrics import read_metrics
+from tests.ray.wandb_file import OfflineRun, read_run
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+BATCH, NUM_STEPS, EVERY = 16, 48, 12
+SMALL = {
+    "name": "small",
+    "catalog": {"kind": "drawn", "num_items": 120, "size_px": 32},
+    "pack": {"items_per_shard": 24},
+    "encoder": {
+        "tiny": {
+            "image_size_px": 32, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "text_num_layers": 1,
+            "vocab_size": 200, "max_length": 8,
+        }
+    },
+    "stream": {"shuffle_window_shards": 2, "decode_concurrency": 1},
+    "tracking": {"mode": "offline"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration that was trained, and where its run lies."""
+
+    config: Config
+    uri: str
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Step -> loss; a step that was recorded twice fails."""
+        rows = [row for row in read_metrics(self.uri) if "loss" in row]
+        losses = {int(row["step"]): row["loss"] for row in rows}
+        assert len(losses) == len(rows)
+        return losses
+
+    @property
+    def weights(self) -> bytes:
+        """The file of the fine-tuned weights."""
+        return Path(targets.places_of(self.config).tuned_encoder, "model.safetensors").read_bytes()
+
+    @property
+    def tracked(self) -> list[OfflineRun]:
+        """What each start of rank 0 told W&B."""
+        return [read_run(path) for path in sorted(Path(self.uri).glob("wandb/offline-run-*/*.wandb"))]
+
+
+def small(root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS) -> Config:
+    """A run of `num_steps` over `num_items`, with a checkpoint every `EVERY` steps."""
+    train = {
+        "workers": workers,
+        "batch_size": BATCH,
+        "epochs": (num_steps + 0.5) * BATCH / num_items,
+        "checkpoint_every_epochs": EVERY * BATCH / num_items,
+        "optimizer": "muon",
+        "learning_rate": 1e-3,
+        "log_every_steps": 1,
+    }
+    return Config.model_validate({**SMALL, "root": str(root), "train": train})
+
+
+def run_of(config: Config) -> Run:
+    return Run(config, targets.places_of(config).run(targets.tuned_encoder(config).recipe))
+
+
+@pytest.fixture(scope="module")
+def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A root with shards and a starting encoder, and its number of training items."""
+    root = tmp_path_factory.mktemp("start")
+    config = small(root, num_items=100)
+    stages.pack(config)
+    num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
+    return root, num_items
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: tuple[Path, int]) -> Run:
+    """Two workers train from the first step to the last."""
+    config = small(*start)
+    stages.train(config)
+    return run_of(config)
+
+
+@pytest.fixture(scope="module")
+def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same, but a worker is killed after the first checkpoint."""
+    config = small(copied(start[0], tmp_path_factory.mktemp("killed")), start[1])
+    run = run_of(config)
+    killer = threading.Thread(target=kill_a_worker, args=(run.uri,), daemon=True)
+    killer.start()
+    stages.train(config)
+    killer.join(timeout=1)
+    assert not killer.is_alive()
+    return run
+
+
+def copied(root: Path, other: Path) -> Path:
+    """Shards and starting encoder in another root; artifacts do not mind where they lie."""
+    shutil.copytree(root / "shards", other / "shards")
+    shutil.copytree(root / "encoders/small-start", other / "encoders/small-start")
+    return other
+
+
+def kill_a_worker(run_uri: str) -> None:
+    """Wait for a checkpoint, then kill the newest training worker as the kernel would."""
+    deadline = time.monotonic() + 120
+    while not has_checkpoint(run_uri):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(max(training_workers()), signal.SIGKILL)
+
+
+def has_checkpoint(run_uri: str) -> bool:
+    """Whether Ray Train has registered one; it writes its list in place, and may be at it."""
+    try:
+        return newest_step(run_uri) > 0
+    except ValueError:
+        return False
+
+
+def training_workers() -> Iterator[int]:
+    """The processes of Ray Train below this one."""
+    below = {os.getpid()}
+    for folder in sorted((path for path in Path("/proc").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):  # fmt: skip
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if parent in below:
+            below.add(int(folder.name))
+            if b"RayTrainWorker" in title:
+                yield int(folder.name)
+
+
+def test_every_step_is_recorded_once_and_the_model_learns(undisturbed: Run) -> None:
+    losses = undisturbed.losses
+    assert list(losses) == list(range(1, NUM_STEPS + 1))
+    assert sum(losses[step] for step in range(39, 49)) < sum(losses[step] for step in range(1, 11))
+    first = read_metrics(undisturbed.uri)[0]
+    assert set(first) == {"step", "loss", "grad_norm", "scale", "bias", "learning_rate", "pairs_per_s"}
+    assert first["scale"] == pytest.approx(10.0, rel=1e-2)
+
+
+def test_held_out_pairs_are_measured_at_every_checkpoint(undisturbed: Run) -> None:
+    rows = [row for row in read_metrics(undisturbed.uri) if "val_r@1" in row]
+    assert [row["step"] for row in rows] == [12, 24, 36, 48]
+    assert all(0.0 <= row["val_r@1"] <= row["val_r@5"] <= row["val_r@10"] <= 1.0 for row in rows)
+
+
+def test_last_two_checkpoints_are_kept(undisturbed: Run) -> None:
+    assert newest_step(undisturbed.uri) == NUM_STEPS
+    folders = sorted(path.name for path in Path(undisturbed.uri).glob("checkpoint_0*"))
+    assert folders == ["checkpoint_00000036", "checkpoint_00000048"]
+
+
+def test_bundle_opens_and_holds_the_weights_of_the_last_checkpoint(undisturbed: Run) -> None:
+    uri = targets.places_of(undisturbed.config).tuned_encoder
+    manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
+    start_uri = targets.places_of(undisturbed.config).start_encoder
+    assert manifest.parent_space_id == artifacts.open_artifact(start_uri, EncoderBundleManifest).space_id
+    assert manifest.training_run == f"{undisturbed.uri}/checkpoint_00000048"
+    assert (manifest.num_items, manifest.dimensions) == (NUM_STEPS * BATCH, 32)
+    assert open_bundle(uri).space_id == manifest.space_id != manifest.parent_space_id
+    state = torch.load(f"{manifest.training_run}/state.pt", weights_only=True)
+    assert state["step"] == NUM_STEPS
+    plain = transformers.AutoModel.from_pretrained(uri).state_dict()
+    assert all(torch.equal(plain[name], tensor) for name, tensor in state["model"].items())
+
+
+def test_second_command_has_nothing_to_do(undisturbed: Run) -> None:
+    assert stages.train(undisturbed.config).is_skipped
+
+
+def test_weights_and_biases_is_told_everything(undisturbed: Run) -> None:
+    (tracked,) = undisturbed.tracked
+    assert tracked.group == "small"
+    assert tracked.config["train"]["learning_rate"] == 1e-3
+    assert tracked.config["encoder"]["tiny"]["hidden_size"] == 32
+    steps = [row for row in tracked.history if "train/loss" in row]
+    assert [row["global_step"] for row in steps] == list(range(1, NUM_STEPS + 1))
+    assert {row["global_step"]: row["train/loss"] for row in steps} == pytest.approx(undisturbed.losses)
+    wanted = {"train/learning_rate", "train/scale", "train/bias", "train/pairs_per_s", "train/grad_norm"}
+    assert all(wanted <= set(row) for row in steps)
+    measured = [row["global_step"] for row in tracked.history if "train/val_r@1" in row]
+    assert measured == [12, 24, 36, 48]
+
+
+def test_killed_run_ends_with_the_same_weights_bit_for_bit(undisturbed: Run, killed: Run) -> None:
+    assert killed.uri != undisturbed.uri
+    assert len(killed.tracked) == 2  # rank 0 was started twice
+    assert killed.weights == undisturbed.weights
+
+
+def test_killed_run_repeats_no_step(undisturbed: Run, killed: Run) -> None:
+    assert killed.losses == undisturbed.losses
+    measured = [row["step"] for row in read_metrics(killed.uri) if "val_r@1" in row]
+    assert measured == [12, 24, 36, 48]
+
+
+def test_both_starts_of_a_killed_run_are_one_run_in_weights_and_biases(killed: Run) -> None:
+    first, second = killed.tracked
+    assert first.run_id == second.run_id
+    again = [row["global_step"] for row in second.history]
+    assert again[0] % EVERY == 1  # the step after a checkpoint
+    assert again[-1] == NUM_STEPS
+
+
+def test_one_worker_takes_the_first_step_of_two(
+    start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+) -> None:
+    config = small(copied(start[0], tmp_path), start[1], workers=1, num_steps=1)
+    stages.train(config)
+    one, two = (read_metrics(run.uri)[0] for run in (run_of(config), undisturbed))
+    assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
+    assert storage.exists(f"{targets.places_of(config).tuned_encoder}/manifest.json")

@@ -1,0 +1,125 @@
+"""What the processes of `test_loss_ranks.py` run: the first step of a global batch, cut into their parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from raysys.config.schema import TrainConfig
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.siglip import load_model
+from raysys.train.loss import EqualTitles, gather_rows, pair_targets, sigmoid_loss
+from raysys.train.step import TwoTowers, batch_loss
+
+NUM_PAIRS = 12  # a multiple of 1, 2 and 3 ranks
+WAYS: tuple[EqualTitles, ...] = ("merged", "masked", "negative")
+KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10, 0, 11)  # equal ones on the same rank and on others; 0 is none
+
+
+@dataclass(frozen=True)
+class Step:
+    """The loss of the global batch and what every parameter feels."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+
+
+def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
+    """Rank `rank` of one group after the other; rank 0 of a group leaves its steps in `folder`."""
+    torch.set_num_threads(1)
+    for world_size in world_sizes:
+        if rank >= world_size:
+            continue
+        meeting = f"file://{folder}/meeting-{world_size}"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+        steps = all_steps(Path(folder), rank, world_size)
+        if rank == 0:
+            torch.save(steps, f"{folder}/steps-{world_size}.pt")
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
+    """The step of the pure loss and of the model, for each way to treat equal titles."""
+    steps = {f"loss {way}": loss_step(way, rank, world_size) for way in WAYS}
+    return steps | {f"model {way}": model_step(folder, way, rank, world_size) for way in WAYS}
+
+
+def loss_step(way: EqualTitles, rank: int, world_size: int) -> Step:
+    """In float64, on unit vectors; gradients by vectors are put together from those of all ranks."""
+    generator = torch.Generator().manual_seed(3)
+    rows = _rows(rank, world_size)
+    images, captions = (
+        torch.nn.functional.normalize(
+            torch.randn(NUM_PAIRS, 8, dtype=torch.float64, generator=generator), dim=-1
+        )[rows].requires_grad_()
+        for _ in range(2)
+    )
+    scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (5.0, -3.0))
+    keys = torch.tensor(KEYS)
+    labels, weights = pair_targets(keys[rows], keys, first_row=rows.start, equal_titles=way)
+    share = sigmoid_loss(
+        images,
+        gather_rows(captions),
+        labels.double(),
+        weights.double(),
+        scale=scale,
+        bias=bias,
+        num_images=NUM_PAIRS,
+    )
+    felt = torch.autograd.grad(share, (images, captions, scale, bias))
+    return Step(
+        _summed(share.detach(), world_size),
+        {
+            "images": gather_rows(felt[0]),
+            "captions": gather_rows(felt[1]),
+            "scale": _summed(felt[2], world_size),
+            "bias": _summed(felt[3], world_size),
+        },
+    )
+
+
+def model_step(folder: Path, way: EqualTitles, rank: int, world_size: int) -> Step:
+    """As `train_step` does it: DDP over both towers, which averages gradients over the ranks."""
+    model = load_model(folder / "tiny")
+    towers: torch.nn.Module = TwoTowers(model, ImagePreprocessing(size_px=16))
+    if world_size > 1:
+        towers = DistributedDataParallel(towers)
+    section = TrainConfig(batch_size=NUM_PAIRS, equal_titles=way, caption_weights={"colour": 0.5})
+    rows = _rows(rank, world_size)
+    share = batch_loss(towers, {name: part[rows] for name, part in global_batch().items()}, section, rank)
+    (share * world_size).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    return Step(_summed(share.detach(), world_size), gradients)
+
+
+def global_batch() -> dict[str, Tensor]:
+    """Noise as photos, titles that repeat, and a colour for some."""
+    rng = np.random.default_rng(5)
+    of_title = {key: rng.integers(3, 14, 6) for key in sorted(set(KEYS))}
+    of_colour = {colour: rng.integers(3, 14, 6) for colour in range(3)}
+    colours = [number % 3 for number in range(NUM_PAIRS)]
+    tokens = [[of_title[key], of_colour[colour]] for key, colour in zip(KEYS, colours, strict=True)]
+    return {
+        "pixels": torch.from_numpy(rng.integers(0, 256, (NUM_PAIRS, 16, 16, 3), dtype=np.uint8)),
+        "tokens": torch.from_numpy(np.array(tokens)),
+        "caption_keys": torch.tensor(list(zip(KEYS, colours, strict=True))),
+    }
+
+
+def _rows(rank: int, world_size: int) -> slice:
+    size = NUM_PAIRS // world_size
+    return slice(rank * size, (rank + 1) * size)
+
+
+def _summed(value: Tensor, world_size: int) -> Tensor:
+    if world_size > 1:
+        dist.all_reduce(value)
+    return value

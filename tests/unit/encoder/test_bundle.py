@@ -1,0 +1,235 @@
+"""Bundles and the space id: what changes the vectors changes the id, and nothing else does."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.config.schema import TinyConfig
+from raysys.encoder.bundle import copy_checkpoint, open_bundle, preprocessing_of, publish_bundle, space_id_of
+from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.projection import Projection
+from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.tiny import build_tiny
+from raysys.errors import DamagedData, InputError, SpaceMismatch
+
+SIZE = TinyConfig(
+    image_size_px=16,
+    patch_size_px=8,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    text_num_layers=1,
+    max_length=6,
+)
+TEXT = TextPreprocessing(max_length=6)
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small a model waits longer for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint")
+    build_tiny(path, ["red shoes", "blue bag", "green hat", "old chair"], SIZE, seed=7)
+    return path
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return Target(str(tmp_path / "bundle"), EncoderBundleManifest, {"start": "tiny"}, {})
+
+
+def publish(target: Target, checkpoint: Path, projection: Projection | None = None) -> EncoderBundleManifest:
+    def fill(folder: Path) -> None:
+        copy_checkpoint(checkpoint, folder)
+        if projection:
+            projection.save(folder)
+
+    return publish_bundle(target, fill, text=TEXT)
+
+
+def a_projection(dimensions: int) -> Projection:
+    rng = np.random.default_rng(1)
+    components = rng.normal(size=(dimensions, 16)).astype(np.float32)
+    return Projection(rng.normal(size=16).astype(np.float32), components)
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_weights(folder: Path) -> None:
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["logit_bias"] += 1e-6
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+
+
+def edit_tokenizer(folder: Path) -> None:
+    with (folder / "spiece.model").open("ab") as stream:
+        stream.write(b"\0")
+
+
+def edit_tokenizer_settings(folder: Path) -> None:
+    # Titles are padded without a mask, so that the padding piece decides their vectors too.
+    edit_json(folder / "tokenizer_config.json", lambda said: said.update(pad_token="<unk>"))
+
+
+def edit_image_size(folder: Path) -> None:
+    size = {"height": 24, "width": 24}
+    edit_json(folder / "processor_config.json", lambda said: said["image_processor"].update(size=size))
+
+
+def edit_image_mean(folder: Path) -> None:
+    mean = [0.5, 0.5, 0.4]
+    edit_json(folder / "processor_config.json", lambda said: said["image_processor"].update(image_mean=mean))
+
+
+def edit_activation(folder: Path) -> None:
+    edit_json(folder / "config.json", lambda said: said["vision_config"].update(hidden_act="relu"))
+
+
+def add_projection(folder: Path) -> None:
+    a_projection(4).save(folder)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edit_weights,
+        edit_tokenizer,
+        edit_tokenizer_settings,
+        edit_image_size,
+        edit_image_mean,
+        edit_activation,
+        add_projection,
+    ],
+)
+def test_space_changes_with_what_decides_a_vector(folder: Path, edit: Callable[[Path], None]) -> None:
+    before = space_id_of(folder, TEXT)
+    edit(folder)
+    assert space_id_of(folder, TEXT) != before
+
+
+def test_space_changes_with_the_preprocessing_of_titles(folder: Path) -> None:
+    texts = [TEXT, TextPreprocessing(6, lower_case=False), TextPreprocessing(5)]
+    assert len({space_id_of(folder, text) for text in texts}) == 3
+
+
+def test_space_changes_with_the_projection_s_numbers(folder: Path) -> None:
+    a_projection(4).save(folder)
+    before = space_id_of(folder, TEXT)
+    Projection(a_projection(4).mean, -a_projection(4).components).save(folder)
+    assert space_id_of(folder, TEXT) != before
+
+
+@pytest.mark.parametrize(
+    "said", [{"transformers_version": "9"}, {"_name_or_path": "/elsewhere"}, {"dtype": "bfloat16"}]
+)
+def test_space_is_blind_to_where_a_checkpoint_was_saved(folder: Path, said: dict[str, str]) -> None:
+    before = space_id_of(folder, TEXT)
+    edit_json(folder / "config.json", lambda content: content.update(said))
+    (folder / "README.md").write_text("a model")
+    assert space_id_of(folder, TEXT) == before
+
+
+def test_space_is_blind_to_what_transformers_notes_in_the_towers(folder: Path) -> None:
+    # A checkpoint that is loaded and saved again gains `dtype` there.
+    before = space_id_of(folder, TEXT)
+    edit_json(folder / "config.json", lambda content: content["vision_config"].update(dtype="float32"))
+    assert space_id_of(folder, TEXT) == before
+
+
+def test_space_is_64_hex_digits(checkpoint: Path) -> None:
+    assert len(bytes.fromhex(space_id_of(checkpoint, TEXT))) == 32
+
+
+def test_opened_bundle_gives_the_checkpoint_s_vectors(target: Target, checkpoint: Path) -> None:
+    manifest = publish(target, checkpoint)
+    encoder = open_bundle(target.uri)
+    plain = SiglipEncoder(checkpoint, space_id="", text=TEXT)
+    assert encoder.space_id == manifest.space_id == space_id_of(checkpoint, TEXT)
+    assert encoder.dimensions == manifest.dimensions == 16
+    assert (encoder.embed_pixels(PIXELS) == plain.embed_pixels(PIXELS)).all()
+
+
+def test_opened_bundle_applies_its_projection(target: Target, checkpoint: Path) -> None:
+    manifest = publish(target, checkpoint, a_projection(4))
+    encoder = open_bundle(target.uri)
+    expected = a_projection(4).apply(SiglipEncoder(checkpoint, space_id="", text=TEXT).embed_pixels(PIXELS))
+    assert encoder.dimensions == manifest.dimensions == 4
+    np.testing.assert_allclose(encoder.embed_pixels(PIXELS), expected, atol=1e-6)
+
+
+def test_bundle_states_its_preprocessing(target: Target, checkpoint: Path) -> None:
+    publish(target, checkpoint)
+    assert preprocessing_of(target.uri) == (ImagePreprocessing(size_px=16), TEXT)
+
+
+def test_bundle_with_a_changed_weight_is_refused(target: Target, checkpoint: Path) -> None:
+    manifest = publish(target, checkpoint)
+    weights = Path(target.uri, "model.safetensors")
+    tensors = safetensors.torch.load_file(weights)
+    tensors["logit_bias"] += 1.0
+    safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(SpaceMismatch) as caught:
+        open_bundle(target.uri)
+    now = space_id_of(Path(target.uri), TEXT)
+    assert str(caught.value).startswith(
+        f"{target.uri}: manifest is of embedding space {manifest.space_id[:12]}, its files of {now[:12]}: "
+    )
+
+
+def test_bundle_with_a_lost_file_is_refused(target: Target, checkpoint: Path) -> None:
+    publish(target, checkpoint)
+    Path(target.uri, "spiece.model").unlink()
+    with pytest.raises(DamagedData, match=r"spiece\.model should have \d+ bytes, found nothing; rebuild it$"):
+        open_bundle(target.uri)
+
+
+def test_copy_takes_all_but_the_manifest(target: Target, checkpoint: Path, tmp_path: Path) -> None:
+    publish(target, checkpoint)
+    (tmp_path / "copy").mkdir()
+    copy_checkpoint(Path(target.uri), tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == sorted(
+        path.name for path in checkpoint.iterdir()
+    )
+
+
+def test_bundle_that_cannot_be_filled_is_not_published(target: Target) -> None:
+    def fill(folder: Path) -> None:
+        raise InputError("no titles")
+
+    with pytest.raises(InputError, match="no titles"):
+        publish_bundle(target, fill, text=TEXT)
+    assert not Path(target.uri, "manifest.json").exists()
+
+
+def test_tensors_of_another_type_are_another_space(folder: Path) -> None:
+    before = space_id_of(folder, TEXT)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    halved = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    safetensors.torch.save_file(halved, folder / "model.safetensors")
+    assert space_id_of(folder, TEXT) != before

@@ -1,0 +1,180 @@
+"""SigLIP as an encoder against plain transformers, and what it refuses to load."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from raysys.config.schema import TinyConfig
+from raysys.encoder import siglip
+from raysys.encoder.preprocess import TextPreprocessing
+from raysys.encoder.projection import Projection
+from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.tiny import build_tiny
+from raysys.errors import InputError, MissingError
+
+SIZE = TinyConfig(
+    image_size_px=32,
+    patch_size_px=8,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    text_num_layers=1,
+    max_length=8,
+)
+TITLES = ["red shoes", "blue bag", "green hat with a ribbon", "old wooden chair", "white dress"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """So small a model waits longer for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint")
+    build_tiny(path, TITLES, SIZE, seed=7)
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> SiglipEncoder:
+    return an_encoder(folder)
+
+
+def an_encoder(folder: Path, **options: Any) -> SiglipEncoder:
+    return SiglipEncoder(folder, space_id="s", text=TextPreprocessing(max_length=8), **options)
+
+
+def pictures(num: int) -> list[Image.Image]:
+    drawn = np.random.default_rng(0).integers(0, 256, (num, 40, 25, 3), dtype=np.uint8)
+    return [Image.fromarray(pixels) for pixels in drawn]
+
+
+def unit(features: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(features, dim=-1).numpy()
+
+
+def test_image_vectors_are_those_of_plain_transformers(folder: Path, encoder: SiglipEncoder) -> None:
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    with torch.inference_mode():
+        features = model.get_image_features(**processor(images=pictures(5), return_tensors="pt"))
+    np.testing.assert_allclose(encoder.embed_pictures(pictures(5)), unit(features.pooler_output), atol=1e-5)
+
+
+def test_title_vectors_are_those_of_plain_transformers(folder: Path, encoder: SiglipEncoder) -> None:
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(TITLES, padding="max_length", max_length=8, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        features = model.get_text_features(input_ids=tokens["input_ids"])
+    np.testing.assert_allclose(encoder.embed_titles(TITLES), unit(features.pooler_output), atol=1e-5)
+
+
+def test_vectors_are_of_length_one(encoder: SiglipEncoder) -> None:
+    for vectors in (encoder.embed_pictures(pictures(5)), encoder.embed_titles(TITLES)):
+        assert vectors.shape == (5, 32)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_vectors_do_not_depend_on_the_batch(encoder: SiglipEncoder, batch_size: int) -> None:
+    images, titles = encoder.embed_pictures(pictures(5)), encoder.embed_titles(TITLES)
+    np.testing.assert_allclose(encoder.embed_pictures(pictures(5), batch_size), images, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_titles(TITLES, batch_size), titles, atol=1e-5)
+
+
+def test_no_pixels_give_no_vectors(encoder: SiglipEncoder) -> None:
+    assert encoder.embed_pixels(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 32)
+
+
+def test_title_is_prepared_before_it_is_embedded(encoder: SiglipEncoder) -> None:
+    one, other = encoder.embed_titles(["ＲＥＤ\u3000  Shoes", "red shoes"])
+    assert one.tolist() == other.tolist()
+
+
+def test_projection_is_the_last_step(folder: Path, encoder: SiglipEncoder) -> None:
+    rng = np.random.default_rng(0)
+    projection = Projection(
+        rng.normal(size=32).astype(np.float32), rng.normal(size=(4, 32)).astype(np.float32)
+    )
+    projected = an_encoder(folder, projection=projection)
+    assert (encoder.dimensions, projected.dimensions) == (32, 4)
+    expected = projection.apply(encoder.embed_pictures(pictures(3)))
+    np.testing.assert_allclose(projected.embed_pictures(pictures(3)), expected, atol=1e-6)
+
+
+def test_half_precision_stays_within_the_parity_limit(folder: Path, encoder: SiglipEncoder) -> None:
+    halved = an_encoder(folder, precision="bf16").embed_pictures(pictures(5))
+    cosines = (halved * encoder.embed_pictures(pictures(5))).sum(axis=1)
+    assert halved.dtype == np.float32
+    assert (1 - cosines).max() < 1e-3
+
+
+def test_preprocessing_is_read_from_the_checkpoint(folder: Path) -> None:
+    how = siglip.image_preprocessing_of(folder)
+    assert (how.size_px, how.mean, how.std) == (32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert how.resample == Image.Resampling.BICUBIC
+
+
+def test_input_that_is_no_square_is_refused(tmp_path: Path) -> None:
+    transformers.SiglipImageProcessorPil(size={"height": 32, "width": 48}).save_pretrained(tmp_path)
+    with pytest.raises(InputError) as caught:
+        siglip.image_preprocessing_of(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: a square input size is needed, got 32 x 48"
+
+
+@pytest.mark.parametrize(
+    "config", [transformers.ViTConfig, transformers.BertConfig, transformers.SiglipVisionConfig]
+)
+def test_other_architecture_is_refused(tmp_path: Path, config: Any) -> None:
+    config().save_pretrained(tmp_path)
+    with pytest.raises(InputError) as caught:
+        siglip.load_model(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: a SigLIP checkpoint with both towers is needed, got model_type {config.model_type!r}"
+    )
+
+
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"model_type": "no such model"})])
+def test_folder_from_which_nothing_loads_is_one_line(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        siglip.load_model(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: no checkpoint loads from here (")
+    assert str(caught.value).endswith("); give a hub id, a folder or `tiny`")
+    assert "\n" not in str(caught.value)
+
+
+def test_configuration_without_weights_is_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(InputError) as caught:
+        siglip.load_model(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: no checkpoint loads from here (")
+
+
+def test_folder_without_a_tokenizer_is_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(InputError) as caught:
+        siglip.load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_unreachable_hub_id_is_one_line() -> None:
+    with pytest.raises(MissingError) as caught:
+        siglip.load_model("someone/siglip-of-nowhere")
+    assert str(caught.value).startswith("someone/siglip-of-nowhere: weights not reachable here (")

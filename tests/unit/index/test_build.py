@@ -1,0 +1,135 @@
+"""FAISS against exact search, the measured recall, and the index that is refused for it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysys import artifacts
+from raysys.artifacts import EmbeddingSetManifest, IndexBundleManifest, Target
+from raysys.config.schema import IndexConfig
+from raysys.errors import DamagedData, MissingError
+from raysys.index import job
+from raysys.index.build import build_index, measure_recall
+from raysys.index.exact import exact_search
+from raysys.records import embedding_schema
+
+EXACT = IndexConfig(kind="exact")
+
+
+def unit_vectors(num: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(num, dimensions)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def an_embedding_set(folder: Path, vectors: np.ndarray) -> str:
+    """An EmbeddingSet of one file without attributes."""
+    num, dimensions = vectors.shape
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
+    texts = [
+        [f"m{row}" for row in range(num)],
+        ["title"] * num,
+        ["{}"] * num,
+        ["train"] * num,
+        ["x.tar"] * num,
+    ]
+    arrays = [*map(pa.array, texts), pa.array([0] * num), pa.array([1] * num), pa.array(["h"] * num), column]
+    target = Target(str(folder), EmbeddingSetManifest, {}, {})
+    artifacts.begin(target)
+    pq.write_table(pa.table(arrays, schema=embedding_schema(dimensions)), folder / "train-00000.parquet")
+    files = artifacts.describe_files(target.uri)
+    said = artifacts.common_fields(target, files, num, 0.0)
+    artifacts.publish(target.uri, EmbeddingSetManifest(**said, space_id="s" * 64, dimensions=dimensions))
+    return target.uri
+
+
+def test_flat_index_is_exact_search() -> None:
+    vectors, queries = unit_vectors(300), unit_vectors(20, seed=1)
+    scores, rows = build_index(vectors, EXACT).search(queries, 10)
+    expected_scores, expected_rows = exact_search(queries, vectors, 10)
+    assert (rows == expected_rows).all()
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_row_of_an_index_is_the_row_of_the_vectors() -> None:
+    vectors = unit_vectors(20)
+    for kind in ("exact", "hnsw"):
+        index = build_index(vectors, IndexConfig(kind=kind))
+        assert index.ntotal == 20
+        assert (index.reconstruct(7) == vectors[7]).all()
+
+
+def test_graph_finds_nearly_all_neighbours_of_new_queries() -> None:
+    vectors, queries = unit_vectors(1000), unit_vectors(100, seed=1)
+    _, rows = build_index(vectors, IndexConfig(kind="hnsw")).search(queries, 10)
+    _, expected = exact_search(queries, vectors, 10)
+    hits = sum(len(set(found) & set(truth)) for found, truth in zip(rows, expected, strict=True))
+    assert hits / 1000 > 0.98
+
+
+def test_settings_of_the_graph_reach_it() -> None:
+    section = IndexConfig(kind="hnsw", hnsw_links=8, hnsw_build_effort=50, hnsw_search_effort=30)
+    index = build_index(unit_vectors(20), section)
+    assert (index.hnsw.efConstruction, index.hnsw.efSearch) == (50, 30)
+    assert index.hnsw.nb_neighbors(1) == 8  # twice that in the lowest layer
+
+
+def test_exact_index_has_recall_one() -> None:
+    vectors = unit_vectors(50)
+    assert measure_recall(build_index(vectors, EXACT), vectors, EXACT) == {
+        "recall@1": 1.0,
+        "recall@10": 1.0,
+        "queries": 50,
+    }
+
+
+@pytest.mark.parametrize("copies", [2, 12])
+def test_exact_index_has_recall_one_where_photos_are_listed_again(copies: int) -> None:
+    # Copies of a photo are equally near: whichever of them is found is right.
+    vectors = np.concatenate([unit_vectors(50)] * copies)
+    measured = measure_recall(build_index(vectors, EXACT), vectors, EXACT)
+    assert (measured["recall@1"], measured["recall@10"]) == (1.0, 1.0)
+
+
+def test_recall_counts_what_an_index_misses() -> None:
+    vectors = unit_vectors(40)
+    section = IndexConfig(recall_k=4)
+    half = build_index(vectors[:20], EXACT)
+    # The index has no row above 19: the 20 stored vectors behind it cannot be found at rank one.
+    measured = measure_recall(half, vectors, section)
+    assert measured["recall@1"] == 0.5
+    assert 0 < measured["recall@4"] < 1
+
+
+def test_recall_is_measured_on_as_many_vectors_as_are_asked_for() -> None:
+    vectors = unit_vectors(50)
+    measured = measure_recall(
+        build_index(vectors, EXACT), vectors, IndexConfig(recall_queries=7, recall_k=60)
+    )
+    assert measured == {"recall@1": 1.0, "recall@50": 1.0, "queries": 7}
+
+
+def test_job_publishes_the_index_with_its_recall(tmp_path: Path) -> None:
+    embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(30))
+    target = Target(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    manifest = job.index(target, embeddings_uri, EXACT)
+    assert artifacts.open_artifact(target.uri, IndexBundleManifest) == manifest
+    assert (manifest.num_items, manifest.dimensions, manifest.index_kind) == (30, 16, "exact")
+    assert manifest.space_id == "s" * 64
+    assert manifest.recall == {"recall@1": 1.0, "recall@10": 1.0, "queries": 30}
+
+
+def test_index_that_finds_too_little_is_refused(tmp_path: Path) -> None:
+    embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(600))
+    poor = IndexConfig(kind="hnsw", hnsw_links=2, hnsw_build_effort=1, hnsw_search_effort=1, min_recall=0.99)
+    target = Target(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    with pytest.raises(DamagedData) as caught:
+        job.index(target, embeddings_uri, poor)
+    assert str(caught.value).startswith(f"{target.uri}: recall@")
+    assert str(caught.value).endswith(
+        ", below index.min_recall 0.99; raise index.hnsw_search_effort or index.hnsw_links"
+    )
+    with pytest.raises(MissingError):
+        artifacts.open_artifact(target.uri, IndexBundleManifest)

@@ -1,0 +1,148 @@
+"""A CSV becomes typed rows, or one message that says where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysys.config.schema import AttributeType, Columns, TableCatalog
+from raysys.errors import InputError, MissingError
+from raysys.shards.catalog import CatalogRow, fingerprint_catalog, read_catalog
+
+
+def written(folder: Path, text: str | bytes, columns: Columns | None = None) -> TableCatalog:
+    path = folder / "items.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return TableCatalog(path=str(path), columns=columns or Columns())
+
+
+def with_attributes(**kinds: AttributeType) -> Columns:
+    return Columns(attributes=kinds)
+
+
+def test_columns_are_mapped_by_name_in_any_order(tmp_path: Path) -> None:
+    columns = Columns(item_id="sku", title="name", image="photo", attributes={"shop": "text"})
+    section = written(tmp_path, "photo,shop,unused,name,sku\np/1.jpg,Anna,x,Red dress,7\n", columns)
+    assert read_catalog(section, split_column="unused") == [
+        CatalogRow("7", "Red dress", f"{tmp_path}/p/1.jpg", {"shop": "Anna"}, "x", f"{tmp_path}/items.csv:2")
+    ]
+
+
+def test_attributes_have_their_types_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    columns = with_attributes(price="integer", weight="number", used="boolean", size="text")
+    text = "item_id,title,image,price,weight,used,size\n1,a,a.jpg,1200,0.5,True,7\n2,b,b.jpg,,,0,\n"
+    first, second = read_catalog(written(tmp_path, text, columns))
+    assert first.attributes == {"price": 1200, "weight": 0.5, "used": True, "size": "7"}
+    assert second.attributes == {"price": None, "weight": None, "used": False, "size": None}
+    assert isinstance(first.attributes["price"], int)
+
+
+def test_id_of_digits_keeps_its_leading_zeros(tmp_path: Path) -> None:
+    rows = read_catalog(written(tmp_path, "item_id,title,image\n007,a,a.jpg\n 08 ,b,b.jpg\n"))
+    assert [row.item_id for row in rows] == ["007", "08"]
+
+
+def test_words_that_other_readers_take_for_nothing_stay_words(tmp_path: Path) -> None:
+    rows = read_catalog(written(tmp_path, "item_id,title,image\nNA,null,a.jpg\n"))
+    assert (rows[0].item_id, rows[0].title) == ("NA", "null")
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    rows = read_catalog(written(tmp_path, b"\xef\xbb\xbfitem_id,title,image\r\n1,a,a.jpg\r\n"))
+    assert (rows[0].item_id, rows[0].image_uri) == ("1", f"{tmp_path}/a.jpg")
+
+
+def test_quoted_title_may_hold_newlines_and_commas(tmp_path: Path) -> None:
+    rows = read_catalog(written(tmp_path, 'item_id,title,image\n1,"red,\nlong",a.jpg\n2,b,b.jpg\n'))
+    assert [row.title for row in rows] == ["red,\nlong", "b"]
+
+
+def test_photos_are_relative_to_their_folder_absolute_or_at_a_uri(tmp_path: Path) -> None:
+    text = "item_id,title,image\n1,a,a.jpg\n2,b,/photos/b.jpg\n3,c,s3://shop/c.jpg\n4,d,\n"
+    section = written(tmp_path, text).model_copy(update={"images": "s3://bucket/photos/"})
+    uris = [row.image_uri for row in read_catalog(section)]
+    assert uris == ["s3://bucket/photos/a.jpg", "/photos/b.jpg", "s3://shop/c.jpg", ""]
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "nothing.csv")
+    with pytest.raises(MissingError) as caught:
+        read_catalog(TableCatalog(path=path))
+    assert str(caught.value) == f"{path}: no such catalogue; set catalog.path to a CSV file"
+
+
+def test_missing_column_is_named_with_what_was_found_and_meant(tmp_path: Path) -> None:
+    section = written(tmp_path, "item_id,titel,image\n1,a,a.jpg\n")
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert str(caught.value) == (
+        f"{section.path}: no column 'title' (found: item_id, titel, image); "
+        "set catalog.columns.title; did you mean 'titel'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "split_column", "key"),
+    [
+        (with_attributes(colour="text"), None, "no column 'colour' (found: item_id, title, image); set catalog.columns.attributes.colour"),
+        (Columns(), "split", "no column 'split' (found: item_id, title, image); set pack.split.column"),
+    ],
+)  # fmt: skip
+def test_message_says_which_setting_named_the_column(
+    tmp_path: Path, columns: Columns, split_column: str | None, key: str
+) -> None:
+    section = written(tmp_path, "item_id,title,image\n1,a,a.jpg\n", columns)
+    with pytest.raises(InputError) as caught:
+        read_catalog(section, split_column)
+    assert str(caught.value) == f"{section.path}: {key}"
+
+
+@pytest.mark.parametrize(("kind", "bad"), [("integer", "cheap"), ("number", "1,5"), ("boolean", "perhaps")])
+def test_wrong_type_names_line_column_and_value(tmp_path: Path, kind: AttributeType, bad: str) -> None:
+    text = f'item_id,title,image,price\n1,a,a.jpg,1\n2,b,b.jpg,"{bad}"\n'
+    section = written(tmp_path, text, with_attributes(price=kind))
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert str(caught.value) == (
+        f"{section.path}:3: attribute 'price' should be of type {kind}, got '{bad}'; "
+        "mend the row or change catalog.columns.attributes.price"
+    )
+
+
+def test_catalogue_of_a_header_alone_is_empty(tmp_path: Path) -> None:
+    section = written(tmp_path, "item_id,title,image\n")
+    message = f"{section.path}: the catalogue is empty; it needs at least one row under its header"
+    with pytest.raises(InputError, match=message):
+        read_catalog(section)
+
+
+def test_file_without_a_byte_has_no_columns(tmp_path: Path) -> None:
+    section = written(tmp_path, "")
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert (
+        str(caught.value) == f"{section.path}: no column 'item_id' (found: none); set catalog.columns.item_id"
+    )
+
+
+@pytest.mark.parametrize(
+    "row", [b"2,b\n", b"2,b,b.jpg,more\n", b"2,\xff\xfe,b.jpg\n"], ids=["short", "long", "not UTF-8"]
+)
+def test_ragged_or_wrongly_encoded_table_is_refused(tmp_path: Path, row: bytes) -> None:
+    section = written(tmp_path, b"item_id,title,image\n1,a,a.jpg\n" + row)
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert str(caught.value).startswith(f"{section.path}: not a readable CSV (")
+    assert str(caught.value).endswith("); write UTF-8 with commas")
+
+
+def test_fingerprint_changes_with_the_table_and_with_a_photo(tmp_path: Path) -> None:
+    section = written(tmp_path, "item_id,title,image\n1,a,a.jpg\n")
+    fingerprints = [fingerprint_catalog(section, read_catalog(section)).fingerprint]
+    (tmp_path / "a.jpg").write_bytes(b"photo")
+    fingerprints.append(fingerprint_catalog(section, read_catalog(section)).fingerprint)
+    written(tmp_path, "item_id,title,image\n1,b,a.jpg\n")
+    fingerprints.append(fingerprint_catalog(section, read_catalog(section)).fingerprint)
+    assert len(set(fingerprints)) == 3
+    assert fingerprint_catalog(section, read_catalog(section)).fingerprint == fingerprints[-1]

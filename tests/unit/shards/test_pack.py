@@ -1,0 +1,328 @@
+"""From a catalogue to tars that anyone can read, and a ledger of what was left out."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from raysys import artifacts, storage, targets
+from raysys.artifacts import ShardSetManifest, Target
+from raysys.config import Config
+from raysys.config.schema import AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
+from raysys.errors import DamagedData, InputError
+from raysys.shards import catalog, pack
+from raysys.shards.catalog import CatalogRow
+
+SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
+BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)
+BY_COLUMN = ColumnSplit(column="part")
+
+
+def jpeg(colour: str = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", size, colour).save(data, "JPEG", **options)
+    return data.getvalue()
+
+
+def catalogue(folder: Path, rows: Sequence[dict[str, str]], section: PackConfig | None = None) -> Config:
+    """A CSV of rows (a red photo, all in train, where a row says nothing else) and how to pack it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "red.jpg").write_bytes(jpeg())
+    defaults = {"title": "red dress", "image": "red.jpg", "seller": "anna", "part": "train"}
+    with (folder / "items.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["item_id", *defaults])
+        writer.writeheader()
+        writer.writerows({**defaults, **row} for row in rows)
+    table = TableCatalog(path=str(folder / "items.csv"), columns=Columns(attributes={"seller": "text"}))
+    return Config(
+        root=str(folder / "root"),
+        catalog=table,
+        pack=section or PackConfig(split=BY_COLUMN, max_bad_fraction=1.0),
+    )
+
+
+def wanted(config: Config) -> tuple[list[CatalogRow], dict[str, Target]]:
+    table, how = config.catalog, config.pack.split
+    assert isinstance(table, TableCatalog)
+    rows = catalog.read_catalog(table, how.column if isinstance(how, ColumnSplit) else None)
+    source = catalog.fingerprint_catalog(table, rows)
+    return rows, {split: targets.shard_set(config, split, table.columns, source) for split in pack.SPLITS}
+
+
+def packed(config: Config) -> dict[str, ShardSetManifest]:
+    rows, by_split = wanted(config)
+    return pack.pack(rows, config.pack, by_split, map)
+
+
+def many(num_items: int) -> list[dict[str, str]]:
+    return [
+        {"item_id": f"i{number:03d}", "title": f"dress {number}", "seller": SELLERS[number % len(SELLERS)]}
+        for number in range(num_items)
+    ]
+
+
+def iterated(tars: Sequence[Path]) -> list[dict[str, Any]]:
+    """The samples of tars as plain WebDataset gives them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files open
+        return list(webdataset.WebDataset([str(path) for path in tars], shardshuffle=False))
+
+
+def samples(config: Config, split: str) -> dict[str, Any]:
+    """The samples of a split by their keys."""
+    found = iterated(sorted(Path(config.root, "shards", split).glob("*.tar")))
+    assert len({sample["__key__"] for sample in found}) == len(found)
+    return {sample["__key__"]: sample for sample in found}
+
+
+def split_of_items(rows: Sequence[CatalogRow], how: AttributeSplit) -> dict[str, str]:
+    return {row.item_id: pack.split_of(row, how) for row in rows}
+
+
+def rows_of_sellers(num_items: int, num_sellers: int) -> list[CatalogRow]:
+    return [
+        CatalogRow(f"i{number}", "t", "p.jpg", {"seller": f"s{number % num_sellers}"}, None, f"items.csv:{number + 2}")
+        for number in range(num_items)
+    ]  # fmt: skip
+
+
+def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    section = PackConfig(split=BY_SELLER, items_per_shard=7)
+    first, second = (catalogue(tmp_path / name, many(40), section) for name in ("first", "second"))
+    made, again = packed(first), packed(second)
+    for split in pack.SPLITS:
+        assert made[split].fingerprint == again[split].fingerprint
+        names = [
+            name for name in storage.list_files(f"{first.root}/shards/{split}") if name != "manifest.json"
+        ]
+        assert "ledger.parquet" in names
+        for name in names:
+            ours, theirs = (Path(config.root, "shards", split, name) for config in (first, second))
+            assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_plain_webdataset_finds_every_item_once(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, many(40), PackConfig(split=BY_SELLER, items_per_shard=7))
+    packed(config)
+    by_split = {split: samples(config, split) for split in pack.SPLITS}
+    found = [key for of_split in by_split.values() for key in of_split]
+    assert sorted(found) == sorted(row["item_id"] for row in many(40))
+    sample = next(iter(by_split["train"].values()))
+    number = int(sample["__key__"][1:])
+    said = {
+        "item_id": f"i{number:03d}",
+        "title": f"dress {number}",
+        "attributes": {"seller": SELLERS[number % 8]},
+    }
+    assert json.loads(sample["json"]) == said
+    assert sample["jpg"] == jpeg()
+
+
+def test_members_of_a_shard_are_sorted_and_shards_are_cut_to_size(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, many(20), PackConfig(split=BY_COLUMN, items_per_shard=8))
+    shards = packed(config)["train"].shards
+    assert [(shard.name, shard.num_items) for shard in shards] == [
+        ("00000.tar", 8),
+        ("00001.tar", 8),
+        ("00002.tar", 4),
+    ]
+    for shard in shards:
+        keys = [sample["__key__"] for sample in iterated([Path(config.root, "shards/train", shard.name)])]
+        assert keys == sorted(keys)
+    assert shards[0].bytes == Path(config.root, "shards/train/00000.tar").stat().st_size
+
+
+def test_seller_is_never_in_two_splits() -> None:
+    rows = rows_of_sellers(400, num_sellers=50)
+    splits: dict[Any, set[str]] = collections.defaultdict(set)
+    for row in rows:
+        splits[row.attributes["seller"]].add(pack.split_of(row, BY_SELLER))
+    assert {len(of_seller) for of_seller in splits.values()} == {1}
+    counts = collections.Counter(split for of_seller in splits.values() for split in of_seller)
+    assert set(counts) == set(pack.SPLITS)
+
+
+def test_growing_catalogue_moves_no_item() -> None:
+    small, large = rows_of_sellers(100, num_sellers=30), rows_of_sellers(1000, num_sellers=300)
+    small_splits = split_of_items(small, BY_SELLER)
+    # Item i of the larger catalogue belongs to another seller: keep the old items, add the others.
+    grown = split_of_items([*large[100:], *small], BY_SELLER)
+    assert len(grown) == 1000
+    assert {item_id: grown[item_id] for item_id in small_splits} == small_splits
+
+
+def test_shares_of_the_splits_are_about_those_asked_for() -> None:
+    counts = collections.Counter(split_of_items(rows_of_sellers(4000, num_sellers=4000), BY_SELLER).values())
+    # 25 % of 4000 is 1000; the standard deviation of a binomial is sqrt(4000 / 4 * 3 / 4) = 27.
+    assert abs(counts["val"] - 1000) < 110
+    assert abs(counts["test"] - 1000) < 110
+
+
+def test_row_without_the_attribute_is_a_group_of_its_own() -> None:
+    rows = [CatalogRow(f"i{n}", "t", "p.jpg", {"seller": None}, None, "items.csv:2") for n in range(100)]
+    assert set(split_of_items(rows, BY_SELLER).values()) == set(pack.SPLITS)
+
+
+def test_attribute_that_is_not_in_the_catalogue_is_named() -> None:
+    with pytest.raises(InputError) as caught:
+        pack.split_of(rows_of_sellers(1, 1)[0], AttributeSplit(attribute="shop"))
+    assert str(caught.value) == (
+        "pack.split.attribute: 'shop' is no attribute of the catalogue (attributes: seller); "
+        "add it to catalog.columns.attributes"
+    )
+
+
+def test_column_decides_the_split(tmp_path: Path) -> None:
+    parts = {"a": "train", "b": "val", "c": "test", "d": "train"}
+    config = catalogue(tmp_path, [{"item_id": item_id, "part": part} for item_id, part in parts.items()])
+    manifests = packed(config)
+    assert {split: manifests[split].num_items for split in pack.SPLITS} == {"train": 2, "val": 1, "test": 1}
+    assert {split: sorted(samples(config, split)) for split in pack.SPLITS} == {"train": ["a", "d"], "val": ["b"], "test": ["c"]}  # fmt: skip
+
+
+def test_unknown_split_in_the_column_names_the_row(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, [{"item_id": "a"}, {"item_id": "b", "part": "dev"}])
+    with pytest.raises(InputError) as caught:
+        packed(config)
+    where = f"{tmp_path}/items.csv:3"
+    assert str(caught.value) == f"{where}: column 'part' should be one of train, val, test, got 'dev'"
+
+
+BAD_ROWS: dict[str, dict[str, str]] = {
+    "no_id": {"item_id": " "},
+    "repeated_id": {"item_id": "good", "part": "val"},
+    "no_title": {"item_id": "untitled", "title": " \t"},
+    "no_image": {"item_id": "unnamed", "image": ""},
+    "missing_image": {"item_id": "gone", "image": "gone.jpg"},
+    "not_an_image": {"item_id": "text", "image": "text.jpg"},
+    "too_many_pixels": {"item_id": "large", "image": "large.jpg"},
+    "damaged": {"item_id": "cut", "image": "cut.jpg"},
+}
+
+
+def catalogue_with_bad_rows(folder: Path, max_bad_fraction: float) -> Config:
+    section = PackConfig(split=BY_COLUMN, max_bad_fraction=max_bad_fraction, max_megapixels=0.01)
+    config = catalogue(folder, [{"item_id": "good"}, {"item_id": "fine"}, *BAD_ROWS.values()], section)
+    (folder / "text.jpg").write_text("no photo")
+    (folder / "large.jpg").write_bytes(jpeg(size=(101, 100)))  # 10,100 pixels; 0.01 megapixels are 10,000
+    noise = io.BytesIO()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(noise, "JPEG")
+    (folder / "cut.jpg").write_bytes(noise.getvalue()[:-1000])
+    return config
+
+
+def test_refused_rows_stand_in_the_ledger_with_their_reasons(tmp_path: Path) -> None:
+    config = catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.8)
+    manifests = packed(config)
+    ledgers = {split: pq.read_table(f"{config.root}/shards/{split}/ledger.parquet").to_pylist() for split in pack.SPLITS}  # fmt: skip
+    assert [row["reason"] for row in ledgers["val"]] == ["repeated_id"]
+    refused = {row["reason"]: row for rows in ledgers.values() for row in rows}
+    lines = {reason: f"{tmp_path}/items.csv:{line}" for line, reason in enumerate(BAD_ROWS, start=4)}
+    assert {reason: row["source"] for reason, row in refused.items()} == lines
+    assert refused["missing_image"]["detail"] == f"{tmp_path}/gone.jpg: no such file; check the path"
+    assert refused["not_an_image"]["detail"] == "not a photo (8 bytes); give JPEG, PNG or WebP"
+    assert refused["too_many_pixels"]["detail"] == (
+        "photo has 101 x 100 pixels, at most 10000 are accepted; make it smaller"
+    )
+    assert manifests["train"].refused_by_reason == {
+        reason: 1 for reason in BAD_ROWS if reason != "repeated_id"
+    }
+
+
+def test_items_and_refused_rows_add_up_to_the_catalogue(tmp_path: Path) -> None:
+    manifests = packed(catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.8))
+    assert sum(manifest.num_items for manifest in manifests.values()) == 2
+    assert sum(manifest.num_refused for manifest in manifests.values()) == 8
+    assert manifests["train"].num_refused == sum(manifests["train"].refused_by_reason.values()) == 7
+
+
+def test_too_many_bad_rows_stop_before_any_manifest(tmp_path: Path) -> None:
+    config = catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.79)  # 8 of 10 rows are bad
+    with pytest.raises(DamagedData) as caught:
+        packed(config)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/items.csv: 8 of 10 rows cannot be used (1 ")
+    assert message.endswith("; mend them, or raise pack.max_bad_fraction")
+    assert all(f"1 {reason}" in message for reason in BAD_ROWS)
+    assert not [name for name in storage.list_files(config.root) if name.endswith("manifest.json")]
+
+
+def test_catalogue_with_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, [{"item_id": "a", "part": "test"}])
+    with pytest.raises(InputError) as caught:
+        packed(config)
+    assert str(caught.value) == (
+        f"{tmp_path}/items.csv: no usable row is in the train split; check pack.split and the catalogue"
+    )
+
+
+def test_unsafe_id_gets_a_hashed_key_and_keeps_itself(tmp_path: Path) -> None:
+    ids = ["shop/7", "a.b", "手袋", "plain-1_Z"]
+    config = catalogue(tmp_path, [{"item_id": item_id} for item_id in ids])
+    packed(config)
+    found = samples(config, "train")
+    assert {json.loads(sample["json"])["item_id"] for sample in found.values()} == set(ids)
+    assert "plain-1_Z" in found
+    hashed = [key for key in found if key != "plain-1_Z"]
+    assert [len(key) for key in hashed] == [25, 25, 25]
+    assert all(key.startswith("x") for key in hashed)
+
+
+def test_title_is_stored_with_single_blanks(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, [{"item_id": "a", "title": "  red \n\t dress "}])
+    packed(config)
+    assert json.loads(samples(config, "train")["a"]["json"])["title"] == "red dress"
+
+
+def test_plain_jpeg_keeps_its_bytes_and_others_become_upright_jpegs(tmp_path: Path) -> None:
+    rows = [{"item_id": name, "image": name} for name in ("plain", "png", "turned", "grey")]
+    config = catalogue(tmp_path, rows)
+    (tmp_path / "plain").write_bytes(jpeg("blue", quality=30))
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "png", "PNG")
+    Image.new("L", (8, 8), 128).save(tmp_path / "grey", "JPEG")
+    wide = Image.new("RGB", (40, 20), "blue")
+    wide.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a camera held upright writes it: turn a quarter clockwise to see it
+    wide.save(tmp_path / "turned", "JPEG", exif=exif)
+    packed(config)
+    found = {key: sample["jpg"] for key, sample in samples(config, "train").items()}
+    assert found["plain"] == jpeg("blue", quality=30)
+    photos = {key: Image.open(io.BytesIO(data)) for key, data in found.items()}
+    assert {(photo.format, photo.mode) for photo in photos.values()} == {("JPEG", "RGB")}
+    assert photos["png"].getpixel((4, 4)) == (255, 255, 255)  # transparent pixels are white
+    assert photos["turned"].size == (20, 40)
+    assert not photos["turned"].getexif()
+    top, bottom = photos["turned"].getpixel((10, 5)), photos["turned"].getpixel((10, 35))
+    assert isinstance(top, tuple)
+    assert isinstance(bottom, tuple)
+    assert top[0] > 240 > 15 > top[2]  # the left half was red: a clockwise turn brings it up
+    assert bottom[2] > 240 > 15 > bottom[0]
+
+
+def test_second_run_is_up_to_date_and_a_changed_catalogue_is_not(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, many(10), PackConfig(split=BY_COLUMN))
+    made = packed(config)
+    found = {split: artifacts.find_up_to_date(target) for split, target in wanted(config)[1].items()}
+    assert found == made
+    catalogue(tmp_path, many(11), config.pack)
+    changed = [artifacts.find_up_to_date(target) for target in wanted(config)[1].values()]
+    assert changed == [None, None, None]
+
+
+def test_raised_limit_alone_makes_no_other_shards(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, many(10), PackConfig(split=BY_COLUMN))
+    made = packed(config)
+    raised = config.model_copy(update={"pack": config.pack.model_copy(update={"max_bad_fraction": 0.5})})
+    assert artifacts.find_up_to_date(wanted(raised)[1]["train"]) == made["train"]

@@ -1,0 +1,95 @@
+"""One endless sequence: every epoch holds every sample once, and any part of it can be asked for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from raysys.stream.order import Window, rows_of, windows
+
+SIZES = (3, 5, 2, 4)  # an epoch has 14 samples
+Sample = tuple[int, int]  # shard, row
+
+
+def sequence(
+    start: int, stop: int, *, sizes: tuple[int, ...] = SIZES, seed: int = 7, shards_per_window: int = 2
+) -> list[Sample]:
+    """The samples from `start` to `stop`, as a reader that follows the windows meets them."""
+    samples: list[Sample] = []
+    plan = windows(sizes, seed=seed, shards_per_window=shards_per_window, start=start, stop=stop)
+    for window in plan:
+        assert window.position == start + len(samples)
+        stored = [(shard, row) for shard in window.shards for row in range(sizes[shard])]
+        samples += [stored[row] for row in rows_of(window, len(stored))]
+    return samples
+
+
+ALL = sorted((shard, row) for shard, size in enumerate(SIZES) for row in range(size))
+
+
+@pytest.mark.parametrize("shards_per_window", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_every_epoch_holds_every_sample_once(epoch: int, shards_per_window: int) -> None:
+    samples = sequence(14 * epoch, 14 * (epoch + 1), shards_per_window=shards_per_window)
+    assert sorted(samples) == ALL
+
+
+def test_any_part_is_the_same_slice_of_the_endless_sequence() -> None:
+    whole = sequence(0, 42)
+    for start, stop in itertools.combinations(sorted({0, 14, 28, *range(1, 43, 3)}), 2):
+        assert sequence(start, stop) == whole[start:stop]
+
+
+def test_batches_run_over_the_end_of_an_epoch_without_a_seam() -> None:
+    batches = [sequence(start, start + 4) for start in range(0, 28, 4)]
+    samples = [sample for batch in batches for sample in batch]
+    assert sorted(samples[:14]) == ALL
+    assert sorted(samples[14:]) == ALL
+
+
+def test_epochs_differ_and_so_do_seeds() -> None:
+    orders = [sequence(0, 14), sequence(14, 28), sequence(28, 42), sequence(0, 14, seed=8)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_plan_is_a_pure_function() -> None:
+    plans = [
+        list(windows(SIZES, seed=3, shards_per_window=2, start=5, stop=40)) for _ in range(2)
+    ]  # fmt: skip
+    assert plans[0] == plans[1]
+    assert list(rows_of(plans[0][0], 99)) == list(rows_of(plans[1][0], 99))
+
+
+def test_windows_say_what_they_cut() -> None:
+    # Two shards of 2 and a window of both: samples 1, 2, 3 of epoch 0, then 0 and 1 of epoch 1.
+    first, second = windows((2, 2), seed=7, shards_per_window=2, start=1, stop=6)
+    assert (first.epoch, first.position, first.skip, first.take) == (0, 1, 1, 3)
+    assert (second.epoch, second.position, second.skip, second.take) == (1, 4, 0, 2)
+    assert sorted(first.shards) == [0, 1]
+
+
+def test_samples_are_mixed_over_the_shards_of_a_window() -> None:
+    samples = sequence(0, 200, sizes=(100, 100), shards_per_window=2)
+    from_first_shard = sum(shard == 0 for shard, _ in samples[:100])
+    # A fair draw of 100 out of 200 takes 50 +- 3.5 of each shard.
+    assert 35 <= from_first_shard <= 65
+
+
+def test_shard_without_a_sample_does_no_harm() -> None:
+    assert sorted(sequence(0, 3, sizes=(0, 3, 0), shards_per_window=1)) == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_nothing_is_asked_for_nothing_is_planned() -> None:
+    assert list(windows(SIZES, seed=7, shards_per_window=2, start=20, stop=20)) == []
+
+
+def test_skip_and_take_cut_the_window_s_own_order() -> None:
+    whole = Window(epoch=0, position=0, shards=(0,), order_seed=(7, 0, 0), skip=0, take=10)
+    part = Window(epoch=0, position=4, shards=(0,), order_seed=(7, 0, 0), skip=4, take=3)
+    assert list(rows_of(part, 10)) == list(rows_of(whole, 10))[4:7]
+
+
+def test_no_samples_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no samples in any shard"):
+        next(windows((0, 0), seed=7, shards_per_window=2, start=0, stop=1))

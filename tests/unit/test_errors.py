@@ -1,0 +1,58 @@
+"""What each error costs at the process edge, and that it survives the way between processes."""
+
+import pickle
+
+import pytest
+
+from raysys.errors import (
+    ClusterError,
+    ConfigError,
+    DamagedData,
+    InputError,
+    MissingError,
+    RaysysError,
+    SpaceMismatch,
+    TooLarge,
+    UnreadableImage,
+    did_you_mean,
+)
+
+EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
+    RaysysError: (1, 500, "internal"),
+    InputError: (2, 422, "invalid_input"),
+    ConfigError: (2, 422, "invalid_config"),
+    MissingError: (2, 404, "not_found"),
+    SpaceMismatch: (2, 409, "space_mismatch"),
+    UnreadableImage: (2, 415, "unreadable_image"),
+    TooLarge: (2, 413, "too_large"),
+    DamagedData: (1, 500, "damaged_data"),
+    ClusterError: (1, 503, "unavailable"),
+}
+
+
+@pytest.mark.parametrize("error", EXPECTED)
+def test_statuses_and_code(error: type[RaysysError]) -> None:
+    assert (error.exit_status, error.http_status, error.code) == EXPECTED[error]
+
+
+def test_every_error_stands_in_the_table() -> None:
+    children = {child for parent in EXPECTED for child in parent.__subclasses__()}
+    assert {child for child in children if child.__module__ == "raysys.errors"} <= set(EXPECTED)
+
+
+@pytest.mark.parametrize("error", EXPECTED)
+def test_message_travels_between_processes(error: type[RaysysError]) -> None:
+    copy = pickle.loads(pickle.dumps(error("shop.yaml: what; do")))
+    assert type(copy) is error
+    assert str(copy) == "shop.yaml: what; do"
+
+
+def test_reason_of_an_unreadable_image_travels_between_processes() -> None:
+    copy = pickle.loads(pickle.dumps(UnreadableImage("photo is huge", "too_many_pixels")))
+    assert (str(copy), copy.reason) == ("photo is huge", "too_many_pixels")
+
+
+def test_nearest_word_is_offered_and_no_far_one() -> None:
+    assert did_you_mean("trian", ["train", "embed"]) == "; did you mean 'train'?"
+    assert did_you_mean("wheels", ["train", "embed"]) == ""
+    assert did_you_mean("train", []) == ""

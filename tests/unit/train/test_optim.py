@@ -1,0 +1,78 @@
+"""Which parameter is updated by what, and how fast."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from raysys.config.schema import TrainConfig
+from raysys.train.muon import Muon
+from raysys.train.optim import learning_rate_factor, make_optimizers
+
+
+def towers() -> torch.nn.Module:
+    """Named as the parts of a SigLIP are; every weight is a matrix of its own shape."""
+    layer = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(3, 4)])})
+    vision = torch.nn.ModuleDict({"encoder": layer, "embeddings": torch.nn.Linear(5, 6)})
+    text = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(7, 8)])})
+    model = torch.nn.ModuleDict({"vision_model": vision, "text_model": text})
+    model.register_parameter("logit_scale", torch.nn.Parameter(torch.zeros(1)))
+    return model
+
+
+def shapes(group: dict[str, list[torch.Tensor]]) -> list[tuple[int, ...]]:
+    return sorted(tuple(parameter.shape) for parameter in group["params"])
+
+
+def test_adamw_decays_matrices_alone() -> None:
+    section = TrainConfig(learning_rate=3e-4, weight_decay=0.1, beta2=0.9)
+    (adamw,) = make_optimizers(towers(), section)
+    matrices, others = adamw.param_groups
+    assert shapes(matrices) == [(4, 3), (6, 5), (8, 7)]
+    assert shapes(others) == [(1,), (4,), (6,), (8,)]
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert (matrices["lr"], matrices["betas"]) == (3e-4, (0.9, 0.9))
+
+
+def test_muon_takes_the_matrices_of_the_image_tower_s_layers() -> None:
+    section = TrainConfig(optimizer="muon", muon_learning_rate=0.02, weight_decay=0.1)
+    muon, adamw = make_optimizers(towers(), section)
+    assert isinstance(muon, Muon)
+    assert shapes(muon.param_groups[0]) == [(4, 3)]
+    assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.02, 0.1)
+    assert shapes(adamw.param_groups[0]) == [(6, 5), (8, 7)]
+    assert shapes(adamw.param_groups[1]) == [(1,), (4,), (6,), (8,)]
+
+
+def test_frozen_parameters_are_nobody_s() -> None:
+    model = towers()
+    model.get_parameter("logit_scale").requires_grad_(False)
+    (adamw,) = make_optimizers(model, TrainConfig())
+    assert shapes(adamw.param_groups[1]) == [(4,), (6,), (8,)]
+
+
+def test_schedule_by_hand() -> None:
+    factor = learning_rate_factor(num_steps=10, warmup_fraction=0.2)  # two steps up, eight down
+    by_hand = {
+        0: 1 / 2,
+        1: 1.0,
+        2: 1.0,
+        4: 0.5 * (1 + math.cos(math.pi / 4)),  # 2 of 8
+        6: 0.5,  # 4 of 8
+        9: 0.5 * (1 + math.cos(math.pi * 7 / 8)),
+        10: 0.0,
+        11: 0.0,
+    }
+    assert {step: factor(step) for step in by_hand} == pytest.approx(by_hand)
+
+
+def test_schedule_without_warm_up_starts_at_the_peak() -> None:
+    factor = learning_rate_factor(num_steps=4, warmup_fraction=0.0)
+    assert [factor(step) for step in range(4)] == pytest.approx([1.0, 1.0, 0.75, 0.25])
+
+
+def test_run_of_warm_up_alone_only_rises() -> None:
+    factor = learning_rate_factor(num_steps=4, warmup_fraction=1.0)
+    assert [factor(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
