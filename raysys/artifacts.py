@@ -28,7 +28,7 @@ from raysys.errors import DamagedData, InputError, MissingError, SpaceMismatch
 
 MANIFEST = "manifest.json"
 _RECIPE_IN_PROGRESS = ".recipe"
-_FORMAT = 2  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
+_FORMAT = 1  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
 
 
 class FileEntry(BaseModel):

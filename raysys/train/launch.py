@@ -21,7 +21,7 @@ from raysys.encoder import bundle, siglip
 from raysys.encoder.preprocess import TextPreprocessing
 from raysys.errors import ClusterError, InputError, RaysysError
 from raysys.stream.decode import TrainingDecoder
-from raysys.stream.read import training_stream
+from raysys.stream.read import prepare_context, training_stream
 from raysys.stream.tar import ShardRef
 from raysys.train.checkpoint import checkpoint_name, load_weights, newest_step
 from raysys.train.metrics import read_metrics
@@ -82,6 +82,9 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
             max_failures=section.max_failures,
             controller_failure_limit=section.max_failures,
         )
+        # Ray Train sets options of its own otherwise, and batches would come in any order.
+        in_order = ray.data.ExecutionOptions(preserve_order=True)
+        prepare_context()
         trainer = ray.train.torch.TorchTrainer(
             _train_worker,
             train_loop_config={"job": job},
@@ -93,6 +96,7 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
             datasets={"train": train_stream},
+            dataset_config=ray.train.DataConfig(execution_options=in_order),
         )
         with _followed(job):
             _run(trainer)
