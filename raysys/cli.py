@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import raysys
 from raysys import observe
 from raysys.config import Config, load_config
-from raysys.errors import RaysysError
+from raysys.errors import known_cause
 
 # The order of the data; `raysys run` runs the first five in it.
 STAGES = {
@@ -41,14 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _results_apart() as arguments.out:
             status: int = arguments.call(arguments)
         return status
-    except RaysysError as error:
-        if debug:
-            raise
-        print(f"raysys: {error}", file=sys.stderr)
-        return error.exit_status
     except KeyboardInterrupt:
         print("raysys: stopped; the same command continues where it was", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        known = known_cause(error)
+        if debug or known is None:
+            raise
+        print(f"raysys: {known}", file=sys.stderr)
+        return known.exit_status
 
 
 @contextlib.contextmanager

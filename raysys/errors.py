@@ -81,3 +81,20 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest candidate, or an empty string."""
     close = difflib.get_close_matches(word, list(candidates), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def known_cause(error: BaseException) -> RaysysError | None:
+    """The error of ours behind one that may have crossed Ray; None if there is none.
+
+    What a Ray task raises arrives with its traceback as text and the error itself as `cause`. Of an actor
+    that died only the text arrives: its last line is then said.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        inner: BaseException | None = getattr(link, "cause", None)
+        if isinstance(link, RaysysError) and inner is None:
+            return link
+        link = inner or link.__cause__
+    if type(error).__module__.startswith("ray."):
+        return ClusterError(str(error).strip().split("\n")[-1].strip())
+    return None

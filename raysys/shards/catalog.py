@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,15 @@ from raysys.config.schema import AttributeType, Columns, TableCatalog
 from raysys.errors import InputError, MissingError, did_you_mean
 from raysys.records import Attributes, AttributeValue
 
-_PARSERS: dict[str, Callable[[str], AttributeValue]] = {"text": str, "integer": int, "number": float}
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not a number that JSON can hold")
+    return number
+
+
+_PARSERS: dict[str, Callable[[str], AttributeValue]] = {"text": str, "integer": int, "number": _finite}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from raysys import storage
+from raysys.errors import DamagedData
 
 STATE = "state.pt"
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -69,6 +70,11 @@ def newest_step(run_uri: str) -> int:
     path = storage.join(run_uri, _SNAPSHOT)
     if not storage.exists(path):
         return 0
-    results = json.loads(storage.read_bytes(path))["checkpoint_results"]
+    try:
+        results = json.loads(storage.read_bytes(path))["checkpoint_results"]
+    except (ValueError, KeyError) as error:
+        raise DamagedData(
+            f"{path}: not readable ({error}); remove {run_uri} to train from the start"
+        ) from error
     names = [result["checkpoint_dir_name"] for result in results]
     return max((int(name.rpartition("_")[2]) for name in names), default=0)

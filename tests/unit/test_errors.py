@@ -15,6 +15,7 @@ from raysys.errors import (
     TooLarge,
     UnreadableImage,
     did_you_mean,
+    known_cause,
 )
 
 EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
@@ -56,3 +57,18 @@ def test_nearest_word_is_offered_and_no_far_one() -> None:
     assert did_you_mean("trian", ["train", "embed"]) == "; did you mean 'train'?"
     assert did_you_mean("wheels", ["train", "embed"]) == ""
     assert did_you_mean("train", []) == ""
+
+
+def test_an_error_of_ours_is_found_behind_those_that_carried_it() -> None:
+    carried = RuntimeError("a traceback\nof many lines")
+    carried.cause = InputError("items.csv: empty")  # type: ignore[attr-defined]  # as RayTaskError has it
+    assert str(known_cause(carried)) == "items.csv: empty"
+    assert known_cause(ValueError("a bug of ours")) is None
+
+
+def test_of_a_foreign_ray_error_the_last_line_is_said() -> None:
+    from ray.exceptions import RayError
+
+    said = known_cause(RayError("The actor died\n  raysys.errors.SpaceMismatch: two spaces"))
+    assert isinstance(said, ClusterError)
+    assert str(said) == "raysys.errors.SpaceMismatch: two spaces"
