@@ -42,6 +42,11 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def absolute(uri: str) -> str:
+    """The URI as every process understands it: a local path from the root of the disk on."""
+    return str(local_path(uri)) if is_local(uri) else uri
+
+
 def local_path(uri: str) -> Path:
     """The local path of a local URI."""
     if not is_local(uri):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from raysys import storage
 from raysys.artifacts import (
     CatalogManifest,
     EmbeddingSetManifest,
@@ -26,7 +27,7 @@ from raysys.places import Places
 
 def places_of(config: Config) -> Places:
     """Where this configuration's artifacts stand."""
-    return Places(config.root, config.name)
+    return Places(storage.absolute(config.root), config.name)
 
 
 def drawn_catalog(config: Config) -> Target:

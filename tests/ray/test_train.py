@@ -231,6 +231,8 @@ def test_both_starts_of_a_killed_run_are_one_run_in_weights_and_biases(killed: R
     assert again[-1] == NUM_STEPS
 
 
+# A whole run of Ray Train for what test_loss_ranks.py shows with bare processes: kept out of `make test`.
+@pytest.mark.slow
 def test_one_worker_takes_the_first_step_of_two(
     start: tuple[Path, int], undisturbed: Run, tmp_path: Path
 ) -> None:

@@ -170,3 +170,11 @@ def test_unknown_scheme_is_refused() -> None:
         storage.exists("ftp://shop/runs")
     assert str(caught.value).startswith("ftp://shop/runs: not a place that can be opened (")
     assert str(caught.value).endswith("); use a path, s3:// or gs://")
+
+
+def test_absolute_leaves_nothing_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute(".raysys/demo") == str(tmp_path / ".raysys/demo")
+    assert storage.absolute("s3://bucket/raysys") == "s3://bucket/raysys"
