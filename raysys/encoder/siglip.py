@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,17 @@ def image_preprocessing_of(source: str | Path, revision: str | None = None) -> I
     height, width = int(processor.size["height"]), int(processor.size["width"])
     if height != width:
         raise InputError(f"{source}: a square input size is needed, got {height} x {width}")
-    mean, std = (tuple(float(x) for x in values) for values in (processor.image_mean, processor.image_std))
-    return ImagePreprocessing(size_px=height, mean=mean, std=std, resample=int(processor.resample))  # type: ignore[arg-type]  # three channels
+    return ImagePreprocessing(
+        size_px=height,
+        mean=_three_channels(processor.image_mean),
+        std=_three_channels(processor.image_std),
+        resample=int(processor.resample),
+    )
+
+
+def _three_channels(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def dimensions_of(config: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
@@ -26,10 +27,10 @@ class EvaluationItems:
     attributes: dict[str, ndarray]
     """Name -> values as objects; None where an item has none."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "row_of", {item_id: row for row, item_id in enumerate(self.item_ids)})
-
-    row_of: dict[str, int] = None  # type: ignore[assignment]  # filled from item_ids
+    @functools.cached_property
+    def row_of(self) -> dict[str, int]:
+        """Item id -> row."""
+        return {item_id: row for row, item_id in enumerate(self.item_ids)}
 
 
 def read_items(shard_uris: Iterable[str], wanted: Container[str] | None = None) -> EvaluationItems:

@@ -54,10 +54,10 @@ def bind(config: Config) -> Application:
         section.max_batch_size,
         section.batch_wait_ms / 1000,
     )
-    searchers = Searcher.options(  # type: ignore[attr-defined]
+    searchers = Searcher.options(  # type: ignore[attr-defined]  # as above
         num_replicas=section.search_replicas, max_ongoing_requests=64, user_config={"index_uri": index_uri}
     ).bind()
-    gateway: Application = Gateway.options(  # type: ignore[attr-defined]
+    gateway: Application = Gateway.options(  # type: ignore[attr-defined]  # as above
         num_replicas=section.gateway_replicas, max_ongoing_requests=100
     ).bind(section.model_dump(mode="json"), encoders, searchers)
     return gateway

@@ -77,7 +77,7 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
     if newest_step(job.run_uri) < job.num_steps:
         _require_resources(section)
         storage_path, _, name = job.run_uri.rpartition("/")
-        failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # typed as its predecessor
+        failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
             # Without a limit Ray retries a request that the cluster can never meet for ever.
             max_failures=section.max_failures,
             controller_failure_limit=section.max_failures,

@@ -35,7 +35,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Step]
     build_tiny(folder / "tiny", titles * 3, size, seed=7)
     # A server that has imported everything forks the ranks: with `spawn` each of them spends seconds on it.
     multiprocessing.set_forkserver_preload(["tests.ray.two_ranks"])
-    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]
+    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]  # torch neither types nor exports it
         run_rank, args=(str(folder), WORLD_SIZES), nprocs=max(WORLD_SIZES), start_method="forkserver"
     )
     together = {
