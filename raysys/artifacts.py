@@ -28,7 +28,7 @@ from raysys.errors import DamagedData, InputError, MissingError, SpaceMismatch
 
 MANIFEST = "manifest.json"
 _RECIPE_IN_PROGRESS = ".recipe"
-_FORMAT = 1  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
+_FORMAT = 2  # raise it when a stage's output changes its layout: older artifacts are then rebuilt
 
 
 class FileEntry(BaseModel):
@@ -86,15 +86,30 @@ class ShardEntry(BaseModel):
     sha256: str
 
 
+class InheritedShard(BaseModel):
+    """A tar of an earlier ShardSet that a later one still uses, less what its tombstones name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    num_items: int
+    num_live: int
+    bytes: int
+    sha256: str
+
+
 class ShardSetManifest(Manifest):
-    """WebDataset tars of one split."""
+    """WebDataset tars of one split; `num_items` counts its own and the live ones of inherited shards."""
 
     kind: str = "ShardSet"
     made_by: ClassVar[str] = "raysys pack"
 
     split: str
     shards: list[ShardEntry]
+    inherited: list[InheritedShard] = []
+    num_tombstones: int = 0
     item_schema: dict[str, str]
+    num_rows: int
     num_refused: int
     refused_by_reason: dict[str, int]
 

@@ -143,6 +143,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from raysys import stages  # takes seconds to import, and a wrong configuration needs none
 
+    stages.require_known_attributes(config, names)
     if arguments.dry_run:
         for line in stages.plan(config, names):
             print(line, file=arguments.out)

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 ITEM_ID = "item_id"
 TITLE = "title"
 ATTRIBUTES = "attributes"  # JSON text: attribute name -> value
+GROUP = "group"  # what listings of the same thing have in common, else ""
 IMAGE = "image"  # encoded photo, bytes
 SPLIT = "split"
 
@@ -103,6 +104,7 @@ class Item:
     title: str
     image: bytes
     attributes: Attributes = field(default_factory=dict)
+    group: str = ""  # listings of one group show the same thing; "" is a group of its own
 
 
 @dataclass(frozen=True)

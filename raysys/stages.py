@@ -16,8 +16,8 @@ from raysys import artifacts, storage, targets
 from raysys.artifacts import EncoderBundleManifest, Manifest, Target
 from raysys.cluster import session
 from raysys.config import Config
-from raysys.config.schema import ColumnSplit, DrawnCatalog, TableCatalog
-from raysys.errors import MissingError
+from raysys.config.schema import ColumnSplit, DrawnCatalog, SimulatedLog, TableCatalog
+from raysys.errors import InputError, MissingError, did_you_mean
 from raysys.records import Piece, Result
 from raysys.shards import catalog, draw
 from raysys.shards import pack as packing
@@ -142,6 +142,32 @@ STAGES: dict[str, Callable[[Config], Outcome]] = {
     "index": index,
     "evaluate": evaluate,
 }
+
+
+def require_known_attributes(config: Config, names: Sequence[str]) -> None:
+    """What the last of the stages needs of the catalogue is asked for before the first begins.
+
+    Raises: InputError for an attribute that the catalogue does not have.
+    """
+    if isinstance(config.catalog, DrawnCatalog):
+        return
+    known = config.catalog.columns.attributes
+    wanted = {"train.caption_weights": list(config.train.caption_weights)} if "train" in names else {}
+    if "evaluate" in names:
+        log, shelf = config.evaluate.log, config.evaluate.shelf
+        if isinstance(log, SimulatedLog):
+            wanted["evaluate.log.weights"] = list(log.weights)
+        if shelf is not None:
+            wanted["evaluate.shelf"] = [*shelf.where, *shelf.exclude_same, *shelf.match]
+    for key, attributes in wanted.items():
+        for name in attributes:
+            if name not in known:
+                hint = did_you_mean(name, known) or "; name one of them, or add it to them"
+                raise InputError(
+                    f"{key}: unknown attribute '{name}' "
+                    f"(catalog.columns.attributes: {', '.join(known) or 'none'}){hint}"
+                )
+
 
 Step = tuple[Callable[[Config], Target], Callable[[Target], Manifest]]
 

@@ -28,7 +28,8 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     Raises: ConfigError in one line `where: key: what; do`, for a file, a key or a value that does not fit.
     """
     tree, origins = _load_file(Path(path), ())
-    for word in overrides or []:
+    # A changed kind starts its section afresh: first of all, so that the order of words does not matter.
+    for word in sorted(overrides or [], key=lambda word: not word.partition("=")[0].endswith(".kind")):
         keys, value = _parse_override(word)
         said = _nested(keys, value)
         tree = merge(tree, said)
@@ -95,14 +96,15 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
         raise ConfigError(f"{word}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _with_default_kinds(tree: Tree, defaults: Tree) -> Tree:
+def _with_default_kinds(tree: Tree, defaults: Tree, keys: tuple[str, ...] = ()) -> Tree:
     """The tree, where sections that leave out their `kind` get the default one."""
     filled = {}
     for key, value in tree.items():
-        default = defaults.get(key)
+        default, at = defaults.get(key), (*keys, key)
         if isinstance(value, dict) and isinstance(default, dict):
-            value = _with_default_kinds(value, default)
-            value = {"kind": default["kind"], **value} if "kind" in default else value
+            value = _with_default_kinds(value, default, at)
+            # A map of names may hold a `kind` of its own, which is no section's.
+            value = {"kind": default["kind"], **value} if "kind" in _fields_at(list(at)) else value
         filled[key] = value
     return filled
 

@@ -261,6 +261,7 @@ def _publish(
         split=split,
         shards=shards,
         item_schema=schema,
+        num_rows=sum(shard.num_items for shard in shards) + len(refused),
         num_refused=len(refused),
         refused_by_reason=dict(collections.Counter(refusal.reason for refusal in refused)),
     )

@@ -80,6 +80,28 @@ def test_a_wrong_catalogue(
 
 
 @pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("evaluate.log.weights={colour: 1}", "evaluate.log.weights: unknown attribute 'colour'"),
+        ("evaluate.shelf={match: [sellr]}", "did you mean 'seller'?"),
+        (
+            "train.caption_weights={brand: 1}",
+            "(catalog.columns.attributes: seller); name one of them, or add",
+        ),
+    ],
+)
+def test_an_attribute_that_a_late_stage_needs_is_missed_before_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, message: str
+) -> None:
+    (tmp_path / "items.csv").write_text(HEADER + "a,cup,a.jpg,anna\n")
+    config = tmp_path / "own.yaml"
+    fitting = {"root": str(tmp_path / "root"), "evaluate": {"log": {"weights": {"seller": 1.0}}}}
+    config.write_text(json.dumps(fitting | own_catalog(tmp_path)))
+    assert_refused(call(capsys, "run", str(config), word, NOBODY), 2, message)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
     ("stage", "needed", "made_by"),
     [
         ("train", "no ShardSet here", "raysys pack"),

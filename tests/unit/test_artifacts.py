@@ -123,7 +123,7 @@ def test_lost_file_is_refused(target: Target) -> None:
     assert str(caught.value) == f"{target.uri}: data.bin should have 5 bytes, found nothing; rebuild it"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "Catalog", "format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "Catalog", "format": 2}'])
 def test_file_that_is_no_manifest_is_refused_in_one_line(target: Target, text: str) -> None:
     storage.write_bytes(storage.join(target.uri, "manifest.json"), text.encode())
     with pytest.raises(DamagedData) as caught:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raysys.config import Config, load_config
-from raysys.config.schema import AttributeSplit, ColumnSplit, DrawnCatalog, TableCatalog
+from raysys.config.schema import AttributeSplit, ColumnSplit, DrawnCatalog, SimulatedLog, TableCatalog
 from raysys.errors import ConfigError
 
 
@@ -87,6 +87,16 @@ def test_word_with_a_changed_kind_replaces_the_section() -> None:
     path = write("shop.yaml", "pack: {split: {kind: attribute, seed: 3}}")
     config = load_config(path, ["pack.split.kind=column", "pack.split.column=part"])
     assert config.pack.split == ColumnSplit(column="part")
+
+
+def test_word_that_changes_a_kind_may_stand_behind_the_words_of_its_section() -> None:
+    config = load_config(write("shop.yaml"), ["catalog.path=a.csv", "catalog.kind=table"])
+    assert config.catalog == TableCatalog(path="a.csv")
+
+
+def test_map_with_a_name_like_a_kind_is_not_mixed_with_its_default() -> None:
+    config = load_config(write("shop.yaml", "evaluate: {log: {weights: {colour: 1.0}}}"))
+    assert config.evaluate.log == SimulatedLog(weights={"colour": 1.0})
 
 
 def test_section_without_a_kind_is_of_the_default_kind() -> None:
