@@ -135,6 +135,7 @@ class EmbeddingSetManifest(Manifest):
 
     space_id: str
     dimensions: int
+    num_refused: int = 0
 
 
 class IndexBundleManifest(Manifest):

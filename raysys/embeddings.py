@@ -15,12 +15,19 @@ from raysys import storage
 from raysys.artifacts import EmbeddingSetManifest, open_artifact
 from raysys.records import EMBEDDING, SPLIT
 
+LEDGER = "ledger.parquet"  # what could not be embedded, and why
+
+
+def parts_of(manifest: EmbeddingSetManifest) -> list[str]:
+    """The names of the files that hold vectors, in order."""
+    return sorted(name for name in manifest.files if name != LEDGER)
+
 
 def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
     """The rows of an EmbeddingSet, in the order of its files, of these splits alone if they are given."""
     manifest = open_artifact(uri, EmbeddingSetManifest)
     tables = []
-    for name in sorted(manifest.files):
+    for name in parts_of(manifest):
         with storage.open_input(storage.join(uri, name)) as stream:
             table = pq.read_table(stream)
         tables.append(table.filter(pc.is_in(table[SPLIT], pa.array(splits))) if splits else table)

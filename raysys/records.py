@@ -34,7 +34,13 @@ PIXELS = "pixels"  # uint8, size_px * size_px * 3, RGB, row-major
 TOKENS = "tokens"  # int64, kinds of caption * max_length; the title is the first kind
 CAPTION_KEYS = "caption_keys"  # int64, kinds of caption: equal for equal captions, 0 for none
 EPOCH = "epoch"
+SHARD_NUMBER = "shard_number"  # int64: which shard of the stream
+SAMPLE_NUMBER = "sample_number"  # int64: which sample of the shard
+SKIPPED = "skipped"  # int64: 0 for a sample that can be used, else a place in SKIP_REASONS, from 1
+GROUP_KEYS = "group_keys"  # int64: equal for listings of one group, else a number of its own
 STREAM_POSITION = "stream_position"  # int64: which sample of the endless training sequence
+
+SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "unreadable_photo")
 
 # Embeddings.
 EMBEDDING = "embedding"  # float32, L2-normalised

@@ -22,7 +22,7 @@ from raysys.records import Piece, Result
 from raysys.shards import catalog, draw
 from raysys.shards import pack as packing
 from raysys.shards.pack import SPLITS
-from raysys.stream.tar import ShardRef, read_shard, shards_of
+from raysys.stream.shard import ShardRef, read_shard, shards_of
 
 
 @dataclass(frozen=True)
@@ -239,11 +239,13 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         section=config.train,
         tracking=config.tracking,
         config=config.model_dump(mode="json"),
+        shards=shards,
         validation_shards=shards_of(places.shards("val")),
+        max_bad_fraction=config.stream.max_bad_fraction,
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )
-    checkpoint_uri = launch.fit(job, shards, config.stream, config.encoder.seed)
+    checkpoint_uri = launch.fit(job, config.stream, config.encoder.seed)
     return launch.export(
         target,
         checkpoint_uri,

@@ -151,6 +151,21 @@ def writable_file(uri: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def readable_file(uri: str) -> Iterator[Path]:
+    """A local path that holds the file's bytes: itself when local, else a copy for the block's time."""
+    if is_local(uri):
+        if not local_path(uri).is_file():
+            raise MissingError(f"{uri}: no such file; check the path")
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        with open_input(uri) as stream, copy.open("wb") as target:
+            shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+        yield copy
+
+
+@contextlib.contextmanager
 def readable_folder(uri: str) -> Iterator[Path]:
     """A local path that holds what `uri` holds: itself when local, else a copy for the block's time."""
     if is_local(uri):

@@ -142,6 +142,12 @@ class StreamConfig(Section):
     """Ray tasks that decode at the same time."""
     read_concurrency: PositiveInt = 1
     """Windows of shards that are read ahead at the same time."""
+    block_megabytes: PositiveInt = 8
+    """Compressed photos in a block: a block decodes to some ten times this."""
+    object_store_megabytes: PositiveInt | None = None
+    """Ray Data holds back reading while its blocks fill this; null: its own share of the object store."""
+    max_bad_fraction: Fraction = 0.01
+    """Samples that cannot be used are skipped and counted; above this share of an epoch the stage stops."""
 
 
 class AugmentConfig(Section):

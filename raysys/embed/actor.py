@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.encoder.bundle import open_bundle
 from raysys.records import (
+    DETAIL,
     EMBEDDING,
     IMAGE_OFFSET,
+    ITEM_ID,
+    LEDGER_SCHEMA,
     PIXELS,
+    REASON,
     SHARD,
+    SOURCE,
     SPLIT,
     embedding_schema,
 )
@@ -32,14 +40,28 @@ class EmbeddingActor:
         self._batch_size = batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """A row that says what was written: the part's name and its number of items."""
+        """A row that says what was written, how many items, and which could not be embedded and why."""
+        is_good = pc.equal(block.column(REASON), "")
+        good, refused = block.filter(is_good), block.filter(pc.invert(is_good))
+        if len(good):
+            self._write(good)
+        ledger = pa.table(
+            {
+                ITEM_ID: refused.column(ITEM_ID),
+                REASON: refused.column(REASON),
+                DETAIL: refused.column(DETAIL),
+                SOURCE: refused.column(SHARD),
+            },
+            schema=LEDGER_SCHEMA,
+        )
+        return pa.table({"num_items": [len(good)], "refused": [json.dumps(ledger.to_pylist())]})
+
+    def _write(self, block: pa.Table) -> None:
         size = self._encoder.image.size_px
-        pixels = np.stack([np.frombuffer(row, np.uint8) for row in block.column(PIXELS).to_pylist()])
+        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in block.column(PIXELS)])
         vectors = self._encoder.embed_pixels(pixels.reshape(-1, size, size, 3), self._batch_size)
-        part = part_name(block)
-        with storage.writable_file(storage.join(self._output_uri, part)) as path:
+        with storage.writable_file(storage.join(self._output_uri, part_name(block))) as path:
             pq.write_table(_with_vectors(block, vectors), path)
-        return pa.table({"part": [part], "num_items": [len(block)]})
 
 
 def part_name(block: pa.Table) -> str:

@@ -14,7 +14,7 @@ import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -22,6 +22,11 @@ from numpy import ndarray
 from PIL import Image, ImageOps
 
 from raysys.errors import UnreadableImage
+
+ImageBytes: TypeAlias = bytes | memoryview | Any  # or a pyarrow.Buffer: whatever holds bytes
+# Scaled decoding shifts pixels a little. With a margin of 1 the vectors of 131 real photos moved by up to
+# 4e-3 (1 - cosine), with 2 a drawn one by 2e-3; law 2 allows 1e-3.
+_PARITY_MARGIN = 3
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,18 @@ class TextPreprocessing:
     lower_case: bool = True
 
 
-def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
+def photo_pixels(data: ImageBytes, how: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
+    """A photo at the model's size: what is embedded, served and compared."""
+    return to_pixels(decode_image(data, at_least_px=how.size_px * _PARITY_MARGIN), how)
+
+
+def decode_image(
+    data: ImageBytes, *, max_pixels: int = 64_000_000, at_least_px: int | None = None
+) -> Image.Image:
     """An RGB picture, upright, from the bytes of any photo Pillow knows.
 
+    With `at_least_px` a JPEG may come out at 1/2, 1/4 or 1/8 of its size, as long as both sides keep so many
+    pixels: its decoder then never makes the others, which is several times faster.
     Raises: UnreadableImage with reason `not_an_image`, `too_many_pixels` or `damaged`.
     """
     try:
@@ -61,6 +75,8 @@ def decode_image(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     if width * height > max_pixels:
         message = f"photo has {width} x {height} pixels, at most {max_pixels} are accepted; make it smaller"
         raise UnreadableImage(message, "too_many_pixels")
+    if at_least_px is not None:
+        picture.draft(None, (at_least_px, at_least_px))  # does nothing but for a JPEG
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

@@ -13,7 +13,7 @@ from numpy import ndarray
 from raysys import storage
 from raysys.errors import InputError
 from raysys.records import ITEM_ID
-from raysys.stream.tar import read_shard, shards_of
+from raysys.stream.shard import read_shard, shards_of
 
 
 @dataclass(frozen=True)

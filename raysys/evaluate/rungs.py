@@ -12,7 +12,7 @@ from PIL import Image
 
 from raysys.embeddings import read_embeddings, vectors_of
 from raysys.encoder.bundle import open_bundle
-from raysys.encoder.preprocess import decode_image, to_pixels
+from raysys.encoder.preprocess import decode_image, photo_pixels
 from raysys.encoder.vision import VisionEncoder
 from raysys.errors import InputError, MissingError
 from raysys.evaluate.items import EvaluationItems
@@ -110,11 +110,7 @@ def _embed(uri: str, items: EvaluationItems) -> Float32[ndarray, "items d"]:
     parts = []
     for start in range(0, len(items.photos), _BATCH):
         photos = items.photos[start : start + _BATCH]
-        parts.append(
-            encoder.embed_pixels(
-                np.stack([to_pixels(decode_image(photo), encoder.image) for photo in photos])
-            )
-        )
+        parts.append(encoder.embed_pixels(np.stack([photo_pixels(photo, encoder.image) for photo in photos])))
     return np.concatenate(parts)
 
 

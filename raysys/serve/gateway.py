@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from raysys import __version__
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
-from raysys.encoder.preprocess import decode_image, to_pixels
+from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import InputError, MissingError, RaysysError, TooLarge
 from raysys.index.search import Listed
 from raysys.serve.encode import EncoderFacts
@@ -253,7 +253,7 @@ class Gateway:
     async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
         facts = await self._facts()
         if photo is not None:
-            pixels = await asyncio.to_thread(lambda: to_pixels(decode_image(photo), facts.image))
+            pixels = await asyncio.to_thread(lambda: photo_pixels(photo, facts.image))
             return await self._encoder.embed_pixels.remote(pixels), facts.space_id
         if not (text or "").strip():
             raise InputError("text: is empty; give some words")

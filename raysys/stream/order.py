@@ -8,6 +8,7 @@ it on does not depend on how many workers consume it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,24 @@ def windows(
                 yield Window(epoch, position + skip, chosen, (seed, epoch, number), skip, end - skip)
             position += size
         epoch += 1
+
+
+def block_rows(batch_size: int, workers: int, near: int = 64) -> int:
+    """Rows of a block: a worker's share of a batch is a whole number of blocks, each of about `near` rows.
+
+    Small blocks keep many decoders busy with one batch, and few pixels in the object store.
+    """
+    share = batch_size // workers
+    divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
+    return min(divisors, key=lambda rows: abs(math.log(rows / near)))
+
+
+def worker_positions(
+    step: int, batch_size: int, workers: int, rank: int, rows_per_block: int
+) -> Int64[ndarray, " share"]:
+    """Which samples of the sequence a worker gets in a step: blocks are dealt to the workers in turn."""
+    blocks = np.arange(batch_size // rows_per_block).reshape(-1, workers)[:, rank]
+    return (step * batch_size + blocks[:, None] * rows_per_block + np.arange(rows_per_block)).ravel()
 
 
 def rows_of(window: Window, size: int) -> Int64[ndarray, " take"]:

@@ -1,11 +1,13 @@
 """Shards as Ray Data: a strict source of our own, since Ray's WebDataset reader loses rows in silence.
 
-A read task is one window (training) or one shard (embedding). Blocks come in order; with
-`preserve_order` the whole pipeline keeps it, which is what makes batches a function of position.
+A read task is one window (training) or one shard (embedding). Blocks come in order, bounded in bytes;
+with `preserve_order` the whole pipeline keeps it, which is what makes batches a function of position.
+A sample that cannot be used is a row, too: without a photo, and with the reason why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -18,26 +20,14 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from raysys.artifacts import canonical_json
 from raysys.config.schema import StreamConfig
-from raysys.records import (
-    ATTRIBUTES,
-    EPOCH,
-    IMAGE,
-    IMAGE_BYTES,
-    IMAGE_OFFSET,
-    ITEM_ID,
-    SHARD,
-    SPLIT,
-    STREAM_POSITION,
-    TITLE,
-)
+from raysys.errors import MissingError
+from raysys.stream.blocks import BlockBuilder
 from raysys.stream.order import Window, rows_of, windows
-from raysys.stream.tar import ShardRef, StoredItem, read_shard
+from raysys.stream.shard import BadSample, OpenShard, ShardRef, missing_shard, open_shard
 
 Decode: TypeAlias = Callable[[pa.Table], Any]  # a block of compressed rows -> a block of arrays
 _PAUSE_S = 0.02
-_BLOCK_BYTES = 8 << 20  # compressed: a block decodes to some ten times this
 
 
 def training_stream(
@@ -52,29 +42,25 @@ def training_stream(
 ) -> ray.data.Dataset:
     """Samples `start` to `stop` of the endless sequence, in blocks of exactly `rows_per_block` in order.
 
-    A block is one worker's share of one step: dealt round-robin they make the same global batches for any
-    number of workers.
+    Blocks are dealt to the workers in turn. With as many rows that a worker's share of a step is a whole
+    number of blocks, every number of workers gets the same global batches.
     """
-    prepare_context()
     sizes = [shard.num_items for shard in shards]
     plan = list(
         windows(sizes, seed=seed, shards_per_window=section.shuffle_window_shards, start=start, stop=stop)
     )
-    tasks = [_task(functools.partial(_read_window, shards, window), window.take) for window in plan]
-    rows = ray.data.read_datasource(
-        _Tasks(tasks), override_num_blocks=len(tasks), concurrency=section.read_concurrency
+    rows = _read(
+        [functools.partial(_read_window, shards, window, section) for window in plan],
+        [window.take for window in plan],
+        section,
     ).repartition(target_num_rows_per_block=rows_per_block, strict=True)
     return _decoded(rows, decode, section)
 
 
 def embedding_stream(shards: Sequence[ShardRef], decode: Decode, section: StreamConfig) -> ray.data.Dataset:
     """Every item of the shards once, decoded to pixels; no block crosses a shard."""
-    prepare_context()
-    tasks = [_task(functools.partial(_read_whole, shard), shard.num_items) for shard in shards]
-    rows = ray.data.read_datasource(
-        _Tasks(tasks), override_num_blocks=len(tasks), concurrency=section.read_concurrency
-    )
-    return _decoded(rows, decode, section)
+    tasks = [functools.partial(_read_whole, shard, number, section) for number, shard in enumerate(shards)]
+    return _decoded(_read(tasks, [shard.num_items for shard in shards], section), decode, section)
 
 
 def prepare_context() -> None:
@@ -92,6 +78,13 @@ def prepare_context() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def execution_options(section: StreamConfig) -> ray.data.ExecutionOptions:
+    """In order, and within the share of the object store that the stream may fill."""
+    limit = section.object_store_megabytes
+    resources = ray.data.ExecutionResources.for_limits(object_store_memory=limit * 2**20 if limit else None)
+    return ray.data.ExecutionOptions(preserve_order=True, resource_limits=resources)
+
+
 class _Pause(ExecutionCallback):
     """A pause in each round of the scheduling loop.
 
@@ -101,6 +94,21 @@ class _Pause(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         time.sleep(_PAUSE_S)
+
+
+def _read(
+    reads: Sequence[Callable[[], Iterable[pa.Table]]], sizes: Sequence[int], section: StreamConfig
+) -> ray.data.Dataset:
+    prepare_context()
+    ray.data.DataContext.get_current().execution_options = execution_options(section)
+    tasks = [
+        ReadTask(read, BlockMetadata(num_rows=size, size_bytes=None, exec_stats=None))
+        for read, size in zip(reads, sizes, strict=True)
+    ]
+    rows: ray.data.Dataset = ray.data.read_datasource(
+        _Tasks(tasks), override_num_blocks=len(tasks), concurrency=section.read_concurrency
+    )
+    return rows
 
 
 def _decoded(rows: ray.data.Dataset, decode: Decode, section: StreamConfig) -> ray.data.Dataset:
@@ -139,58 +147,40 @@ class _Tasks(Datasource):
         return "Shards"
 
 
-def _task(read: Callable[[], Iterable[pa.Table]], num_rows: int) -> ReadTask:
-    return ReadTask(read, BlockMetadata(num_rows=num_rows, size_bytes=None, exec_stats=None))
+def _read_window(shards: Sequence[ShardRef], window: Window, section: StreamConfig) -> Iterator[pa.Table]:
+    """The samples of some shards in the window's order; one sample is read at a time."""
+    block = BlockBuilder(section.block_megabytes * 2**20)
+    with contextlib.ExitStack() as stack:
+        numbered = [
+            (shard_number, sample_number, opened)
+            for shard_number in window.shards
+            for opened in [_open(stack, shards[shard_number])]
+            for sample_number in range(shards[shard_number].num_items)
+        ]
+        for position, row in enumerate(rows_of(window, len(numbered)), start=window.position):
+            shard_number, sample_number, opened = numbered[row]
+            yield from block.add(
+                opened(sample_number),
+                shards[shard_number],
+                (window.epoch, position, shard_number, sample_number),
+            )
+    yield from block.rest()
 
 
-def _read_window(shards: Sequence[ShardRef], window: Window) -> Iterator[pa.Table]:
-    stored = [(item, shards[number]) for number in window.shards for item in read_shard(shards[number])]
-    ordered = (stored[row] for row in rows_of(window, len(stored)))
-    return _blocks(ordered, window.epoch, window.position)
+def _read_whole(shard: ShardRef, shard_number: int, section: StreamConfig) -> Iterator[pa.Table]:
+    block = BlockBuilder(section.block_megabytes * 2**20)
+    with contextlib.ExitStack() as stack:
+        opened = _open(stack, shard)
+        for number in range(shard.num_items):
+            yield from block.add(opened(number), shard, (0, number, shard_number, number))
+    yield from block.rest()
 
 
-def _read_whole(shard: ShardRef) -> Iterator[pa.Table]:
-    return _blocks(((item, shard) for item in read_shard(shard)), epoch=0, position=0)
-
-
-def _blocks(items: Iterable[tuple[StoredItem, ShardRef]], epoch: int, position: int) -> Iterator[pa.Table]:
-    """Arrow blocks of bounded size, whatever the size of the photos."""
-    rows: list[dict[str, object]] = []
-    num_bytes = 0
-    for number, (stored, shard) in enumerate(items, start=position):
-        rows.append({**_row(stored, shard), EPOCH: epoch, STREAM_POSITION: number})
-        num_bytes += len(stored.item.image)
-        if num_bytes >= _BLOCK_BYTES:
-            yield pa.Table.from_pylist(rows, schema=_SCHEMA)
-            rows, num_bytes = [], 0
-    if rows:
-        yield pa.Table.from_pylist(rows, schema=_SCHEMA)
-
-
-def _row(stored: StoredItem, shard: ShardRef) -> dict[str, object]:
-    return {
-        ITEM_ID: stored.item.item_id,
-        TITLE: stored.item.title,
-        ATTRIBUTES: canonical_json(stored.item.attributes),
-        SPLIT: shard.split,
-        SHARD: shard.uri,
-        IMAGE_OFFSET: stored.image_offset,
-        IMAGE_BYTES: len(stored.item.image),
-        IMAGE: stored.item.image,
-    }
-
-
-_SCHEMA = pa.schema(
-    [
-        (ITEM_ID, pa.string()),
-        (TITLE, pa.string()),
-        (ATTRIBUTES, pa.string()),
-        (SPLIT, pa.string()),
-        (SHARD, pa.string()),
-        (IMAGE_OFFSET, pa.int64()),
-        (IMAGE_BYTES, pa.int64()),
-        (IMAGE, pa.large_binary()),
-        (EPOCH, pa.int64()),
-        (STREAM_POSITION, pa.int64()),
-    ]
-)
+def _open(stack: contextlib.ExitStack, shard: ShardRef) -> Callable[[int], Any]:
+    """A function from the number of a sample to the sample, also when the shard is gone."""
+    try:
+        opened: OpenShard = stack.enter_context(open_shard(shard))
+    except MissingError as error:
+        gone: BadSample = missing_shard(error)
+        return lambda number: gone
+    return opened.read

@@ -21,8 +21,10 @@ from raysys.encoder import bundle, siglip
 from raysys.encoder.preprocess import TextPreprocessing
 from raysys.errors import ClusterError, InputError, RaysysError
 from raysys.stream.decode import TrainingDecoder
-from raysys.stream.read import prepare_context, training_stream
-from raysys.stream.tar import ShardRef
+from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
+from raysys.stream.mixing import measure_mixing
+from raysys.stream.order import block_rows
+from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.train.checkpoint import checkpoint_name, load_weights, newest_step
 from raysys.train.metrics import read_metrics
 from raysys.train.worker import TrainJob, train_worker
@@ -51,7 +53,7 @@ def count_steps(num_items: int, section: TrainConfig) -> Epochs:
     return Epochs(num_steps, every)
 
 
-def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) -> str:
+def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
     """Run the training to its end and return the URI of its last checkpoint.
 
     A run with checkpoints continues after the last of them.
@@ -65,13 +67,13 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
     def train_stream() -> ray.data.Dataset:
         # Called anew at every start of the worker group, so it continues where the checkpoint is.
         return training_stream(
-            shards,
+            job.shards,
             decode,
             stream,
             seed=seed,
             start=newest_step(job.run_uri) * section.batch_size,
             stop=job.num_steps * section.batch_size,
-            rows_per_block=section.batch_size // section.workers,
+            rows_per_block=block_rows(section.batch_size, section.workers),
         )
 
     if newest_step(job.run_uri) < job.num_steps:
@@ -82,8 +84,6 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
             max_failures=section.max_failures,
             controller_failure_limit=section.max_failures,
         )
-        # Ray Train sets options of its own otherwise, and batches would come in any order.
-        in_order = ray.data.ExecutionOptions(preserve_order=True)
         prepare_context()
         trainer = ray.train.torch.TorchTrainer(
             _train_worker,
@@ -96,10 +96,13 @@ def fit(job: TrainJob, shards: list[ShardRef], stream: StreamConfig, seed: int) 
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
             datasets={"train": train_stream},
-            dataset_config=ray.train.DataConfig(execution_options=in_order),
+            # Ray Train sets options of its own otherwise, and batches would come in any order.
+            dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
         )
+        _say_mixing(job, stream, seed)
         with _followed(job):
             _run(trainer)
+    _say_what_became_of_the_samples(job)
     return storage.join(job.run_uri, checkpoint_name(newest_step(job.run_uri)))
 
 
@@ -138,6 +141,29 @@ def export(
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
     train_worker(loop_config["job"])
+
+
+def _say_mixing(job: TrainJob, stream: StreamConfig, seed: int) -> None:
+    found = measure_mixing(
+        [shard.num_items for shard in job.shards],
+        seed=seed,
+        shards_per_window=stream.shuffle_window_shards,
+        batch_size=job.section.batch_size,
+    )
+    observe.log.info(
+        "    train  %d shards; of a whole shuffle: a sample travels %.2f as far, a batch mixes %.2f as many",
+        len(job.shards), found.travel, found.batch_spread,
+    )  # fmt: skip
+
+
+def _say_what_became_of_the_samples(job: TrainJob) -> None:
+    skipped = read_skipped(job.run_uri)
+    require_few_skipped(skipped, job.shards, job.max_bad_fraction)
+    if skipped:
+        observe.log.warning(
+            "    train  %d of %d samples were skipped (%s); %s names them",
+            len(skipped), job.num_steps * job.section.batch_size, reasons_line(skipped), job.run_uri,
+        )  # fmt: skip
 
 
 def _require_resources(section: TrainConfig) -> None:

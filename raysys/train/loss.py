@@ -46,12 +46,15 @@ def pair_targets(
     *,
     first_row: int,
     equal_titles: EqualTitles,
+    image_groups: Int64[Tensor, " b"] | None = None,
+    caption_groups: Int64[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
     """Labels (1 or -1) and weights of each image against each caption of the global batch.
 
     Row i's own caption is column `first_row + i`. Listings repeat, so that another listing's equal caption
     is no real negative. `merged` counts equal captions as one that belongs to all their images: each of its
     m columns is positive with weight 1/m. `masked` leaves them out, `negative` is the published loss.
+    Nor is the caption of a listing of the same group a real negative: but for `negative` it is left out.
     A missing caption (NO_CAPTION) has weight 0.
     """
     rows = torch.arange(len(image_keys), device=image_keys.device)
@@ -65,6 +68,9 @@ def pair_targets(
         weights = weights / counts[inverse]
     elif equal_titles == "masked":
         weights = weights.masked_fill(same & ~own, 0.0)
+    if image_groups is not None and caption_groups is not None and equal_titles != "negative":
+        is_related = image_groups[:, None] == caption_groups[None, :]
+        weights = weights.masked_fill(is_related & ~is_positive, 0.0)
     is_there = (image_keys != NO_CAPTION)[:, None] & (caption_keys != NO_CAPTION)[None, :]
     return torch.where(is_positive, 1.0, -1.0), weights * is_there
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from raysys.config.schema import TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, normalise, text_features
-from raysys.records import CAPTION_KEYS, PIXELS, TOKENS
+from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.train.loss import gather_rows, pair_targets, sigmoid_loss
 
 
@@ -66,12 +66,18 @@ def batch_loss(
     images, captions, scale, bias = towers(batch[PIXELS], batch[TOKENS])
     images, captions = images.float(), gather_rows(captions.float())
     own_keys = batch[CAPTION_KEYS]
-    keys = gather_rows(own_keys)
+    keys, own_groups = gather_rows(own_keys), batch[GROUP_KEYS]
+    groups = gather_rows(own_groups)
     first_row = rank * len(own_keys)
     share: Tensor = images.new_zeros(())
     for kind, kind_weight in enumerate((1.0, *section.caption_weights.values())):
         labels, weights = pair_targets(
-            own_keys[:, kind], keys[:, kind], first_row=first_row, equal_titles=section.equal_titles
+            own_keys[:, kind],
+            keys[:, kind],
+            first_row=first_row,
+            equal_titles=section.equal_titles,
+            image_groups=own_groups,
+            caption_groups=groups,
         )
         share = share + kind_weight * sigmoid_loss(
             images, captions[:, kind], labels, weights, scale=scale, bias=bias, num_images=section.batch_size

@@ -13,13 +13,12 @@ from raysys import storage
 from raysys.encoder.preprocess import (
     ImagePreprocessing,
     TextPreprocessing,
-    decode_image,
-    to_pixels,
+    photo_pixels,
     to_tokens,
 )
 from raysys.encoder.siglip import image_features, load_tokenizer, normalise, text_features
 from raysys.stream.decode import caption_keys
-from raysys.stream.tar import ShardRef, read_shard
+from raysys.stream.shard import ShardRef, read_shard
 
 _BATCH = 64
 
@@ -44,7 +43,7 @@ def retrieval(
         return {}
     with storage.readable_folder(tokenizer_uri) as folder:
         tokens = to_tokens(load_tokenizer(folder), [item.title for item in pairs], text)
-    pixels = np.stack([to_pixels(decode_image(item.image), image) for item in pairs])
+    pixels = np.stack([photo_pixels(item.image, image) for item in pairs])
     was_training = model.training
     model.eval()
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import ray.train
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,9 @@ from raysys.encoder import siglip
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
-from raysys.stream.tar import ShardRef
+from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
+from raysys.stream.order import block_rows, worker_positions
+from raysys.stream.shard import ShardRef
 from raysys.train import optim
 from raysys.train.checkpoint import TrainingState, checkpoint_name
 from raysys.train.metrics import MetricsFile
@@ -46,7 +49,9 @@ class TrainJob:
     section: TrainConfig
     tracking: TrackingConfig
     config: dict[str, Any]  # the resolved configuration, for W&B
+    shards: list[ShardRef]
     validation_shards: list[ShardRef]
+    max_bad_fraction: float
     num_steps: int
     checkpoint_steps: int  # a checkpoint every so many steps, and after the last
 
@@ -65,23 +70,23 @@ def train_worker(job: TrainJob) -> None:
     towers, *optimizers = accelerator.prepare(TwoTowers(model, job.image), *optimizers)
     with _recorder(job, accelerator, step) as record:
         started, first_step = time.monotonic(), step
-        for batch in _batches(accelerator):
-            _check_position(
-                batch, step, section.batch_size // accelerator.num_processes, accelerator.process_index
-            )
+        ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index)
+        for batch in _batches(accelerator, section):
+            _check_position(batch, step, section, accelerator)
+            ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = schedules[-1].get_last_lr()[0]
             result = train_step(accelerator, towers, optimizers, schedules, batch, section)
             step += 1
             if step % section.log_every_steps == 0 or step == job.num_steps:
                 rate = (step - first_step) * section.batch_size / (time.monotonic() - started)
-                record(
-                    step,
-                    {
-                        **dataclasses.asdict(result),
-                        "learning_rate": float(learning_rate),
-                        "pairs_per_s": rate,
-                    },
-                )
+                figures = {
+                    **dataclasses.asdict(result),
+                    "learning_rate": float(learning_rate),
+                    "pairs_per_s": rate,
+                    "samples_seen": step * section.batch_size,
+                    "samples_skipped": _count_skipped(accelerator, ledger, step, job),
+                }
+                record(step, figures)
             if step % job.checkpoint_steps == 0 or step == job.num_steps:
                 record(step, _validate(accelerator, model, job))
                 _report(accelerator, step, result.loss, state)
@@ -104,21 +109,44 @@ def _restore(state: TrainingState) -> int:
         return state.load(Path(folder))
 
 
-def _batches(accelerator: Accelerator) -> Iterator[dict[str, torch.Tensor]]:
+def _batches(accelerator: Accelerator, section: TrainConfig) -> Iterator[dict[str, torch.Tensor]]:
     shard = ray.train.get_dataset_shard("train")
     assert shard is not None
-    # A block is this worker's part of one global batch; see stream.read.
-    return iter(shard.iter_torch_batches(batch_size=None, device=str(accelerator.device), prefetch_batches=2))
-
-
-def _check_position(batch: dict[str, torch.Tensor], step: int, rows: int, rank: int) -> None:
-    wanted = step * rows * ray.train.get_context().get_world_size() + rank * rows
-    positions = batch[STREAM_POSITION]
-    if int(positions[0]) != wanted or len(positions) != rows:
-        raise DamagedData(
-            f"train: step {step} got {len(positions)} samples from position {int(positions[0])}, "
-            f"wanted {rows} from {wanted}; this is a fault of raysys, please report it"
+    share = section.batch_size // accelerator.num_processes
+    return iter(
+        shard.iter_torch_batches(
+            batch_size=share, device=str(accelerator.device), prefetch_batches=2, drop_last=True
         )
+    )
+
+
+def _check_position(
+    batch: dict[str, torch.Tensor], step: int, section: TrainConfig, accelerator: Accelerator
+) -> None:
+    workers, rank = accelerator.num_processes, accelerator.process_index
+    rows_per_block = block_rows(section.batch_size, workers)
+    wanted = worker_positions(step, section.batch_size, workers, rank, rows_per_block)
+    positions = batch[STREAM_POSITION].cpu().numpy()
+    if not np.array_equal(positions, wanted):
+        raise DamagedData(
+            f"train: step {step} got {len(positions)} samples from position {positions[0]}, "
+            f"wanted {len(wanted)} from {wanted[0]}; this is a fault of raysys, please report it"
+        )
+
+
+def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:
+    """Samples that all workers skipped so far.
+
+    Raises: DamagedData, on all of them, when it is too much of this epoch.
+    """
+    stop = step * job.section.batch_size
+    per_epoch = sum(shard.num_items for shard in job.shards)
+    epoch_start = (stop - 1) // per_epoch * per_epoch
+    own = [ledger.num_skipped(0, stop), ledger.num_skipped(epoch_start, stop)]
+    in_run, in_epoch = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
+    if in_epoch > job.max_bad_fraction * per_epoch:
+        require_few_skipped(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
+    return int(in_run)
 
 
 def _validate(accelerator: Accelerator, model: Any, job: TrainJob) -> dict[str, float]:

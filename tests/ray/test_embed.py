@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from dataclasses import dataclass
@@ -19,11 +20,16 @@ from PIL import Image
 from raysys import artifacts, stages, storage, targets
 from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest
 from raysys.config import Config
-from raysys.embeddings import read_embeddings, vectors_of
-from raysys.encoder.bundle import copy_checkpoint, publish_bundle
+from raysys.config.schema import EmbedConfig, StreamConfig
+from raysys.embed import job
+from raysys.embeddings import parts_of, read_embeddings, vectors_of
+from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import fill_start, text_preprocessing
+from raysys.errors import DamagedData
+from raysys.records import Item
 from raysys.stream.decode import content_hash
-from raysys.stream.tar import StoredItem, read_shard, shards_of
+from raysys.stream.shard import StoredItem, read_shard, shards_of
+from tests.made import write_shard
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),
@@ -120,7 +126,8 @@ def test_counts_add_up(embedded: Embedded) -> None:
     assert [manifest.dimensions for manifest in manifests] == [32, 8]
     assert len(read_embeddings(embedded.uri)) == embedded.outcome.num_items == 60
     num_shards = sum(len(shards_of(targets.places_of(embedded.config).shards(split))) for split in SPLITS)
-    assert len(manifests[0].files) == num_shards  # a part for each shard of this size
+    assert len(parts_of(manifests[0])) == num_shards  # a part for each shard of this size
+    assert [manifest.num_refused for manifest in manifests] == [0, 0]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -159,7 +166,7 @@ def test_second_run_has_nothing_to_do(embedded: Embedded) -> None:
 
 def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedded) -> None:
     before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
-    parts = {name: Path(embedded.uri, name) for name in before.files}
+    parts = {name: Path(embedded.uri, name) for name in parts_of(before)}
     lost = next(name for name in sorted(parts) if name.startswith("train-00001-"))
     times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
     # What a killed run leaves: no manifest, the mark of what it was making, and not all parts.
@@ -171,3 +178,37 @@ def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedd
     assert changed == [lost]
     assert artifacts.open_artifact(embedded.uri, EmbeddingSetManifest).fingerprint == before.fingerprint
     assert pq.read_metadata(parts[lost]).num_rows == 16
+
+
+def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hurt(
+    embedded: Embedded, tmp_path: Path
+) -> None:
+    (_, first), *_ = embedded.stored("val")
+    broken = Item("broken", "a cup", b"no photo")
+    shards = [write_shard(tmp_path, [first.item, broken], split="val")]
+    places = targets.places_of(embedded.config)
+    target = dataclasses.replace(targets.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
+    image, _ = preprocessing_of(places.tuned_encoder)
+    patient = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
+    manifest = job.embed(target, places.tuned_encoder, shards, image, EmbedConfig(), patient)
+    assert (manifest.num_items, manifest.num_refused) == (1, 1)
+    ledger = pq.read_table(f"{tmp_path}/embeddings/ledger.parquet").to_pylist()
+    assert ledger == [
+        {
+            "item_id": "broken",
+            "reason": "unreadable_photo",
+            "detail": "not a photo (8 bytes); give JPEG, PNG or WebP",
+            "source": shards[0].uri,
+        }
+    ]
+    assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item.item_id]
+    strict = patient.model_copy(update={"max_bad_fraction": 0.01})
+    with pytest.raises(DamagedData, match=r"00000.tar: 1 of the 1 items \(of 2\) that cannot be embedded"):
+        job.embed(
+            dataclasses.replace(target, uri=f"{tmp_path}/other"),
+            places.tuned_encoder,
+            shards,
+            image,
+            EmbedConfig(),
+            strict,
+        )

@@ -20,6 +20,7 @@ from raysys.train.step import TwoTowers, batch_loss
 NUM_PAIRS = 12  # a multiple of 1, 2 and 3 ranks
 WAYS: tuple[EqualTitles, ...] = ("merged", "masked", "negative")
 KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10, 0, 11)  # equal ones on the same rank and on others; 0 is none
+GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8, 9, 10)  # the first and the fourth show the same thing, and so on
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def global_batch() -> dict[str, Tensor]:
         "pixels": torch.from_numpy(rng.integers(0, 256, (NUM_PAIRS, 16, 16, 3), dtype=np.uint8)),
         "tokens": torch.from_numpy(np.array(tokens)),
         "caption_keys": torch.tensor(list(zip(KEYS, colours, strict=True))),
+        "group_keys": torch.tensor(GROUPS),
     }
 
 

@@ -18,12 +18,14 @@ from raysys.encoder.preprocess import (
     TextPreprocessing,
     decode_image,
     normalise_title,
+    photo_pixels,
     to_pixels,
     to_tokens,
 )
-from raysys.encoder.siglip import load_tokenizer, normalise
+from raysys.encoder.siglip import SiglipEncoder, load_tokenizer, normalise
 from raysys.encoder.tiny import build_tiny
 from raysys.errors import UnreadableImage
+from raysys.shards.synth import draw_item, imagine_items
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -201,3 +203,44 @@ def test_tokens_are_padded_and_cut_to_max_length_without_a_mask(tmp_path: Path) 
     assert tokens[1, -1] == tokenizer.eos_token_id
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert (tokens[1, :-1] != tokenizer.pad_token_id).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least_px", "wanted"),
+    [
+        ((800, 400), 200, (400, 200)),  # half: both sides keep 200
+        ((800, 400), 201, (800, 400)),
+        ((800, 400), 50, (100, 50)),  # an eighth is the least
+        ((803, 401), 100, (201, 101)),
+    ],
+)
+def test_jpeg_is_decoded_no_larger_than_needed(
+    size: tuple[int, int], at_least_px: int, wanted: tuple[int, int]
+) -> None:
+    data = encoded(noise(*size), "JPEG")
+    assert decode_image(data, at_least_px=at_least_px).size == wanted
+    assert decode_image(data).size == size
+
+
+def test_scaled_decoding_turns_upright_too() -> None:
+    data = encoded(noise(160, 80), "JPEG", exif=turned(6))
+    assert decode_image(data, at_least_px=40).size == (40, 80)
+
+
+def test_other_formats_have_no_scaled_decoding() -> None:
+    assert decode_image(encoded(noise(160, 80)), at_least_px=8).size == (160, 80)
+
+
+@pytest.mark.parametrize("size_px", [24, 48, 64])
+def test_scaled_decoding_moves_no_vector_by_more_than_the_law_allows(tmp_path: Path, size_px: int) -> None:
+    """Golden items, drawn large: cosine distance to the whole decoding below 1e-3 (law 2)."""
+    how = ImagePreprocessing(size_px=size_px)
+    build_tiny(
+        tmp_path, ["a red cup", "a blue hat"], TinyConfig(image_size_px=size_px, vocab_size=40), seed=7
+    )
+    encoder = SiglipEncoder(tmp_path, space_id="", text=TextPreprocessing(max_length=8))
+    photos = [draw_item(item, 512) for item in imagine_items(12, seed=3)]
+    assert decode_image(photos[0], at_least_px=3 * size_px).size[0] < 512
+    fast = encoder.embed_pixels(np.stack([photo_pixels(photo, how) for photo in photos]))
+    whole = encoder.embed_pixels(np.stack([to_pixels(decode_image(photo), how) for photo in photos]))
+    assert float((1.0 - (fast * whole).sum(axis=1)).max()) < 1e-3

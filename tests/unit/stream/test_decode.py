@@ -3,67 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
-from raysys.config.schema import AugmentConfig, TinyConfig
+from raysys.config.schema import AugmentConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing, decode_image, to_pixels
-from raysys.encoder.tiny import build_tiny
+from raysys.records import SKIP_REASONS, Attributes, Item
 from raysys.stream.augment import augmented_pixels, item_rng
+from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder, caption_keys, content_hash
+from raysys.stream.shard import ShardRef, StoredItem
+from tests.made import photo, tiny_checkpoint
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
 TITLES = ["red dress", "Red  DRESS", "blue cup", "green hat"]
-SIZE = TinyConfig(
-    image_size_px=16,
-    hidden_size=16,
-    num_layers=1,
-    num_heads=2,
-    text_num_layers=1,
-    vocab_size=60,
-    max_length=6,
-)
-
-
-def photo(colour: str) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (20, 12), colour).save(data, "JPEG")
-    return data.getvalue()
-
-
-PHOTOS = [photo(colour) for colour in ("red", "crimson", "blue", "green")]
+PHOTOS = [photo(colour, (20, 12)) for colour in ("red", "crimson", "blue", "green")]
 
 
 def block() -> pa.Table:
-    attributes = [
+    attributes: list[Attributes] = [
         {"colour": "red", "size": 7},
         {"colour": "red"},
         {"colour": None},
         {"colour": "green", "size": 7},
     ]
-    return pa.table(
-        {
-            "item_id": ["i0", "i1", "i2", "i3"],
-            "title": TITLES,
-            "attributes": [json.dumps(values) for values in attributes],
-            "image": pa.array(PHOTOS, pa.large_binary()),
-            "epoch": [0, 0, 0, 1],
-            "stream_position": [8, 9, 10, 11],
-        }
-    )
+    builder = BlockBuilder(1 << 20)
+    for number, said in enumerate(attributes):
+        item = Item(f"i{number}", TITLES[number], PHOTOS[number], said, "same" if number < 2 else "")
+        place = (number // 3, 8 + number, 5, number)
+        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4), place))
+    (table,) = builder.rest()
+    return table
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a small checkpoint and its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny(folder, [f"{title} number {n}" for n, title in enumerate(TITLES * 5)], SIZE, seed=7)
-    return str(folder)
+    return tiny_checkpoint(folder, [f"{title} number {n}" for n, title in enumerate(TITLES * 5)])
 
 
 def decoder(encoder: str, *captions: str) -> TrainingDecoder:
@@ -77,9 +56,44 @@ def test_training_batch_has_the_promised_shapes_and_types(encoder: str) -> None:
         "pixels": ((4, 16, 16, 3), "uint8"),
         "tokens": ((4, 3, 6), "int64"),
         "caption_keys": ((4, 3), "int64"),
+        "group_keys": ((4,), "int64"),
+        "skipped": ((4,), "int64"),
+        "epoch": ((4,), "int64"),
         "stream_position": ((4,), "int64"),
+        "shard_number": ((4,), "int64"),
+        "sample_number": ((4,), "int64"),
     }
     assert batch["stream_position"].tolist() == [8, 9, 10, 11]
+    assert batch["skipped"].tolist() == [0, 0, 0, 0]
+
+
+def test_listings_of_a_group_have_one_key_and_others_one_of_their_own(encoder: str) -> None:
+    keys = decoder(encoder)(block())["group_keys"].tolist()
+    assert keys[0] == keys[1] >= 0
+    assert keys[2:] == [-11, -12]  # by their places in the stream
+
+
+def test_sample_that_cannot_be_used_is_black_without_captions_and_says_why(encoder: str) -> None:
+    rows = block().to_pylist()
+    rows[1] |= {"reason": "missing", "image": b""}
+    rows[2] |= {"image": b"no photo"}
+    batch = decoder(encoder, "colour")(pa.Table.from_pylist(rows, schema=block().schema))
+    assert batch["skipped"].tolist() == [0, 2, 6, 0]
+    assert [SKIP_REASONS[code - 1] for code in (2, 6)] == ["missing", "unreadable_photo"]
+    assert batch["caption_keys"][1:3].tolist() == [[0, 0], [0, 0]]
+    assert not batch["pixels"][1:3].any()
+    whole = decoder(encoder, "colour")(block())
+    for name in ("pixels", "tokens", "caption_keys"):
+        assert np.array_equal(batch[name][[0, 3]], whole[name][[0, 3]])
+
+
+def test_embedding_row_that_cannot_be_used_says_why() -> None:
+    rows = block().to_pylist()
+    rows[2] |= {"image": b"no photo"}
+    decoded = EmbeddingDecoder(IMAGE)(pa.Table.from_pylist(rows, schema=block().schema)).to_pylist()
+    assert [row["reason"] for row in decoded] == ["", "", "unreadable_photo", ""]
+    assert decoded[2]["pixels"] == b""
+    assert decoded[2]["detail"] == "not a photo (8 bytes); give JPEG, PNG or WebP"
 
 
 def test_pixels_depend_on_seed_epoch_and_item_alone(encoder: str) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from raysys.stream.order import Window, rows_of, windows
+from raysys.stream.order import Window, block_rows, rows_of, windows, worker_positions
 
 SIZES = (3, 5, 2, 4)  # an epoch has 14 samples
 Sample = tuple[int, int]  # shard, row
@@ -93,3 +93,20 @@ def test_skip_and_take_cut_the_window_s_own_order() -> None:
 def test_no_samples_at_all_is_an_error() -> None:
     with pytest.raises(ValueError, match="no samples in any shard"):
         next(windows((0, 0), seed=7, shards_per_window=2, start=0, stop=1))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "rows"),
+    [(64, 2, 32), (4096, 8, 64), (512, 1, 64), (6, 2, 3), (2 * 127, 2, 127), (300, 2, 75), (8, 8, 1)],
+)
+def test_block_is_a_whole_part_of_a_worker_s_share_near_64_rows(
+    batch_size: int, workers: int, rows: int
+) -> None:
+    assert block_rows(batch_size, workers) == rows
+
+
+def test_workers_get_blocks_in_turn() -> None:
+    # A batch of 12 in blocks of 2: worker 0 gets blocks 0, 3; worker 1 gets 1, 4; worker 2 gets 2, 5.
+    assert worker_positions(1, 12, 3, 1, 2).tolist() == [14, 15, 20, 21]
+    everyone = [p for rank in range(3) for p in worker_positions(1, 12, 3, rank, 2).tolist()]
+    assert sorted(everyone) == list(range(12, 24))

@@ -189,6 +189,7 @@ def batch_of(num_pairs: int, kinds: int = 1) -> dict[str, Tensor]:
         "pixels": torch.from_numpy(rng.integers(0, 256, (num_pairs, 16, 16, 3), dtype=np.uint8)),
         "tokens": torch.from_numpy(tokens),
         "caption_keys": torch.from_numpy(np.arange(1, num_pairs * kinds + 1).reshape(num_pairs, kinds)),
+        "group_keys": torch.arange(-num_pairs, 0),
     }
 
 
@@ -230,3 +231,26 @@ def test_equal_titles_of_the_stream_are_equal_keys_of_the_loss() -> None:
     labels, weights = pair_targets(numbers, numbers, first_row=0, equal_titles="merged")
     assert labels[0].tolist()[:3] == [1, -1, 1]
     assert weights.tolist() == [[0.5, 1, 0.5, 0]] * 3 + [[0, 0, 0, 0]]
+
+
+def test_caption_of_the_same_group_is_no_negative() -> None:
+    numbers, groups = keys(11, 12, 13), keys(5, -1, 5)  # the first and the last show the same thing
+    for how in ("merged", "masked"):
+        labels, weights = pair_targets(
+            numbers, numbers, first_row=0, equal_titles=how, image_groups=groups, caption_groups=groups
+        )
+        assert labels.tolist() == [[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]
+        assert weights.tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+    _, published = pair_targets(
+        numbers, numbers, first_row=0, equal_titles="negative", image_groups=groups, caption_groups=groups
+    )
+    assert published.tolist() == [[1, 1, 1]] * 3
+
+
+def test_same_title_in_a_group_stays_a_positive() -> None:
+    numbers, groups = keys(11, 11), keys(5, 5)
+    labels, weights = pair_targets(
+        numbers, numbers, first_row=0, equal_titles="merged", image_groups=groups, caption_groups=groups
+    )
+    assert labels.tolist() == [[1, 1], [1, 1]]
+    assert weights.tolist() == [[0.5, 0.5], [0.5, 0.5]]

@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from raysys.config.schema import PackConfig, TinyConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.encoder.siglip import load_model
-from raysys.encoder.tiny import build_tiny
-from raysys.shards.catalog import CatalogRow
-from raysys.shards.pack import pack_shard, plan_shards
-from raysys.stream.tar import ShardRef
+from raysys.records import Item
+from raysys.stream.shard import ShardRef
 from raysys.train.validate import recall_at, retrieval
+from tests.made import photo, tiny_checkpoint, write_shard
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
 SCORES = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.3, 0.2], [0.3, 0.2, 0.1]])
@@ -41,32 +38,14 @@ def test_more_neighbours_than_items_are_all_of_them() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint."""
     place = tmp_path_factory.mktemp("tiny")
-    size = TinyConfig(
-        image_size_px=16,
-        hidden_size=16,
-        num_layers=1,
-        num_heads=2,
-        text_num_layers=1,
-        vocab_size=60,
-        max_length=6,
-    )
-    build_tiny(
-        place,
-        [f"{colour} {what}" for colour in ("red", "blue") for what in ("cup", "hat", "sock")],
-        size,
-        seed=7,
+    tiny_checkpoint(
+        place, [f"{colour} {what}" for colour in ("red", "blue") for what in ("cup", "hat", "sock")]
     )
     return place
 
 
 def shard_of(folder: Path, titles: list[str]) -> ShardRef:
-    Image.new("RGB", (16, 16), "red").save(folder / "red.jpg", "JPEG")
-    rows = [CatalogRow(f"i{n}", title, str(folder / "red.jpg"), {"seller": "a"}, None, "") for n, title in enumerate(titles)]  # fmt: skip
-    section = PackConfig.model_validate(
-        {"split": {"kind": "attribute", "val_fraction": 0.0, "test_fraction": 0.0}}
-    )
-    entry, _ = pack_shard(plan_shards(rows, section)[0][0], uri_of={"train": str(folder)}, max_pixels=1000)
-    return ShardRef(f"{folder}/{entry.name}", "val", entry.num_items, entry.sha256)
+    return write_shard(folder, [Item(f"i{n}", title, photo(size=(16, 16))) for n, title in enumerate(titles)])
 
 
 def found(folder: Path, model: Any, shards: list[ShardRef], num_items: int) -> dict[str, float]:

@@ -1,0 +1,81 @@
+"""Samples as Arrow blocks of bounded size, whatever the size of the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from raysys.artifacts import canonical_json
+from raysys.records import (
+    ATTRIBUTES,
+    DETAIL,
+    EPOCH,
+    GROUP,
+    IMAGE,
+    IMAGE_BYTES,
+    IMAGE_OFFSET,
+    ITEM_ID,
+    REASON,
+    SAMPLE_NUMBER,
+    SHARD,
+    SHARD_NUMBER,
+    SPLIT,
+    STREAM_POSITION,
+    TITLE,
+)
+from raysys.stream.shard import BadSample, ShardRef, StoredItem
+
+SCHEMA = pa.schema(
+    [
+        (ITEM_ID, pa.string()),
+        (TITLE, pa.string()),
+        (ATTRIBUTES, pa.string()),
+        (GROUP, pa.string()),
+        (IMAGE, pa.large_binary()),
+        (IMAGE_OFFSET, pa.int64()),
+        (IMAGE_BYTES, pa.int64()),
+        (REASON, pa.string()),
+        (DETAIL, pa.string()),
+        (SPLIT, pa.string()),
+        (SHARD, pa.string()),
+        (EPOCH, pa.int64()),
+        (STREAM_POSITION, pa.int64()),
+        (SHARD_NUMBER, pa.int64()),
+        (SAMPLE_NUMBER, pa.int64()),
+    ]
+)
+
+
+class BlockBuilder:
+    """Collects rows and hands out a block as soon as its photos fill `block_bytes`."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+        self._rows: list[tuple[Any, ...]] = []
+        self._num_bytes = 0
+
+    def add(
+        self, sample: StoredItem | BadSample, shard: ShardRef, place: tuple[int, int, int, int]
+    ) -> Iterator[pa.Table]:
+        """Add a sample; `place` is its epoch, stream position, shard number and sample number."""
+        if isinstance(sample, BadSample):
+            said: tuple[Any, ...] = (sample.key, "", "{}", "", b"", 0, 0, sample.reason, sample.detail)
+        else:
+            item = sample.item
+            attributes = canonical_json(item.attributes)
+            said = (item.item_id, item.title, attributes, item.group)
+            said += (item.image, sample.image_offset, len(item.image), "", "")
+            self._num_bytes += len(item.image)
+        self._rows.append((*said, shard.split, shard.uri, *place))
+        if self._num_bytes >= self._block_bytes:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[pa.Table]:
+        """The block of what was added since the last one, if anything was."""
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            yield pa.Table.from_arrays(arrays, schema=SCHEMA)
+            self._rows, self._num_bytes = [], 0

@@ -1,0 +1,188 @@
+"""One shard as numbered samples: as many as its manifest promises, each whole or with the reason why not.
+
+The number of a sample decides where it comes in the order of training, so damage may not shift the
+others: what is missing stays a place in the shard, told by a `BadSample`. A shard on an object store is
+copied to a local disk first; only headers and one sample at a time are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysys import storage, tars
+from raysys.artifacts import ShardSetManifest, open_artifact
+from raysys.errors import DamagedData, MissingError
+from raysys.records import ATTRIBUTES, GROUP, ITEM_ID, SHARD, TITLE, Item
+from raysys.tars import Member, Sample
+
+TOMBSTONES = "tombstones.parquet"
+_TITLE_KEYS = (TITLE, "caption", "text")  # ours, img2dataset's, others'
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """A shard and what is promised of it; `num_items` leaves out what its tombstones name."""
+
+    uri: str
+    split: str
+    num_items: int
+    sha256: str | None = None  # None for a WebDataset without a manifest
+    tombstones_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """An item and where its photo lies in its shard."""
+
+    item: Item
+    image_offset: int
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that cannot be used: a word for the ledger, and what is wrong."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+class OpenShard:
+    """The samples of an open shard, by number."""
+
+    def __init__(self, shard: ShardRef, stream: IO[bytes]) -> None:
+        self._shard, self._stream = shard, stream
+        members, faults = tars.scan(stream)
+        found, more_faults = tars.samples(members)
+        self.faults = [*faults, *more_faults]
+        dead = _dead_keys(shard)
+        self.samples = [sample for sample in found if sample.key not in dead]
+        if len(self.samples) > shard.num_items:
+            raise DamagedData(
+                f"{shard.uri}: {len(self.samples)} samples, its manifest says {shard.num_items}; pack again"
+            )
+
+    def read(self, number: int) -> StoredItem | BadSample:
+        """The sample of a number from 0 to `num_items` - 1."""
+        if number >= len(self.samples):
+            what = self.faults[0].detail if self.faults else "no damage shows"
+            detail = f"{len(self.samples)} of {self._shard.num_items} samples are there ({what})"
+            return BadSample("", "missing", detail)
+        sample = self.samples[number]
+        photo = sample.photo()
+        if photo is None:
+            return BadSample(sample.key, "no_photo", f"members: {', '.join(sample.members)}")
+        try:
+            return StoredItem(self._item(sample, photo), photo.offset)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
+
+    def _item(self, sample: Sample, photo: Member) -> Item:
+        said: dict[str, Any] = {}
+        if "json" in sample.members:
+            said = json.loads(self._bytes(sample.members["json"]))
+        title = next((said[key] for key in _TITLE_KEYS if said.get(key)), "")
+        if not title and "txt" in sample.members:
+            title = self._bytes(sample.members["txt"]).decode()
+        if not str(title).strip():
+            raise ValueError("the sample has no title")
+        return Item(
+            item_id=str(said.get(ITEM_ID, sample.key)),
+            title=str(title),
+            image=self._bytes(photo),
+            attributes=dict(said.get(ATTRIBUTES, {})),
+            group=str(said.get(GROUP) or ""),
+        )
+
+    def _bytes(self, member: Member) -> bytes:
+        self._stream.seek(member.offset)
+        return self._stream.read(member.num_bytes)
+
+
+@contextlib.contextmanager
+def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
+    """The samples of a shard, damaged or not.
+
+    Raises: MissingError if it is not there, DamagedData if it holds more than its manifest says.
+    """
+    with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
+        yield OpenShard(shard, stream)
+
+
+def read_shard(shard: ShardRef) -> Iterator[StoredItem]:
+    """The items of a shard, in order, strictly: for callers that cannot do with less than all.
+
+    Raises: DamagedData if its bytes or the number of its items are not those of the manifest.
+    """
+    if shard.sha256 is not None:
+        num_bytes, sha256 = storage.sha256_of(shard.uri)
+        if sha256 != shard.sha256:
+            raise DamagedData(
+                f"{shard.uri}: {num_bytes} bytes with another SHA-256 than its manifest says; "
+                "`raysys verify` tells more, `raysys pack` makes it anew"
+            )
+    with open_shard(shard) as samples:
+        for number in range(shard.num_items):
+            stored = samples.read(number)
+            if isinstance(stored, BadSample):
+                raise DamagedData(
+                    f"{shard.uri}: sample '{stored.key or number}': {stored.reason}: {stored.detail}; "
+                    "`raysys verify` tells more, `raysys pack` makes it anew"
+                )
+            yield stored
+
+
+def shards_of(uri: str) -> list[ShardRef]:
+    """The shards of a ShardSet, in order: those it inherited, less its tombstones, then its own."""
+    manifest = open_artifact(uri, ShardSetManifest)
+    tombstones = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
+    inherited = [
+        ShardRef(entry.uri, manifest.split, entry.num_live, entry.sha256, tombstones)
+        for entry in manifest.inherited
+    ]
+    return inherited + [
+        ShardRef(storage.join(uri, entry.name), manifest.split, entry.num_items, entry.sha256)
+        for entry in manifest.shards
+    ]
+
+
+def foreign_shards(uris: list[str], split: str = "train") -> list[ShardRef]:
+    """Shards of a WebDataset without a manifest: their samples are counted once, from the headers.
+
+    Raises: MissingError, DamagedData for a tar with a fault: without a promise nobody knows what is lost.
+    """
+    shards = []
+    for uri in uris:
+        with storage.readable_file(uri) as path, path.open("rb") as stream:
+            members, faults = tars.scan(stream)
+            found, more_faults = tars.samples(members)
+        damage = [fault for fault in (*faults, *more_faults) if fault.kind != "unsorted"]
+        if damage:
+            raise DamagedData(
+                f"{uri}: {damage[0].kind} at byte {damage[0].offset}: {damage[0].detail}; "
+                "`raysys verify --repair` writes a clean copy"
+            )
+        shards.append(ShardRef(uri, split, len(found)))
+    return shards
+
+
+def _dead_keys(shard: ShardRef) -> set[str]:
+    if shard.tombstones_uri is None:
+        return set()
+    with storage.open_input(shard.tombstones_uri) as stream:
+        table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
+    dead = table.filter(pc.equal(table.column(SHARD), shard.uri)).column(ITEM_ID).to_pylist()
+    return {tars.key_of(item_id) for item_id in dead}
+
+
+def missing_shard(error: MissingError) -> BadSample:
+    """What every sample is of a shard that is gone."""
+    return BadSample("", "missing_shard", str(error))

@@ -1,0 +1,64 @@
+"""Small things that several tests need: photos, shards, a checkpoint."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import webdataset
+from PIL import Image
+
+from raysys import artifacts, storage
+from raysys.config.schema import TinyConfig
+from raysys.encoder.tiny import build_tiny
+from raysys.records import Item
+from raysys.stream.shard import ShardRef
+from raysys.tars import key_of
+
+TINY = TinyConfig(
+    image_size_px=16, hidden_size=16, num_layers=1, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
+)  # fmt: skip
+
+
+def photo(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
+    """A JPEG of one colour."""
+    data = io.BytesIO()
+    Image.new("RGB", size, colour).save(data, "JPEG")
+    return data.getvalue()
+
+
+def tiny_checkpoint(folder: Path, titles: Sequence[str]) -> str:
+    """A SigLIP of some thousand parameters, and a tokenizer that knows the titles."""
+    build_tiny(folder, list(titles), TINY, seed=7)
+    return str(folder)
+
+
+def tar_of(items: Sequence[Item]) -> bytes:
+    """A shard as `raysys pack` writes it."""
+    tar = io.BytesIO()
+    with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
+        for item in items:
+            said = {"item_id": item.item_id, "title": item.title, "attributes": item.attributes}
+            said |= {"group": item.group} if item.group else {}
+            text = artifacts.canonical_json(said).encode()
+            writer.write({"__key__": key_of(item.item_id), "jpg": item.image, "json": text})
+    return tar.getvalue()
+
+
+def write_shard(
+    folder: Path, items: Sequence[Item], name: str = "00000.tar", split: str = "train"
+) -> ShardRef:
+    """Write a shard and say what a manifest would promise of it."""
+    data = tar_of(items)
+    (folder / name).write_bytes(data)
+    return ShardRef(f"{folder}/{name}", split, len(items), storage.sha256_of_bytes(data))
+
+
+def write_shards(folder: Path, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:
+    """Write items into as many shards as they need."""
+    starts = range(0, len(items), items_per_shard)
+    return [
+        write_shard(folder, items[start : start + items_per_shard], f"{number:05d}.tar")
+        for number, start in enumerate(starts)
+    ]
