@@ -65,6 +65,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+def is_folder(uri: str) -> bool:
+    """Whether a folder is there (on an object store: whether anything is below the name)."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type == pafs.FileType.Directory)
+
+
 def list_files(uri: str) -> dict[str, int]:
     """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent.
 
@@ -148,6 +154,21 @@ def writable_file(uri: str) -> Iterator[Path]:
         draft = Path(folder) / uri.rsplit("/", 1)[-1]
         yield draft
         _upload(draft, uri)
+
+
+@contextlib.contextmanager
+def readable_file(uri: str) -> Iterator[Path]:
+    """A local path that holds the file's bytes: itself when local, else a copy for the block's time."""
+    if is_local(uri):
+        if not local_path(uri).is_file():
+            raise MissingError(f"{uri}: no such file; check the path")
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        with open_input(uri) as stream, copy.open("wb") as target:
+            shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+        yield copy
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ padding and no end is told as a `Fault`. Nothing is raised: the caller knows wha
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ FaultKind: TypeAlias = Literal[
 ]
 BLOCK_BYTES = 512
 _END_BYTES = 2 * BLOCK_BYTES  # a tar ends with two blocks of zeros
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
 PHOTO_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "image")
 
 
@@ -108,6 +111,13 @@ def split_name(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def key_of(item_id: str) -> str:
+    """The key of an item: its id where a member's name can hold that, else a hash of it."""
+    if _SAFE_KEY.fullmatch(item_id):
+        return item_id
+    return "x" + hashlib.sha256(item_id.encode()).hexdigest()[:24]
 
 
 def _infos(stream: IO[bytes], num_bytes: int) -> Iterator[tarfile.TarInfo]:

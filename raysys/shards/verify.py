@@ -1,0 +1,286 @@
+"""`raysys verify`: what is wrong with WebDataset shards, ours or anybody's.
+
+A shard is read member by member: the tar itself, then every photo, json and txt. Keys that several
+shards have are found by their hashes; only the shards concerned are opened again, for the names.
+Everything found is damage, but for the order of keys in a tar that we did not write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysys import observe, storage, tars
+from raysys.encoder.preprocess import decode_image
+from raysys.errors import MissingError, UnreadableImage
+from raysys.records import ATTRIBUTES, ITEM_ID, SHARD, TITLE, Parallel
+from raysys.shards.find import ShardPiece, ShardSource
+from raysys.shards.health import Finding, FindingKind, ShardHealth, health_of
+from raysys.tars import Fault, Member, Sample
+
+TITLE_KEYS = (TITLE, "caption", "text")  # ours, img2dataset's, others'
+_MAX_MEMBER_BYTES = 256 << 20  # a photo or a text beyond this is none, and should not fill the memory
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A sample whose key an earlier shard has."""
+
+    key: str
+    offset: int
+    first_uri: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: the health of every shard and of the folders, and which samples are repeated."""
+
+    shards: list[ShardHealth]
+    folders: list[ShardHealth]
+    repeats: dict[str, list[Repeat]]  # by the shard that should not have them
+
+
+def verify(sources: Sequence[ShardSource], parallel: Parallel, *, max_pixels: int) -> Verdict:
+    """Look at every shard of the sources, then for keys that come twice in all of them."""
+    pieces = list({piece.uri: piece for source in sources for piece in source.pieces}.values())
+    shards = []
+    with observe.progress("verify", len(pieces)) as advance:
+        for health in parallel(partial(verify_shard, max_pixels=max_pixels), pieces):
+            shards.append(health)
+            advance(len(shards))
+    repeats = find_repeats(pieces, shards, parallel)
+    return Verdict(
+        shards=[
+            health.with_findings(_as_findings(health.uri, repeats.get(health.uri, []))) for health in shards
+        ],
+        folders=[health_of(source.uri, [*source.findings, *_other_files(source)]) for source in sources],
+        repeats=repeats,
+    )
+
+
+def verify_shard(piece: ShardPiece, *, max_pixels: int) -> ShardHealth:
+    """What is known of a shard after every member of it was read."""
+    try:
+        with storage.readable_file(piece.uri) as path, path.open("rb") as stream:
+            return _read_through(piece, path, stream, max_pixels)
+    except (MissingError, OSError) as error:
+        return health_of(piece.uri, [unopened(piece, error)])
+
+
+def unopened(piece: ShardPiece, error: Exception) -> Finding:
+    """Why a shard cannot even be opened."""
+    if not isinstance(error, MissingError):
+        return Finding("unreadable_shard", piece.uri, printable(str(error)))
+    promised = f", its manifest promises {piece.promise.num_items} items" if piece.promise else ""
+    return Finding("absent_shard", piece.uri, f"no such file{promised}")
+
+
+def live_samples(piece: ShardPiece, stream: IO[bytes]) -> tuple[list[Sample], list[Finding]]:
+    """The samples of an open shard that no tombstone names, and what is wrong with the tar itself."""
+    members, faults = tars.scan(stream)
+    found, more_faults = tars.samples(members)
+    findings = [_as_finding(piece, fault) for fault in (*faults, *more_faults)]
+    if piece.promise and len(found) != piece.promise.num_items:
+        detail = f"{len(found)} items, its manifest says {piece.promise.num_items}"
+        findings.append(Finding("wrong_num_items", piece.uri, detail))
+    dead = _dead_keys(piece)
+    return [sample for sample in found if sample.key not in dead], findings
+
+
+def check_sample(piece: ShardPiece, stream: IO[bytes], sample: Sample, max_pixels: int) -> list[Finding]:
+    """What is wrong with a sample, in the order photo, text; nothing if it is whole."""
+    tell = partial(_tell, piece, sample)
+    photo = sample.photo()
+    if photo is None:
+        found = [tell("no_photo", None, f"members: {', '.join(sample.members)}")]
+    else:
+        found = [tell(*wrong) for wrong in _check_photo(stream, photo, max_pixels)]
+    return found + [tell(*wrong) for wrong in _check_texts(stream, sample, piece.is_ours)]
+
+
+def find_repeats(
+    pieces: Sequence[ShardPiece], shards: Sequence[ShardHealth], parallel: Parallel
+) -> dict[str, list[Repeat]]:
+    """Samples whose key another shard has: all but the first one that is whole, by shard."""
+    hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *(shard.key_hashes for shard in shards)]))
+    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    places: list[list[int]] = [
+        np.flatnonzero(np.isin(shard.key_hashes, repeated)).tolist() for shard in shards
+    ]
+    concerned = [number for number, found in enumerate(places) if found]
+    asked = [(pieces[number], places[number]) for number in concerned]
+    first: dict[str, tuple[int, int]] = {}  # key -> shard and place of the one that stays
+    names = dict(zip(concerned, parallel(_name_samples, asked), strict=True))
+    for wants_whole in (True, False):
+        for number in concerned:
+            for place, (key, _) in zip(places[number], names[number], strict=True):
+                if shards[number].is_whole[place] == wants_whole:
+                    first.setdefault(key, (number, place))
+    return {
+        pieces[number].uri: [
+            Repeat(key, offset, pieces[first[key][0]].uri)
+            for place, (key, offset) in zip(places[number], names[number], strict=True)
+            if first[key] != (number, place)
+        ]
+        for number in concerned
+    }
+
+
+def printable(text: str) -> str:
+    """The text, where bytes of a name that are no UTF-8 are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _read_through(piece: ShardPiece, path: Path, stream: IO[bytes], max_pixels: int) -> ShardHealth:
+    samples, findings = live_samples(piece, stream)
+    findings += _check_promise(piece, path)
+    is_whole = np.zeros(len(samples), bool)
+    health = health_of(piece.uri, findings, path.stat().st_size)
+    for place, sample in enumerate(samples):
+        wrong = check_sample(piece, stream, sample, max_pixels)
+        is_whole[place] = not wrong
+        health = health.with_findings(wrong) if wrong else health
+    hashes = np.array([_hash(sample.key) for sample in samples], np.uint64)
+    return dataclasses.replace(health, num_items=len(samples), key_hashes=hashes, is_whole=is_whole)
+
+
+def _check_promise(piece: ShardPiece, path: Path) -> Iterator[Finding]:
+    if piece.promise is None:
+        return
+    num_bytes, sha256 = storage.sha256_of(str(path))
+    if num_bytes != piece.promise.bytes:
+        detail = f"{num_bytes} bytes, its manifest says {piece.promise.bytes}"
+        yield Finding("wrong_bytes", piece.uri, detail)
+    elif sha256 != piece.promise.sha256:
+        yield Finding("wrong_sha256", piece.uri, "not the bytes that its manifest says: another SHA-256")
+
+
+def _check_photo(
+    stream: IO[bytes], photo: Member, max_pixels: int
+) -> Iterator[tuple[FindingKind, Member, str]]:
+    if photo.num_bytes > _MAX_MEMBER_BYTES:
+        yield "unreadable_photo", photo, f"{photo.num_bytes} bytes are too many for a photo"
+        return
+    try:
+        decode_image(read_member(stream, photo), max_pixels=max_pixels)
+    except UnreadableImage as error:
+        yield (
+            "too_many_pixels" if error.reason == "too_many_pixels" else "unreadable_photo",
+            photo,
+            f"{photo.name}: {error}",
+        )
+    except Exception as error:  # broken bytes lead Pillow's plugins to errors of any type
+        yield "unreadable_photo", photo, f"{photo.name}: {type(error).__name__}: {error}"
+
+
+def _check_texts(
+    stream: IO[bytes], sample: Sample, is_ours: bool
+) -> Iterator[tuple[FindingKind, Member | None, str]]:
+    said, text = sample.members.get("json"), sample.members.get("txt")
+    if said is None and (text is None or is_ours):
+        yield "no_text", None, f"members: {', '.join(sample.members)}"
+        return
+    titles: list[str] = []
+    is_readable = True
+    for member, titles_in in ((said, _titles_in_json), (text, _title_in_txt)):
+        if member is None:
+            continue
+        try:
+            titles += titles_in(read_member(stream, member, _MAX_MEMBER_BYTES), is_ours)
+        except (ValueError, RecursionError) as error:
+            is_readable = False
+            yield "bad_json" if member is said else "bad_text", member, f"{member.name}: {error}"
+    if is_readable and not any(title.strip() for title in titles):
+        yield "empty_title", said or text, f"no text in {' or '.join(TITLE_KEYS)} of json, or in txt"
+
+
+def _titles_in_json(data: bytes, is_ours: bool) -> list[str]:
+    said = json.loads(data)
+    if not isinstance(said, dict):
+        raise ValueError(f"an object is needed, got {type(said).__name__}")
+    if missing := [key for key in (ITEM_ID, TITLE, ATTRIBUTES) if is_ours and key not in said]:
+        raise ValueError(f"no {', '.join(missing)}")
+    return [str(said[key]) for key in TITLE_KEYS if said.get(key)]
+
+
+def _title_in_txt(data: bytes, _: bool) -> list[str]:
+    return [data.decode()]
+
+
+def read_member(stream: IO[bytes], member: Member, most: int | None = None) -> bytes:
+    """The content of a member of an open tar.
+
+    Raises: ValueError if it has more than `most` bytes.
+    """
+    if most is not None and member.num_bytes > most:
+        raise ValueError(f"{member.num_bytes} bytes are too many for a text")
+    stream.seek(member.offset)
+    return stream.read(member.num_bytes)
+
+
+def _tell(
+    piece: ShardPiece, sample: Sample, kind: FindingKind, member: Member | None, detail: str
+) -> Finding:
+    at = member or next(iter(sample.members.values()))
+    return Finding(kind, piece.uri, printable(detail), printable(sample.key), at.offset)
+
+
+def _as_finding(piece: ShardPiece, fault: Fault) -> Finding:
+    is_damage = fault.kind != "unsorted" or piece.is_ours
+    return Finding(
+        fault.kind, piece.uri, printable(fault.detail), printable(fault.key), fault.offset, is_damage
+    )
+
+
+def _as_findings(uri: str, repeats: Sequence[Repeat]) -> Iterator[Finding]:
+    for repeat in repeats:
+        detail = f"'{printable(repeat.key)}' is in {repeat.first_uri}, too"
+        yield Finding("repeated_key", uri, detail, printable(repeat.key), repeat.offset)
+
+
+def _name_samples(asked: tuple[ShardPiece, list[int]]) -> list[tuple[str, int]]:
+    """Key and offset of the samples at these places of a shard."""
+    piece, places = asked
+    with storage.readable_file(piece.uri) as path, path.open("rb") as stream:
+        samples, _ = live_samples(piece, stream)
+    chosen = (samples[place] for place in places)
+    return [(sample.key, next(iter(sample.members.values())).offset) for sample in chosen]
+
+
+def _other_files(source: ShardSource) -> Iterator[Finding]:
+    """What is wrong with the files of a ShardSet that are no tars: its ledger, its tombstones."""
+    if source.manifest is None:
+        return
+    tar_names = {entry.name for entry in source.manifest.shards}
+    for name in itertools.filterfalse(tar_names.__contains__, source.manifest.files):
+        promised, uri = source.manifest.files[name], storage.join(source.uri, name)
+        if not storage.exists(uri):
+            yield Finding("wrong_file", uri, "no such file, but the manifest names it")
+        elif storage.sha256_of(uri) != (promised.bytes, promised.sha256):
+            yield Finding("wrong_file", uri, "not the bytes that the manifest says")
+
+
+def _dead_keys(piece: ShardPiece) -> set[str]:
+    if piece.tombstones_uri is None or not storage.exists(piece.tombstones_uri):
+        return set()
+    with storage.open_input(piece.tombstones_uri) as stream:
+        table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
+    dead = table.filter(pc.equal(table.column(SHARD), piece.uri)).column(ITEM_ID).to_pylist()
+    return {tars.key_of(item_id) for item_id in dead}
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"
+    )
