@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import webdataset
 from PIL import Image
@@ -15,6 +16,8 @@ from raysys.artifacts import ShardEntry, ShardSetManifest, Target
 from raysys.shards.find import ShardPiece
 from raysys.tars import Member
 
+Sample: TypeAlias = dict[str, bytes | str]
+
 
 def photo(colour: str = "red", side_px: int = 8, kind: str = "JPEG") -> bytes:
     """A small photo of one colour."""
@@ -23,13 +26,13 @@ def photo(colour: str = "red", side_px: int = 8, kind: str = "JPEG") -> bytes:
     return data.getvalue()
 
 
-def ours(key: str, title: str = "a cup") -> dict[str, bytes | str]:
+def ours(key: str, title: str = "a cup") -> Sample:
     """A sample as raysys packs it."""
     said = {"item_id": key, "title": title, "attributes": {}}
     return {"__key__": key, "jpg": photo(), "json": json.dumps(said).encode()}
 
 
-def foreign(key: str, text: str = "a cup") -> dict[str, bytes | str]:
+def foreign(key: str, text: str = "a cup") -> Sample:
     """A sample as many others write it."""
     return {"__key__": key, "jpg": photo(), "txt": text.encode()}
 

@@ -55,7 +55,7 @@ def find_sources(words: Sequence[str]) -> list[ShardSource]:
     sources: dict[str, ShardSource] = {}
     for word in words:
         for uri in braceexpand.braceexpand(word) if "{" in word else [word]:
-            for source in _sources_of(storage.absolute(uri), uri):
+            for source in _sources_of(storage.absolute(uri).rstrip("/"), uri):
                 known = sources.get(source.uri)
                 sources[source.uri] = _joined(known, source) if known else source
     return list(sources.values())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -274,8 +275,11 @@ def _other_files(source: ShardSource) -> Iterator[Finding]:
 def _dead_keys(piece: ShardPiece) -> set[str]:
     if piece.tombstones_uri is None or not storage.exists(piece.tombstones_uri):
         return set()
-    with storage.open_input(piece.tombstones_uri) as stream:
-        table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
+    try:
+        with storage.open_input(piece.tombstones_uri) as stream:
+            table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
+    except pa.ArrowInvalid:  # told as a wrong file of the set
+        return set()
     dead = table.filter(pc.equal(table.column(SHARD), piece.uri)).column(ITEM_ID).to_pylist()
     return {tars.key_of(item_id) for item_id in dead}
 

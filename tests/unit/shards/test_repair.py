@@ -15,7 +15,17 @@ from raysys.errors import DamagedData, InputError
 from raysys.shards.find import find_sources
 from raysys.shards.repair import Repaired, places_below, repair
 from raysys.shards.verify import verify
-from tests.shards_by_hand import cut, flip, foreign, members_of, ours, photo, write_shard_set, write_tar
+from tests.shards_by_hand import (
+    Sample,
+    cut,
+    flip,
+    foreign,
+    members_of,
+    ours,
+    photo,
+    write_shard_set,
+    write_tar,
+)
 
 MAX_PIXELS = 1000
 
@@ -71,7 +81,7 @@ def test_what_is_whole_is_copied_and_the_rest_is_told(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves it to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_the_copy_byte_by_byte(tmp_path: Path) -> None:
-    samples = [foreign("part/b", "zwei"), {"__key__": "part/ü", "png": photo(kind="PNG"), "cls": b"3", "json": b'{"caption": "x"}'}, foreign("a", "eins")]  # fmt: skip
+    samples: list[Sample] = [foreign("part/b", "zwei"), {"__key__": "part/ü", "png": photo(kind="PNG"), "cls": b"3", "json": b'{"caption": "x"}'}, foreign("a", "eins")]  # fmt: skip
     damaged = write_tar(tmp_path / "in" / "1.tar", samples)
     cut(damaged, damaged.stat().st_size - 9000)  # the end of the tar alone
     repaired(tmp_path / "in", tmp_path / "out")
@@ -84,7 +94,7 @@ def test_webdataset_reads_the_copy_byte_by_byte(tmp_path: Path) -> None:
 
 
 def test_sample_whose_members_were_apart_is_whole_again(tmp_path: Path) -> None:
-    parts = [{"__key__": "a", "jpg": photo()}, foreign("b"), {"__key__": "a", "txt": b"a cup"}]
+    parts: list[Sample] = [{"__key__": "a", "jpg": photo()}, foreign("b"), {"__key__": "a", "txt": b"a cup"}]
     write_tar(tmp_path / "in" / "1.tar", parts)
     assert repaired(tmp_path / "in", tmp_path / "out") == Repaired(2, 0, 0)
     assert list(members_of(tmp_path / "out" / "1.tar")) == ["a.jpg", "a.txt", "b.jpg", "b.txt"]
@@ -162,3 +172,32 @@ def test_name_that_is_no_utf8_survives(tmp_path: Path) -> None:
     assert repaired(tmp_path / "in", tmp_path / "out") == Repaired(1, 1, 0)
     assert [line[:2] for line in ledger(tmp_path / "out")] == [("c\\udce9d", "no_text")]
     assert damages(tmp_path / "out") == []
+
+
+def test_after_any_cut_the_copy_holds_what_was_whole_before_it(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", [foreign("a"), foreign("b"), foreign("c")])
+    members = members_of(whole)
+    ends = [members[f"{key}.txt"].offset + members[f"{key}.txt"].num_bytes for key in "abc"]
+    for num_bytes in range(ends[0], ends[2] + 1536, 300):
+        damaged = tmp_path / str(num_bytes) / "in" / "1.tar"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(whole.read_bytes()[:num_bytes])
+        made = repaired(damaged.parent, damaged.parent.parent / "out")
+        assert made.num_kept == sum(end <= num_bytes for end in ends), num_bytes
+        assert bool(made.num_lost + made.num_parts) == bool(damages(damaged.parent)), num_bytes
+        assert damages(damaged.parent.parent / "out") == []
+
+
+def test_any_flipped_header_costs_one_sample_and_is_told(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", [foreign("a"), foreign("b"), foreign("c")])
+    for name, member in members_of(whole).items():
+        damaged = tmp_path / name / "in" / "1.tar"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(whole.read_bytes())
+        flip(damaged, member.offset - 512)  # the first letter of its name
+        assert repaired(damaged.parent, tmp_path / name / "out") == Repaired(2, 1, 1)
+        key = name.partition(".")[0]
+        assert [line[:2] for line in ledger(tmp_path / name / "out")] == [
+            (key, "no_photo" if name.endswith("jpg") else "no_text"),
+            ("", "damaged_header"),
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysys.artifacts import InheritedShard
+from raysys.artifacts import FileEntry, InheritedShard
 from raysys.shards.find import ShardPiece, ShardSource, open_shard_set
 from raysys.shards.health import Finding, ShardHealth
 from raysys.shards.verify import Verdict, verify, verify_shard
 from tests.shards_by_hand import (
+    Sample,
     cut,
     flip,
     foreign,
@@ -28,7 +30,7 @@ from tests.shards_by_hand import (
 MAX_PIXELS = 1000
 
 
-def checked(path: Path, *samples: dict[str, bytes | str]) -> ShardHealth:
+def checked(path: Path, *samples: Sample) -> ShardHealth:
     """What is found in a foreign tar of these samples."""
     return verify_shard(ShardPiece(str(write_tar(path / "x.tar", samples))), max_pixels=MAX_PIXELS)
 
@@ -174,7 +176,8 @@ def test_our_json_needs_what_pack_writes(tmp_path: Path) -> None:
 
 
 def test_counts_are_exact_where_examples_are_few(tmp_path: Path) -> None:
-    health = checked(tmp_path, *({"__key__": f"{number:03d}", "jpg": photo()} for number in range(30)))
+    samples: list[Sample] = [{"__key__": f"{number:03d}", "jpg": photo()} for number in range(30)]
+    health = checked(tmp_path, *samples)
     assert health.counts == {"no_text": 30}
     assert len(health.findings) == 20
 
@@ -242,6 +245,17 @@ def test_of_repeated_samples_the_first_whole_one_stays(tmp_path: Path) -> None:
         str(first): ["a"],
         str(second): [],
     }
+
+
+def test_tombstones_that_cannot_be_read_are_a_damaged_file(tmp_path: Path) -> None:
+    set_uri = str(tmp_path / "set")
+    manifest = write_shard_set(tmp_path / "set", "ab")
+    (tmp_path / "set" / "tombstones.parquet").write_bytes(b"no Parquet")
+    (piece,) = open_shard_set(set_uri).pieces
+    piece = dataclasses.replace(piece, tombstones_uri=f"{set_uri}/tombstones.parquet")
+    files = {**manifest.files, "tombstones.parquet": FileEntry(bytes=10, sha256="0")}
+    source = ShardSource(set_uri, (piece,), manifest.model_copy(update={"files": files}))
+    assert kinds(verdict_of(source)) == [("wrong_file", "tombstones.parquet")]
 
 
 def test_inherited_shard_is_verified_without_what_its_tombstones_name(tmp_path: Path) -> None:
