@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class Verdict:
 
 def verify(sources: Sequence[ShardSource], parallel: Parallel, *, max_pixels: int) -> Verdict:
     """Look at every shard of the sources, then for keys that come twice in all of them."""
-    pieces = list({piece.uri: piece for source in sources for piece in source.pieces}.values())
+    pieces = _each_once(piece for source in sources for piece in source.pieces)
     shards = []
     with observe.progress("verify", len(pieces)) as advance:
         for health in parallel(partial(verify_shard, max_pixels=max_pixels), pieces):
@@ -141,6 +141,15 @@ def find_repeats(
 def printable(text: str) -> str:
     """The text, where bytes of a name that are no UTF-8 are written out."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _each_once(pieces: Iterable[ShardPiece]) -> list[ShardPiece]:
+    """Every tar once; of a ShardSet and a later one that inherits from it, as the later one has it."""
+    by_uri: dict[str, ShardPiece] = {}
+    for piece in pieces:
+        if piece.uri not in by_uri or piece.tombstones_uri:
+            by_uri[piece.uri] = piece
+    return list(by_uri.values())
 
 
 def _read_through(piece: ShardPiece, path: Path, stream: IO[bytes], max_pixels: int) -> ShardHealth:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
+from raysys import storage
 from raysys.artifacts import FileEntry, InheritedShard
-from raysys.shards.find import ShardPiece, ShardSource, open_shard_set
+from raysys.shards.find import ShardPiece, ShardSource, find_sources, open_shard_set
 from raysys.shards.health import Finding, ShardHealth
 from raysys.shards.verify import Verdict, verify, verify_shard
 from tests.shards_by_hand import (
@@ -270,3 +273,45 @@ def test_inherited_shard_is_verified_without_what_its_tombstones_name(tmp_path: 
     pq.write_table(pa.table({"shard": [uri], "item_id": ["b"]}), tmp_path / "new" / "tombstones.parquet")
     verdict = verdict_of(open_shard_set(str(tmp_path / "new")))
     assert [(health.num_items, health.findings) for health in verdict.shards] == [(1, ()), (2, ())]
+    both = verdict_of(open_shard_set(str(tmp_path / "old")), open_shard_set(str(tmp_path / "new")))
+    assert kinds(both) == []  # the tar that both have is looked at once, and its 'b' is dead
+
+
+def test_one_member_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    member_bytes = 1 << 20
+    samples: list[Sample] = [{**foreign(f"{number:02d}"), "npy": bytes(member_bytes)} for number in range(8)]
+    samples += [{**foreign(f"x{number}"), "jpg": b"\xff" * member_bytes} for number in range(8)]
+    path = write_tar(tmp_path / "x.tar", samples)
+    del samples
+    tracemalloc.start()
+    health = verify_shard(promised(path, 16), max_pixels=MAX_PIXELS)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert health.counts == {"unreadable_photo": 8, "no_text": 16}
+    assert path.stat().st_size > 16 * member_bytes
+    assert peak_bytes < 4 * member_bytes
+
+
+def test_shards_on_an_object_store_are_found_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard_set(tmp_path / "bucket" / "set", "ab", "cd")
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    local = storage.resolve
+    monkeypatch.setattr(
+        storage,
+        "resolve",
+        lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri),
+    )
+    for word in (
+        "s3://bucket/set/",
+        "s3://bucket",
+        "s3://bucket/*/0000?.tar",
+        "s3://bucket/set/0000{0..1}.tar",
+    ):
+        verdict = verdict_of(*find_sources([word]))
+        assert [health.uri for health in verdict.shards] == [
+            "s3://bucket/set/00000.tar",
+            "s3://bucket/set/00001.tar",
+        ]
+        assert kinds(verdict) == []
