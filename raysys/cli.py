@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_output(_command(commands, "run", _run, "every stage in order, skipping what is up to date"))
     for stage, what in STAGES.items():
         _with_output(_command(commands, stage, _stage, what)).set_defaults(stage=stage)
+        if stage == "pack":
+            _with_verify(commands)
     _command(commands, "serve", _serve, "encoder and index answer over HTTP, until Ctrl-C")
     submit = _command(commands, "submit", _submit, "a stage as a job on a Ray cluster")
     submit.add_argument("stage", help="run, or one of the stages")
@@ -125,6 +127,20 @@ def _command(
     return parser
 
 
+def _with_verify(commands: Any) -> None:
+    what = "shards, ours or any WebDataset, are looked through for damage"
+    parser = commands.add_parser("verify", help=what, description=what)
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="a YAML file (the ShardSets of that configuration), or folders, tars, patterns, URIs; key=value",
+    )
+    parser.add_argument("--repair", metavar="OUT", help="write a clean copy there, with a ledger")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.set_defaults(call=_verify, overrides=[])
+
+
 def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
@@ -133,6 +149,13 @@ def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _stage(arguments: argparse.Namespace) -> int:
     return _run_stages(arguments, [arguments.stage])
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from raysys import doctor  # takes a second to import
+
+    doctor.run(arguments.paths, arguments.overrides, arguments.repair, arguments.json, arguments.out)
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:

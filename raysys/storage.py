@@ -65,6 +65,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+def is_folder(uri: str) -> bool:
+    """Whether a folder is there (on an object store: whether anything is below the name)."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type == pafs.FileType.Directory)
+
+
 def list_files(uri: str) -> dict[str, int]:
     """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent.
 

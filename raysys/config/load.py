@@ -22,12 +22,12 @@ Tree: TypeAlias = dict[str, Any]
 Origins: TypeAlias = dict[str, str]
 
 
-def load_config(path: str, overrides: list[str] | None = None) -> Config:
-    """The resolved configuration.
+def load_config(path: str | None, overrides: list[str] | None = None) -> Config:
+    """The resolved configuration; without a path that of the defaults.
 
     Raises: ConfigError in one line `where: key: what; do`, for a file, a key or a value that does not fit.
     """
-    tree, origins = _load_file(Path(path), ())
+    tree, origins = _load_file(Path(path), ()) if path else ({}, {})
     # A changed kind starts its section afresh: first of all, so that the order of words does not matter.
     for word in sorted(overrides or [], key=lambda word: not word.partition("=")[0].endswith(".kind")):
         keys, value = _parse_override(word)
@@ -38,7 +38,7 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     try:
         return Config.model_validate(_with_default_kinds(tree, Config().model_dump()))
     except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error, origins, path)) from error
+        raise ConfigError(_explain(error, origins, path or "settings")) from error
 
 
 def merge(base: Tree, top: Tree) -> Tree:

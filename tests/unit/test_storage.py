@@ -178,3 +178,23 @@ def test_absolute_leaves_nothing_to_the_working_directory(
     monkeypatch.chdir(tmp_path)
     assert storage.absolute(".raysys/demo") == str(tmp_path / ".raysys/demo")
     assert storage.absolute("s3://bucket/raysys") == "s3://bucket/raysys"
+
+
+def test_folder_is_told_from_a_file_and_from_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    assert [storage.is_folder(str(tmp_path / name)) for name in (".", "file", "absent")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_readable_file_is_the_file_itself_when_local(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with storage.readable_file(str(tmp_path / "file")) as path:
+        assert path == tmp_path / "file"
+    with (
+        pytest.raises(MissingError, match="absent: no such file; check the path"),
+        storage.readable_file(f"{tmp_path}/absent"),
+    ):
+        pass
