@@ -2,7 +2,8 @@
 
 An object store answers 500 or 503, resets a connection and cuts an answer short as a matter of course.
 The AWS client tries each of its requests anew for some six seconds; here the whole operation is done
-again, which also covers what no client sees: an answer that is short without an error.
+again, which also covers what no client sees: an answer that is short without an error. A store that is
+gone for good is given up after three quarters of a minute.
 """
 
 from __future__ import annotations

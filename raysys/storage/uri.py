@@ -69,7 +69,7 @@ def _local(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _s3_address() -> str:
-    """The endpoint and the region of the environment, which pyarrow takes from nowhere but the URI."""
+    """The endpoint and the region of the environment; without a region pyarrow asks Amazon."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if endpoint and not region:

@@ -1,7 +1,9 @@
 """Writing and removing: a reader sees all of a file or nothing, whatever happens half way.
 
 On a local disk that is a temporary name and a rename. On an object store an upload becomes visible only
-when its last request succeeds; it is repeated as a whole, and its size is looked up at the end.
+when its last request succeeds; it is repeated as a whole, and its size is looked up at the end. pyarrow
+has no call that aborts an upload in parts: the parts of one that failed are no object, and stay until the
+bucket's lifecycle rule for incomplete uploads removes them.
 """
 
 from __future__ import annotations

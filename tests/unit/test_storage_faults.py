@@ -64,7 +64,7 @@ def small_tar() -> bytes:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    return target.getvalue()[: 4 * tars.BLOCK_BYTES + 2 * tars.BLOCK_BYTES]
+    return target.getvalue()[: 6 * tars.BLOCK_BYTES]  # header, content, header, content, the end
 
 
 def as_stream(uri: str) -> bytes:
@@ -103,18 +103,18 @@ def test_fault_at_any_byte_changes_nothing(
     assert num_failed >= 10  # all 200, but for the ranges that most bytes lie outside of
 
 
-def test_fault_at_any_byte_of_a_tar_loses_no_member(store: FlakyStore) -> None:
+def test_fault_all_over_a_tar_loses_no_member(store: FlakyStore) -> None:
     data = small_tar()
     storage.write_bytes(URI, data)
     wanted = tars.scan(io.BytesIO(data))
     assert [member.name for member in wanted[0]] == ["a.jpg", "a.json"]
     num_failed = 0
-    for at in range(len(data)):
+    for at in range(0, len(data), 4):  # every fourth byte: a block is read whole
         store.fail(at)
         with storage.open_input(URI) as stream:
             assert tars.scan(stream) == wanted, f"byte {at}"
         num_failed += store.failed
-    assert num_failed >= 4 * tars.BLOCK_BYTES // 2  # headers and the end are read, contents are not
+    assert num_failed >= 400  # of 768: both headers and the end are read, contents are not
 
 
 def test_upload_that_breaks_at_any_byte_is_made_whole(store: FlakyStore, tmp_path: Path) -> None:
