@@ -70,6 +70,13 @@ class DamagedData(RaysysError):
     code = "damaged_data"
 
 
+class StorageError(RaysysError):
+    """A disk or an object store did not do what was asked, also when asked again."""
+
+    http_status = 503
+    code = "storage_failed"
+
+
 class ClusterError(RaysysError):
     """Ray, a port or a remote job did not do what was asked."""
 

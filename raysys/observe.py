@@ -90,10 +90,48 @@ def tracking(
     The id is derived from `run_uri`, so that restarts and later stages continue the same run. Offline each
     of them leaves a directory of its own in the run's folder; `wandb sync --append` sends them in order.
     """
+    with _run_folder(run_uri) as folder:
+        run = _start_run(run_name, run_uri, folder, config, mode=mode, project=project, entity=entity)
+        try:
+            yield Tracker(run)
+        finally:
+            run.finish()
+
+
+def tracking_mode(mode: str) -> str:
+    """`online`, `offline` or `disabled`: what `auto` comes to here, by whether there is a key."""
+    if mode != "auto":
+        return mode
+    return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+
+
+@contextlib.contextmanager
+def _run_folder(run_uri: str) -> Iterator[Path]:
+    """The run's folder; for a run in a store a draft of it, whose files go there when the block ends."""
+    if storage.is_local(run_uri):
+        folder = storage.local_path(run_uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as draft:
+        try:
+            yield Path(draft)
+        finally:
+            storage.upload_folder(Path(draft), run_uri)
+
+
+def _start_run(
+    run_name: str,
+    run_uri: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    mode: str,
+    project: str,
+    entity: str | None,
+) -> Any:
     import wandb  # takes a second to import, and few stages need it
 
-    folder = storage.local_path(run_uri) if storage.is_local(run_uri) else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=project,
         entity=entity,
@@ -107,14 +145,4 @@ def tracking(
         settings=wandb.Settings(init_timeout=30, console="off", x_disable_stats=True, silent=True),
     )
     run.define_metric("*", step_metric="global_step")
-    try:
-        yield Tracker(run)
-    finally:
-        run.finish()
-
-
-def tracking_mode(mode: str) -> str:
-    """`online`, `offline` or `disabled`: what `auto` comes to here, by whether there is a key."""
-    if mode != "auto":
-        return mode
-    return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+    return run

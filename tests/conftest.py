@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import jaxtyping
+import pytest
+
+from tests.s3 import moto_server
 
 os.environ.update(
     {
+        "AWS_ACCESS_KEY_ID": "test",  # the only S3 that tests speak to is their own
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SECRET_ACCESS_KEY": "test",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # small models, few cores: a second thread would only wait
         "RAY_AUTH_MODE": "disabled",
@@ -19,8 +26,8 @@ os.environ.update(
         "WANDB_MODE": "offline",
     }
 )
-os.environ.pop("WANDB_API_KEY", None)
-os.environ.pop("RAY_ADDRESS", None)
+for name in ("WANDB_API_KEY", "RAY_ADDRESS", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+    os.environ.pop(name, None)
 
 # Shapes that the signatures promise are checked in these modules while tests run.
 jaxtyping.install_import_hook(
@@ -35,3 +42,10 @@ jaxtyping.install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    """The port of an S3 server without a bucket."""
+    with moto_server() as port:
+        yield port

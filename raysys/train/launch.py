@@ -78,7 +78,8 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
 
     if newest_step(job.run_uri) < job.num_steps:
         _require_resources(section)
-        storage_path, _, name = job.run_uri.rpartition("/")
+        filesystem, path = storage.resolve(job.run_uri)
+        storage_path, _, name = path.rpartition("/")
         failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
             # Without a limit Ray retries a request that the cluster can never meet for ever.
             max_failures=section.max_failures,
@@ -92,6 +93,7 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=storage_path,
+                storage_filesystem=filesystem,  # with the endpoint of the environment
                 failure_config=failures,
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import ray
 
+from tests.s3 import free_port
+
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def s3_port() -> int:
+    """The loopback port that every process here takes for S3; a test that needs one listens there."""
+    port = free_port()
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    return port
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_port: int) -> Iterator[None]:
     """A cluster of 8 logical CPUs on this machine."""
     ray.init(
         num_cpus=8,

@@ -12,6 +12,7 @@ from raysys.errors import (
     MissingError,
     RaysysError,
     SpaceMismatch,
+    StorageError,
     TooLarge,
     UnreadableImage,
     did_you_mean,
@@ -27,6 +28,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     UnreadableImage: (2, 415, "unreadable_image"),
     TooLarge: (2, 413, "too_large"),
     DamagedData: (1, 500, "damaged_data"),
+    StorageError: (1, 503, "storage_failed"),
     ClusterError: (1, 503, "unavailable"),
 }
 

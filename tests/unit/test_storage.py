@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raysys import storage
-from raysys.errors import InputError, MissingError
+from raysys.errors import InputError, MissingError, StorageError
 
 
 @pytest.fixture(params=["path", "file://", "store://"])
@@ -21,7 +21,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)  # an object store has no folders
             return pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), key
 
-        monkeypatch.setattr(storage, "resolve", resolve)
+        monkeypatch.setattr("raysys.storage.uri.resolve", resolve)
         return "store://bucket"
     return f"file://{tmp_path}" if request.param == "file://" else str(tmp_path)
 
@@ -114,7 +114,7 @@ def test_folder_goes_up_and_comes_back(root: str, tmp_path: Path) -> None:
 
 
 def test_hash_is_that_of_the_bytes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_CHUNK_BYTES", 2)  # three pieces
+    monkeypatch.setattr("raysys.storage.reading._CHUNK_BYTES", 2)  # three pieces
     storage.write_bytes(storage.join(root, "a"), b"hello")
     # printf hello | sha256sum
     expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -137,7 +137,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_draft(
 
     (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         storage.write_bytes(str(tmp_path / "a"), b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 

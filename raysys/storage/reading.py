@@ -1,0 +1,208 @@
+"""Reading and listing: the whole of what was asked for, or an error; never less."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from raysys.errors import MissingError, StorageError
+from raysys.storage import uri as uris
+from raysys.storage.patience import CutShort, patiently
+
+_CHUNK_BYTES = 8 << 20
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder is there."""
+    return bool(_info(uri).type != pafs.FileType.NotFound)
+
+
+def is_folder(uri: str) -> bool:
+    """Whether a folder is there (on an object store: whether anything is below the name)."""
+    return bool(_info(uri).type == pafs.FileType.Directory)
+
+
+def list_files(uri: str) -> dict[str, int]:
+    """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent.
+
+    Names that begin with a dot are left out: what a writer that was killed left behind is no file.
+    """
+    filesystem, path = uris.resolve(uri)
+    selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+    infos = patiently(lambda: filesystem.get_file_info(selector), uri, "listed")
+    files = (info for info in infos if info.type == pafs.FileType.File)
+    sizes = {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in files}
+    return {name: sizes[name] for name in sorted(sizes) if "/." not in f"/{name}"}
+
+
+def stat_files(files: list[str]) -> list[tuple[int, int]]:
+    """Size in bytes and time of change in ns of URIs, in order; (-1, 0) for one that is absent."""
+    stats: dict[str, tuple[int, int]] = {}
+    for _, group in itertools.groupby(sorted(set(files), key=lambda uri: (_place(uri), uri)), key=_place):
+        stats |= _stat_at_one_place(list(group))
+    return [stats[uri] for uri in files]
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """A readable, seekable file; the caller closes it. A read gives all that was asked for, up to the end."""
+    if uris.is_local(uri):
+        filesystem, path = uris.resolve(uri)
+        local: pa.NativeFile = patiently(lambda: filesystem.open_input_file(path), uri, "read")
+        return local
+    return pa.PythonFile(_Steady(uri), mode="r")
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file."""
+    with _Steady(uri) as stream:
+        return stream.read_at(stream.num_bytes, 0)
+
+
+def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
+    """`num_bytes` from `offset`, as one ranged read; fewer only where the file ends before."""
+    with _Steady(uri) as stream:
+        return stream.read_at(num_bytes, offset)
+
+
+def sha256_of(uri: str) -> tuple[int, str]:
+    """Size in bytes and SHA-256 (hex) of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with _Steady(uri) as stream:
+        for offset in range(0, stream.num_bytes, _CHUNK_BYTES):
+            digest.update(stream.read_at(_CHUNK_BYTES, offset))
+        return stream.num_bytes, digest.hexdigest()
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """SHA-256 (hex) of bytes in memory."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def readable_file(uri: str) -> Iterator[Path]:
+    """A local path that holds the file's bytes: itself when local, else a copy for the block's time."""
+    if uris.is_local(uri):
+        if not uris.local_path(uri).is_file():
+            raise MissingError(f"{uri}: no such file; check the path")
+        yield uris.local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _download(uri, Path(folder) / "copy")
+        yield Path(folder) / "copy"
+
+
+@contextlib.contextmanager
+def readable_folder(uri: str) -> Iterator[Path]:
+    """A local path that holds what `uri` holds: itself when local, else a copy for the block's time."""
+    if uris.is_local(uri):
+        yield uris.local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in list_files(uri):
+            _download(uris.join(uri, name), Path(folder) / name)
+        yield Path(folder)
+
+
+class _Steady(io.RawIOBase):
+    """A file whose every read is whole: what was cut short or reset is read again from where it began."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self._uri = uri
+        self._position = 0
+        self._stream: pa.NativeFile | None = None
+        self.num_bytes = patiently(self._reopen, uri, "read")
+
+    def read_at(self, num_bytes: int, offset: int) -> bytes:
+        """`num_bytes` from `offset`, fewer only where the file ends before."""
+        wanted = max(0, min(num_bytes, self.num_bytes - offset))
+        return patiently(lambda: self._try_read(wanted, offset), self._uri, "read") if wanted else b""
+
+    def read(self, num_bytes: int | None = -1) -> bytes:
+        """The next bytes; all that are left if no number is given."""
+        whole = num_bytes is None or num_bytes < 0
+        data = self.read_at(self.num_bytes if whole else num_bytes or 0, self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The byte that the next read begins with."""
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Let go of the file; a second time does nothing."""
+        self._drop()
+        super().close()
+
+    def _try_read(self, wanted: int, offset: int) -> bytes:
+        if self._stream is None and self._reopen() != self.num_bytes:
+            raise StorageError(f"{self._uri}: changed while it was read; read it again when it rests")
+        assert self._stream is not None
+        try:
+            data: bytes = self._stream.read_at(wanted, offset)
+            if len(data) != wanted:
+                raise CutShort(f"{len(data)} of {wanted} bytes from {offset} came, then the answer ended")
+        except OSError:
+            self._drop()
+            raise
+        return data
+
+    def _reopen(self) -> int:
+        filesystem, path = uris.resolve(self._uri)
+        stream = filesystem.open_input_file(path)
+        num_bytes = int(stream.size())
+        self._stream = stream
+        return num_bytes
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _info(uri: str) -> pafs.FileInfo:
+    filesystem, path = uris.resolve(uri)
+    return patiently(lambda: filesystem.get_file_info(path), uri, "looked up")
+
+
+def _stat_at_one_place(files: list[str]) -> dict[str, tuple[int, int]]:
+    filesystem = uris.resolve(files[0])[0]
+    paths = [uris.resolve(uri)[1] for uri in files]
+    infos = patiently(lambda: filesystem.get_file_info(paths), files[0], "looked up")
+    return {
+        uri: (int(info.size), int(info.mtime_ns or 0)) if info.type == pafs.FileType.File else (-1, 0)
+        for uri, info in zip(files, infos, strict=True)
+    }
+
+
+def _place(uri: str) -> str:
+    """What the URIs of one filesystem have in common."""
+    return "" if uris.is_local(uri) else "/".join(uri.split("/", 3)[:3])
+
+
+def _download(uri: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _Steady(uri) as source, target.open("wb") as draft:
+        for offset in range(0, source.num_bytes, _CHUNK_BYTES):
+            draft.write(source.read_at(_CHUNK_BYTES, offset))

@@ -1,0 +1,200 @@
+"""An S3 server on loopback (moto's), and a proxy before it that spoils every n-th request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+START_TIMEOUT_S = 60.0
+FAULTS = ("500", "reset", "503", "cut", "slow")
+
+
+@contextlib.contextmanager
+def moto_server() -> Iterator[int]:
+    """The port of a running server without a bucket, which ends with the block."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while not _answers(port):
+            assert process.poll() is None, "moto ended at its start"
+            assert time.monotonic() < give_up, "moto did not come up"
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def make_bucket(port: int, name: str) -> None:
+    """An empty bucket on the server."""
+    _send(port, "PUT", name)
+
+
+def open_uploads(port: int, bucket: str) -> int:
+    """Multipart uploads that were begun, and neither completed nor aborted."""
+    return _send(port, "GET", f"{bucket}?uploads").count(b"<UploadId>")
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Passes requests on to a port of this machine; every `every`-th meets the next of `faults` in turn.
+
+    `500` and `503` answer at once; `reset` and `cut` pass the request on and end the connection in the
+    middle of the answer (with RST, with FIN); `slow` sends the answer in ten pieces.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, upstream_port: int, *, port: int, every: int, faults: Sequence[str]) -> None:
+        super().__init__(("127.0.0.1", port), _Passing)
+        self.upstream_port = upstream_port
+        self.injected: Counter[str] = Counter()
+        self._every, self._faults = every, faults
+        self._numbers = itertools.count(1)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def next_fault(self) -> str:
+        """The fault of the next request; empty for none."""
+        number = next(self._numbers)
+        if number % self._every:
+            return ""
+        fault = self._faults[number // self._every % len(self._faults)]
+        self.injected[fault] += 1
+        return fault
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: connections break here by design."""
+
+
+@contextlib.contextmanager
+def faulty_proxy(
+    upstream_port: int, *, port: int = 0, every: int, faults: Sequence[str] = FAULTS
+) -> Iterator[FaultyProxy]:
+    """A proxy that listens (on a free port, if none is given) while the block runs."""
+    proxy = FaultyProxy(upstream_port, port=port, every=every, faults=faults)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
+class _Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyProxy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _pass(self) -> None:
+        body = self._body()
+        fault = self.server.next_fault()
+        if fault in ("500", "503"):
+            code = {"500": "InternalError", "503": "SlowDown"}[fault]
+            said = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+            self._answer(int(fault), [("Content-Type", "application/xml")], said, "")
+            return
+        upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream_port)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+        upstream.request(self.command, self.path, body=body, headers=headers)
+        response = upstream.getresponse()
+        answer = response.read()
+        upstream.close()
+        kept = [(name, value) for name, value in response.getheaders() if name.lower() not in _FRAMING]
+        length = response.getheader("Content-Length") if self.command == "HEAD" else None
+        self._answer(response.status, kept, answer, fault, length)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
+
+    def _body(self) -> bytes | None:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            length = int(self.headers.get("Content-Length", 0))
+            return self.rfile.read(length) if length else None
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+        return b"".join(parts)
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str, length: str | None = None
+    ) -> None:
+        if fault in ("reset", "cut") and not body:
+            self._break(fault)
+            return
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", length or str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault in ("reset", "cut"):
+            self.wfile.write(body[: len(body) // 2])
+            self._break(fault)
+        elif fault == "slow":
+            piece = len(body) // 10 + 1
+            for start in range(0, len(body), piece):
+                self.wfile.write(body[start : start + piece])
+                time.sleep(0.02)
+        else:
+            self.wfile.write(body)
+
+    def _break(self, fault: str) -> None:
+        self.close_connection = True
+        if fault == "reset":  # closing with this option sends RST
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.rfile.close()
+            self.connection.close()
+
+
+_HOP_BY_HOP = ("connection", "transfer-encoding", "expect", "content-length")
+_FRAMING = ("connection", "transfer-encoding", "content-length", "server", "date")
+
+
+def _answers(port: int) -> bool:
+    try:
+        _send(port, "GET", "")
+    except OSError:
+        return False
+    return True
+
+
+def _send(port: int, method: str, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, f"/{path}")
+        return connection.getresponse().read()
+    finally:
+        connection.close()
