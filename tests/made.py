@@ -47,15 +47,15 @@ def tar_of(items: Sequence[Item]) -> bytes:
 
 
 def write_shard(
-    folder: Path, items: Sequence[Item], name: str = "00000.tar", split: str = "train"
+    folder: Path | str, items: Sequence[Item], name: str = "00000.tar", split: str = "train"
 ) -> ShardRef:
     """Write a shard and say what a manifest would promise of it."""
     data = tar_of(items)
-    (folder / name).write_bytes(data)
+    storage.write_bytes(f"{folder}/{name}", data)
     return ShardRef(f"{folder}/{name}", split, len(items), storage.sha256_of_bytes(data))
 
 
-def write_shards(folder: Path, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:
+def write_shards(folder: Path | str, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:
     """Write items into as many shards as they need."""
     starts = range(0, len(items), items_per_shard)
     return [

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from raysys import storage
-from raysys.config.schema import PackConfig, StreamConfig
+from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
-from raysys.shards.catalog import CatalogRow
-from raysys.shards.pack import pack_shard, plan_shards
+from raysys.records import Item
 from raysys.storage import patience
 from raysys.stream.read import embedding_stream, training_stream
-from raysys.stream.tar import ShardRef, read_shard
+from raysys.stream.shard import ShardRef, read_shard
+from tests.made import write_shards
 from tests.s3 import FAULTS, FaultyProxy, faulty_proxy, make_bucket
 
 pytestmark = [
@@ -107,16 +107,9 @@ def test_what_is_absent_is_said_through_the_faults(proxy: FaultyProxy, bucket: s
 
 def packed(root: str, photo: str) -> list[ShardRef]:
     """Fifty items in shards of 15, 15, 15 and 5."""
-    rows = [
-        CatalogRow(f"i{number:02d}", f"cup {number}", photo, {"seller": "anna"}, None, "")
-        for number in range(NUM_ITEMS)
-    ]
-    section = PackConfig.model_validate(
-        {"split": {"kind": "attribute", "val_fraction": 0.0, "test_fraction": 0.0}, "items_per_shard": 15}
-    )
-    plans, _ = plan_shards(rows, section)
-    entries = [pack_shard(plan, uri_of={"train": root}, max_pixels=4096)[0] for plan in plans]
-    return [ShardRef(f"{root}/{entry.name}", "train", entry.num_items, entry.sha256) for entry in entries]
+    data = storage.read_bytes(photo)
+    items = [Item(f"i{number:02d}", f"cup {number}", data, {"seller": "anna"}) for number in range(NUM_ITEMS)]
+    return write_shards(root, items, 15)
 
 
 def say_bytes() -> Callable[[pa.Table], Any]:

@@ -289,7 +289,7 @@ def test_one_member_at_a_time_is_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert health.counts == {"unreadable_photo": 8, "no_text": 16}
     assert path.stat().st_size > 16 * member_bytes
-    assert peak_bytes < 4 * member_bytes
+    assert peak_bytes < 10 * member_bytes  # 8 MiB are hashed at a time
 
 
 def test_shards_on_an_object_store_are_found_and_read(
@@ -299,7 +299,7 @@ def test_shards_on_an_object_store_are_found_and_read(
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
     local = storage.resolve
     monkeypatch.setattr(
-        storage,
+        storage.uri,
         "resolve",
         lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri),
     )
