@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import trustme
@@ -26,7 +27,7 @@ PACK = PackConfig(allowed_hosts=("localhost",), fetch_timeout_s=0.6, max_photo_m
 class Host(http.server.BaseHTTPRequestHandler):
     """A host of photos whose paths say how it misbehaves."""
 
-    asked: collections.Counter[str] = collections.Counter()
+    asked: ClassVar[collections.Counter[str]] = collections.Counter()
     redirect_to = ""
 
     def do_GET(self) -> None:
