@@ -16,7 +16,7 @@ from raysys import artifacts, storage, targets
 from raysys.artifacts import EncoderBundleManifest, Manifest, Target
 from raysys.cluster import session
 from raysys.config import Config
-from raysys.config.schema import ColumnSplit, DrawnCatalog, SimulatedLog, TableCatalog
+from raysys.config.schema import ColumnSplit, DrawnCatalog, FolderCatalog, SimulatedLog, TableCatalog
 from raysys.errors import InputError, MissingError, did_you_mean
 from raysys.records import Piece, Result
 from raysys.shards import catalog, draw
@@ -208,8 +208,8 @@ def _run_steps(stage: str, config: Config, steps: Sequence[Step]) -> Outcome:
     return Outcome(stage, target.uri, num_items, time.monotonic() - started, not made_any)
 
 
-def _catalog_rows(config: Config) -> tuple[TableCatalog, list[catalog.CatalogRow]]:
-    table = config.catalog
+def _catalog_rows(config: Config) -> tuple[TableCatalog | FolderCatalog, list[catalog.CatalogRow]]:
+    table: DrawnCatalog | TableCatalog | FolderCatalog = config.catalog
     if isinstance(table, DrawnCatalog):
         target = targets.drawn_catalog(config)
         if artifacts.find_up_to_date(target) is None:

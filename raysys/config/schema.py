@@ -22,6 +22,8 @@ from pydantic import (
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AttributeType = Literal["text", "integer", "number", "boolean"]
 SplitName = Literal["train", "val", "test"]
+TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
+HostName = Annotated[str, Field(pattern=r"^\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 
 
 class Section(BaseModel):
@@ -48,20 +50,41 @@ class Columns(Section):
     item_id: str = "item_id"
     title: str = "title"
     image: str = "image"
-    """Path of the photo, relative to `catalog.images`, or absolute."""
+    """The photo: a path relative to `catalog.images`, an absolute path, a URI (`s3://`, `gs://`, `https://`),
+    or its bytes (Parquet: binary, or a struct of `bytes` and `path` as Hugging Face datasets write it)."""
     attributes: dict[str, AttributeType] = {}
     """Columns kept as attributes (filters, splits, evaluation) and their types."""
 
 
+class FolderColumns(Columns):
+    """Which column of an image folder's metadata holds what."""
+
+    image: str = "file_name"
+    """The photo: a path relative to the metadata file."""
+
+
 class TableCatalog(Section):
-    """Your own catalogue: a CSV file, one row a listing, photos beside it."""
+    """Your own catalogue: one row a listing, in CSV, TSV, Parquet or JSON Lines."""
 
     kind: Literal["table"] = "table"
     path: str
-    """The CSV file (UTF-8, with a header), local or at a URI."""
+    """A file, a glob (`items-*.parquet`) or a folder of files, local or at a URI. Text is UTF-8; CSV and TSV
+    have a header."""
+    format: TableFormat | None = None
+    """Null: by the name (.csv, .tsv, .parquet, .jsonl; also .gz behind a text format)."""
     images: str | None = None
-    """Folder that image paths are relative to; by default the folder of the CSV."""
+    """Folder that image paths are relative to; by default the folder of the table."""
     columns: Columns = Columns()
+
+
+class FolderCatalog(Section):
+    """An image folder as Hugging Face datasets load it: photos, and a metadata table beside them."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    """The folder, local or at a URI. It, or each of its sub-folders `train`, `val`, `test`, holds
+    metadata.csv, metadata.jsonl or metadata.parquet."""
+    columns: FolderColumns = FolderColumns()
 
 
 class ColumnSplit(Section):
@@ -69,7 +92,7 @@ class ColumnSplit(Section):
 
     kind: Literal["column"] = "column"
     column: str = "split"
-    """Holds `train`, `val` or `test`."""
+    """Holds `train`, `val` or `test`. An image folder without this column: the sub-folder."""
 
 
 class AttributeSplit(Section):
@@ -92,6 +115,14 @@ class PackConfig(Section):
     """Refused items above this share of the catalogue stop the stage."""
     max_megapixels: PositiveFloat = 64.0
     """Photos with more pixels are refused before they are decoded."""
+    max_photo_megabytes: PositiveFloat = 50.0
+    """Larger files are refused; of one on the network no more than this is read."""
+    max_side_px: PositiveInt | None = None
+    """Larger photos are made smaller and encoded anew; null keeps them as they are."""
+    allowed_hosts: tuple[HostName, ...] = ()
+    """Where `https://` photos may come from: `img.example.com`, or `.example.com` for all below it."""
+    fetch_timeout_s: PositiveFloat = 30.0
+    """How long a host may take for one photo; it is asked three times."""
 
 
 class TinyConfig(Section):
@@ -335,7 +366,9 @@ class Config(Section):
     """Names the run and everything made by it."""
     root: str = ".raysys"
     """Where artifacts go: a folder, `s3://` or `gs://`."""
-    catalog: Annotated[DrawnCatalog | TableCatalog, Field(discriminator="kind")] = DrawnCatalog()
+    catalog: Annotated[DrawnCatalog | TableCatalog | FolderCatalog, Field(discriminator="kind")] = (
+        DrawnCatalog()
+    )
     pack: PackConfig = PackConfig()
     encoder: EncoderConfig = EncoderConfig()
     stream: StreamConfig = StreamConfig()

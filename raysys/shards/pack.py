@@ -141,7 +141,7 @@ def pack_shard(
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         for row in plan.rows:
             try:
-                photo = read_photo(row.image_uri, max_pixels)
+                photo = read_photo(row.image, max_pixels)
             except (UnreadableImage, MissingError) as error:
                 reason = error.reason if isinstance(error, UnreadableImage) else "missing_image"
                 refusals.append(Refusal(row.item_id, reason, str(error), row.source))
@@ -158,12 +158,12 @@ def pack_shard(
     return entry, refusals
 
 
-def read_photo(uri: str, max_pixels: int) -> bytes:
+def read_photo(image: str | bytes, max_pixels: int) -> bytes:
     """The photo as JPEG: the original bytes if they are an upright RGB JPEG, else encoded anew.
 
     Raises: MissingError, UnreadableImage.
     """
-    data = storage.read_bytes(uri)
+    data = image if isinstance(image, bytes) else storage.read_bytes(image)
     picture = decode_image(data, max_pixels=max_pixels)
     if _is_plain_jpeg(data):
         return data
@@ -185,13 +185,15 @@ def clean_title(title: str) -> str:
 
 
 def _refuse_unseen(row: CatalogRow, seen: set[str]) -> tuple[str, str] | None:
+    if row.problem:
+        return row.problem
     if not row.item_id:
         return "no_id", "the row has no item id"
     if row.item_id in seen:
         return "repeated_id", "an earlier row has the same item id"
     if not clean_title(row.title):
         return "no_title", "the title is empty"
-    if not row.image_uri:
+    if not row.image:
         return "no_image", "the row names no photo"
     return None
 

@@ -62,10 +62,10 @@ def test_an_unknown_command_or_argument(words: list[str], capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (None, "items.csv: no such catalogue; set catalog.path to a CSV file"),
+        (None, "items.csv: no such catalogue; set catalog.path to a file, a glob or a folder of "),
         ("item_id,titel,image,seller\n", "no column 'title' (found: item_id, titel, image, seller)"),
         ("item_id,titel,image,seller\n", "set catalog.columns.title; did you mean 'titel'?"),
-        (HEADER, "the catalogue is empty; it needs at least one row under its header"),
+        (HEADER, "the catalogue is empty; it needs at least one row"),
         ("", "no column 'item_id' (found: none)"),
     ],
 )

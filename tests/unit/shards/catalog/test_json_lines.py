@@ -1,0 +1,76 @@
+"""A JSON Lines file becomes rows; a line that is no object is a problem of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysys.config.schema import Columns, TableCatalog
+from raysys.errors import InputError
+from raysys.shards.catalog import read_catalog
+
+
+def written(folder: Path, *lines: str) -> TableCatalog:
+    path = folder / "items.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+    columns = Columns(attributes={"price": "integer", "used": "boolean", "size": "text"})
+    return TableCatalog(path=str(path), columns=columns)
+
+
+GOOD = '{"item_id": 7, "title": "red", "image": "a.jpg", "price": 12, "used": true, "size": 38.0}'
+
+
+def test_values_have_their_types_and_the_place_is_the_line(tmp_path: Path) -> None:
+    first, second = read_catalog(written(tmp_path, GOOD, "", '{"item_id": "8", "title": null, "other": {}}'))
+    assert (first.item_id, first.title, first.image) == ("7", "red", f"{tmp_path}/a.jpg")
+    assert first.attributes == {"price": 12, "used": True, "size": "38"}
+    assert (second.item_id, second.title, second.image) == ("8", "", "")
+    assert second.attributes == {"price": None, "used": None, "size": None}
+    assert second.source == f"{tmp_path}/items.jsonl:3"
+    assert (first.problem, second.problem) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[1, 2]", ("bad_line", "the line should be a JSON object, got list")),
+        ('{"item_id": ', ("bad_line", "the line is not JSON (Expecting value: line 1 column 12 (char 11))")),
+        (GOOD.replace("12", '"12,5"'), ("bad_attribute", "attribute 'price' should be of type integer, got '12,5'")),
+        (GOOD.replace("12", "12.5"), ("bad_attribute", "attribute 'price' should be of type integer, got 12.5")),
+        (GOOD.replace("12", "1e400"), ("bad_attribute", "attribute 'price' should be of type integer, got inf")),
+        (GOOD.replace("12", "9" * 19), ("bad_attribute", f"attribute 'price' should be of type integer, got {'9' * 19}")),
+        (GOOD.replace("38.0", "[38]"), ("bad_attribute", "attribute 'size' should be of type text, got [38]")),
+        (GOOD.replace("7", "[7]"), ("bad_item_id", "item id in column 'item_id' should be text, got [7]")),
+        (GOOD.replace("7", r'"\ud800"'), ("bad_item_id", r"item id in column 'item_id' should be Unicode text, got '\ud800'")),
+        (GOOD.replace('"red"', "true"), ("bad_title", "title in column 'title' should be text, got True")),
+        (GOOD.replace('"a.jpg"', "5"), ("bad_image", "image in column 'image' should be a path, a URI or bytes, got 5")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_a_problem_of_its_row(
+    tmp_path: Path, line: str, problem: tuple[str, str]
+) -> None:
+    before, row, after = read_catalog(written(tmp_path, GOOD, line, GOOD))
+    assert row.problem == problem
+    assert row.source == f"{tmp_path}/items.jsonl:2"
+    assert (before.problem, after.problem) == (None, None)
+
+
+def test_name_that_no_object_has_is_a_wrong_name(tmp_path: Path) -> None:
+    section = written(
+        tmp_path, '{"item_id": 7, "titel": "red"}', '{"image": "a.jpg", "price": 1, "used": 0, "size": ""}'
+    )
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert str(caught.value) == (
+        f"{section.path}: no column 'title' (found: item_id, titel, image, price, used, size); "
+        "set catalog.columns.title; did you mean 'titel'?"
+    )
+
+
+def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    section = written(tmp_path, GOOD, "")
+    Path(section.path).write_bytes(GOOD.replace("red", "Mütze").encode("latin-1"))
+    with pytest.raises(InputError) as caught:
+        read_catalog(section)
+    assert str(caught.value) == f"{section.path}:1: not UTF-8 text (byte 0xfc); save the table as UTF-8"
