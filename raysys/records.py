@@ -5,6 +5,7 @@ Rows that travel inside Ray Data use the same names as the Parquet files they en
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
@@ -44,7 +45,8 @@ SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "
 
 # Embeddings.
 EMBEDDING = "embedding"  # float32, L2-normalised
-CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex
+CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: what an embedding depends on
+ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
 
 # The interaction log: one row an item shown.
 IMPRESSION_ID = "impression_id"
@@ -72,6 +74,11 @@ LOG_SCHEMA = pa.schema(
         (SIMULATED, pa.bool_()),
     ]
 )
+
+
+def item_hash(photo_sha256: bytes, title: str, attributes_json: str) -> bytes:
+    """SHA-256 over all that a shard says of an item: photo, title and attributes as canonical JSON."""
+    return hashlib.sha256(b"\0".join([photo_sha256, title.encode(), attributes_json.encode()])).digest()
 
 
 def embedding_schema(dimensions: int) -> pa.Schema:

@@ -19,7 +19,7 @@ FaultKind: TypeAlias = Literal[
 ]
 BLOCK_BYTES = 512
 _END_BYTES = 2 * BLOCK_BYTES  # a tar ends with two blocks of zeros
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # with its suffix within the 100 bytes of a plain header
 PHOTO_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "image")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import webdataset
 from PIL import Image
 
 from raysys import artifacts, storage
 from raysys.config.schema import TinyConfig
 from raysys.encoder.tiny import build_tiny
-from raysys.records import Item
+from raysys.records import Item, item_hash
 from raysys.stream.shard import ShardRef
 from raysys.tars import key_of
 
@@ -52,13 +55,32 @@ def write_shard(
     """Write a shard and say what a manifest would promise of it."""
     data = tar_of(items)
     storage.write_bytes(f"{folder}/{name}", data)
+    write_items_table(folder, {name: items})
     return ShardRef(f"{folder}/{name}", split, len(items), storage.sha256_of_bytes(data))
 
 
 def write_shards(folder: Path | str, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:
     """Write items into as many shards as they need."""
-    starts = range(0, len(items), items_per_shard)
-    return [
-        write_shard(folder, items[start : start + items_per_shard], f"{number:05d}.tar")
-        for number, start in enumerate(starts)
+    parts = [items[start : start + items_per_shard] for start in range(0, len(items), items_per_shard)]
+    named = {f"{number:05d}.tar": part for number, part in enumerate(parts)}
+    shards = [write_shard(folder, part, name) for name, part in named.items()]
+    write_items_table(folder, named)
+    return shards
+
+
+def write_items_table(folder: Path | str, shards: Mapping[str, Sequence[Item]]) -> None:
+    """What each item is, as it stands beside the shards of `raysys pack`."""
+    rows = [
+        {
+            "item_id": item.item_id,
+            "shard": name,
+            "item_hash": item_hash(
+                hashlib.sha256(item.image).digest(), item.title, artifacts.canonical_json(item.attributes)
+            ),
+        }
+        for name, items in shards.items()
+        for item in items
     ]
+    schema = pa.schema([("item_id", pa.string()), ("shard", pa.string()), ("item_hash", pa.binary(32))])
+    with storage.writable_file(f"{folder}/items.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -15,7 +15,7 @@ import httpx
 
 from raysys import storage
 from raysys.config.schema import PackConfig
-from raysys.errors import InputError, MissingError, UnreadableImage
+from raysys.errors import InputError, MissingError, StorageError, UnreadableImage
 
 _PAUSES_S = (0.5, 2.0)  # before the second and the third try
 _MAX_REDIRECTS = 5
@@ -75,7 +75,7 @@ def _read_stored(uri: str, section: PackConfig) -> bytes:
             return bytes(stream.read())
     except (MissingError, UnreadableImage):
         raise
-    except (InputError, OSError, ValueError) as error:
+    except (InputError, StorageError, OSError, ValueError) as error:
         raise UnreadableImage(f"{uri}: cannot be read ({_one_line(error)})", "unreachable") from error
 
 

@@ -8,6 +8,7 @@ copied to a local disk first; only headers and one sample at a time are in memor
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage, tars
-from raysys.artifacts import ShardSetManifest, open_artifact
+from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
 from raysys.errors import DamagedData, MissingError
-from raysys.records import ATTRIBUTES, GROUP, ITEM_ID, SHARD, TITLE, Item
+from raysys.records import (
+    ATTRIBUTES,
+    GROUP,
+    ITEM_HASH,
+    ITEM_ID,
+    SHARD,
+    TITLE,
+    Item,
+    item_hash,
+)
 from raysys.tars import Member, Sample
 
 TOMBSTONES = "tombstones.parquet"
+ITEMS = "items.parquet"
 _TITLE_KEYS = (TITLE, "caption", "text")  # ours, img2dataset's, others'
 _CHUNK_BYTES = 1 << 20
 
@@ -63,6 +74,7 @@ class OpenShard:
         members, faults = tars.scan(stream)
         found, more_faults = tars.samples(members)
         self.faults = [*faults, *more_faults]
+        self._hashes = None if _is_intact(shard, stream) else _item_hashes(shard)
         dead = _dead_keys(shard)
         self.samples = [sample for sample in found if sample.key not in dead]
         if len(self.samples) > shard.num_items:
@@ -81,7 +93,12 @@ class OpenShard:
         if photo is None:
             return BadSample(sample.key, "no_photo", f"members: {', '.join(sample.members)}")
         try:
-            return StoredItem(self._item(sample, photo), photo.offset)
+            item = self._item(sample, photo)
+            if self._hashes is not None and self._hashes.get(item.item_id) != _hash_of(item):
+                return BadSample(
+                    sample.key, "changed", "not what was packed: another photo, title or attribute"
+                )
+            return StoredItem(item, photo.offset)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
 
@@ -172,6 +189,31 @@ def foreign_shards(uris: list[str], split: str = "train") -> list[ShardRef]:
             )
         shards.append(ShardRef(uri, split, len(found)))
     return shards
+
+
+def _is_intact(shard: ShardRef, stream: IO[bytes]) -> bool:
+    """Whether the bytes are those of the manifest; then no sample has to be looked at on its own."""
+    stream.seek(0)
+    return shard.sha256 is None or hashlib.file_digest(stream, "sha256").hexdigest() == shard.sha256
+
+
+def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
+    """What each item of a damaged shard should be, from the table that was packed beside it."""
+    folder, _, name = shard.uri.rpartition("/")
+    if not storage.exists(table_uri := storage.join(folder, ITEMS)):
+        raise DamagedData(
+            f"{shard.uri}: not the bytes that its manifest says, and no {ITEMS} tells which items they hurt; "
+            "`raysys verify --repair` writes a clean copy"
+        )
+    with storage.open_input(table_uri) as stream:
+        table = pq.read_table(stream, columns=[SHARD, ITEM_ID, ITEM_HASH])
+    mine = table.filter(pc.equal(table.column(SHARD), name))
+    return dict(zip(mine.column(ITEM_ID).to_pylist(), mine.column(ITEM_HASH).to_pylist(), strict=True))
+
+
+def _hash_of(item: Item) -> bytes:
+    photo_sha256 = hashlib.sha256(item.image).digest()
+    return item_hash(photo_sha256, item.title, canonical_json(item.attributes))
 
 
 def _dead_keys(shard: ShardRef) -> set[str]:

@@ -99,6 +99,28 @@ def test_sample_that_lost_its_photo_is_named_and_the_others_are_whole(shard: Sha
     assert [s.item for s in found if isinstance(s, StoredItem)] == [ITEMS[0], *ITEMS[2:]]
 
 
+def test_flipped_byte_costs_the_sample_it_is_in_and_no_other(shard: ShardRef) -> None:
+    data = bytearray(Path(shard.uri).read_bytes())
+    photo_at = list(read_shard(shard))[1].image_offset
+    data[photo_at + 300] ^= 1  # a JPEG that still decodes, to other pixels
+    title_at = data.index(b"white cup")
+    data[title_at] ^= 1
+    found = samples_of(rewritten(shard, bytes(data)))
+    why = "not what was packed: another photo, title or attribute"
+    assert found[1] == BadSample("i1", "changed", why)
+    assert found[3] == BadSample("i3", "changed", why)
+    assert [s.item for s in found if isinstance(s, StoredItem)] == [ITEMS[0], ITEMS[2], ITEMS[4]]
+
+
+def test_damaged_shard_without_a_table_of_its_items_is_refused(shard: ShardRef) -> None:
+    Path(shard.uri).with_name("items.parquet").unlink()
+    data = Path(shard.uri).read_bytes()
+    with pytest.raises(
+        DamagedData, match=r"00000.tar: not the bytes that its manifest says, and no items.parquet"
+    ):
+        samples_of(rewritten(shard, data[:-1] + b"x"))
+
+
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
