@@ -70,6 +70,20 @@ class DamagedData(RaysysError):
     code = "damaged_data"
 
 
+class Busy(RaysysError):
+    """Somebody else is at the same work in the same place."""
+
+    http_status = 409
+    code = "busy"
+
+
+class NoSpace(RaysysError):
+    """The disk is full."""
+
+    http_status = 507
+    code = "no_space"
+
+
 class ClusterError(RaysysError):
     """Ray, a port or a remote job did not do what was asked."""
 

@@ -40,6 +40,8 @@ STREAM_POSITION = "stream_position"  # int64: which sample of the endless traini
 EMBEDDING = "embedding"  # float32, L2-normalised
 CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex
 
+PHOTO_HASH = "photo_hash"  # perceptual, 64 bits: near photos differ in few of them
+
 # The interaction log: one row an item shown.
 IMPRESSION_ID = "impression_id"
 QUERY_ID = "query_id"

@@ -8,6 +8,7 @@ a missing file is a `MissingError` that says where it was looked for.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -19,9 +20,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raysys.errors import InputError, MissingError
+from raysys.errors import InputError, MissingError, NoSpace
 
 _CHUNK_BYTES = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -116,7 +118,8 @@ def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees all of it or nothing; `durable` also survives a power cut."""
     if is_local(uri):
-        _write_local(local_path(uri), data, durable)
+        with _room_for(uri):
+            _write_local(local_path(uri), data, durable)
         return
     filesystem, path = resolve(uri)
     with filesystem.open_output_stream(path) as stream:
@@ -133,13 +136,36 @@ def delete(uri: str) -> None:
         filesystem.delete_file(path)
 
 
+def list_folders(uri: str) -> list[str]:
+    """The names of the folders in a folder, also those that begin with a dot, sorted."""
+    filesystem, path = resolve(uri)
+    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+
+def create_folder(uri: str) -> None:
+    """Make sure that a folder is there; object stores need none."""
+    if is_local(uri):
+        local_path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def delete_drafts(uri: str) -> None:
+    """Remove what killed writers left in a folder; nobody may be writing there."""
+    for name in list_folders(uri):
+        if name.startswith("."):
+            delete(join(uri, name))
+
+
 @contextlib.contextmanager
 def writable_file(uri: str) -> Iterator[Path]:
     """A local path to write to, which becomes `uri` when the block ends without an error."""
     if is_local(uri):
         target = local_path(uri)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        with (
+            _room_for(uri),
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder,
+        ):
             yield Path(folder) / target.name
             _flush_to_disk(Path(folder) / target.name)
             os.replace(Path(folder) / target.name, target)
@@ -198,6 +224,20 @@ def _write_local(target: Path, data: bytes, durable: bool) -> None:
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
+        raise
+
+
+@contextlib.contextmanager
+def _room_for(uri: str) -> Iterator[None]:
+    """Raises: NoSpace instead of the operating system's error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise NoSpace(
+                f"{uri}: no room to write it ({os.strerror(error.errno)}); "
+                "make room, and the same command continues where it was"
+            ) from error
         raise
 
 

@@ -13,13 +13,13 @@ import pytest
 import ray.data
 from PIL import Image
 
-from raysys.config.schema import PackConfig, StreamConfig
+from raysys.config.schema import StreamConfig
 from raysys.errors import DamagedData
-from raysys.shards.catalog import CatalogRow
-from raysys.shards.pack import pack_shard, plan_shards
+from raysys.records import Item
 from raysys.stream.order import rows_of, windows
 from raysys.stream.read import embedding_stream, training_stream
 from raysys.stream.tar import ShardRef, read_shard
+from tests.packed import packed_shards
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),
@@ -39,16 +39,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[ShardRef]:
 
 def packed(folder: Path) -> list[ShardRef]:
     Image.new("RGB", (8, 8), "red").save(folder / "red.jpg", "JPEG")
-    rows = [
-        CatalogRow(f"i{number:02d}", f"cup {number}", str(folder / "red.jpg"), {"seller": "anna"}, None, "")
-        for number in range(NUM_ITEMS)
+    photo = (folder / "red.jpg").read_bytes()
+    items = [
+        Item(f"i{number:02d}", f"cup {number}", photo, {"seller": "anna"}) for number in range(NUM_ITEMS)
     ]
-    section = PackConfig.model_validate(
-        {"split": {"kind": "attribute", "val_fraction": 0.0, "test_fraction": 0.0}, "items_per_shard": 15}
-    )
-    plans, _ = plan_shards(rows, section)
-    entries = [pack_shard(plan, uri_of={"train": str(folder)}, max_pixels=100)[0] for plan in plans]
-    return [ShardRef(f"{folder}/{entry.name}", "train", entry.num_items, entry.sha256) for entry in entries]
+    return packed_shards(folder, items, items_per_shard=15)
 
 
 def say_which() -> Callable[[pa.Table], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import csv
 import io
 import json
@@ -21,8 +20,11 @@ from raysys.artifacts import ShardSetManifest, Target
 from raysys.config import Config
 from raysys.config.schema import AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
 from raysys.errors import DamagedData, InputError
-from raysys.shards import catalog, pack
-from raysys.shards.catalog import CatalogRow
+from raysys.shards.fingerprint import fingerprint
+from raysys.shards.pack import Catalog, Flow, pack
+from raysys.shards.serial import Serial
+from raysys.shards.splits import SPLITS
+from raysys.shards.standin import sources
 
 SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
 BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)
@@ -52,17 +54,17 @@ def catalogue(folder: Path, rows: Sequence[dict[str, str]], section: PackConfig 
     )
 
 
-def wanted(config: Config) -> tuple[list[CatalogRow], dict[str, Target]]:
+def wanted(config: Config) -> tuple[Catalog, dict[str, Target]]:
     table, how = config.catalog, config.pack.split
     assert isinstance(table, TableCatalog)
-    rows = catalog.read_catalog(table, how.column if isinstance(how, ColumnSplit) else None)
-    source = catalog.fingerprint_catalog(table, rows)
-    return rows, {split: targets.shard_set(config, split, table.columns, source) for split in pack.SPLITS}
+    counted = fingerprint(table, sources(table), how.column if isinstance(how, ColumnSplit) else None)
+    by_split = {split: targets.shard_set(config, split, table.columns, counted.entry) for split in SPLITS}
+    return Catalog(table, sources(table), counted.num_rows), by_split
 
 
-def packed(config: Config) -> dict[str, ShardSetManifest]:
-    rows, by_split = wanted(config)
-    return pack.pack(rows, config.pack, by_split, map)
+def packed(config: Config, flow: Flow | None = None) -> dict[str, ShardSetManifest]:
+    catalog, by_split = wanted(config)
+    return pack(catalog, config.pack, by_split, flow or Serial())
 
 
 def many(num_items: int) -> list[dict[str, str]]:
@@ -86,22 +88,11 @@ def samples(config: Config, split: str) -> dict[str, Any]:
     return {sample["__key__"]: sample for sample in found}
 
 
-def split_of_items(rows: Sequence[CatalogRow], how: AttributeSplit) -> dict[str, str]:
-    return {row.item_id: pack.split_of(row, how) for row in rows}
-
-
-def rows_of_sellers(num_items: int, num_sellers: int) -> list[CatalogRow]:
-    return [
-        CatalogRow(f"i{number}", "t", "p.jpg", {"seller": f"s{number % num_sellers}"}, None, f"items.csv:{number + 2}")
-        for number in range(num_items)
-    ]  # fmt: skip
-
-
 def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     section = PackConfig(split=BY_SELLER, items_per_shard=7)
     first, second = (catalogue(tmp_path / name, many(40), section) for name in ("first", "second"))
     made, again = packed(first), packed(second)
-    for split in pack.SPLITS:
+    for split in SPLITS:
         assert made[split].fingerprint == again[split].fingerprint
         names = [
             name for name in storage.list_files(f"{first.root}/shards/{split}") if name != "manifest.json"
@@ -115,7 +106,7 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_plain_webdataset_finds_every_item_once(tmp_path: Path) -> None:
     config = catalogue(tmp_path, many(40), PackConfig(split=BY_SELLER, items_per_shard=7))
     packed(config)
-    by_split = {split: samples(config, split) for split in pack.SPLITS}
+    by_split = {split: samples(config, split) for split in SPLITS}
     found = [key for of_split in by_split.values() for key in of_split]
     assert sorted(found) == sorted(row["item_id"] for row in many(40))
     sample = next(iter(by_split["train"].values()))
@@ -124,6 +115,7 @@ def test_plain_webdataset_finds_every_item_once(tmp_path: Path) -> None:
         "item_id": f"i{number:03d}",
         "title": f"dress {number}",
         "attributes": {"seller": SELLERS[number % 8]},
+        "group": "i000",  # the photos are all the same
     }
     assert json.loads(sample["json"]) == said
     assert sample["jpg"] == jpeg()
@@ -143,52 +135,12 @@ def test_members_of_a_shard_are_sorted_and_shards_are_cut_to_size(tmp_path: Path
     assert shards[0].bytes == Path(config.root, "shards/train/00000.tar").stat().st_size
 
 
-def test_seller_is_never_in_two_splits() -> None:
-    rows = rows_of_sellers(400, num_sellers=50)
-    splits: dict[Any, set[str]] = collections.defaultdict(set)
-    for row in rows:
-        splits[row.attributes["seller"]].add(pack.split_of(row, BY_SELLER))
-    assert {len(of_seller) for of_seller in splits.values()} == {1}
-    counts = collections.Counter(split for of_seller in splits.values() for split in of_seller)
-    assert set(counts) == set(pack.SPLITS)
-
-
-def test_growing_catalogue_moves_no_item() -> None:
-    small, large = rows_of_sellers(100, num_sellers=30), rows_of_sellers(1000, num_sellers=300)
-    small_splits = split_of_items(small, BY_SELLER)
-    # Item i of the larger catalogue belongs to another seller: keep the old items, add the others.
-    grown = split_of_items([*large[100:], *small], BY_SELLER)
-    assert len(grown) == 1000
-    assert {item_id: grown[item_id] for item_id in small_splits} == small_splits
-
-
-def test_shares_of_the_splits_are_about_those_asked_for() -> None:
-    counts = collections.Counter(split_of_items(rows_of_sellers(4000, num_sellers=4000), BY_SELLER).values())
-    # 25 % of 4000 is 1000; the standard deviation of a binomial is sqrt(4000 / 4 * 3 / 4) = 27.
-    assert abs(counts["val"] - 1000) < 110
-    assert abs(counts["test"] - 1000) < 110
-
-
-def test_row_without_the_attribute_is_a_group_of_its_own() -> None:
-    rows = [CatalogRow(f"i{n}", "t", "p.jpg", {"seller": None}, None, "items.csv:2") for n in range(100)]
-    assert set(split_of_items(rows, BY_SELLER).values()) == set(pack.SPLITS)
-
-
-def test_attribute_that_is_not_in_the_catalogue_is_named() -> None:
-    with pytest.raises(InputError) as caught:
-        pack.split_of(rows_of_sellers(1, 1)[0], AttributeSplit(attribute="shop"))
-    assert str(caught.value) == (
-        "pack.split.attribute: 'shop' is no attribute of the catalogue (attributes: seller); "
-        "add it to catalog.columns.attributes"
-    )
-
-
 def test_column_decides_the_split(tmp_path: Path) -> None:
     parts = {"a": "train", "b": "val", "c": "test", "d": "train"}
     config = catalogue(tmp_path, [{"item_id": item_id, "part": part} for item_id, part in parts.items()])
     manifests = packed(config)
-    assert {split: manifests[split].num_items for split in pack.SPLITS} == {"train": 2, "val": 1, "test": 1}
-    assert {split: sorted(samples(config, split)) for split in pack.SPLITS} == {"train": ["a", "d"], "val": ["b"], "test": ["c"]}  # fmt: skip
+    assert {split: manifests[split].num_items for split in SPLITS} == {"train": 2, "val": 1, "test": 1}
+    assert {split: sorted(samples(config, split)) for split in SPLITS} == {"train": ["a", "d"], "val": ["b"], "test": ["c"]}  # fmt: skip
 
 
 def test_unknown_split_in_the_column_names_the_row(tmp_path: Path) -> None:
@@ -225,7 +177,7 @@ def catalogue_with_bad_rows(folder: Path, max_bad_fraction: float) -> Config:
 def test_refused_rows_stand_in_the_ledger_with_their_reasons(tmp_path: Path) -> None:
     config = catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.8)
     manifests = packed(config)
-    ledgers = {split: pq.read_table(f"{config.root}/shards/{split}/ledger.parquet").to_pylist() for split in pack.SPLITS}  # fmt: skip
+    ledgers = {split: pq.read_table(f"{config.root}/shards/{split}/ledger.parquet").to_pylist() for split in SPLITS}  # fmt: skip
     assert [row["reason"] for row in ledgers["val"]] == ["repeated_id"]
     refused = {row["reason"]: row for rows in ledgers.values() for row in rows}
     lines = {reason: f"{tmp_path}/items.csv:{line}" for line, reason in enumerate(BAD_ROWS, start=4)}

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from raysys.config.schema import PackConfig, TinyConfig
+from raysys.config.schema import TinyConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.encoder.tiny import build_tiny
-from raysys.shards.catalog import CatalogRow
-from raysys.shards.pack import pack_shard, plan_shards
+from raysys.records import Item
 from raysys.stream.tar import ShardRef
 from raysys.train.validate import recall_at, retrieval
+from tests.packed import packed_shards
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
 SCORES = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.3, 0.2], [0.3, 0.2, 0.1]])
@@ -61,12 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shard_of(folder: Path, titles: list[str]) -> ShardRef:
     Image.new("RGB", (16, 16), "red").save(folder / "red.jpg", "JPEG")
-    rows = [CatalogRow(f"i{n}", title, str(folder / "red.jpg"), {"seller": "a"}, None, "") for n, title in enumerate(titles)]  # fmt: skip
-    section = PackConfig.model_validate(
-        {"split": {"kind": "attribute", "val_fraction": 0.0, "test_fraction": 0.0}}
-    )
-    entry, _ = pack_shard(plan_shards(rows, section)[0][0], uri_of={"train": str(folder)}, max_pixels=1000)
-    return ShardRef(f"{folder}/{entry.name}", "val", entry.num_items, entry.sha256)
+    photo = (folder / "red.jpg").read_bytes()
+    (shard,) = packed_shards(folder, [Item(f"i{n}", title, photo) for n, title in enumerate(titles)])
+    return shard
 
 
 def found(folder: Path, model: Any, shards: list[ShardRef], num_items: int) -> dict[str, float]:
