@@ -6,10 +6,12 @@ field is what `raysys config --schema` prints.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -22,6 +24,14 @@ from pydantic import (
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AttributeType = Literal["text", "integer", "number", "boolean"]
 SplitName = Literal["train", "val", "test"]
+
+
+def _as_text(value: object) -> object:
+    """YAML reads a bare 2026-04-01 as a date."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+Moment = Annotated[str | float, BeforeValidator(_as_text)]
 
 
 class Section(BaseModel):
@@ -98,9 +108,9 @@ class TimeSplit(Section):
     kind: Literal["time"] = "time"
     attribute: str = "listed_at"
     """Dates as ISO text (they sort as text), or numbers; a row without one trains."""
-    val_from: str | float
+    val_from: Moment
     """From here on rows validate."""
-    test_from: str | float
+    test_from: Moment
     """From here on rows test."""
 
     @model_validator(mode="after")

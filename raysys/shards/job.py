@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -98,7 +99,11 @@ def _dataset(reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> ray.data.Data
 def _context(**settings: Any) -> Iterator[None]:
     """Ray Data's settings for the datasets that are made meanwhile."""
     context = ray.data.DataContext.get_current()
-    settings |= {"print_on_execution_start": False, "enable_progress_bars": False}
+    settings |= {
+        "print_on_execution_start": False,
+        "enable_progress_bars": False,
+        "raise_original_map_exception": True,  # not wrapped, so that its class crosses
+    }
     before = {name: getattr(context, name) for name in settings}
     kept_order = context.execution_options.preserve_order
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error comes back as itself
@@ -106,7 +111,10 @@ def _context(**settings: Any) -> Iterator[None]:
         for name, value in settings.items():
             setattr(context, name, value)
         context.execution_options.preserve_order = False  # files have names; whoever is ready goes first
-        yield
+        with warnings.catch_warnings():
+            # Fewer pieces than cores is no mistake of a small catalogue.
+            warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)

@@ -28,7 +28,7 @@ from raysys.shards.plan import NOWHERE, Plan, plan, read_facts
 from raysys.shards.scratch import packing_alone
 from raysys.shards.splits import SPLITS
 from raysys.shards.standin import CatalogSource
-from raysys.shards.survey import Part, cut, survey
+from raysys.shards.survey import ROWS_PER_PART, Part, cut, survey
 from raysys.shards.write import KEY, ROWS, SHARD_NUMBER, Places, key_of, read_done, write_shards
 
 ROWS_PER_READ = 131_072  # of the facts: some 80 MB
@@ -98,7 +98,7 @@ def _survey(catalog: Catalog, section: PackConfig, scratch: str, flow: Flow) -> 
     found = {name.removesuffix(".parquet") for name in _parts(scratch)}
     split_column = section.split.column if isinstance(section.split, ColumnSplit) else None
     reads = [
-        partial(_read_source, number, source, catalog.section, split_column, found)
+        partial(_read_source, number, source, catalog.section, split_column, found, ROWS_PER_PART)
         for number, source in enumerate(catalog.sources)
     ]
     with observe.progress("survey", catalog.num_rows) as advance:
@@ -116,8 +116,9 @@ def _read_source(
     section: TableCatalog,
     split_column: str | None,
     done: set[str],
+    rows_per_part: int,
 ) -> Iterator[Part]:
-    return cut(number, source.rows(section, split_column), done)
+    return cut(number, source.rows(section, split_column), done, rows_per_part)
 
 
 def _write(made: Plan, parts: list[str], part_rows: list[int], places: Places, flow: Flow) -> None:

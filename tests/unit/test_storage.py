@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raysys import storage
-from raysys.errors import InputError, MissingError
+from raysys.errors import InputError, MissingError, NoSpace
 
 
 @pytest.fixture(params=["path", "file://", "store://"])
@@ -137,7 +137,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_draft(
 
     (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NoSpace, match=r"/a: no room to write it \(No space left on device\); make room"):
         storage.write_bytes(str(tmp_path / "a"), b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
