@@ -18,10 +18,11 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from raysys.errors import RaysysError
 from raysys.shards.survey import Part
 from raysys.shards.write import SHARD_NUMBER
 
-_PAYLOAD, _NUM_ROWS = "part", "num_rows"
+_PAYLOAD, _NUM_ROWS, _ERROR = "part", "num_rows", "error"
 _READ_BLOCK_BYTES = 1 << 20  # parts wait together up to here before they are dealt out
 _MIN_PIECES = 64
 
@@ -102,7 +103,6 @@ def _context(**settings: Any) -> Iterator[None]:
     settings |= {
         "print_on_execution_start": False,
         "enable_progress_bars": False,
-        "raise_original_map_exception": True,  # not wrapped, so that its class crosses
     }
     before = {name: getattr(context, name) for name in settings}
     kept_order = context.execution_options.preserve_order
@@ -128,7 +128,10 @@ def _num_cores() -> int:
 
 
 def _counts(done: ray.data.Dataset) -> Iterator[int]:
-    return (int(row[_NUM_ROWS]) for row in done.iter_rows())
+    for row in done.iter_rows():
+        if row[_ERROR]:
+            raise pickle.loads(row[_ERROR])
+        yield int(row[_NUM_ROWS])
 
 
 def _payloads(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
@@ -137,7 +140,7 @@ def _payloads(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
 
 
 def _survey(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
-    return _counted(sum(work(pickle.loads(part.as_py())) for part in batch.column(_PAYLOAD)))
+    return _outcome(lambda: sum(work(pickle.loads(part.as_py())) for part in batch.column(_PAYLOAD)))
 
 
 def _whole(read: Callable[[], pa.Table]) -> Iterator[pa.Table]:
@@ -150,8 +153,14 @@ def _range(read: Callable[[], pa.Table], low: float, high: float) -> Iterator[pa
 
 
 def _write(batch: pa.Table, work: Callable[[pa.Table], int]) -> pa.Table:
-    return _counted(work(batch) if batch.num_rows else 0)
+    return _outcome(lambda: work(batch) if batch.num_rows else 0)
 
 
-def _counted(num_rows: int) -> pa.Table:
-    return pa.table({_NUM_ROWS: pa.array([num_rows], pa.int64())})
+def _outcome(work: Callable[[], int]) -> pa.Table:
+    """What a piece came to. An error of ours travels as a value: Ray would add its own advice to it."""
+    num_rows, error = 0, b""
+    try:
+        num_rows = work()
+    except RaysysError as raised:
+        error = pickle.dumps(raised)
+    return pa.table({_NUM_ROWS: pa.array([num_rows], pa.int64()), _ERROR: pa.array([error], pa.binary())})

@@ -88,7 +88,7 @@ def test_what_is_known_leads_itself_and_is_joined_by_the_new() -> None:
 def test_later_rows_move_nobody() -> None:
     rng = np.random.default_rng(3)
     photos = rng.integers(0, 60, 200).tolist()
-    looks = [int(look) for look in rng.integers(0, 1 << 10, 200)]
+    looks: list[int | None] = [int(look) for look in rng.integers(0, 1 << 10, 200)]
     twins = [int(twin) if twin < 40 else None for twin in rng.integers(1, 80, 200)]
     whole = groups(photos, looks, twins)
     for size in (1, 50, 150):

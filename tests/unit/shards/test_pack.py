@@ -445,7 +445,7 @@ def added(folder: Path, name: str, rows: Sequence[dict[str, str]], parent: Confi
     """A later catalogue over the same photos, in a root of its own."""
     section = PackConfig(split=BY_SELLER, items_per_shard=5, max_bad_fraction=1.0)
     config = catalogue(folder, rows, section)
-    places = {"root": str(folder / name)}
+    places: dict[str, Any] = {"root": str(folder / name)}
     if parent is not None:
         places["pack"] = section.model_copy(update={"parent": f"{parent.root}/shards"})
     return config.model_copy(update=places)
