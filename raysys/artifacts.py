@@ -112,6 +112,8 @@ class ShardSetManifest(Manifest):
     num_rows: int
     num_refused: int
     refused_by_reason: dict[str, int]
+    num_split_groups: int = 0
+    """Groups of the whole catalogue that lie in more than one split; none when groups decide it."""
 
 
 class EncoderBundleManifest(Manifest):

@@ -20,8 +20,8 @@ from raysys.records import Parallel, Piece, Result
 from raysys.shards import find, repair
 from raysys.shards.find import ShardSource
 from raysys.shards.health import Finding, FindingKind, ShardHealth, first_of_each_kind
-from raysys.shards.pack import SPLITS
 from raysys.shards.repair import Repaired
+from raysys.shards.splits import SPLITS
 from raysys.shards.verify import Verdict, verify
 
 _FEW_SHARDS = 4  # on this machine's disk: looked at sooner than a cluster starts

@@ -77,6 +77,13 @@ class StorageError(RaysysError):
     code = "storage_failed"
 
 
+class Busy(RaysysError):
+    """Somebody else is at the same work in the same place."""
+
+    http_status = 409
+    code = "busy"
+
+
 class ClusterError(RaysysError):
     """Ray, a port or a remote job did not do what was asked."""
 

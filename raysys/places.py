@@ -19,9 +19,14 @@ class Places:
         """The drawn catalogue, where there is one."""
         return storage.join(self.root, "catalog")
 
+    @property
+    def packed(self) -> str:
+        """What holds the ShardSets of all splits."""
+        return storage.join(self.root, "shards")
+
     def shards(self, split: str) -> str:
         """The ShardSet of a split."""
-        return storage.join(self.root, "shards", split)
+        return storage.join(self.packed, split)
 
     def run(self, recipe: str) -> str:
         """Training state: a folder a recipe, so that a changed configuration continues nobody's run."""

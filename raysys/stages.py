@@ -8,7 +8,7 @@ torch alone takes seconds, and a stage that is up to date should take none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from raysys.config.schema import ColumnSplit, DrawnCatalog, FolderCatalog, Simul
 from raysys.errors import InputError, MissingError, did_you_mean
 from raysys.records import Piece, Result
 from raysys.shards import catalog, draw
-from raysys.shards import pack as packing
-from raysys.shards.pack import SPLITS
+from raysys.shards.fingerprint import fingerprint
+from raysys.shards.splits import SPLITS
 from raysys.stream.shard import ShardRef, read_shard, shards_of
 
 
@@ -39,12 +39,19 @@ class Outcome:
 def pack(config: Config) -> Outcome:
     """Catalogue -> one ShardSet a split."""
     started = time.monotonic()
-    table, rows = _catalog_rows(config)
-    source = catalog.fingerprint_catalog(table, rows)
-    wanted = {split: targets.shard_set(config, split, table.columns, source) for split in SPLITS}
-    found = {split: artifacts.find_up_to_date(target) for split, target in wanted.items()}
-    is_skipped = all(found.values())
-    made = found if is_skipped else packing.pack(rows, config.pack, wanted, _parallel(config))
+    table, split = _catalog_table(config), config.pack.split
+    files = catalog.sources(table)
+    counted = fingerprint(table, files, split.column if isinstance(split, ColumnSplit) else None)
+    wanted = {name: targets.shard_set(config, name, table.columns, counted.entry) for name in SPLITS}
+    found = {name: artifacts.find_up_to_date(target) for name, target in wanted.items()}
+    made: Mapping[str, Manifest | None] = found
+    if not (is_skipped := all(found.values())):
+        from raysys.shards import job
+        from raysys.shards import pack as packing
+
+        session.connect(config.ray)
+        source = packing.Catalog(table, files, counted.num_rows)
+        made = packing.pack(source, config.pack, wanted, job.RayFlow())
     num_items = sum(manifest.num_items for manifest in made.values() if manifest)
     return Outcome("pack", wanted["train"].uri, num_items, time.monotonic() - started, is_skipped)
 
@@ -208,15 +215,14 @@ def _run_steps(stage: str, config: Config, steps: Sequence[Step]) -> Outcome:
     return Outcome(stage, target.uri, num_items, time.monotonic() - started, not made_any)
 
 
-def _catalog_rows(config: Config) -> tuple[TableCatalog | FolderCatalog, list[catalog.CatalogRow]]:
+def _catalog_table(config: Config) -> TableCatalog | FolderCatalog:
     table: DrawnCatalog | TableCatalog | FolderCatalog = config.catalog
     if isinstance(table, DrawnCatalog):
         target = targets.drawn_catalog(config)
         if artifacts.find_up_to_date(target) is None:
             draw.draw_catalog(target, table, _parallel(config))
         table = draw.as_table(target.uri)
-    split_column = config.pack.split.column if isinstance(config.pack.split, ColumnSplit) else None
-    return table, catalog.read_catalog(table, split_column)
+    return table
 
 
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:

@@ -6,7 +6,7 @@ logged does not make another artifact.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from raysys import storage
 from raysys.artifacts import (
@@ -21,7 +21,8 @@ from raysys.artifacts import (
     as_input,
 )
 from raysys.config import Config
-from raysys.config.schema import Columns, Section
+from raysys.config.schema import Columns, Section, SplitName
+from raysys.errors import InputError
 from raysys.places import Places
 
 
@@ -39,10 +40,34 @@ def shard_set(config: Config, split: str, columns: Columns, catalog: InputEntry)
     """The ShardSet of a split, of a catalogue with this fingerprint."""
     said = {
         "split": split,
-        "pack": _said(config.pack, without=("max_bad_fraction",)),
+        "pack": _said(config.pack, without=("max_bad_fraction", "parent")),
         "columns": _said(columns),
     }
-    return Target(places_of(config).shards(split), ShardSetManifest, said, {"catalog": catalog})
+    return Target(
+        places_of(config).shards(split),
+        ShardSetManifest,
+        said,
+        {"catalog": catalog, **parent_shards(config)},
+    )
+
+
+def parent_shards(config: Config) -> dict[str, InputEntry]:
+    """The ShardSets that a pack adds to: all splits, since an item may change from one to another.
+
+    Raises: MissingError if they are not there, InputError if they are the very ones to be made.
+    """
+    parent = config.pack.parent
+    if parent is None:
+        return {}
+    if storage.absolute(parent) == places_of(config).packed:
+        raise InputError(
+            f"pack.parent: {parent} is where this pack goes; set root to another folder, and pack again"
+        )
+    splits = get_args(SplitName)
+    return {
+        f"parent/{split}": as_input(storage.join(storage.absolute(parent), split), ShardSetManifest)
+        for split in splits
+    }
 
 
 def start_encoder(config: Config) -> Target:

@@ -6,10 +6,12 @@ field is what `raysys config --schema` prints.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -24,6 +26,14 @@ AttributeType = Literal["text", "integer", "number", "boolean"]
 SplitName = Literal["train", "val", "test"]
 TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
 HostName = Annotated[str, Field(pattern=r"^\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+
+
+def _as_text(value: object) -> object:
+    """YAML reads a bare 2026-04-01 as a date."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+Moment = Annotated[str | float, BeforeValidator(_as_text)]
 
 
 class Section(BaseModel):
@@ -106,10 +116,55 @@ class AttributeSplit(Section):
     seed: NonNegativeInt = 7
 
 
+class GroupSplit(Section):
+    """Listings that show the same thing go to one split together (see `pack.duplicates`)."""
+
+    kind: Literal["group"] = "group"
+    val_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    seed: NonNegativeInt = 7
+
+
+class TimeSplit(Section):
+    """The newest listings test, those before them validate, and the rest trains."""
+
+    kind: Literal["time"] = "time"
+    attribute: str = "listed_at"
+    """Dates as ISO text (they sort as text), or numbers; a row without one trains."""
+    val_from: Moment
+    """From here on rows validate."""
+    test_from: Moment
+    """From here on rows test."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeSplit:
+        if isinstance(self.val_from, str) != isinstance(self.test_from, str):
+            raise ValueError("val_from and test_from should both be text or both be numbers")
+        if self.val_from > self.test_from:  # type: ignore[operator]  # of one type, as was just checked
+            raise ValueError(f"val_from {self.val_from} is later than test_from {self.test_from}")
+        return self
+
+
+class DuplicatesConfig(Section):
+    """What makes listings one group, beside identical photos."""
+
+    photo_bits: Annotated[int, Field(ge=0, le=12)] | None = 4
+    """At most this many of the 64 bits of their perceptual hashes differ in near photos; null: never."""
+    seller: str | None = "seller"
+    """The attribute that names the seller: the same title of the same seller is one group; null: never."""
+
+
 class PackConfig(Section):
     """From a catalogue to WebDataset shards."""
 
-    split: Annotated[ColumnSplit | AttributeSplit, Field(discriminator="kind")] = AttributeSplit()
+    split: Annotated[ColumnSplit | AttributeSplit | GroupSplit | TimeSplit, Field(discriminator="kind")] = (
+        AttributeSplit()
+    )
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    parent: str | None = None
+    """The `shards` folder of an earlier root: only what changed since is packed, the rest stays there."""
+    shard_megabytes: PositiveInt = 256
+    """A shard ends before it is larger than this (MiB), or at `items_per_shard`."""
     items_per_shard: PositiveInt = 4096
     max_bad_fraction: Fraction = 0.05
     """Refused items above this share of the catalogue stop the stage."""

@@ -1,275 +1,195 @@
-"""`raysys pack`: a catalogue becomes one ShardSet a split.
+"""`raysys pack`: a catalogue becomes one ShardSet a split, from top to bottom.
 
-The plan comes first and is pure: every row goes to a split (by a column, or by a hash of its seller, so
-that growth moves nobody) and to a shard (by a hash of its id, so that each shard is a fair sample).
-Then shards are written independently, members sorted by key and with a fixed time: the same catalogue
-gives the same bytes. A row that cannot be used goes to the ledger with its reason.
+Survey: parts of the catalogue are looked at, each on its own, and leave their facts in a scratch folder.
+Plan: on the facts alone, which row goes to which shard. Write: rows are brought together by shard, and each
+shard becomes a tar. What is in the scratch folder is not done again, and all of it is a function of the
+catalogue: a pack that was killed continues, and gives the bytes of one that was not.
 """
 
 from __future__ import annotations
 
-import collections
-import hashlib
-import io
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from raysys import artifacts, observe, storage
-from raysys.artifacts import FileEntry, ShardEntry, ShardSetManifest, Target
-from raysys.config.schema import AttributeSplit, ColumnSplit, PackConfig
-from raysys.encoder.preprocess import decode_image
-from raysys.errors import DamagedData, InputError, MissingError, UnreadableImage
-from raysys.records import (
-    ATTRIBUTES,
-    DETAIL,
-    ITEM_ID,
-    LEDGER_SCHEMA,
-    REASON,
-    SOURCE,
-    TITLE,
-    Parallel,
-    Refusal,
-)
-from raysys.shards.catalog import CatalogRow
+from raysys.artifacts import ShardSetManifest, Target
+from raysys.config.schema import ColumnSplit, FolderCatalog, PackConfig, TableCatalog
+from raysys.errors import InputError
+from raysys.records import GROUP, ITEM_ID
+from raysys.shards import publish
+from raysys.shards.catalog import CatalogSource
+from raysys.shards.parent import read_known
+from raysys.shards.plan import NOWHERE, Plan, plan, read_facts
+from raysys.shards.scratch import packing_alone
+from raysys.shards.splits import SPLITS
+from raysys.shards.survey import ROWS_PER_PART, Part, cut, survey
+from raysys.shards.write import KEY, ROWS, SHARD_NUMBER, Places, read_done, write_shards
+from raysys.tars import key_of
 
-SPLITS = ("train", "val", "test")
-LEDGER = "ledger.parquet"
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
-_JPEG_QUALITY = 95
+ROWS_PER_READ = 131_072  # of the facts: some 80 MB
+
+
+class Flow(Protocol):
+    """How the two streams of a pack run: one after the other in a test, through Ray Data on a cluster."""
+
+    def survey(
+        self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
+    ) -> Iterator[int]:
+        """Yield `work(part)` for every part of every read."""
+        ...
+
+    def write(
+        self,
+        reads: Sequence[Callable[[], pa.Table]],
+        num_shards: int,
+        work: Callable[[pa.Table], int],
+    ) -> Iterator[int]:
+        """Bring all rows together by shard number, and yield `work(rows)` for rows that are whole shards."""
+        ...
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """The rows of one shard, in the order of their keys."""
+class Catalog:
+    """What is packed."""
 
-    split: str
-    name: str
-    rows: tuple[CatalogRow, ...]
-
-
-def plan_shards(
-    rows: Sequence[CatalogRow], section: PackConfig
-) -> tuple[list[ShardPlan], dict[str, list[Refusal]]]:
-    """Which row goes to which shard, and (by split) which rows are refused unseen.
-
-    Raises: InputError for a split that is none of train, val, test.
-    """
-    by_split: dict[str, dict[str, CatalogRow]] = {split: {} for split in SPLITS}
-    refused: dict[str, list[Refusal]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    for row in rows:
-        split = split_of(row, section.split)
-        if reason := _refuse_unseen(row, seen):
-            refused[split].append(Refusal(row.item_id, *reason, row.source))
-        else:
-            by_split[split][row.item_id] = row
-            seen.add(row.item_id)
-    plans = [plan for split in SPLITS for plan in _cut(split, list(by_split[split].values()), section)]
-    return plans, refused
-
-
-def split_of(row: CatalogRow, how: ColumnSplit | AttributeSplit) -> str:
-    """The split of a row; it never changes when the catalogue grows."""
-    if isinstance(how, ColumnSplit):
-        if row.split not in SPLITS:
-            wanted = ", ".join(SPLITS)
-            raise InputError(
-                f"{row.source}: column '{how.column}' should be one of {wanted}, got {row.split!r}"
-            )
-        return row.split
-    if how.attribute not in row.attributes:
-        raise InputError(
-            f"pack.split.attribute: '{how.attribute}' is no attribute of the catalogue "
-            f"(attributes: {', '.join(row.attributes) or 'none'}); add it to catalog.columns.attributes"
-        )
-    together = row.attributes[how.attribute]
-    share = _share(f"{how.seed} {row.item_id if together is None else together}")
-    if share < how.test_fraction:
-        return "test"
-    return "val" if share < how.test_fraction + how.val_fraction else "train"
+    section: TableCatalog | FolderCatalog
+    sources: Sequence[CatalogSource]
+    num_rows: int
 
 
 def pack(
-    rows: Sequence[CatalogRow], section: PackConfig, targets: Mapping[str, Target], parallel: Parallel
+    catalog: Catalog, section: PackConfig, targets: Mapping[str, Target], flow: Flow
 ) -> dict[str, ShardSetManifest]:
-    """Write the ShardSet of every split that `targets` names.
+    """Make the ShardSet of every split that `targets` names.
 
-    Raises: DamagedData above `max_bad_fraction`, before anything is published; InputError if nothing is
-    left for training.
+    Raises: DamagedData above `max_bad_fraction` and InputError if nothing is left for training, before
+    anything is published; Busy if another pack is at work here.
     """
     started = time.monotonic()
-    plans, refused = plan_shards(rows, section)
-    for target in targets.values():
-        artifacts.begin(target)
-    uri_of = {split: target.uri for split, target in targets.items()}
-    written: dict[str, list[ShardEntry]] = {split: [] for split in SPLITS}
-    work = partial(pack_shard, uri_of=uri_of, max_pixels=int(section.max_megapixels * 1e6))
-    with observe.progress("pack", len(rows)) as advance:
-        done = 0
-        for plan, (entry, refusals) in zip(plans, parallel(work, plans), strict=True):
-            refused[plan.split] += refusals
-            written[plan.split] += [entry] if entry.num_items else []
-            advance(done := done + len(plan.rows))
-    catalog = targets["train"].inputs["catalog"].uri
-    _check_refused(len(rows), refused, section, catalog)
-    if not written["train"]:
-        raise InputError(
-            f"{catalog}: no usable row is in the train split; check pack.split and the catalogue"
-        )
-    schema, seconds = _item_schema(rows), time.monotonic() - started
-    return {
-        split: _publish(targets[split], split, written[split], refused[split], schema, seconds)
-        for split in SPLITS
-    }
+    home = targets["train"].uri.rpartition("/")[0]
+    with packing_alone(
+        home, artifacts.canonical_json([targets[split].recipe for split in SPLITS])
+    ) as scratch:
+        parts = _survey(catalog, section, scratch, flow)
+        known = read_known(section.parent)
+        facts = read_facts(scratch, parts)
+        made = plan(facts, section, known)
+        part_rows = facts.part_rows
+        del facts
+        assert len(made.status) == catalog.num_rows, "rows were lost on the way"
+        ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, made)
+        ledger.check(section.max_bad_fraction)
+        _require_training_items(made, catalog.section.path)
+        for target in targets.values():
+            if artifacts.find_up_to_date(target) is None:
+                artifacts.begin(target)
+        places = Places({split: target.uri for split, target in targets.items()}, scratch)
+        _write(made, parts, part_rows, places, flow)
+        return publish.publish(targets, made, known, ledger, places, section, time.monotonic() - started)
 
 
-def pack_shard(
-    plan: ShardPlan, *, uri_of: dict[str, str], max_pixels: int
-) -> tuple[ShardEntry, list[Refusal]]:
-    """Write one tar; what it could not take comes back as refusals."""
-    import webdataset  # brings torch along, which a stage that is up to date should not wait for
-
-    tar, refusals, num_items = io.BytesIO(), [], 0
-    with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
-        for row in plan.rows:
-            try:
-                photo = read_photo(row.image, max_pixels)
-            except (UnreadableImage, MissingError) as error:
-                reason = error.reason if isinstance(error, UnreadableImage) else "missing_image"
-                refusals.append(Refusal(row.item_id, reason, str(error), row.source))
-                continue
-            said = {ITEM_ID: row.item_id, TITLE: clean_title(row.title), ATTRIBUTES: row.attributes}
-            writer.write({"__key__": key_of(row.item_id), "jpg": photo, "json": _json(said)})
-            num_items += 1
-    data = tar.getvalue()
-    if num_items:
-        storage.write_bytes(storage.join(uri_of[plan.split], plan.name), data)
-    entry = ShardEntry(
-        name=plan.name, num_items=num_items, bytes=len(data), sha256=storage.sha256_of_bytes(data)
-    )
-    return entry, refusals
-
-
-def read_photo(image: str | bytes, max_pixels: int) -> bytes:
-    """The photo as JPEG: the original bytes if they are an upright RGB JPEG, else encoded anew.
-
-    Raises: MissingError, UnreadableImage.
-    """
-    data = image if isinstance(image, bytes) else storage.read_bytes(image)
-    picture = decode_image(data, max_pixels=max_pixels)
-    if _is_plain_jpeg(data):
-        return data
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=_JPEG_QUALITY)
-    return encoded.getvalue()
-
-
-def key_of(item_id: str) -> str:
-    """The member name of an item: its id where a tar can hold that, else a hash of it."""
-    if _SAFE_KEY.fullmatch(item_id):
-        return item_id
-    return "x" + hashlib.sha256(item_id.encode()).hexdigest()[:24]
-
-
-def clean_title(title: str) -> str:
-    """The title with every run of white space as one blank."""
-    return " ".join(title.split())
-
-
-def _refuse_unseen(row: CatalogRow, seen: set[str]) -> tuple[str, str] | None:
-    if row.problem:
-        return row.problem
-    if not row.item_id:
-        return "no_id", "the row has no item id"
-    if row.item_id in seen:
-        return "repeated_id", "an earlier row has the same item id"
-    if not clean_title(row.title):
-        return "no_title", "the title is empty"
-    if not row.image:
-        return "no_image", "the row names no photo"
-    return None
-
-
-def _cut(split: str, rows: list[CatalogRow], section: PackConfig) -> list[ShardPlan]:
-    mixed = sorted(rows, key=lambda row: hashlib.sha256(row.item_id.encode()).digest())
-    size = section.items_per_shard
-    return [
-        ShardPlan(
-            split,
-            f"{start // size:05d}.tar",
-            tuple(sorted(mixed[start : start + size], key=lambda row: key_of(row.item_id))),
-        )
-        for start in range(0, len(mixed), size)
+def _survey(catalog: Catalog, section: PackConfig, scratch: str, flow: Flow) -> list[str]:
+    """The files with the facts of all parts, in the order of the catalogue."""
+    found = {name.removesuffix(".parquet") for name in _parts(scratch)}
+    split_column = section.split.column if isinstance(section.split, ColumnSplit) else None
+    reads = [
+        partial(_read_source, number, source, catalog.section, split_column, found, ROWS_PER_PART)
+        for number, source in enumerate(catalog.sources)
     ]
+    with observe.progress("survey", catalog.num_rows) as advance:
+        done = sum(_num_rows(storage.join(scratch, name)) for name in _parts(scratch))
+        advance(done)
+        if done < catalog.num_rows:
+            for num_rows in flow.survey(reads, partial(survey, section=section, folder=scratch)):
+                advance(done := done + num_rows)
+    return _parts(scratch)
 
 
-def _share(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+def _read_source(
+    number: int,
+    source: CatalogSource,
+    section: TableCatalog | FolderCatalog,
+    split_column: str | None,
+    done: set[str],
+    rows_per_part: int,
+) -> Iterator[Part]:
+    return cut(number, source.rows(section, split_column), done, rows_per_part)
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture.format == "JPEG" and picture.mode == "RGB" and not picture.getexif()
+def _write(made: Plan, parts: list[str], part_rows: list[int], places: Places, flow: Flow) -> None:
+    is_missing = [read_done(shard, places) is None for shard in made.shards]
+    total = sum(shard.num_items for shard in made.shards)
+    missing = sum(shard.num_items for shard, wanted in zip(made.shards, is_missing, strict=True) if wanted)
+    with observe.progress("write", total) as advance:
+        advance(done := total - missing)
+        if missing:
+            reads = _write_plan(made, parts, part_rows, is_missing, places.scratch)
+            work = partial(write_shards, shards=made.shards, places=places)
+            for num_rows in flow.write(reads, len(made.shards), work):
+                advance(done := done + num_rows)
+    assert done == total, f"{total - done} rows came to no shard"
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    return artifacts.canonical_json(value).encode()
-
-
-def _check_refused(
-    num_rows: int, refused: dict[str, list[Refusal]], section: PackConfig, source: str
-) -> None:
-    all_refused = [refusal for refusals in refused.values() for refusal in refusals]
-    if len(all_refused) > section.max_bad_fraction * num_rows:
-        counts = collections.Counter(refusal.reason for refusal in all_refused).most_common()
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
-        first = all_refused[0]
-        raise DamagedData(
-            f"{source}: {len(all_refused)} of {num_rows} rows cannot be used ({reasons}; "
-            f"first {first.source}: {first.detail}); mend them, or raise pack.max_bad_fraction"
+def _write_plan(
+    made: Plan, parts: list[str], part_rows: list[int], is_missing: list[bool], scratch: str
+) -> list[Callable[[], pa.Table]]:
+    """Where the rows of some parts at a time go, as a file that their reader joins to their facts."""
+    reads: list[Callable[[], pa.Table]] = []
+    wanted = pa.array([*is_missing, False])  # the last stands for NOWHERE
+    first = start = stop = 0
+    for number, num_rows in enumerate(part_rows):
+        stop += num_rows
+        if stop - start < ROWS_PER_READ and number + 1 < len(parts):
+            continue
+        shard = pa.array(made.shard[start:stop])
+        group = pa.array(made.group[start:stop], mask=made.shard[start:stop] == NOWHERE)
+        is_wanted = wanted.take(pa.array(made.shard[start:stop] % len(wanted)))
+        table = pa.table({SHARD_NUMBER: shard, GROUP: made.names.take(group), "is_wanted": is_wanted})
+        uri = storage.join(scratch, f"plan-{len(reads):06d}.parquet")
+        with storage.writable_file(uri) as path:
+            pq.write_table(table, path)
+        reads.append(
+            partial(_read_planned, uri, [storage.join(scratch, name) for name in parts[first : number + 1]])
         )
+        first, start = number + 1, stop
+    return reads
 
 
-def _item_schema(rows: Sequence[CatalogRow]) -> dict[str, str]:
-    kinds = {str: "text", bool: "boolean", int: "integer", float: "number"}
-    schema: dict[str, str] = {}
-    for row in rows:
-        schema |= {name: kinds[type(value)] for name, value in row.attributes.items() if value is not None}
-    return schema
+def _read_planned(plan_uri: str, part_uris: list[str]) -> pa.Table:
+    """The rows that go to a shard, with all that a tar says of them."""
+    planned = _read_table(plan_uri)
+    names = [name for name in ROWS.names if name not in (SHARD_NUMBER, KEY, GROUP)]
+    facts = pa.concat_tables([_read_table(uri, names) for uri in part_uris])
+    for name in (SHARD_NUMBER, GROUP):
+        facts = facts.append_column(name, planned.column(name))
+    rows = facts.filter(planned.column("is_wanted"))
+    keys = [key_of(item_id) for item_id in rows.column(ITEM_ID).to_pylist()]
+    rows = rows.append_column(KEY, pa.array(keys, pa.string()))
+    return rows.select(ROWS.names).cast(ROWS)
 
 
-def _publish(
-    target: Target,
-    split: str,
-    shards: list[ShardEntry],
-    refused: list[Refusal],
-    schema: dict[str, str],
-    seconds: float,
-) -> ShardSetManifest:
-    with storage.writable_file(storage.join(target.uri, LEDGER)) as path:
-        pq.write_table(_ledger(refused), path)
-    files = artifacts.describe_files(target.uri, only=[LEDGER])
-    files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
-    manifest = ShardSetManifest(
-        **artifacts.common_fields(target, files, sum(shard.num_items for shard in shards), seconds),
-        split=split,
-        shards=shards,
-        item_schema=schema,
-        num_rows=sum(shard.num_items for shard in shards) + len(refused),
-        num_refused=len(refused),
-        refused_by_reason=dict(collections.Counter(refusal.reason for refusal in refused)),
-    )
-    return artifacts.publish(target.uri, manifest)
+def _require_training_items(made: Plan, source: str) -> None:
+    is_kept = made.group != NOWHERE
+    if not (made.split[is_kept] == SPLITS.index("train")).any():
+        raise InputError(f"{source}: no usable row is in the train split; check pack.split and the catalogue")
 
 
-def _ledger(refused: Iterable[Refusal]) -> pa.Table:
-    rows = [{ITEM_ID: r.item_id, REASON: r.reason, DETAIL: r.detail, SOURCE: r.source} for r in refused]
-    return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
+def _parts(scratch: str) -> list[str]:
+    names = (name for name in storage.list_files(scratch) if name.startswith("part-"))
+    return [name for name in names if name.endswith(".parquet")]
+
+
+def _num_rows(uri: str) -> int:
+    with storage.open_input(uri) as stream:
+        return int(pq.read_metadata(stream).num_rows)
+
+
+def _read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    with storage.open_input(uri) as stream:
+        return pq.read_table(stream, columns=columns)

@@ -11,6 +11,7 @@ from raysys.storage.reading import (
     exists,
     is_folder,
     list_files,
+    list_folders,
     open_input,
     read_bytes,
     read_range,
@@ -21,16 +22,26 @@ from raysys.storage.reading import (
     stat_files,
 )
 from raysys.storage.uri import absolute, is_local, join, local_path, resolve
-from raysys.storage.writing import delete, upload_folder, writable_file, write_bytes
+from raysys.storage.writing import (
+    create_folder,
+    delete,
+    delete_drafts,
+    upload_folder,
+    writable_file,
+    write_bytes,
+)
 
 __all__ = [
     "absolute",
+    "create_folder",
     "delete",
+    "delete_drafts",
     "exists",
     "is_folder",
     "is_local",
     "join",
     "list_files",
+    "list_folders",
     "local_path",
     "open_input",
     "read_bytes",

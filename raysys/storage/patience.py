@@ -34,7 +34,7 @@ _REFUSED = (
     "HTTP status 403",
     "PermissionDenied",
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CutShort(OSError):

@@ -43,6 +43,14 @@ def list_files(uri: str) -> dict[str, int]:
     return {name: sizes[name] for name in sorted(sizes) if "/." not in f"/{name}"}
 
 
+def list_folders(uri: str) -> list[str]:
+    """The names of the folders in a folder, also those that begin with a dot, sorted."""
+    filesystem, path = uris.resolve(uri)
+    selector = pafs.FileSelector(path, allow_not_found=True)
+    infos = patiently(lambda: filesystem.get_file_info(selector), uri, "listed")
+    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+
 def stat_files(files: list[str]) -> list[tuple[int, int]]:
     """Size in bytes and time of change in ns of URIs, in order; (-1, 0) for one that is absent."""
     stats: dict[str, tuple[int, int]] = {}

@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 
 from raysys.storage import uri as uris
 from raysys.storage.patience import CutShort, is_full, patiently, told
+from raysys.storage.reading import list_folders
 
 
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
@@ -33,6 +34,20 @@ def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
             stream.write(data)
 
     _upload(uri, len(data), put)
+
+
+def create_folder(uri: str) -> None:
+    """Make sure that a folder is there; object stores need none."""
+    if uris.is_local(uri):
+        with _saying(uri):
+            uris.local_path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def delete_drafts(uri: str) -> None:
+    """Remove what killed writers left in a folder; nobody may be writing there."""
+    for name in list_folders(uri):
+        if name.startswith("."):
+            delete(uris.join(uri, name))
 
 
 def delete(uri: str) -> None:

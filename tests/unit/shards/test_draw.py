@@ -14,7 +14,8 @@ from raysys import artifacts, storage, targets
 from raysys.artifacts import CatalogManifest
 from raysys.config import Config
 from raysys.config.schema import DrawnCatalog
-from raysys.shards import catalog, draw
+from raysys.shards import draw
+from tests.catalogs import read_catalog
 
 SECTION = DrawnCatalog(num_items=60, size_px=32)
 
@@ -63,7 +64,7 @@ def test_photos_carry_no_words(root: Path) -> None:
 
 
 def test_drawn_catalogue_is_read_like_any_table(root: Path) -> None:
-    rows = catalog.read_catalog(draw.as_table(str(root / "catalog")))
+    rows = read_catalog(draw.as_table(str(root / "catalog")))
     latent = pq.read_table(root / "catalog/latent.parquet")
     assert [row.item_id for row in rows] == latent.column("item_id").to_pylist()
     assert set(rows[0].attributes) == {"seller", "category", "price", "listed_at"}

@@ -9,7 +9,8 @@ import pytest
 
 from raysys.config.schema import AttributeType, Columns, TableCatalog
 from raysys.errors import InputError
-from raysys.shards.catalog import CatalogRow, fingerprint_catalog, read_catalog, sources
+from raysys.shards.catalog import CatalogRow, sources
+from tests.catalogs import read_catalog
 
 
 def written(folder: Path, text: str | bytes, columns: Columns | None = None) -> TableCatalog:
@@ -178,14 +179,3 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 8 << 20  # the file has 3 MB, its rows as objects more than 100
-
-
-def test_fingerprint_changes_with_the_table_and_with_a_photo(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,title,image\n1,a,a.jpg\n")
-    fingerprints = [fingerprint_catalog(section, read_catalog(section)).fingerprint]
-    (tmp_path / "a.jpg").write_bytes(b"photo")
-    fingerprints.append(fingerprint_catalog(section, read_catalog(section)).fingerprint)
-    written(tmp_path, "item_id,title,image\n1,b,a.jpg\n")
-    fingerprints.append(fingerprint_catalog(section, read_catalog(section)).fingerprint)
-    assert len(set(fingerprints)) == 3
-    assert fingerprint_catalog(section, read_catalog(section)).fingerprint == fingerprints[-1]

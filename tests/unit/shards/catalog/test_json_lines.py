@@ -8,7 +8,7 @@ import pytest
 
 from raysys.config.schema import Columns, TableCatalog
 from raysys.errors import InputError
-from raysys.shards.catalog import read_catalog
+from tests.catalogs import read_catalog
 
 
 def written(folder: Path, *lines: str) -> TableCatalog:

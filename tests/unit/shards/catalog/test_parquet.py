@@ -12,7 +12,8 @@ import pytest
 
 from raysys.config.schema import Columns, TableCatalog
 from raysys.errors import InputError
-from raysys.shards.catalog import CatalogRow, read_catalog, sources
+from raysys.shards.catalog import CatalogRow, sources
+from tests.catalogs import read_catalog
 
 
 def written(folder: Path, columns: dict[str, Any], **options: Any) -> TableCatalog:

@@ -10,7 +10,8 @@ import pytest
 
 from raysys.config.schema import Columns, FolderCatalog, FolderColumns, TableCatalog, TableFormat
 from raysys.errors import InputError, MissingError
-from raysys.shards.catalog import read_catalog, sources
+from raysys.shards.catalog import sources
+from tests.catalogs import read_catalog
 
 HEADER = "item_id,title,image\n"
 KNOWN = ".csv, .tsv, .parquet, .jsonl, .ndjson (text also with .gz)"
