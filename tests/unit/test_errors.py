@@ -5,11 +5,13 @@ import pickle
 import pytest
 
 from raysys.errors import (
+    Busy,
     ClusterError,
     ConfigError,
     DamagedData,
     InputError,
     MissingError,
+    NoSpace,
     RaysysError,
     SpaceMismatch,
     TooLarge,
@@ -27,6 +29,8 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     UnreadableImage: (2, 415, "unreadable_image"),
     TooLarge: (2, 413, "too_large"),
     DamagedData: (1, 500, "damaged_data"),
+    Busy: (1, 409, "busy"),
+    NoSpace: (1, 507, "no_space"),
     ClusterError: (1, 503, "unavailable"),
 }
 
