@@ -8,8 +8,8 @@ compared with the first photo of a cluster alone, so that no chain of small diff
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,15 +93,15 @@ def _near(cluster: Rows, looks: NDArray[np.uint64], has_look: Mask, bits: int) -
     return joined[cluster]
 
 
-def _index(bits: int) -> faiss.IndexBinaryMultiHash:
+def _index(bits: int) -> Any:
+    import faiss  # half a second that a worker, which compares nothing, should not wait for
+
     index = faiss.IndexBinaryMultiHash(_HASH_BITS, _BANDS, _HASH_BITS // _BANDS)
     index.nflip = bits // _BANDS  # so many bits may differ in the band that differs least
     return index
 
 
-def _found(
-    index: faiss.IndexBinaryMultiHash, codes: NDArray[np.uint8], bits: int
-) -> Iterator[tuple[int, Rows]]:
+def _found(index: Any, codes: NDArray[np.uint8], bits: int) -> Iterator[tuple[int, Rows]]:
     """Queries that have neighbours, and those."""
     if not index.ntotal or not len(codes):
         return
@@ -110,7 +110,7 @@ def _found(
         yield int(query), labels[int(limits[query]) : int(limits[query + 1])]
 
 
-def _earliest(index: faiss.IndexBinaryMultiHash, codes: NDArray[np.uint8], bits: int) -> Rows:
+def _earliest(index: Any, codes: NDArray[np.uint8], bits: int) -> Rows:
     earliest = np.full(len(codes), -1, dtype=np.int64)
     for query, near in _found(index, codes, bits):
         earliest[query] = near.min()

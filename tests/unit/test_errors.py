@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from raysys.errors import (
+    Busy,
     ClusterError,
     ConfigError,
     DamagedData,
@@ -29,6 +30,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     TooLarge: (2, 413, "too_large"),
     DamagedData: (1, 500, "damaged_data"),
     StorageError: (1, 503, "storage_failed"),
+    Busy: (1, 409, "busy"),
     ClusterError: (1, 503, "unavailable"),
 }
 
