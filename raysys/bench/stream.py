@@ -46,7 +46,7 @@ _SHARD_BYTES = 32 << 20
 _SET_BYTES = 256 << 20
 _MAX_ITEMS, _MIN_ITEMS_PER_SHARD, _SHARDS_AT_LEAST = 4096, 4, 8
 _DISTINCT_PIXELS = 48e6
-_BATCH_AT_MOST_S = 1.0
+_BATCH_MEGAPIXELS = 64.0
 # Workers do not begin at one moment: what the first made ready while the last was starting comes in a burst.
 _WARM_UP, _MEASURED_AT_LEAST = 3, 4  # batches a worker
 _TITLES = 2000
@@ -82,7 +82,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
     for megapixels in config.bench.megapixels:
         shards_uri, photo_bytes, decode_s = _prepare(folder / f"{megapixels}", megapixels, image)
         batch_size = config.bench.batch_size
-        while batch_size > 1 and batch_size * decode_s > _BATCH_AT_MOST_S:
+        while batch_size > 1 and batch_size * megapixels > _BATCH_MEGAPIXELS:
             batch_size //= 2
         measured = max(_MEASURED_AT_LEAST, round(config.bench.seconds / (batch_size * decode_s)))
         for workers in config.bench.workers:
@@ -248,7 +248,8 @@ def _contenders(feed: Feed, image: ImagePreprocessing) -> dict[str, Callable[[],
 
 def _with_scaled_decode(image: ImagePreprocessing, is_scaled: bool) -> ImagePreprocessing | None:
     """The preprocessing with `scaled_decode` set; None as long as it has no such field."""
-    fields, changes = {field.name for field in dataclasses.fields(image)}, {"scaled_decode": is_scaled}
+    changes: dict[str, Any] = {"scaled_decode": is_scaled}
+    fields = {field.name for field in dataclasses.fields(image)}
     return dataclasses.replace(image, **changes) if changes.keys() <= fields else None
 
 

@@ -315,7 +315,7 @@ class BenchConfig(Section):
     workers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
     """Numbers of processes that decode."""
     batch_size: PositiveInt = 64
-    """Halved for photos of which so many would take longer than a second."""
+    """Halved for large photos, until a batch holds 64 megapixels at most."""
     pack_items: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10_000, 100_000)
     """Sizes of the catalogues that are packed, rising: two tell the start from the time an item."""
     photo_px: PositiveInt = 96
