@@ -247,7 +247,7 @@ def _contenders(feed: Feed, image: ImagePreprocessing) -> dict[str, Callable[[],
 
 
 def _with_scaled_decode(image: ImagePreprocessing, is_scaled: bool) -> ImagePreprocessing | None:
-    """The preprocessing with `scaled_decode` set; None as long as it has no such field."""
+    """The preprocessing with `scaled_decode` set; None if it has no such field."""
     changes: dict[str, Any] = {"scaled_decode": is_scaled}
     fields = {field.name for field in dataclasses.fields(image)}
     return dataclasses.replace(image, **changes) if changes.keys() <= fields else None
