@@ -29,6 +29,20 @@ STAGES = {
     "index": "an EmbeddingSet becomes an IndexBundle",
     "evaluate": "all of it is judged in a Report",
 }
+BENCHES = {
+    "stream": "tar to ready batch, beside webdataset and Ray Data",
+    "pack": "a catalogue of many small photos, beside a plain writer",
+}
+# What a bench is made small by: whether it runs at all is then seen in seconds.
+_QUICK = (
+    "bench.rounds=1",
+    "bench.seconds=0.2",
+    "bench.megapixels=[0.05]",
+    "bench.workers=[1]",
+    "bench.batch_size=16",
+    "ray.num_cpus=2",  # Ray starts a process for each
+    "bench.pack_items=[2000]",
+)
 INTERRUPTED = 130
 
 
@@ -108,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
         "--follow", action="store_true", help="copy the job's log and end with its exit status"
     )
     submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
+    bench = commands.add_parser(
+        "bench", help="measured beside peers and the limit", description=_bench_help()
+    )
+    bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
+    bench.add_argument(
+        "words", metavar="CONFIG", nargs="*", help="a YAML file, and key=value settings over it"
+    )
+    bench.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    bench.add_argument("--quick", action="store_true", help="small and soon over; its figures say nothing")
+    bench.set_defaults(call=_bench, overrides=[])
     show = _command(commands, "config", _config, "the resolved configuration", needs_config=False)
     show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
     return parser
@@ -215,8 +239,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def demo_config() -> Path:
     """`configs/demo.yaml` of the checkout, or of the installed package."""
+    return _shipped_config("demo.yaml")
+
+
+def _shipped_config(name: str) -> Path:
     package = Path(raysys.__file__).parent
-    places = (package / "configs" / "demo.yaml", package.parent / "configs" / "demo.yaml")
+    places = (package / "configs" / name, package.parent / "configs" / name)
     return next((place for place in places if place.exists()), places[-1])
 
 
@@ -232,6 +260,24 @@ def _submit(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         err=sys.stderr,
     )
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    words = [*arguments.words, *arguments.overrides]
+    path = words.pop(0) if words and "=" not in words[0] else str(_shipped_config("bench.yaml"))
+    config = load_config(path, [*(_QUICK if arguments.quick else ()), *words])
+    from raysys.bench import run
+
+    report = run.run(arguments.what, config, ["raysys", *sys.argv[1:]])
+    if arguments.json:
+        print(json.dumps(report.as_json()), file=arguments.out)
+    else:
+        report.print_table(arguments.out)
+    return 0
+
+
+def _bench_help() -> str:
+    return "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
 
 
 def _config(arguments: argparse.Namespace) -> int:

@@ -40,7 +40,9 @@ def test_every_key_is_read_somewhere() -> None:
     assert [f"{section}.{key}" for section, key in keys if key not in read] == []
 
 
-@pytest.mark.parametrize("command", ["run", *cli.STAGES, "verify", "demo", "serve", "submit", "config"])
+@pytest.mark.parametrize(
+    "command", ["run", *cli.STAGES, "verify", "demo", "serve", "bench", "submit", "config"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands()[command]
     with pytest.raises(SystemExit) as caught:

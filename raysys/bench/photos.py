@@ -1,0 +1,94 @@
+"""Photos as a marketplace has them, of any size: for measuring, with nothing to download.
+
+A drawn item is enlarged and gets what makes a camera's JPEG large: soft light, texture in several
+octaves and fine grain. At quality 90 that comes to 0.2 to 0.5 bytes a pixel, as with photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from numpy.typing import NDArray
+from PIL import Image
+
+from raysys import artifacts
+from raysys.artifacts import FileEntry, ShardEntry, ShardSetManifest, Target
+from raysys.records import ATTRIBUTES, ITEM_ID, TITLE
+from raysys.shards.synth import DrawnItem, draw_item, imagine_items
+
+_QUALITY = 90
+_DRAWN_PX = 256
+_OCTAVES = ((4, 14.0), (16, 10.0), (64, 8.0), (256, 6.0))  # cells a side, strength in grey levels
+_GRAIN = 5.0
+
+
+def make_shard_set(
+    folder: Path, megapixels: float, *, num_items: int, distinct: int, items_per_shard: int, seed: int
+) -> str:
+    """Write a ShardSet of photos of one size and return its URI; `distinct` photos stand under all ids."""
+    items = imagine_items(num_items, seed)
+    photos = [photo_like(item, megapixels, seed + number) for number, item in enumerate(items[:distinct])]
+    folder.mkdir(parents=True)
+    shards = [
+        _write_shard(
+            folder, f"{start // items_per_shard:05d}.tar", items[start : start + items_per_shard], photos
+        )
+        for start in range(0, num_items, items_per_shard)
+    ]
+    files = {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
+    target = Target(str(folder), ShardSetManifest, {}, {})
+    manifest = ShardSetManifest(
+        **artifacts.common_fields(target, files, num_items, 0.0),
+        split="train",
+        shards=shards,
+        item_schema={"seller": "text"},
+        num_rows=num_items,
+        num_refused=0,
+        refused_by_reason={},
+    )
+    artifacts.publish(str(folder), manifest)
+    return str(folder)
+
+
+def photo_like(item: DrawnItem, megapixels: float, seed: int) -> bytes:
+    """A JPEG (4:3) of a drawn item with the detail of a photo."""
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    size = (height * 4 // 3, height)
+    rng = np.random.default_rng(seed)
+    with Image.open(io.BytesIO(draw_item(item, _DRAWN_PX))) as drawn:
+        pixels = np.asarray(drawn.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    encoded = io.BytesIO()
+    grey = _texture(size, rng)[:, :, None]
+    Image.fromarray((pixels + grey).clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=_QUALITY)
+    return encoded.getvalue()
+
+
+def _texture(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int16]:
+    """Changes of brightness: octaves of smooth noise, and grain in every pixel."""
+    total = rng.standard_normal(size[::-1], dtype=np.float32) * np.float32(_GRAIN)
+    for cells, strength in _OCTAVES:
+        if cells < max(size):
+            coarse = rng.standard_normal((cells * 3 // 4, cells), dtype=np.float32) * np.float32(strength)
+            total += np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+    return total.astype(np.int16)
+
+
+def _write_shard(folder: Path, name: str, items: Sequence[DrawnItem], photos: Sequence[bytes]) -> ShardEntry:
+    tar = io.BytesIO()
+    with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
+        for item in sorted(items, key=lambda item: item.item_id):
+            said = {ITEM_ID: item.item_id, TITLE: item.title, ATTRIBUTES: {"seller": item.seller}}
+            photo = photos[item.look_seed % len(photos)]
+            writer.write(
+                {"__key__": item.item_id, "jpg": photo, "json": artifacts.canonical_json(said).encode()}
+            )
+    data = tar.getvalue()
+    (folder / name).write_bytes(data)
+    return ShardEntry(
+        name=name, num_items=len(items), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )

@@ -1,0 +1,25 @@
+"""The table says of every contender what was measured and how it compares."""
+
+from __future__ import annotations
+
+import io
+
+from raysys.bench.measure import Finding, Spread, Standing
+from raysys.bench.report import Report
+
+OURS = Standing(
+    Spread(120.0, 110.0, 1300.0), 1.5, 0.75, 410_000_000, 90_000_000, {"first_batch_s": Spread(2.0, 1.0, 3.0)}
+)
+LIMIT = Standing(Spread(160.0, 150.0, 170.0), 2.0, 1.0, 50_000_000, 0, {})
+FINDING = Finding("1 Mpx", "images/s", "ours", "limit", {"workers": 2}, {"ours": OURS, "limit": LIMIT})
+
+
+def test_a_row_a_contender_then_conclusions_and_facts() -> None:
+    out = io.StringIO()
+    Report("stream", {"date": "2026-11-22", "commit": "abc"}, [FINDING], ["ours stands well"]).print_table(
+        out
+    )
+    rows = [line.split() for line in out.getvalue().splitlines() if line.strip()]
+    assert ["1", "Mpx", "ours", "120.0", "[110.0,", "1,300.0]", "1.50", "0.75", "410", "90", "2.00"] in rows
+    assert ["limit", "160.0", "[150.0,", "170.0]", "2.00", "1.00", "50"] in rows
+    assert rows[-2:] == [["ours", "stands", "well"], ["date", "2026-11-22,", "commit", "abc"]]

@@ -1,0 +1,38 @@
+"""Photos for measuring: of the size asked for, as heavy as photos are, in a ShardSet that opens."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from raysys.bench.photos import make_shard_set, photo_like
+from raysys.shards.synth import imagine_items
+from raysys.stream.tar import read_shard, shards_of
+
+
+@pytest.mark.parametrize("megapixels", [0.05, 0.3])
+def test_photo_has_its_size_and_the_weight_of_a_photo(megapixels: float) -> None:
+    data = photo_like(imagine_items(1, 7)[0], megapixels, seed=1)
+    with Image.open(io.BytesIO(data)) as picture:
+        width, height = picture.size
+        assert (picture.format, picture.mode) == ("JPEG", "RGB")
+    assert width * height == pytest.approx(megapixels * 1e6, rel=0.02)
+    assert width / height == pytest.approx(4 / 3, rel=0.02)
+    assert 0.15 < len(data) / (width * height) < 0.6  # bytes a pixel at quality 90
+
+
+def test_same_seed_same_bytes() -> None:
+    item = imagine_items(1, 7)[0]
+    assert photo_like(item, 0.01, seed=1) == photo_like(item, 0.01, seed=1) != photo_like(item, 0.01, seed=2)
+
+
+def test_shard_set_holds_every_item_once(tmp_path: Path) -> None:
+    uri = make_shard_set(tmp_path / "set", 0.01, num_items=7, distinct=2, items_per_shard=3, seed=7)
+    shards = shards_of(uri)
+    assert [shard.num_items for shard in shards] == [3, 3, 1]
+    stored = [found.item for shard in shards for found in read_shard(shard)]
+    assert sorted(item.item_id for item in stored) == sorted(item.item_id for item in imagine_items(7, 7))
+    assert len({item.image for item in stored}) == 2
