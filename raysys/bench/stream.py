@@ -36,7 +36,7 @@ from raysys.encoder.preprocess import (
 )
 from raysys.records import PIXELS, TITLE, TOKENS
 from raysys.shards.synth import imagine_items
-from raysys.stream.tar import read_shard, shards_of
+from raysys.stream.shard import read_shard, shards_of
 
 OURS, OURS_SCALED = "raysys", "raysys, scaled decode"
 PEER, RAY, LIMIT = "webdataset.WebLoader", "ray.data.read_webdataset", "decode loop in memory"

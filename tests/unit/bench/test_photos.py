@@ -10,7 +10,7 @@ from PIL import Image
 
 from raysys.bench.photos import make_shard_set, photo_like
 from raysys.shards.synth import imagine_items
-from raysys.stream.tar import read_shard, shards_of
+from raysys.stream.shard import read_shard, shards_of
 
 
 @pytest.mark.parametrize("megapixels", [0.05, 0.3])
