@@ -17,6 +17,7 @@ from raysys import storage, targets
 from raysys.config import Config, load_config
 from raysys.errors import DamagedData, InputError
 from raysys.records import Parallel, Piece, Result
+from raysys.shard_sets import LEDGER
 from raysys.shards import find, repair
 from raysys.shards.find import ShardSource
 from raysys.shards.health import Finding, FindingKind, ShardHealth, first_of_each_kind
@@ -149,7 +150,7 @@ def _print_table(verdict: Verdict, repaired: Repaired | None, out: TextIO) -> No
     if repaired:
         console.print(
             f"kept {repaired.num_kept:,} samples, lost {repaired.num_lost:,} samples "
-            f"and {repaired.num_parts:,} parts that are none: {repair.LEDGER} says which",
+            f"and {repaired.num_parts:,} parts that are none: {LEDGER} says which",
             soft_wrap=True,
         )
 

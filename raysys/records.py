@@ -48,7 +48,7 @@ EMBEDDING = "embedding"  # float32, L2-normalised
 CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: what an embedding depends on
 ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
 
-PHOTO_HASH = "photo_hash"  # perceptual, 64 bits: near photos differ in few of them
+PHOTO_HASH = "photo_hash"  # perceptual, 128 bits: near photos differ in few of them
 
 # The interaction log: one row an item shown.
 IMPRESSION_ID = "impression_id"

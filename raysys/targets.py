@@ -89,6 +89,7 @@ def tuned_encoder(config: Config) -> Target:
     said = {
         "train": _said(config.train, without=unimportant),
         "shuffle_window_shards": config.stream.shuffle_window_shards,
+        "scaled_decoding": config.stream.scaled_decoding,
         "seed": config.encoder.seed,
     }
     inputs = {

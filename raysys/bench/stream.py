@@ -6,7 +6,6 @@ limit is those functions in a loop over bytes in memory. No contender augments; 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -89,7 +88,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
             feed = Feed(
                 shards_uri,
                 str(encoder),
-                _with_scaled_decode(image, False) or image,
+                image,
                 text,
                 workers,
                 batch_size,
@@ -105,7 +104,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
                 "photo_bytes": photo_bytes,
             }
             name = f"{megapixels:g} Mpx, {workers} worker{'s' if workers > 1 else ''}"
-            yield Case(name, "images/s", _contenders(feed, image), PEER, LIMIT, facts)
+            yield Case(name, "images/s", _contenders(feed), PEER, LIMIT, facts)
 
 
 def conclusions(findings: Sequence[Finding]) -> list[str]:
@@ -119,7 +118,7 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def read_ours(feed: Feed) -> Iterator[Ready]:
+def read_ours(feed: Feed, *, scaled: bool = False) -> Iterator[Ready]:
     """raysys: the very stream that training reads."""
     from raysys.stream.decode import TrainingDecoder
     from raysys.stream.read import training_stream
@@ -127,7 +126,7 @@ def read_ours(feed: Feed) -> Iterator[Ready]:
     session.connect(feed.ray)
     stream = training_stream(
         shards_of(feed.shards_uri),
-        TrainingDecoder(feed.encoder_uri, feed.image, feed.text, _UNCHANGED, (), _SEED),
+        TrainingDecoder(feed.encoder_uri, feed.image, feed.text, _UNCHANGED, (), _SEED, scaled),
         feed.stream,
         seed=_SEED,
         start=0,
@@ -232,25 +231,16 @@ class _RayDecoder:
         return {PIXELS: np.stack(pixels), TOKENS: to_tokens(self._tokenizer, titles, self._feed.text)}
 
 
-def _contenders(feed: Feed, image: ImagePreprocessing) -> dict[str, Callable[[], Trial]]:
-    """All with the full decode; then ours with the faster one, if it has one."""
+def _contenders(feed: Feed) -> dict[str, Callable[[], Trial]]:
+    """All with the whole decode, and ours with the one that training uses."""
     contenders: dict[str, Callable[[], Trial]] = {
         OURS: partial(_time, read_ours, feed),
+        OURS_SCALED: partial(_time, partial(read_ours, scaled=True), feed),
         PEER: partial(_time, read_webloader, feed),
         RAY: partial(_time, read_ray, feed),
         LIMIT: partial(_time, decode_in_memory, feed),
     }
-    scaled = _with_scaled_decode(image, True)
-    if scaled:
-        contenders[OURS_SCALED] = partial(_time, read_ours, dataclasses.replace(feed, image=scaled))
     return contenders
-
-
-def _with_scaled_decode(image: ImagePreprocessing, is_scaled: bool) -> ImagePreprocessing | None:
-    """The preprocessing with `scaled_decode` set; None if it has no such field."""
-    changes: dict[str, Any] = {"scaled_decode": is_scaled}
-    fields = {field.name for field in dataclasses.fields(image)}
-    return dataclasses.replace(image, **changes) if changes.keys() <= fields else None
 
 
 def _time(contender: Contender, feed: Feed) -> Trial:

@@ -232,6 +232,8 @@ class StreamConfig(Section):
     """Compressed photos in a block: a block decodes to some ten times this."""
     object_store_megabytes: PositiveInt | None = None
     """Ray Data holds back reading while its blocks fill this; null: its own share of the object store."""
+    scaled_decoding: bool = True
+    """For training, JPEGs larger than needed are decoded at 1/2, 1/4 or 1/8 of their size."""
     max_bad_fraction: Fraction = 0.01
     """Samples that cannot be used are skipped and counted; above this share of an epoch the stage stops."""
 

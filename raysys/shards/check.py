@@ -8,18 +8,16 @@ from functools import partial
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raysys import storage, tars
 from raysys.encoder.preprocess import decode_image
 from raysys.errors import UnreadableImage
-from raysys.records import ATTRIBUTES, ITEM_ID, SHARD, TITLE
+from raysys.records import ATTRIBUTES, ITEM_ID, TITLE
+from raysys.shard_sets import TITLE_KEYS, dead_keys
 from raysys.shards.find import ShardPiece
 from raysys.shards.health import Finding, FindingKind
 from raysys.tars import Fault, Member, Sample
 
-TITLE_KEYS = (TITLE, "caption", "text")  # ours, img2dataset's, others'
 _MAX_MEMBER_BYTES = 256 << 20  # a photo or a text beyond this is none, and should not fill the memory
 
 
@@ -132,9 +130,6 @@ def _dead_keys(piece: ShardPiece) -> set[str]:
     if piece.tombstones_uri is None or not storage.exists(piece.tombstones_uri):
         return set()
     try:
-        with storage.open_input(piece.tombstones_uri) as stream:
-            table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
+        return dead_keys(piece.tombstones_uri, piece.uri)
     except pa.ArrowInvalid:  # told as a wrong file of the set
         return set()
-    dead = table.filter(pc.equal(table.column(SHARD), piece.uri)).column(ITEM_ID).to_pylist()
-    return {tars.key_of(item_id) for item_id in dead}

@@ -17,14 +17,15 @@ Rows = NDArray[np.int64]
 Keys = NDArray[np.uint64]  # [rows, 2]: 128 bits of a hash
 Mask = NDArray[np.bool_]
 
-_HASH_BITS = 64
+_HASH_BITS = 128
 _BATCH = 8192
+_BAND_BITS = 21  # the bands lie in the first half, which tells more
 _BANDS = 3  # two hashes within 4 bits agree in one of three bands but for a bit: 22 look-ups a band
 
 
 def leads(
     photos: Keys,
-    looks: NDArray[np.uint64],
+    looks: Keys,
     has_look: Mask,
     twins: Keys,
     has_twin: Mask,
@@ -61,7 +62,7 @@ def first_of_equal(keys: Keys) -> Rows:
     return first
 
 
-def leading_looks(looks: NDArray[np.uint64], bits: int) -> Rows:
+def leading_looks(looks: Keys, bits: int) -> Rows:
     """For each of different perceptual hashes the earliest leader within `bits`, itself if there is none."""
     codes = looks.astype(">u8").view(np.uint8).reshape(-1, _HASH_BITS // 8)
     leader = np.arange(len(looks))
@@ -80,11 +81,10 @@ def leading_looks(looks: NDArray[np.uint64], bits: int) -> Rows:
     return leader
 
 
-def _near(cluster: Rows, looks: NDArray[np.uint64], has_look: Mask, bits: int) -> Rows:
+def _near(cluster: Rows, looks: Keys, has_look: Mask, bits: int) -> Rows:
     """Clusters of identical photos joined with those that look the same."""
     seen = np.flatnonzero((cluster == np.arange(len(cluster))) & has_look)
-    keys = np.stack([looks[seen], np.zeros_like(looks[seen])], axis=1)
-    first = first_of_equal(keys)
+    first = first_of_equal(looks[seen])
     different = np.flatnonzero(first == np.arange(len(seen)))
     leader = np.empty(len(seen), dtype=np.int64)
     leader[different] = different[leading_looks(looks[seen[different]], bits)]
@@ -96,7 +96,7 @@ def _near(cluster: Rows, looks: NDArray[np.uint64], has_look: Mask, bits: int) -
 def _index(bits: int) -> Any:
     import faiss  # half a second that a worker, which compares nothing, should not wait for
 
-    index = faiss.IndexBinaryMultiHash(_HASH_BITS, _BANDS, _HASH_BITS // _BANDS)
+    index = faiss.IndexBinaryMultiHash(_HASH_BITS, _BANDS, _BAND_BITS)
     index.nflip = bits // _BANDS  # so many bits may differ in the band that differs least
     return index
 

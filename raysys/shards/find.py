@@ -18,9 +18,8 @@ import braceexpand
 from raysys import storage
 from raysys.artifacts import MANIFEST, InheritedShard, ShardEntry, ShardSetManifest
 from raysys.errors import MissingError
+from raysys.shard_sets import TOMBSTONES
 from raysys.shards.health import Finding
-
-TOMBSTONES = "tombstones.parquet"  # of items in inherited shards that a later catalogue no longer has
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from raysys import artifacts, storage
 from raysys.artifacts import InheritedShard, ShardSetManifest
 from raysys.records import GROUP, ITEM_HASH, ITEM_ID, SHARD
+from raysys.shard_sets import ITEMS, TOMBSTONES
 from raysys.shards.duplicates import Keys, Mask, Rows, first_of_equal
 from raysys.shards.splits import SPLITS
 from raysys.shards.survey import key_of_text
 
-ITEMS, TOMBSTONES = "items.parquet", "tombstones.parquet"
 TOMBSTONE_SCHEMA = pa.schema([(SHARD, pa.string()), (ITEM_ID, pa.string())])
 
 

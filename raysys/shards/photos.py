@@ -23,6 +23,7 @@ from raysys.shards.fetch import fetch, require_size
 _JPEG_QUALITY = 95
 _JPEG_MAX_SIDE_PX = 65_500  # libjpeg's limit
 _HASH_INPUT_PX = 32
+_HASH_BYTES = 16
 # Standard deviation over the 32 x 32 grey picture (of 255) below which a hash says nothing: a uniform
 # surface with strong camera noise has 0.5, the plainest of 2,620 real product photos 8.1.
 _FLAT_BELOW = 3.0
@@ -35,8 +36,8 @@ class Photo:
     data: bytes  # a JPEG
     width: int
     height: int
-    perceptual_hash: int | None  # 64 bits; None for a flat picture, whose hash is made of noise
-    is_original: bool  # the coded pixels are those of the catalogue's file
+    perceptual_hash: bytes | None  # 128 bits; None for a flat picture, whose hash is made of noise
+    is_original: bool  # the bytes are those of the catalogue's file
 
 
 def read_photo(image: str | bytes, section: PackConfig) -> Photo:
@@ -55,14 +56,15 @@ def read_photo(image: str | bytes, section: PackConfig) -> Photo:
         width=smaller.width,
         height=smaller.height,
         perceptual_hash=perceptual_hash(smaller),
-        is_original=kept is not None,
+        is_original=kept == data,
     )
 
 
-def perceptual_hash(picture: Image.Image) -> int | None:
-    """The 64-bit pHash (signs of the lowest frequencies of a cosine transform); None if it is flat.
+def perceptual_hash(picture: Image.Image) -> bytes | None:
+    """128 bits of which few differ between pictures that look alike; None for a flat picture.
 
-    Two pictures look alike if few bits differ.
+    64 are the pHash (signs of the lowest frequencies of a cosine transform), which knows no colour. Then each
+    of red, green and blue counts to 16 in ones by its mean: a step of 16 of 255 is one more bit.
     """
     import imagehash  # brings SciPy along, which only packing needs
 
@@ -71,7 +73,10 @@ def perceptual_hash(picture: Image.Image) -> int | None:
     )
     if float(np.asarray(small, dtype=np.float32).std()) < _FLAT_BELOW:
         return None
-    return int(str(imagehash.phash(small)), 16)
+    bits = [imagehash.phash(small).hash.ravel()]
+    means = np.asarray(picture.resize((1, 1), Image.Resampling.BOX), dtype=np.int64).ravel()
+    bits += [np.arange(16) < mean // 16 for mean in means]
+    return np.packbits(np.concatenate(bits)).tobytes().ljust(_HASH_BYTES, b"\0")
 
 
 def _within(picture: Image.Image, max_side_px: int | None) -> Image.Image:

@@ -20,12 +20,12 @@ from raysys.artifacts import FileEntry, ShardEntry, ShardSetManifest, Target
 from raysys.config.schema import PackConfig
 from raysys.errors import DamagedData
 from raysys.records import ATTRIBUTES, DETAIL, LEDGER_SCHEMA, REASON, SOURCE
-from raysys.shards.parent import ITEMS, TOMBSTONES, Inheritance, Known, inherit
+from raysys.shard_sets import ITEMS, LEDGER, TOMBSTONES
+from raysys.shards.parent import Inheritance, Known, inherit
 from raysys.shards.plan import INHERITED, PACKED, REFUSED, REPEATED, Plan
 from raysys.shards.splits import SPLITS
 from raysys.shards.write import ITEMS_SCHEMA, Done, Places, read_done
 
-LEDGER = "ledger.parquet"
 _NAMED = 3  # first refused rows that an error names
 
 

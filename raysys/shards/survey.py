@@ -59,7 +59,7 @@ FACTS = pa.schema(
         (PHOTO_OFFSET, pa.int64()),
         (PHOTO_BYTES, pa.int64()),
         (PHOTO_SHA256, pa.binary(32)),
-        (PHOTO_HASH, pa.uint64()),
+        (PHOTO_HASH, pa.binary(16)),
         (ITEM_HASH, pa.binary(32)),
         (TWIN, pa.binary(16)),
         (TAR_BYTES, pa.int64()),

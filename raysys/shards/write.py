@@ -49,7 +49,7 @@ ROWS = pa.schema(
         (PHOTO_OFFSET, pa.int64()),
         (PHOTO_BYTES, pa.int64()),
         (PHOTO_SHA256, pa.binary(32)),
-        (PHOTO_HASH, pa.uint64()),
+        (PHOTO_HASH, pa.binary(16)),
         (ITEM_HASH, pa.binary(32)),
     ]
 )
@@ -59,7 +59,7 @@ ITEMS_SCHEMA = pa.schema(
         (SHARD, pa.string()),
         (ITEM_HASH, pa.binary(32)),
         (GROUP, pa.string()),
-        (PHOTO_HASH, pa.uint64()),
+        (PHOTO_HASH, pa.binary(16)),
     ]
 )
 _DONE_SCHEMA = pa.schema([*ITEMS_SCHEMA, (REASON, pa.string()), (DETAIL, pa.string()), (SOURCE, pa.string())])

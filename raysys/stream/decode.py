@@ -67,6 +67,7 @@ class TrainingDecoder:
     augment: AugmentConfig
     caption_attributes: tuple[str, ...]
     seed: int
+    scaled: bool = True  # whether JPEGs may be decoded at a part of their size
 
     def __call__(self, block: pa.Table) -> dict[str, ndarray]:
         """Arrays of pixels, tokens, keys, position and place, a row for each row of the block."""
@@ -104,7 +105,7 @@ class TrainingDecoder:
         rng = item_rng(self.seed, epoch, item_id)
         # A crop shows a part: so much more of the photo has to be there.
         at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
-        picture = decode_image(image, at_least_px=at_least_px)
+        picture = decode_image(image, at_least_px=at_least_px if self.scaled else None)
         return augmented_pixels(picture, self.image, self.augment, rng)
 
 

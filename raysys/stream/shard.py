@@ -26,15 +26,12 @@ from raysys.records import (
     ITEM_HASH,
     ITEM_ID,
     SHARD,
-    TITLE,
     Item,
     item_hash,
 )
+from raysys.shard_sets import ITEMS, TITLE_KEYS, TOMBSTONES, dead_keys
 from raysys.tars import Member, Sample
 
-TOMBSTONES = "tombstones.parquet"
-ITEMS = "items.parquet"
-_TITLE_KEYS = (TITLE, "caption", "text")  # ours, img2dataset's, others'
 _CHUNK_BYTES = 1 << 20
 
 
@@ -75,7 +72,7 @@ class OpenShard:
         found, more_faults = tars.samples(members)
         self.faults = [*faults, *more_faults]
         self._hashes = None if _is_intact(shard, stream) else _item_hashes(shard)
-        dead = _dead_keys(shard)
+        dead = dead_keys(shard.tombstones_uri, shard.uri) if shard.tombstones_uri else set()
         self.samples = [sample for sample in found if sample.key not in dead]
         if len(self.samples) > shard.num_items:
             raise DamagedData(
@@ -106,7 +103,7 @@ class OpenShard:
         said: dict[str, Any] = {}
         if "json" in sample.members:
             said = json.loads(self._bytes(sample.members["json"]))
-        title = next((said[key] for key in _TITLE_KEYS if said.get(key)), "")
+        title = next((said[key] for key in TITLE_KEYS if said.get(key)), "")
         if not title and "txt" in sample.members:
             title = self._bytes(sample.members["txt"]).decode()
         if not str(title).strip():
@@ -219,15 +216,6 @@ def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
 def _hash_of(item: Item) -> bytes:
     photo_sha256 = hashlib.sha256(item.image).digest()
     return item_hash(photo_sha256, item.title, canonical_json(item.attributes))
-
-
-def _dead_keys(shard: ShardRef) -> set[str]:
-    if shard.tombstones_uri is None:
-        return set()
-    with storage.open_input(shard.tombstones_uri) as stream:
-        table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
-    dead = table.filter(pc.equal(table.column(SHARD), shard.uri)).column(ITEM_ID).to_pylist()
-    return {tars.key_of(item_id) for item_id in dead}
 
 
 def missing_shard(error: MissingError) -> BadSample:

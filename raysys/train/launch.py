@@ -61,7 +61,13 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
     """
     section = job.section
     decode = TrainingDecoder(
-        job.start_uri, job.image, job.text, section.augment, tuple(section.caption_weights), seed
+        job.start_uri,
+        job.image,
+        job.text,
+        section.augment,
+        tuple(section.caption_weights),
+        seed,
+        stream.scaled_decoding,
     )
 
     def train_stream() -> ray.data.Dataset:

@@ -30,6 +30,7 @@ from raysys.shards.fingerprint import fingerprint
 from raysys.shards.pack import Catalog, Flow, pack
 from raysys.shards.serial import Serial
 from raysys.shards.splits import SPLITS
+from raysys.stream.shard import read_shard, shards_of
 
 SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
 BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)
@@ -268,6 +269,13 @@ def test_plain_jpeg_keeps_its_bytes_and_others_become_upright_jpegs(tmp_path: Pa
     assert bottom[2] > 240 > 15 > bottom[0]
 
 
+def test_photo_that_loses_its_metadata_is_packed_though_its_file_has_other_bytes(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, [{"item_id": "a", "image": "a.jpg"}])
+    (tmp_path / "a.jpg").write_bytes(jpeg("blue", comment="where it was taken"))
+    assert packed(config)["train"].num_items == 1
+    assert samples(config, "train")["a"]["jpg"] == jpeg("blue")
+
+
 def test_second_run_is_up_to_date_and_a_changed_catalogue_is_not(tmp_path: Path) -> None:
     config = catalogue(tmp_path, many(10), PackConfig(split=BY_COLUMN))
     made = packed(config)
@@ -473,8 +481,15 @@ def live(made: dict[str, ShardSetManifest], config: Config) -> dict[str, tuple[s
                     of_split[said["item_id"]] = (split, said["title"])
         assert manifest.num_items == len(of_split)
         assert sum(one.num_live for one in manifest.inherited) == len(of_split) - sum(one.num_items for one in manifest.shards)  # fmt: skip
+        assert of_split == as_streamed(str(place), split)
         found |= of_split
     return found
+
+
+def as_streamed(uri: str, split: str) -> dict[str, tuple[str, str]]:
+    """The same, as training and embedding read it."""
+    items = [stored.item for shard in shards_of(uri) for stored in read_shard(shard)]
+    return {item.item_id: (split, item.title) for item in items}
 
 
 def test_a_later_catalogue_packs_only_what_changed_and_a_third_adds_to_both(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""A hundred kills at random moments: every sample once, in the order of an undisturbed run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from raysys.records import Item
+from raysys.stream.order import rows_of, windows
+from raysys.stream.shard import ShardRef
+from tests.made import photo, write_shards
+from tests.ray.reading_worker import BATCH
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(3600)]
+NUM_ITEMS, ITEMS_PER_SHARD, NUM_KILLS = 203, 32, 100
+
+
+def wanted_rows(shards: list[ShardRef], stop: int) -> list[list[int]]:
+    """Position and item of the samples before `stop`, from the plan alone."""
+    rows = []
+    for window in windows([s.num_items for s in shards], seed=7, shards_per_window=2, start=0, stop=stop):
+        numbers = [
+            shard * ITEMS_PER_SHARD + row for shard in window.shards for row in range(shards[shard].num_items)
+        ]
+        for position, row in enumerate(rows_of(window, len(numbers)), start=window.position):
+            rows.append([position, numbers[row]])
+    return rows
+
+
+def ray_workers(below: int) -> Iterator[int]:
+    """Processes of the cluster that read or decode just now."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if title.startswith((b"ray::MapWorker", b"ray::Read", b"ray::Map")) and int(folder.name) > below:
+                yield int(folder.name)
+
+
+def test_a_hundred_kills_cost_and_repeat_no_sample(tmp_path: Path) -> None:
+    items = [Item(f"i{number}", "cup", photo()) for number in range(NUM_ITEMS)]
+    shards = write_shards(tmp_path, items, ITEMS_PER_SHARD)
+    (tmp_path / "shards.json").write_text(json.dumps([dataclasses.asdict(shard) for shard in shards]))
+    log, dice = tmp_path / "log.jsonl", random.Random(11)
+    log.touch()
+    stop, kills = 10 * NUM_KILLS, {"driver": 0, "worker": 0}
+
+    def num_batches() -> int:
+        return log.read_text().count("\n")
+
+    while num_batches() < stop:
+        ranks = dice.choice([1, 2, 4])  # of another number each time: no sample may be lost or repeated
+        words = [ray.get_runtime_context().gcs_address, str(tmp_path / "shards.json"), str(log), str(ranks), str(stop)]  # fmt: skip
+        reader = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray.reading_worker", *words],
+            stdout=subprocess.DEVNULL, stderr=(tmp_path / "errors").open("w"),
+        )  # fmt: skip
+        began = num_batches()
+        while reader.poll() is None and sum(kills.values()) < NUM_KILLS:
+            next_kill = num_batches() + dice.randint(0, 12)
+            while reader.poll() is None and num_batches() < next_kill:
+                time.sleep(0.005)
+            time.sleep(dice.random() * 0.05)
+            workers = list(ray_workers(below=reader.pid))
+            if num_batches() > began and (dice.random() < 0.5 or not workers):
+                reader.kill()
+                reader.wait()
+                kills["driver"] += 1
+            elif workers:
+                os.kill(dice.choice(workers), signal.SIGKILL)
+                kills["worker"] += 1
+        assert reader.wait() in (0, -signal.SIGKILL), (tmp_path / "errors").read_text()[-3000:]
+    found = [row for line in log.read_text().splitlines() for row in json.loads(line)]
+    assert found == wanted_rows(shards, stop * BATCH)
+    print(f"{kills} over {stop} batches")
+    assert sum(kills.values()) == NUM_KILLS
+    assert min(kills.values()) > NUM_KILLS // 5
