@@ -31,22 +31,24 @@ def fingerprint(
     Raises: InputError for a catalogue without rows, and what reading it raises.
     """
     digest, num_rows = hashlib.sha256(), 0
-    rows = itertools.chain.from_iterable(source.rows(section, split_column) for source in sources)
-    while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-        num_rows += len(chunk)
-        digest.update(artifacts.canonical_json(list(_said(chunk))).encode())
+    for source in sources:
+        rows, images = source.rows(section, split_column), storage.absolute(source.images)
+        while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            num_rows += len(chunk)
+            digest.update(artifacts.canonical_json(list(_said(chunk, images))).encode())
     if not num_rows:
         raise empty_catalog(section)
     return Counted(InputEntry(uri=section.path, fingerprint=digest.hexdigest()), num_rows)
 
 
-def _said(rows: Iterable[CatalogRow]) -> Iterator[list[object]]:
+def _said(rows: Iterable[CatalogRow], images: str) -> Iterator[list[object]]:
+    """What each row says; where the folder of the photos lies does not matter."""
     rows = list(rows)
     named = [row.image for row in rows if isinstance(row.image, str) and _has_time(row.image)]
     stats = dict(zip(named, storage.stat_files(named), strict=True))
     for row in rows:
         photo = (
-            [row.image, *stats.get(row.image, ())]
+            [row.image.removeprefix(images), *stats.get(row.image, ())]
             if isinstance(row.image, str)
             else [hashlib.sha256(row.image).hexdigest()]
         )
