@@ -60,7 +60,7 @@ def embed(
     if done + len(refused) != total:
         lost = total - done - len(refused)
         raise DamagedData(f"{target.uri}: {lost} of {total} items did not come out of the shards; run again")
-    _require_few_refused(refused, sum(shard.num_items for shard in shards), stream.max_bad_fraction)
+    require_few_refused(refused, sum(shard.num_items for shard in shards), stream.max_bad_fraction)
     with storage.writable_file(storage.join(target.uri, LEDGER)) as path:
         pq.write_table(pa.Table.from_pylist(refused, schema=LEDGER_SCHEMA), path)
     return _publish(target, encoder, time.monotonic() - started, num_refused=len(refused))
@@ -111,7 +111,8 @@ def _written(
     return parts.iter_rows()
 
 
-def _require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fraction: float) -> None:
+def require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fraction: float) -> None:
+    """Raises: DamagedData that names the shard with the most, if they are too large a part of `total`."""
     if len(refused) > max_bad_fraction * total:
         shard, worst = collections.Counter(row[SOURCE] for row in refused).most_common(1)[0]
         first = refused[0]

@@ -15,6 +15,8 @@ from raysys.bench.measure import Case, Trial, measure
 from tests.e2e.small import run_raysys
 
 
+# Two clusters and five contenders each: a minute that `make test` does not have.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "contenders"),
     [

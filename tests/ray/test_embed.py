@@ -202,13 +202,14 @@ def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hu
         }
     ]
     assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item.item_id]
-    strict = patient.model_copy(update={"max_bad_fraction": 0.01})
-    with pytest.raises(DamagedData, match=r"00000.tar: 1 of the 1 items \(of 2\) that cannot be embedded"):
-        job.embed(
-            dataclasses.replace(target, uri=f"{tmp_path}/other"),
-            places.tuned_encoder,
-            shards,
-            image,
-            EmbedConfig(),
-            strict,
-        )
+
+
+def test_too_many_items_that_cannot_be_embedded_name_the_worst_shard() -> None:
+    row = {"item_id": "i3", "reason": "missing", "detail": "2 of 3 samples are there", "source": "a.tar"}
+    job.require_few_refused([row], total=100, max_bad_fraction=0.01)
+    with pytest.raises(DamagedData) as caught:
+        job.require_few_refused([row, row], total=100, max_bad_fraction=0.01)
+    assert str(caught.value) == (
+        "a.tar: 2 of the 2 items (of 100) that cannot be embedded (first i3: missing: 2 of 3 samples are there); "
+        "see `raysys verify`, pack again, or raise stream.max_bad_fraction"
+    )

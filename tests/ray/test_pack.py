@@ -125,6 +125,8 @@ def test_what_is_wrong_with_a_row_comes_back_from_its_task_as_one_line(tmp_path:
     assert str(caught.value) == f"{where}: column 'part' should be one of train, val, test, got 'dev'"
 
 
+# Three commands, of which two are killed; unit/shards/test_pack.py stops a pack at the same places in process.
+@pytest.mark.slow
 def test_a_pack_killed_in_the_survey_and_in_the_writing_continues_with_the_same_bytes(
     tmp_path: Path, photos: Path
 ) -> None:

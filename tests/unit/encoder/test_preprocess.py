@@ -231,7 +231,7 @@ def test_other_formats_have_no_scaled_decoding() -> None:
     assert decode_image(encoded(noise(160, 80)), at_least_px=8).size == (160, 80)
 
 
-@pytest.mark.parametrize("size_px", [24, 48, 64])
+@pytest.mark.parametrize("size_px", [24, 48])
 def test_scaled_decoding_moves_no_vector_by_more_than_the_law_allows(tmp_path: Path, size_px: int) -> None:
     """Golden items, drawn large: cosine distance to the whole decoding below 1e-3 (law 2)."""
     how = ImagePreprocessing(size_px=size_px)
@@ -239,7 +239,7 @@ def test_scaled_decoding_moves_no_vector_by_more_than_the_law_allows(tmp_path: P
         tmp_path, ["a red cup", "a blue hat"], TinyConfig(image_size_px=size_px, vocab_size=40), seed=7
     )
     encoder = SiglipEncoder(tmp_path, space_id="", text=TextPreprocessing(max_length=8))
-    photos = [draw_item(item, 512) for item in imagine_items(12, seed=3)]
+    photos = [draw_item(item, 512) for item in imagine_items(6, seed=3)]
     assert decode_image(photos[0], at_least_px=3 * size_px).size[0] < 512
     fast = encoder.embed_pixels(np.stack([photo_pixels(photo, how) for photo in photos]))
     whole = encoder.embed_pixels(np.stack([to_pixels(decode_image(photo), how) for photo in photos]))
