@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import jaxtyping
 import pytest
@@ -49,3 +54,26 @@ def s3_server() -> Iterator[int]:
     """The port of an S3 server without a bucket."""
     with moto_server() as port:
         yield port
+
+
+Run = tuple[subprocess.Popen[bytes], IO[bytes]]  # a process and what it says
+_MYPY = pytest.StashKey[Run]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start mypy, which takes minutes on a fresh clone, beside the tests that mostly wait for clusters."""
+    is_wanted = any(item.name == "test_mypy_finds_nothing" for item in session.items)
+    if is_wanted and not session.config.option.collectonly:
+        said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by the test that reads it
+        command = ["nice", "-n", "10", sys.executable, "-m", "mypy"]
+        root = Path(__file__).parent.parent
+        session.config.stash[_MYPY] = (
+            subprocess.Popen(command, cwd=root, stdout=said, stderr=subprocess.STDOUT),
+            said,
+        )
+
+
+@pytest.fixture(scope="session")
+def mypy_run(request: pytest.FixtureRequest) -> Run:
+    """mypy over the whole project, started before the first test."""
+    return request.config.stash[_MYPY]

@@ -26,6 +26,8 @@ class EvaluationItems:
     splits: ndarray
     attributes: dict[str, ndarray]
     """Name -> values as objects; None where an item has none."""
+    groups: list[str]
+    """Equal for listings of the same thing."""
 
     @functools.cached_property
     def row_of(self) -> dict[str, int]:
@@ -58,6 +60,7 @@ def read_items(shard_uris: Iterable[str], wanted: Container[str] | None = None) 
         photos=[item.image for item in items],
         splits=np.array([split for split, _ in found]),
         attributes={name: _objects(item.attributes.get(name) for item in items) for name in names},
+        groups=[item.group or item.item_id for item in items],
     )
 
 

@@ -153,7 +153,7 @@ def _items_and_log(
 
 def _simulate(items: EvaluationItems, evidence: Evidence, section: SimulatedLog) -> pa.Table:
     known = dict(items.attributes)
-    groups = None
+    groups = items.groups
     if evidence.latent_uri:
         known |= read_latent(evidence.latent_uri, items.item_ids)
         origins = known["relisted_from"]
@@ -170,11 +170,11 @@ def _judge_shelf(
         return None
     name = f"p@{section.shelf.k}"
     judged: dict[str, dict[str, Interval] | float] = {
-        "chance": shelf_chance(items.attributes, items.splits, section.shelf)
+        "chance": shelf_chance(items.attributes, items.splits, section.shelf, items.groups)
     }
     for rung in scored:
         if rung.vectors is not None:
-            precision = judge_shelf(rung.vectors, items.attributes, items.splits, section.shelf)
+            precision = judge_shelf(rung.vectors, items.attributes, items.splits, section.shelf, items.groups)
             judged[rung.name] = {
                 name if match == ALL else f"{name} {match}": _interval(values, section)
                 for match, values in precision.items()

@@ -6,7 +6,7 @@ Search is exact, over the part of the catalogue the protocol allows, in chunks o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +26,17 @@ def judge_shelf(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
     protocol: ShelfProtocol,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Float[ndarray, " queries"]]:
     """Precision of the first k neighbours a query: under `all`, and under each attribute of `match` alone.
 
     Rows of `vectors` are L2-normalised and belong to the entries of `attributes` and `splits`.
     A missing value (None, NaN or empty text) equals nothing, not even another missing one. A query
-    with fewer than k allowed neighbours has misses for the rest.
+    with fewer than k allowed neighbours has misses for the rest. A neighbour of the query's own group (the
+    same thing, listed again) is left out.
     Raises: InputError if an attribute is unknown, or no query or no gallery remains.
     """
-    sides = _sides(attributes, splits, protocol)
+    sides = _sides(attributes, splits, protocol, groups)
     precision: dict[str, list[ndarray]] = {name: [] for name in (ALL, *protocol.match)}
     gallery_vectors = vectors[sides.gallery].astype(np.float32, copy=False)
     for queries in sides.query_chunks():
@@ -47,9 +49,14 @@ def judge_shelf(
     return {name: np.concatenate(parts) for name, parts in precision.items()}
 
 
-def shelf_chance(attributes: Mapping[str, ndarray], splits: ndarray, protocol: ShelfProtocol) -> float:
+def shelf_chance(
+    attributes: Mapping[str, ndarray],
+    splits: ndarray,
+    protocol: ShelfProtocol,
+    groups: Sequence[str] | None = None,
+) -> float:
     """The precision under `all` that a random order of the same galleries has on average, exactly."""
-    sides = _sides(attributes, splits, protocol)
+    sides = _sides(attributes, splits, protocol, groups)
     expected = []
     for queries in sides.query_chunks():
         allowed = sides.allowed(queries)
@@ -97,7 +104,12 @@ class _Sides:
         return {ALL: np.logical_and.reduce(list(equal.values())), **equal}
 
 
-def _sides(attributes: Mapping[str, ndarray], splits: ndarray, protocol: ShelfProtocol) -> _Sides:
+def _sides(
+    attributes: Mapping[str, ndarray],
+    splits: ndarray,
+    protocol: ShelfProtocol,
+    groups: Sequence[str] | None,
+) -> _Sides:
     for key, names in (
         ("where", protocol.where),
         ("exclude_same", protocol.exclude_same),
@@ -128,7 +140,8 @@ def _sides(attributes: Mapping[str, ndarray], splits: ndarray, protocol: ShelfPr
         queries=queries,
         gallery=gallery,
         match={name: value_codes(attributes[name]) for name in protocol.match},
-        exclude=[value_codes(attributes[name]) for name in protocol.exclude_same],
+        exclude=[value_codes(attributes[name]) for name in protocol.exclude_same]
+        + ([] if groups is None else [value_codes(groups)]),
     )
 
 

@@ -159,15 +159,6 @@ def test_an_encoder_whose_files_were_changed_is_not_used(
     assert_refused(finished, 1, "model.safetensors should have")
 
 
-def test_a_catalogue_of_unreadable_photos(tmp_path: Path) -> None:
-    config = write_config(tmp_path, own_catalog(tmp_path, num_good=0, num_bad=8))
-    finished = run_raysys("pack", str(config), folder=tmp_path)
-    assert_refused(finished, 1, "8 of 8 rows cannot be used (8 not_an_image; first ")
-    assert "mend them, or raise pack.max_bad_fraction" in finished.stderr
-    assert manifests(tmp_path / "root") == {}
-    assert list((tmp_path / "root").rglob("*.tar")) == []
-
-
 def test_a_few_unreadable_photos_go_to_the_ledger(tmp_path: Path) -> None:
     config = write_config(tmp_path, own_catalog(tmp_path, num_good=38, num_bad=2))
     finished = run_raysys("pack", str(config), folder=tmp_path)

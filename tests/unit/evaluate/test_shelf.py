@@ -148,3 +148,14 @@ def test_precision_agrees_with_ranking_the_whole_gallery() -> None:
     gains = (attributes["kind"][1:] == attributes["kind"][0])[None, :]
     expected = precision_at(5, rank_by(scores, gains, np.ones_like(gains), seed=0))
     assert judge_shelf(vectors, attributes, splits, protocol)["all"] == pytest.approx(expected)
+
+
+def test_neighbour_that_is_the_same_thing_listed_again_does_not_count() -> None:
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.8, 0.6]])
+    attributes, splits = {"kind": np.array(["cup"] * 3, dtype=object)}, np.array(["test"] * 3)
+    protocol = ShelfProtocol(exclude_same=(), match=("kind",), k=1)
+    groups = ["a", "a", "b"]
+    assert judge_shelf(vectors, attributes, splits, protocol, groups)["all"].tolist() == [1.0, 1.0, 1.0]
+    alone = ["a", "a", "a"]  # nothing is left to find
+    assert judge_shelf(vectors, attributes, splits, protocol, alone)["all"].tolist() == [0.0, 0.0, 0.0]
+    assert shelf_chance(attributes, splits, protocol, groups) == 1.0
