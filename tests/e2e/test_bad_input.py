@@ -159,6 +159,8 @@ def test_an_encoder_whose_files_were_changed_is_not_used(
     assert_refused(finished, 1, "model.safetensors should have")
 
 
+# A cluster for what unit/shards/test_pack.py shows in process.
+@pytest.mark.slow
 def test_a_few_unreadable_photos_go_to_the_ledger(tmp_path: Path) -> None:
     config = write_config(tmp_path, own_catalog(tmp_path, num_good=38, num_bad=2))
     finished = run_raysys("pack", str(config), folder=tmp_path)

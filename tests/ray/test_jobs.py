@@ -97,6 +97,8 @@ def test_same_command_attaches_to_the_running_job(head: str, tmp_path: Path) -> 
     assert f"{job_id('slow', 1)}: runs already on {head}" in err
 
 
+# Two jobs of ten seconds.
+@pytest.mark.slow
 def test_interrupt_leaves_the_job_running_and_a_stopped_job_is_a_failure(head: str) -> None:
     client = JobSubmissionClient(head)
     endless = "echo ready; sleep 600"

@@ -78,6 +78,8 @@ def test_files_are_what_was_written_though_every_fourth_request_fails(
     assert all(proxy.injected[fault] > 5 for fault in FAULTS), proxy.injected
 
 
+# 75 MB through a proxy in Python.
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_upload_in_parts_is_whole_though_every_fourth_request_fails(
     proxy: FaultyProxy, bucket: str, tmp_path: Path
@@ -126,6 +128,8 @@ def say_bytes() -> Callable[[pa.Table], Any]:
     return decode
 
 
+# The whole path over S3 is in e2e, and slow as well; files and folders stay in `make test`.
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_streams_over_s3_give_every_item_once_and_the_bytes_of_the_disk(
     proxy: FaultyProxy, bucket: str, tmp_path: Path

@@ -104,6 +104,8 @@ def test_start_in_the_middle_goes_on_with_the_very_next_sample(shards: list[Shar
     assert [item for _, items in batches for item in items] == endless_sequence(shards, 0, 96)[40:]
 
 
+# test_kills.py reads with two decoders, too.
+@pytest.mark.slow
 def test_reading_ahead_and_decoding_in_parallel_keep_the_order(shards: list[ShardRef]) -> None:
     eager = SECTION.model_copy(update={"read_concurrency": 3, "decode_concurrency": 2})
     batches = global_batches(shards, 2, 0, 96, eager)
