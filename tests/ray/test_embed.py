@@ -180,6 +180,8 @@ def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedd
     assert pq.read_metadata(parts[lost]).num_rows == 16
 
 
+# A cluster for what unit/stream/test_decode.py and the next test show apart.
+@pytest.mark.slow
 def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hurt(
     embedded: Embedded, tmp_path: Path
 ) -> None:

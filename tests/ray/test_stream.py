@@ -146,6 +146,8 @@ def test_shard_that_disappears_between_epochs_costs_its_places_alone(
     assert found == ["i-1" if item in lost else item for item in endless_sequence(shards, 0, 96)[48:]]
 
 
+# test_kills.py kills a hundred of them, test_train.py a training worker.
+@pytest.mark.slow
 def test_killed_reader_and_decoder_lose_and_repeat_nothing(shards: list[ShardRef], tmp_path: Path) -> None:
     def decode(block: pa.Table) -> Any:
         positions = block.column("stream_position").to_pylist()
@@ -161,6 +163,8 @@ def test_killed_reader_and_decoder_lose_and_repeat_nothing(shards: list[ShardRef
     assert [f"i{number:02d}" for number in numbers] == endless_sequence(shards, 0, 96)
 
 
+# Half a gigabyte through the object store.
+@pytest.mark.slow
 def test_large_photos_never_fill_the_object_store(tmp_path: Path) -> None:
     # 288 photos of 1 MiB each, decoded to a quarter: more than the store holds, were it not for backpressure.
     noise = np.random.default_rng(7)
