@@ -164,6 +164,8 @@ def test_second_run_has_nothing_to_do(embedded: Embedded) -> None:
     assert stages.embed(embedded.config).is_skipped
 
 
+# A second embedding job.
+@pytest.mark.slow
 def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedded) -> None:
     before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
     parts = {name: Path(embedded.uri, name) for name in parts_of(before)}

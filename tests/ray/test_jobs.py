@@ -86,6 +86,8 @@ def test_log_and_exit_status_are_the_job_s_own(head: str, monkeypatch: pytest.Mo
     assert f"{job_id('work', 2)}: FAILED: Job entrypoint command failed with exit code 3" in err
 
 
+# test_two_at_once_share_one_job shows the same of one job.
+@pytest.mark.slow
 def test_same_command_attaches_to_the_running_job(head: str, tmp_path: Path) -> None:
     flag = tmp_path / "go on"
     waits = f"echo first; until [ -e '{flag}' ]; do sleep 0.1; done; echo last"

@@ -97,7 +97,12 @@ def tree(config: Config) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("rows_per_read", [10_000, 130], ids=["ranges", "shuffle"])
+@pytest.mark.parametrize(
+    "rows_per_read",
+    # The shuffle is for catalogues of more rows than a test has: its start takes twenty seconds.
+    [10_000, pytest.param(130, marks=pytest.mark.slow)],
+    ids=["ranges", "shuffle"],
+)
 def test_ray_data_and_one_process_give_the_same_bytes(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, rows_per_read: int
 ) -> None:

@@ -98,6 +98,8 @@ def test_any_number_of_consumers_gets_the_same_global_batches(
     assert [position for positions, _ in batches for position in positions] == list(range(96))
 
 
+# test_kills.py starts in the middle a hundred times.
+@pytest.mark.slow
 def test_start_in_the_middle_goes_on_with_the_very_next_sample(shards: list[ShardRef]) -> None:
     batches = global_batches(shards, 2, 40, 96)
     assert [position for positions, _ in batches for position in positions] == list(range(40, 96))
