@@ -138,7 +138,7 @@ def _infos(stream: IO[bytes], num_bytes: int) -> Iterator[tarfile.TarInfo]:
             continue
         if info is None:
             return
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it ever saw
+        tar.members = []  # type: ignore[attr-defined]  # the headers it saw: unknown to typeshed
         yield info
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import jaxtyping
 import pytest
@@ -56,24 +54,21 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
-Run = tuple[subprocess.Popen[bytes], IO[bytes]]  # a process and what it says
-_MYPY = pytest.StashKey[Run]()
+_MYPY = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start mypy, which takes minutes on a fresh clone, beside the tests that mostly wait for clusters."""
     is_wanted = any(item.name == "test_mypy_finds_nothing" for item in session.items)
     if is_wanted and not session.config.option.collectonly:
-        said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by the test that reads it
         command = ["nice", "-n", "10", sys.executable, "-m", "mypy"]
         root = Path(__file__).parent.parent
-        session.config.stash[_MYPY] = (
-            subprocess.Popen(command, cwd=root, stdout=said, stderr=subprocess.STDOUT),
-            said,
+        session.config.stash[_MYPY] = subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
 
 @pytest.fixture(scope="session")
-def mypy_run(request: pytest.FixtureRequest) -> Run:
+def mypy_run(request: pytest.FixtureRequest) -> subprocess.Popen[bytes]:
     """mypy over the whole project, started before the first test."""
     return request.config.stash[_MYPY]

@@ -36,6 +36,11 @@ def _as_text(value: object) -> object:
 Moment = Annotated[str | float, BeforeValidator(_as_text)]
 
 
+def moment_key(moment: str | float) -> tuple[float, str]:
+    """What moments sort by: numbers as numbers, dates as the ISO text that they are."""
+    return (0.0, moment) if isinstance(moment, str) else (float(moment), "")
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and closed to unknown keys."""
 
@@ -140,7 +145,7 @@ class TimeSplit(Section):
     def _in_order(self) -> TimeSplit:
         if isinstance(self.val_from, str) != isinstance(self.test_from, str):
             raise ValueError("val_from and test_from should both be text or both be numbers")
-        if self.val_from > self.test_from:  # type: ignore[operator]  # of one type, as was just checked
+        if moment_key(self.val_from) > moment_key(self.test_from):
             raise ValueError(f"val_from {self.val_from} is later than test_from {self.test_from}")
         return self
 

@@ -44,23 +44,41 @@ def bind(config: Config) -> Application:
     require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     section = config.serve
     waiting = section.max_batch_size * 4
-    encoders = Encoder.options(  # type: ignore[attr-defined]  # a Deployment; Serve's decorator is typed loosely
-        num_replicas=section.encoder_replicas,
-        max_ongoing_requests=waiting,
-        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
-    ).bind(
-        encoder_uri,
-        "cuda" if section.use_gpu else "cpu",
-        section.max_batch_size,
-        section.batch_wait_ms / 1000,
+    encoders = (
+        _deployment(Encoder)
+        .options(
+            num_replicas=section.encoder_replicas,
+            max_ongoing_requests=waiting,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
+        )
+        .bind(
+            encoder_uri,
+            "cuda" if section.use_gpu else "cpu",
+            section.max_batch_size,
+            section.batch_wait_ms / 1000,
+        )
     )
-    searchers = Searcher.options(  # type: ignore[attr-defined]  # as above
-        num_replicas=section.search_replicas, max_ongoing_requests=64, user_config={"index_uri": index_uri}
-    ).bind()
-    gateway: Application = Gateway.options(  # type: ignore[attr-defined]  # as above
-        num_replicas=section.gateway_replicas, max_ongoing_requests=100
-    ).bind(section.model_dump(mode="json"), encoders, searchers)
+    searchers = (
+        _deployment(Searcher)
+        .options(
+            num_replicas=section.search_replicas,
+            max_ongoing_requests=64,
+            user_config={"index_uri": index_uri},
+        )
+        .bind()
+    )
+    gateway: Application = (
+        _deployment(Gateway)
+        .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
+        .bind(section.model_dump(mode="json"), encoders, searchers)
+    )
     return gateway
+
+
+def _deployment(decorated: object) -> serve.Deployment:
+    """What `@serve.deployment` makes of a class, whose type it leaves as it was."""
+    assert isinstance(decorated, serve.Deployment)
+    return decorated
 
 
 @contextlib.contextmanager

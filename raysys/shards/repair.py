@@ -122,11 +122,14 @@ def _copy(task: RepairTask, stream: IO[bytes], max_pixels: int) -> RepairedShard
         else:
             kept.append(sample)
     if kept:
-        with storage.writable_file(task.uri) as path, path.open("wb") as out:  # noqa: SIM117
-            with webdataset.TarWriter(out, mtime=0, encoder=False, keep_meta=True) as writer:
-                for sample in kept:
-                    content = {name: read_member(stream, at) for name, at in sample.members.items()}
-                    writer.write({"__key__": sample.key, **content})
+        with (
+            storage.writable_file(task.uri) as path,
+            path.open("wb") as out,
+            webdataset.TarWriter(out, mtime=0, encoder=False, keep_meta=True) as writer,
+        ):
+            for sample in kept:
+                content = {name: read_member(stream, at) for name, at in sample.members.items()}
+                writer.write({"__key__": sample.key, **content})
     known = {printable(sample.key) for sample in samples}
     parts = []
     for fault in faults:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from raysys.config.schema import AttributeSplit, ColumnSplit, GroupSplit, TimeSplit
+from raysys.config.schema import AttributeSplit, ColumnSplit, GroupSplit, TimeSplit, moment_key
 from raysys.errors import InputError
 from raysys.records import Attributes, AttributeValue
 
@@ -58,6 +58,6 @@ def _by_time(value: AttributeValue, source: str, how: TimeSplit) -> str:
             f"{source}: attribute '{how.attribute}' is {value!r}, which cannot be compared with "
             f"{how.test_from!r}; change pack.split or catalog.columns.attributes.{how.attribute}"
         )
-    if value >= how.test_from:  # type: ignore[operator]  # both are text, or both are numbers
+    if moment_key(value) >= moment_key(how.test_from):
         return "test"
-    return "val" if value >= how.val_from else "train"  # type: ignore[operator]  # the schema holds them alike
+    return "val" if moment_key(value) >= moment_key(how.val_from) else "train"

@@ -7,6 +7,7 @@ back to the worker that made it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -80,8 +81,8 @@ def gather_rows(local: Tensor) -> Tensor:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return local
     if local.is_floating_point():
-        gathered: Tensor = _GatherRows.apply(local)  # type: ignore[no-untyped-call]  # torch types it so
-        return gathered
+        with_gradient: Callable[[Tensor], Tensor] = _GatherRows.apply
+        return with_gradient(local)
     return _all_gather(local)
 
 

@@ -87,18 +87,18 @@ def test_limits_may_be_set(damaged: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_configuration_means_its_shard_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text(yaml.safe_dump({"root": str(tmp_path / "root")}))
+    config.write_text(yaml.safe_dump({"root": str(tmp_path / "made")}))
     status, out, err = call(capsys, "verify", config)
     assert (status, out) == (2, [])
     assert err == (
-        f"raysys: {tmp_path}/root/shards/train: no ShardSet here (no manifest.json); "
+        f"raysys: {tmp_path}/made/shards/train: no ShardSet here (no manifest.json); "
         "make it with `raysys pack`\n"
     )
     for split, keys in {"train": "ab", "val": "c", "test": "d"}.items():
-        write_shard_set(tmp_path / "root" / "shards" / split, keys, split=split)
+        write_shard_set(tmp_path / "made" / "shards" / split, keys, split=split)
     status, out, _ = call(capsys, "verify", config)
-    assert (status, out[-1]) == (0, f"{tmp_path}/root/shards")
-    write_shard_set(tmp_path / "root" / "shards" / "test", "a", split="test")
+    assert (status, out[-1]) == (0, f"{tmp_path}/made/shards")
+    write_shard_set(tmp_path / "made" / "shards" / "test", "a", split="test")
     status, out, _ = call(capsys, "verify", config, "--json")
     assert status == 1
     assert json.loads(out[0])["counts"] == {"repeated_key": 1}  # an item of two splits
