@@ -15,10 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from raysys.errors import RaysysError
+from raysys.reads import dataset_of
 from raysys.shards.survey import Part
 from raysys.shards.write import SHARD_NUMBER
 
@@ -70,30 +69,8 @@ class RayFlow:
             yield from _counts(done)
 
 
-class _Reads(Datasource):
-    """A Ray Data source that is a list of read tasks."""
-
-    def __init__(self, reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Ray types it so
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
-        self._tasks = [ReadTask(read, metadata) for read in reads]
-
-    def get_read_tasks(self, *_: object, **__: object) -> list[ReadTask]:
-        return self._tasks
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_name(self) -> str:
-        return "Catalogue"
-
-
 def _dataset(reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> ray.data.Dataset:
-    concurrency = min(len(reads), _num_cores())
-    rows: ray.data.Dataset = ray.data.read_datasource(
-        _Reads(reads), override_num_blocks=len(reads), concurrency=concurrency
-    )
-    return rows
+    return dataset_of(reads, [None] * len(reads), concurrency=min(len(reads), _num_cores()))
 
 
 @contextlib.contextmanager

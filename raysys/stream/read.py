@@ -17,11 +17,10 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
+from raysys.reads import dataset_of
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.order import Window, rows_of, windows
 from raysys.stream.shard import BadSample, OpenShard, ShardRef, missing_shard, open_shard
@@ -101,14 +100,7 @@ def _read(
 ) -> ray.data.Dataset:
     prepare_context()
     ray.data.DataContext.get_current().execution_options = execution_options(section)
-    tasks = [
-        ReadTask(read, BlockMetadata(num_rows=size, size_bytes=None, exec_stats=None))
-        for read, size in zip(reads, sizes, strict=True)
-    ]
-    rows: ray.data.Dataset = ray.data.read_datasource(
-        _Tasks(tasks), override_num_blocks=len(tasks), concurrency=section.read_concurrency
-    )
-    return rows
+    return dataset_of(reads, sizes, concurrency=section.read_concurrency)
 
 
 def _decoded(rows: ray.data.Dataset, decode: Decode, section: StreamConfig) -> ray.data.Dataset:
@@ -128,23 +120,6 @@ class _Decoder:
 
     def __call__(self, block: pa.Table) -> Any:
         return self._decode(block)
-
-
-class _Tasks(Datasource):
-    """A Ray Data source that is a list of read tasks."""
-
-    def __init__(self, tasks: list[ReadTask]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Ray types it so
-        self._tasks = tasks
-
-    def get_read_tasks(self, *_: object, **__: object) -> list[ReadTask]:
-        return self._tasks
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_name(self) -> str:
-        return "Shards"
 
 
 def _read_window(shards: Sequence[ShardRef], window: Window, section: StreamConfig) -> Iterator[pa.Table]:
