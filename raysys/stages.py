@@ -227,6 +227,7 @@ def _catalog_table(config: Config) -> TableCatalog | FolderCatalog:
 
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
     from raysys.encoder.bundle import preprocessing_of
+    from raysys.stream.read import rows_per_block
     from raysys.train import launch
     from raysys.train.worker import TrainJob
 
@@ -248,6 +249,9 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         shards=shards,
         validation_shards=shards_of(places.shards("val")),
         max_bad_fraction=config.stream.max_bad_fraction,
+        rows_per_block=rows_per_block(
+            shards, config.stream, batch_size=config.train.batch_size, workers=config.train.workers
+        ),
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )

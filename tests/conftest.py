@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,21 +52,11 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
-_MYPY = pytest.StashKey[subprocess.Popen[bytes]]()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes (`make test` starts two) a folder's tests share one, and its clusters.
 
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start mypy, which takes minutes on a fresh clone, beside the tests that mostly wait for clusters."""
-    is_wanted = any(item.name == "test_mypy_finds_nothing" for item in session.items)
-    if is_wanted and not session.config.option.collectonly:
-        command = ["nice", "-n", "10", sys.executable, "-m", "mypy"]
-        root = Path(__file__).parent.parent
-        session.config.stash[_MYPY] = subprocess.Popen(
-            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-
-@pytest.fixture(scope="session")
-def mypy_run(request: pytest.FixtureRequest) -> subprocess.Popen[bytes]:
-    """mypy over the whole project, started before the first test."""
-    return request.config.stash[_MYPY]
+    Linters take part in it like a folder: the processes mostly wait for clusters, and mypy fills the gaps.
+    """
+    for item in items:
+        group = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(group))

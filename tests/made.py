@@ -56,7 +56,7 @@ def write_shard(
     data = tar_of(items)
     storage.write_bytes(f"{folder}/{name}", data)
     write_items_table(folder, {name: items})
-    return ShardRef(f"{folder}/{name}", split, len(items), storage.sha256_of_bytes(data))
+    return ShardRef(f"{folder}/{name}", split, len(items), len(data), storage.sha256_of_bytes(data))
 
 
 def write_shards(folder: Path | str, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:

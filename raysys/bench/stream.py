@@ -46,8 +46,7 @@ _SET_BYTES = 256 << 20
 _MAX_ITEMS, _MIN_ITEMS_PER_SHARD, _SHARDS_AT_LEAST = 4096, 4, 8
 _DISTINCT_PIXELS = 48e6
 _BATCH_MEGAPIXELS = 64.0
-# Workers do not begin at one moment: what the first made ready while the last was starting comes in a burst.
-_WARM_UP, _MEASURED_AT_LEAST = 3, 4  # batches a worker
+_MEASURED_AT_LEAST = 4  # batches a worker
 _TITLES = 2000
 
 # What came to be ready: pixels uint8 [batch, size, size, 3] and token ids [batch, ..]; None where neither
@@ -65,9 +64,14 @@ class Feed:
     text: TextPreprocessing
     workers: int
     batch_size: int
-    num_batches: int  # a multiple of `workers`, warm-up included
+    num_warm_up: int  # batches; like the next, a multiple of `workers`
+    num_measured: int
     stream: StreamConfig
     ray: RayConfig
+
+    @property
+    def num_batches(self) -> int:
+        return self.num_warm_up + self.num_measured
 
 
 Contender: TypeAlias = Callable[[Feed], Iterator[Ready]]
@@ -92,7 +96,8 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
                 text,
                 workers,
                 batch_size,
-                (_WARM_UP + measured) * workers,
+                _warm_up(measured) * workers,
+                measured * workers,
                 config.stream.model_copy(update={"decode_concurrency": workers}),
                 config.ray,
             )
@@ -121,19 +126,20 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
 def read_ours(feed: Feed, *, scaled: bool = False) -> Iterator[Ready]:
     """raysys: the very stream that training reads."""
     from raysys.stream.decode import TrainingDecoder
-    from raysys.stream.read import training_stream
+    from raysys.stream.read import rows_per_block, training_stream
 
     session.connect(feed.ray)
+    shards = shards_of(feed.shards_uri)
     stream = training_stream(
-        shards_of(feed.shards_uri),
+        shards,
         TrainingDecoder(feed.encoder_uri, feed.image, feed.text, _UNCHANGED, (), _SEED, scaled),
         feed.stream,
         seed=_SEED,
         start=0,
         stop=feed.num_batches * feed.batch_size,
-        rows_per_block=feed.batch_size,
+        rows_per_block=rows_per_block(shards, feed.stream, batch_size=feed.batch_size, workers=1),
     )
-    for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+    for batch in stream.iter_batches(batch_size=feed.batch_size, batch_format="numpy"):
         yield batch[PIXELS], batch[TOKENS]
 
 
@@ -251,10 +257,13 @@ def _time(contender: Contender, feed: Feed) -> Trial:
         ready_at.append(time.monotonic())
         _require_whole(ready, feed)
     assert len(ready_at) == feed.num_batches, f"{len(ready_at)} batches of {feed.num_batches}"
-    warm_up = _WARM_UP * feed.workers
-    num_images = (feed.num_batches - warm_up) * feed.batch_size
-    rate = num_images / (ready_at[-1] - ready_at[warm_up - 1])
+    rate = feed.num_measured * feed.batch_size / (ready_at[-1] - ready_at[feed.num_warm_up - 1])
     return Trial(rate, {"first_batch_s": ready_at[0] - started})
+
+
+def _warm_up(measured: int) -> int:
+    """Batches a worker that do not count: those made while the first was on its way come in a burst."""
+    return 3 + measured // 2
 
 
 def _require_whole(ready: Ready, feed: Feed) -> None:

@@ -407,13 +407,13 @@ class BenchConfig(Section):
 
     rounds: PositiveInt = 3
     """How often every contender has its turn."""
-    seconds: PositiveFloat = 3.0
+    seconds: PositiveFloat = 6.0
     """About how long a turn of `bench stream` is measured at the limit's pace."""
     megapixels: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.05, 0.3, 1.0, 12.0)
     """Sizes of the photos that are streamed."""
     workers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
     """Numbers of processes that decode."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 256
     """Halved for large photos, until a batch holds 64 megapixels at most."""
     pack_items: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10_000, 100_000)
     """Sizes of the catalogues that are packed, rising: two tell the start from the time an item."""

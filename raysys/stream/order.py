@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
+_MAX_BLOCK_ROWS = 128.0
+
 
 @dataclass(frozen=True)
 class Window:
@@ -56,11 +58,13 @@ def windows(
         epoch += 1
 
 
-def block_rows(batch_size: int, workers: int, near: int = 64) -> int:
-    """Rows of a block: a worker's share of a batch is a whole number of blocks, each of about `near` rows.
+def block_rows(batch_size: int, workers: int, *, sample_bytes: float, block_bytes: int) -> int:
+    """Rows of a block: a worker's share of a batch is a whole number of blocks.
 
-    Small blocks keep many decoders busy with one batch, and few pixels in the object store.
+    Of these sizes the one nearest to what `block_bytes` hold of samples of `sample_bytes` (a mean), but at
+    most 128 rows. Ray's own work is by the block, however small; large blocks fill the object store.
     """
+    near = min(max(block_bytes / sample_bytes, 1.0), _MAX_BLOCK_ROWS)
     share = batch_size // workers
     divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
     return min(divisors, key=lambda rows: abs(math.log(rows / near)))

@@ -22,11 +22,12 @@ from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
 from raysys.reads import dataset_of
 from raysys.stream.blocks import BlockBuilder
-from raysys.stream.order import Window, rows_of, windows
+from raysys.stream.order import Window, block_rows, rows_of, windows
 from raysys.stream.shard import BadSample, OpenShard, ShardRef, missing_shard, open_shard
 
 Decode: TypeAlias = Callable[[pa.Table], Any]  # a block of compressed rows -> a block of arrays
 _PAUSE_S = 0.02
+_TASKS_IN_FLIGHT = 4
 
 
 def training_stream(
@@ -54,6 +55,15 @@ def training_stream(
         section,
     ).repartition(target_num_rows_per_block=rows_per_block, strict=True)
     return _decoded(rows, decode, section)
+
+
+def rows_per_block(
+    shards: Sequence[ShardRef], section: StreamConfig, *, batch_size: int, workers: int
+) -> int:
+    """How `training_stream` should cut its rows for so many workers, given how large its photos are."""
+    sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
+    block_bytes = section.block_megabytes * 2**20
+    return block_rows(batch_size, workers, sample_bytes=sample_bytes, block_bytes=block_bytes)
 
 
 def embedding_stream(shards: Sequence[ShardRef], decode: Decode, section: StreamConfig) -> ray.data.Dataset:
@@ -110,7 +120,10 @@ def _decoded(rows: ray.data.Dataset, decode: Decode, section: StreamConfig) -> r
         fn_constructor_args=(decode,),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=section.decode_concurrency),
+        # The scheduling loop may sleep through the end of a task: the next ones have to lie ready.
+        compute=ray.data.ActorPoolStrategy(
+            size=section.decode_concurrency, max_tasks_in_flight_per_actor=_TASKS_IN_FLIGHT
+        ),
     )
 
 

@@ -42,6 +42,7 @@ class ShardRef:
     uri: str
     split: str
     num_items: int
+    num_bytes: int
     sha256: str | None = None  # None for a WebDataset without a manifest
     tombstones_uri: str | None = None
 
@@ -159,11 +160,11 @@ def shards_of(uri: str) -> list[ShardRef]:
     manifest = open_artifact(uri, ShardSetManifest)
     tombstones = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
     inherited = [
-        ShardRef(entry.uri, manifest.split, entry.num_live, entry.sha256, tombstones)
+        ShardRef(entry.uri, manifest.split, entry.num_live, entry.bytes, entry.sha256, tombstones)
         for entry in manifest.inherited
     ]
     return inherited + [
-        ShardRef(storage.join(uri, entry.name), manifest.split, entry.num_items, entry.sha256)
+        ShardRef(storage.join(uri, entry.name), manifest.split, entry.num_items, entry.bytes, entry.sha256)
         for entry in manifest.shards
     ]
 
@@ -178,13 +179,14 @@ def foreign_shards(uris: list[str], split: str = "train") -> list[ShardRef]:
         with storage.readable_file(uri) as path, path.open("rb") as stream:
             members, faults = tars.scan(stream)
             found, more_faults = tars.samples(members)
+            num_bytes = path.stat().st_size
         damage = [fault for fault in (*faults, *more_faults) if fault.kind != "unsorted"]
         if damage:
             raise DamagedData(
                 f"{uri}: {damage[0].kind} at byte {damage[0].offset}: {damage[0].detail}; "
                 "`raysys verify --repair` writes a clean copy"
             )
-        shards.append(ShardRef(uri, split, len(found)))
+        shards.append(ShardRef(uri, split, len(found), num_bytes))
     return shards
 
 

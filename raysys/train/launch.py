@@ -23,7 +23,6 @@ from raysys.errors import ClusterError, InputError, RaysysError
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
-from raysys.stream.order import block_rows
 from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.train.checkpoint import checkpoint_name, load_weights, newest_step
 from raysys.train.metrics import read_metrics
@@ -79,7 +78,7 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
             seed=seed,
             start=newest_step(job.run_uri) * section.batch_size,
             stop=job.num_steps * section.batch_size,
-            rows_per_block=block_rows(section.batch_size, section.workers),
+            rows_per_block=job.rows_per_block,
         )
 
     if newest_step(job.run_uri) < job.num_steps:

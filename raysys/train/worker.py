@@ -26,7 +26,7 @@ from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
-from raysys.stream.order import block_rows, worker_positions
+from raysys.stream.order import worker_positions
 from raysys.stream.shard import ShardRef
 from raysys.train import optim
 from raysys.train.checkpoint import TrainingState, checkpoint_name
@@ -52,6 +52,7 @@ class TrainJob:
     shards: list[ShardRef]
     validation_shards: list[ShardRef]
     max_bad_fraction: float
+    rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
     num_steps: int
     checkpoint_steps: int  # a checkpoint every so many steps, and after the last
 
@@ -72,7 +73,7 @@ def train_worker(job: TrainJob) -> None:
         started, first_step = time.monotonic(), step
         ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index)
         for batch in _batches(accelerator, section):
-            _check_position(batch, step, section, accelerator)
+            _check_position(batch, step, job, accelerator)
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = schedules[-1].get_last_lr()[0]
             result = train_step(accelerator, towers, optimizers, schedules, batch, section)
@@ -121,11 +122,10 @@ def _batches(accelerator: Accelerator, section: TrainConfig) -> Iterator[dict[st
 
 
 def _check_position(
-    batch: dict[str, torch.Tensor], step: int, section: TrainConfig, accelerator: Accelerator
+    batch: dict[str, torch.Tensor], step: int, job: TrainJob, accelerator: Accelerator
 ) -> None:
     workers, rank = accelerator.num_processes, accelerator.process_index
-    rows_per_block = block_rows(section.batch_size, workers)
-    wanted = worker_positions(step, section.batch_size, workers, rank, rows_per_block)
+    wanted = worker_positions(step, job.section.batch_size, workers, rank, job.rows_per_block)
     positions = batch[STREAM_POSITION].cpu().numpy()
     if not np.array_equal(positions, wanted):
         raise DamagedData(

@@ -1,4 +1,4 @@
-"""The rate leaves out the warm-up: three batches of every worker."""
+"""The rate leaves out the warm-up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ FEED = Feed(
     text=TextPreprocessing(max_length=3),
     workers=2,
     batch_size=4,
-    num_batches=10,
+    num_warm_up=6,
+    num_measured=4,
     stream=StreamConfig(),
     ray=RayConfig(),
 )
@@ -32,7 +33,7 @@ def whole_batches(feed: Feed) -> Iterator[Ready]:
         yield np.zeros((4, 8, 8, 3), np.uint8), np.zeros((4, 3), np.int64)
 
 
-def test_three_batches_of_every_worker_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     # The start, a first batch, a burst when the second worker has begun, then a pair every second.
     clock = iter([10.0, 13.0, 14.0, 14.0, 14.0, 14.0, 14.5, 15.5, 15.5, 16.5, 16.5])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
@@ -48,4 +49,4 @@ def test_a_batch_that_is_not_whole_stops_the_bench() -> None:
 
 def test_a_missing_batch_stops_the_bench() -> None:
     with pytest.raises(AssertionError, match="10 batches of 12"):
-        stream._time(lambda _: whole_batches(FEED), dataclasses.replace(FEED, num_batches=12))
+        stream._time(lambda _: whole_batches(FEED), dataclasses.replace(FEED, num_measured=6))

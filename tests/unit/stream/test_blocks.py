@@ -6,7 +6,7 @@ from raysys.records import Item
 from raysys.stream.blocks import SCHEMA, BlockBuilder
 from raysys.stream.shard import BadSample, ShardRef, StoredItem
 
-SHARD = ShardRef("a/00000.tar", "train", 9)
+SHARD = ShardRef("a/00000.tar", "train", 9, 9216)
 
 
 def stored(number: int, num_bytes: int) -> StoredItem:

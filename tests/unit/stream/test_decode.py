@@ -33,7 +33,7 @@ def block() -> pa.Table:
     for number, said in enumerate(attributes):
         item = Item(f"i{number}", TITLES[number], PHOTOS[number], said, "same" if number < 2 else "")
         place = (number // 3, 8 + number, 5, number)
-        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4), place))
+        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4, 4096), place))
     (table,) = builder.rest()
     return table
 

@@ -9,7 +9,7 @@ from raysys.errors import DamagedData
 from raysys.stream.ledger import Skipped, StreamLedger, read_skipped, reasons_line, require_few_skipped
 from raysys.stream.shard import ShardRef
 
-SHARDS = [ShardRef("a.tar", "train", 6), ShardRef("b.tar", "train", 4)]
+SHARDS = [ShardRef("a.tar", "train", 6, 6144), ShardRef("b.tar", "train", 4, 4096)]
 
 
 def batch(first: int, codes: list[int], shard: int = 0) -> dict[str, np.ndarray]:

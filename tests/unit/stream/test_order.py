@@ -96,13 +96,24 @@ def test_no_samples_at_all_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "workers", "rows"),
-    [(64, 2, 32), (4096, 8, 64), (512, 1, 64), (6, 2, 3), (2 * 127, 2, 127), (300, 2, 75), (8, 8, 1)],
+    ("batch_size", "workers", "kilobytes", "rows"),
+    [
+        (64, 2, 100, 32),
+        (4096, 8, 10, 128),  # 128 at most
+        (4096, 8, 125, 64),  # 65.5 fit
+        (512, 1, 100, 64),  # 81.9 fit
+        (6, 2, 10, 3),
+        (2 * 127, 2, 10, 127),
+        (300, 2, 100, 75),
+        (8, 8, 10, 1),
+        (4096, 8, 9000, 1),  # a photo larger than a block
+    ],
 )
-def test_block_is_a_whole_part_of_a_worker_s_share_near_64_rows(
-    batch_size: int, workers: int, rows: int
+def test_block_is_a_whole_part_of_a_worker_s_share_and_holds_so_many_bytes(
+    batch_size: int, workers: int, kilobytes: int, rows: int
 ) -> None:
-    assert block_rows(batch_size, workers) == rows
+    found = block_rows(batch_size, workers, sample_bytes=1024.0 * kilobytes, block_bytes=8 << 20)
+    assert found == rows
 
 
 def test_workers_get_blocks_in_turn() -> None:

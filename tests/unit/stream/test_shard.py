@@ -135,7 +135,7 @@ def test_sample_without_a_text_says_so(tmp_path: Path, text: bytes, detail: str)
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         writer.write({"__key__": "i9", "jpg": photo(), "json": text})
     (tmp_path / "00000.tar").write_bytes(tar.getvalue())
-    (found,) = samples_of(ShardRef(f"{tmp_path}/00000.tar", "train", 1))
+    (found,) = samples_of(ShardRef(f"{tmp_path}/00000.tar", "train", 1, len(tar.getvalue())))
     assert isinstance(found, BadSample)
     assert (found.key, found.reason) == ("i9", "bad_text")
     assert found.detail.startswith(detail)
@@ -172,7 +172,7 @@ def test_foreign_webdataset_is_read_without_a_manifest(tmp_path: Path) -> None:
         ],
     )
     (shard,) = foreign_shards([uri])
-    assert shard == ShardRef(uri, "train", 3)
+    assert shard == ShardRef(uri, "train", 3, Path(uri).stat().st_size)
     first, second, third = samples_of(shard)
     assert isinstance(first, StoredItem)
     assert isinstance(second, StoredItem)
