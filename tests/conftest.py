@@ -39,7 +39,9 @@ jaxtyping.install_import_hook(
         "raysys.evaluate.significance",
         "raysys.index.exact",
         "raysys.stream.order",
-        "raysys.train.loss",
+        "raysys.train.loss.exchange",
+        "raysys.train.loss.pairs",
+        "raysys.train.loss.tiles",
     ],
     "beartype.beartype",
 )
@@ -52,6 +54,7 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes (`make test` starts two) a folder's tests share one, and its clusters.
 

@@ -259,6 +259,18 @@ class AugmentConfig(Section):
     """How often a random rectangle is painted over (random erasing, Zhong et al. 2017)."""
 
 
+class FalseNegativesConfig(Section):
+    """Captions of other listings that fit a photo too, and that the published loss takes for wrong."""
+
+    equal_titles: Literal["merged", "masked", "negative"] = "merged"
+    """Other listings with the same title: one caption of them all, left out, or negatives as published."""
+    same_group: Literal["masked", "positive", "negative"] = "masked"
+    """Captions of listings of the same thing: left out, positives, or negatives as published."""
+    similar_photos: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Listings whose photos have at least this cosine to each other, by the model as it is then."""
+    similar_photos_are: Literal["masked", "positive"] = "masked"
+
+
 class TrainConfig(Section):
     """Fine-tuning with the sigmoid loss."""
 
@@ -273,14 +285,23 @@ class TrainConfig(Section):
     """`muon` updates the image tower's matrices by Muon: for training from scratch."""
     learning_rate: PositiveFloat = 1.0e-5
     muon_learning_rate: PositiveFloat = 0.015
+    scale_learning_rate: PositiveFloat | None = None
+    """Of the loss's scale and bias; null: `learning_rate`."""
+    max_scale: PositiveFloat = 200.0
+    """The loss's scale stays below this."""
     weight_decay: NonNegativeFloat = 1.0e-4
     beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     warmup_fraction: Fraction = 0.05
     """Share of the steps in which the learning rate rises linearly; then it follows a cosine to 0."""
     clip_norm: PositiveFloat = 1.0
     """The gradient's norm is cut to this."""
-    equal_titles: Literal["merged", "masked", "negative"] = "merged"
-    """Other listings with the same title: one caption of them all, left out, or negatives as published."""
+    micro_batch_size: PositiveInt | None = None
+    """Pairs of a worker in the towers at a time; null: its whole share. The step stays the same."""
+    loss_exchange: Literal["ring", "gather"] = "ring"
+    """How captions get to all workers: a block at a time, or all at once."""
+    loss_tile_rows: PositiveInt = 1024
+    """Images and captions that the loss compares at a time."""
+    false_negatives: FalseNegativesConfig = FalseNegativesConfig()
     caption_weights: dict[str, PositiveFloat] = {}
     """Attributes that are captions beside the title, and their weight in the loss (the title's is 1)."""
     augment: AugmentConfig = AugmentConfig()
@@ -296,6 +317,11 @@ class TrainConfig(Section):
     def _divisible(self) -> TrainConfig:
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of {self.workers} workers")
+        share = self.batch_size // self.workers
+        if share % (self.micro_batch_size or share):
+            raise ValueError(
+                f"a worker's {share} pairs are no multiple of micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
 

@@ -14,15 +14,23 @@ from torch.nn import Parameter
 from raysys.config.schema import TrainConfig
 from raysys.train.muon import Muon
 
+_OF_LOSS = ("logit_scale", "logit_bias")
+
 
 def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2017), and Muon before it if `train.optimizer` says so."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = dict(_muon_matrices(trained)) if section.optimizer == "muon" else {}
-    others = [parameter for name, parameter in trained if name not in matrices]
+    of_loss = [parameter for name, parameter in trained if name in _OF_LOSS]
+    others = [parameter for name, parameter in trained if name not in matrices and name not in _OF_LOSS]
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": section.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": of_loss,
+            "weight_decay": 0.0,
+            "lr": section.scale_learning_rate or section.learning_rate,
+        },
     ]
     adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2))
     if not matrices:

@@ -1,12 +1,21 @@
-"""One training step: forward both towers, the loss over the global batch, backward, update."""
+"""One training step: both towers, the loss over the global batch, backward, update.
+
+The loss hands out gradients of the vectors. With micro-batches the towers run twice, first for all vectors,
+then piece by piece for the gradients of the weights (cached gradients, Gao et al. 2021): the step is that of
+the whole batch, the memory that of a piece.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -15,7 +24,16 @@ from raysys.config.schema import TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, normalise, text_features
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
-from raysys.train.loss import gather_rows, pair_targets, sigmoid_loss
+from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of photos and of their captions, and the loss's scale and bias; or what they feel."""
+
+    images: Float[Tensor, "b d"]
+    captions: Float[Tensor, "b kinds d"]
+    scale: Float[Tensor, ""]
+    bias: Float[Tensor, ""]
 
 
 class TwoTowers(torch.nn.Module):
@@ -26,14 +44,12 @@ class TwoTowers(torch.nn.Module):
         self.model = model
         self._image = image
 
-    def forward(
-        self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b kinds d"], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Unit vectors of photos and of their captions, and the loss's scale and bias."""
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]) -> Embedded:
+        """Everything that the loss needs, in float32."""
         images = image_features(self.model, normalise(pixels, self._image))
-        return (
-            torch.nn.functional.normalize(images, dim=-1),
-            torch.nn.functional.normalize(self._captions(tokens), dim=-1),
+        return Embedded(
+            torch.nn.functional.normalize(images.float(), dim=-1),
+            torch.nn.functional.normalize(self._captions(tokens).float(), dim=-1),
             self.model.logit_scale.exp().squeeze(),
             self.model.logit_bias.squeeze(),
         )
@@ -56,35 +72,6 @@ class StepResult:
     bias: float
 
 
-def batch_loss(
-    towers: torch.nn.Module, batch: dict[str, Tensor], section: TrainConfig, rank: int
-) -> Float[Tensor, ""]:
-    """This worker's share of the global loss; the workers' shares add up to it.
-
-    Each kind of caption (title, then the attributes of `train.caption_weights`) has a loss of its own.
-    """
-    images, captions, scale, bias = towers(batch[PIXELS], batch[TOKENS])
-    images, captions = images.float(), gather_rows(captions.float())
-    own_keys = batch[CAPTION_KEYS]
-    keys, own_groups = gather_rows(own_keys), batch[GROUP_KEYS]
-    groups = gather_rows(own_groups)
-    first_row = rank * len(own_keys)
-    share: Tensor = images.new_zeros(())
-    for kind, kind_weight in enumerate((1.0, *section.caption_weights.values())):
-        labels, weights = pair_targets(
-            own_keys[:, kind],
-            keys[:, kind],
-            first_row=first_row,
-            equal_titles=section.equal_titles,
-            image_groups=own_groups,
-            caption_groups=groups,
-        )
-        share = share + kind_weight * sigmoid_loss(
-            images, captions[:, kind], labels, weights, scale=scale, bias=bias, num_images=section.batch_size
-        )
-    return share
-
-
 def train_step(
     accelerator: Accelerator,
     towers: torch.nn.Module,
@@ -94,19 +81,103 @@ def train_step(
     section: TrainConfig,
 ) -> StepResult:
     """Update the weights by one global batch; `batch` is this worker's part of it."""
-    with accelerator.autocast():
-        share = batch_loss(towers, batch, section, accelerator.process_index)
-    # DDP averages gradients over workers; the loss is a sum over them.
-    accelerator.backward(share * accelerator.num_processes)
+    share = backward(towers, batch, section, functools.partial(accelerator.no_sync, towers))
     grad_norm = accelerator.clip_grad_norm_(towers.parameters(), section.clip_norm)
     for optimizer, schedule in zip(optimizers, schedules, strict=True):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     model = accelerator.unwrap_model(towers).model
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(section.max_scale))
     return StepResult(
-        loss=float(accelerator.reduce(share.detach(), reduction="sum")),
+        loss=float(accelerator.reduce(share, reduction="sum")),
         grad_norm=float(grad_norm or 0.0),
         scale=float(model.logit_scale.detach().exp()),
         bias=float(model.logit_bias.detach()),
     )
+
+
+def backward(
+    towers: torch.nn.Module,
+    batch: dict[str, Tensor],
+    section: TrainConfig,
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Float[Tensor, ""]:
+    """Give every weight its gradient of the global loss, and return this worker's share of the loss.
+
+    `no_sync` holds back the exchange of gradients between workers until the last micro-batch.
+    """
+    parts = _micro_batches(batch, section.micro_batch_size)
+    if len(parts) == 1:
+        embedded = towers(batch[PIXELS], batch[TOKENS])
+        share, felt = _felt(embedded, batch, section)
+        _send_back(embedded, felt)
+        return share
+    with torch.no_grad():
+        pieces = [towers(part[PIXELS], part[TOKENS]) for part in parts]
+    whole = Embedded(
+        torch.cat([piece.images for piece in pieces]),
+        torch.cat([piece.captions for piece in pieces]),
+        pieces[0].scale,
+        pieces[0].bias,
+    )
+    share, felt = _felt(whole, batch, section)
+    sizes = [len(part[PIXELS]) for part in parts]
+    of_parts = zip(parts, felt.images.split(sizes), felt.captions.split(sizes), strict=True)
+    for number, (part, images, captions) in enumerate(of_parts, start=1):
+        with nullcontext() if number == len(parts) else no_sync():
+            # Scale and bias feel the whole batch at once.
+            once = float(number == len(parts))
+            here = Embedded(images, captions, felt.scale * once, felt.bias * once)
+            _send_back(towers(part[PIXELS], part[TOKENS]), here)
+    return share
+
+
+def _micro_batches(batch: dict[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
+    size = size or len(batch[PIXELS])
+    parts = [slice(start, start + size) for start in range(0, len(batch[PIXELS]), size)]
+    return [{name: rows[part] for name, rows in batch.items()} for part in parts]
+
+
+def _felt(
+    embedded: Embedded, batch: dict[str, Tensor], section: TrainConfig
+) -> tuple[Float[Tensor, ""], Embedded]:
+    """This worker's share of the loss, and what its vectors, scale and bias feel of the whole.
+
+    Each kind of caption (title, then the attributes of `train.caption_weights`) has a loss of its own.
+    """
+    keys, groups = batch[CAPTION_KEYS], batch[GROUP_KEYS]
+    all_keys, all_groups = gather_rows(keys), gather_rows(groups)
+    share = torch.zeros_like(embedded.scale)
+    total = Embedded(*(torch.zeros_like(value) for value in embedded))
+    for kind, weight in enumerate((1.0, *section.caption_weights.values())):
+        own = local_pairs(
+            embedded.images.detach(),
+            embedded.captions[:, kind].detach(),
+            keys[:, kind],
+            groups,
+            first_row=dist.get_rank() * len(keys) if world_size() > 1 else 0,
+            all_keys=all_keys[:, kind],
+            all_groups=all_groups,
+        )
+        found = loss_and_gradients(
+            own,
+            section.false_negatives,
+            scale=embedded.scale.detach(),
+            bias=embedded.bias.detach(),
+            num_images=len(all_keys),
+            tile_rows=section.loss_tile_rows,
+            exchange=section.loss_exchange,
+        )
+        share.add_(found.loss, alpha=weight)
+        total.images.add_(found.images, alpha=weight)
+        total.captions[:, kind].add_(found.captions, alpha=weight)
+        total.scale.add_(found.scale, alpha=weight)
+        total.bias.add_(found.bias, alpha=weight)
+    return share, total
+
+
+def _send_back(embedded: Embedded, felt: Embedded) -> None:
+    # DDP averages gradients over workers; the loss is a sum over them.
+    torch.autograd.backward(list(embedded), [gradient * world_size() for gradient in felt])

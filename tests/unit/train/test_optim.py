@@ -29,9 +29,10 @@ def shapes(group: dict[str, list[torch.Tensor]]) -> list[tuple[int, ...]]:
 def test_adamw_decays_matrices_alone() -> None:
     section = TrainConfig(learning_rate=3e-4, weight_decay=0.1, beta2=0.9)
     (adamw,) = make_optimizers(towers(), section)
-    matrices, others = adamw.param_groups
+    matrices, others, of_loss = adamw.param_groups
     assert shapes(matrices) == [(4, 3), (6, 5), (8, 7)]
-    assert shapes(others) == [(1,), (4,), (6,), (8,)]
+    assert shapes(others) == [(4,), (6,), (8,)]
+    assert shapes(of_loss) == [(1,)]
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert (matrices["lr"], matrices["betas"]) == (3e-4, (0.9, 0.9))
 
@@ -43,14 +44,22 @@ def test_muon_takes_the_matrices_of_the_image_tower_s_layers() -> None:
     assert shapes(muon.param_groups[0]) == [(4, 3)]
     assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.02, 0.1)
     assert shapes(adamw.param_groups[0]) == [(6, 5), (8, 7)]
-    assert shapes(adamw.param_groups[1]) == [(1,), (4,), (6,), (8,)]
+    assert shapes(adamw.param_groups[1]) == [(4,), (6,), (8,)]
 
 
 def test_frozen_parameters_are_nobody_s() -> None:
     model = towers()
-    model.get_parameter("logit_scale").requires_grad_(False)
+    model.get_parameter("vision_model.embeddings.bias").requires_grad_(False)
     (adamw,) = make_optimizers(model, TrainConfig())
-    assert shapes(adamw.param_groups[1]) == [(4,), (6,), (8,)]
+    assert shapes(adamw.param_groups[1]) == [(4,), (8,)]
+
+
+def test_scale_and_bias_of_the_loss_have_a_learning_rate_of_their_own() -> None:
+    (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4, scale_learning_rate=1e-2))
+    rates = [(group["lr"], group["weight_decay"]) for group in adamw.param_groups]
+    assert rates == [(1e-4, 1e-4), (1e-4, 0.0), (1e-2, 0.0)]
+    (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4))
+    assert adamw.param_groups[2]["lr"] == 1e-4
 
 
 def test_schedule_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,22 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from raysys.config.schema import TrainConfig
+from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
-from raysys.train.loss import EqualTitles, gather_rows, pair_targets, sigmoid_loss
-from raysys.train.step import TwoTowers, batch_loss
+from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
+from raysys.train.loss.exchange import Exchange
+from raysys.train.step import TwoTowers, backward
 
-NUM_PAIRS = 12  # a multiple of 1, 2 and 3 ranks
-WAYS: tuple[EqualTitles, ...] = ("merged", "masked", "negative")
+NUM_PAIRS = 12  # a multiple of 1, 2, 3 and 4 ranks
+WAYS = {
+    "default": FalseNegativesConfig(),
+    "masked": FalseNegativesConfig(equal_titles="masked", same_group="positive"),
+    "published": FalseNegativesConfig(equal_titles="negative", same_group="negative"),
+    "similar": FalseNegativesConfig(similar_photos=0.3, similar_photos_are="positive"),
+}
+EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
+MICRO_BATCHES = (None, 1)
 KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10, 0, 11)  # equal ones on the same rank and on others; 0 is none
 GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8, 9, 10)  # the first and the fourth show the same thing, and so on
 
@@ -47,58 +56,66 @@ def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
 
 
 def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
-    """The step of the pure loss and of the model, for each way to treat equal titles."""
-    steps = {f"loss {way}": loss_step(way, rank, world_size) for way in WAYS}
-    return steps | {f"model {way}": model_step(folder, way, rank, world_size) for way in WAYS}
+    """The step of the pure loss and of the model, for each way to treat false negatives and to get there."""
+    steps = {}
+    for name, way in WAYS.items():
+        for exchange in EXCHANGES:
+            steps[f"loss {name} {exchange}"] = loss_step(way, exchange, rank, world_size)
+        for size in MICRO_BATCHES:
+            steps[f"model {name} {size}"] = model_step(folder, way, size, rank, world_size)
+    return steps
 
 
-def loss_step(way: EqualTitles, rank: int, world_size: int) -> Step:
+def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> Step:
     """In float64, on unit vectors; gradients by vectors are put together from those of all ranks."""
     generator = torch.Generator().manual_seed(3)
     rows = _rows(rank, world_size)
     images, captions = (
         torch.nn.functional.normalize(
             torch.randn(NUM_PAIRS, 8, dtype=torch.float64, generator=generator), dim=-1
-        )[rows].requires_grad_()
+        )[rows]
         for _ in range(2)
     )
-    scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (5.0, -3.0))
-    keys = torch.tensor(KEYS)
-    labels, weights = pair_targets(keys[rows], keys, first_row=rows.start, equal_titles=way)
-    share = sigmoid_loss(
-        images,
-        gather_rows(captions),
-        labels.double(),
-        weights.double(),
-        scale=scale,
-        bias=bias,
-        num_images=NUM_PAIRS,
+    scale, bias = (torch.tensor(value, dtype=torch.float64) for value in (5.0, -3.0))
+    keys, groups = torch.tensor(KEYS), torch.tensor(GROUPS)
+    own = local_pairs(
+        images, captions, keys[rows], groups[rows], first_row=rows.start, all_keys=keys, all_groups=groups
     )
-    felt = torch.autograd.grad(share, (images, captions, scale, bias))
+    found = loss_and_gradients(
+        own, way, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2, exchange=exchange
+    )
     return Step(
-        _summed(share.detach(), world_size),
+        _summed(found.loss, world_size),
         {
-            "images": gather_rows(felt[0]),
-            "captions": gather_rows(felt[1]),
-            "scale": _summed(felt[2], world_size),
-            "bias": _summed(felt[3], world_size),
+            "images": gather_rows(found.images),
+            "captions": gather_rows(found.captions),
+            "scale": _summed(found.scale, world_size),
+            "bias": _summed(found.bias, world_size),
         },
     )
 
 
-def model_step(folder: Path, way: EqualTitles, rank: int, world_size: int) -> Step:
+def model_step(
+    folder: Path, way: FalseNegativesConfig, micro_batch_size: int | None, rank: int, world_size: int
+) -> Step:
     """As `train_step` does it: DDP over both towers, which averages gradients over the ranks."""
     model = load_model(folder / "tiny")
     towers: torch.nn.Module = TwoTowers(model, ImagePreprocessing(size_px=16))
     if world_size > 1:
         towers = DistributedDataParallel(towers)
-    section = TrainConfig(batch_size=NUM_PAIRS, equal_titles=way, caption_weights={"colour": 0.5})
+    section = TrainConfig(
+        batch_size=NUM_PAIRS,
+        false_negatives=way,
+        caption_weights={"colour": 0.5},
+        micro_batch_size=micro_batch_size,
+    )
     rows = _rows(rank, world_size)
-    share = batch_loss(towers, {name: part[rows] for name, part in global_batch().items()}, section, rank)
-    (share * world_size).backward()
+    part = {name: values[rows] for name, values in global_batch().items()}
+    no_sync = towers.no_sync if isinstance(towers, DistributedDataParallel) else nullcontext
+    share = backward(towers, part, section, no_sync)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
-    return Step(_summed(share.detach(), world_size), gradients)
+    return Step(_summed(share, world_size), gradients)
 
 
 def global_batch() -> dict[str, Tensor]:
