@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jaxtyping
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.s3 import moto_server
 
@@ -54,12 +54,11 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (`make test` starts two) a folder's tests share one, and its clusters.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
 
-    Linters take part in it like a folder: the processes mostly wait for clusters, and mypy fills the gaps.
+    The linters are dealt like a folder. Both processes mostly wait, so that they fill each other's gaps.
     """
-    for item in items:
-        group = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: nodeid.split("/")[1]
+    return scheduler

@@ -116,7 +116,11 @@ def _batches(accelerator: Accelerator, section: TrainConfig) -> Iterator[dict[st
     share = section.batch_size // accelerator.num_processes
     return iter(
         shard.iter_torch_batches(
-            batch_size=share, device=str(accelerator.device), prefetch_batches=2, drop_last=True
+            batch_size=share,
+            device=str(accelerator.device),
+            prefetch_batches=2,
+            drop_last=True,
+            pin_memory=section.use_gpu,
         )
     )
 
