@@ -32,6 +32,7 @@ STAGES = {
 BENCHES = {
     "stream": "tar to ready batch, beside webdataset and Ray Data",
     "pack": "a catalogue of many small photos, beside a plain writer",
+    "loss": "the loss over 1 to 8 ranks, beside autograd on gathered captions",
 }
 # What a bench is made small by: whether it runs at all is then seen in seconds.
 _QUICK = (
@@ -42,6 +43,8 @@ _QUICK = (
     "bench.batch_size=16",
     "ray.num_cpus=2",  # Ray starts a process for each
     "bench.pack_items=[2000]",
+    "bench.loss_ranks=[1, 2]",
+    "bench.loss_rows=64",
 )
 INTERRUPTED = 130
 

@@ -18,12 +18,12 @@ from raysys.config import Config, load_config
 from raysys.errors import DamagedData, InputError
 from raysys.records import Parallel, Piece, Result
 from raysys.shard_sets import LEDGER
-from raysys.shards import find, repair
-from raysys.shards.find import ShardSource
-from raysys.shards.health import Finding, FindingKind, ShardHealth, first_of_each_kind
-from raysys.shards.repair import Repaired
+from raysys.shards.checking import find, repair
+from raysys.shards.checking.find import ShardSource
+from raysys.shards.checking.health import Finding, FindingKind, ShardHealth, first_of_each_kind
+from raysys.shards.checking.repair import Repaired
+from raysys.shards.checking.verify import Verdict, verify
 from raysys.shards.splits import SPLITS
-from raysys.shards.verify import Verdict, verify
 
 _FEW_SHARDS = 4  # on this machine's disk: looked at sooner than a cluster starts
 _EXAMPLES = {"table": 3, "json": 100}  # of each kind are told

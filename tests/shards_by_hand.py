@@ -13,7 +13,7 @@ from PIL import Image
 
 from raysys import artifacts, storage, tars
 from raysys.artifacts import ShardEntry, ShardSetManifest, Target
-from raysys.shards.find import ShardPiece
+from raysys.shards.checking.find import ShardPiece
 from raysys.tars import Member
 
 Sample: TypeAlias = dict[str, bytes | str]

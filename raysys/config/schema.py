@@ -445,6 +445,11 @@ class BenchConfig(Section):
     """Sizes of the catalogues that are packed, rising: two tell the start from the time an item."""
     photo_px: PositiveInt = 96
     """Side of its square photos."""
+    loss_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 8)
+    """Numbers of processes that compute the loss together."""
+    loss_rows: PositiveInt = 512
+    """Pairs of each of them."""
+    loss_dimensions: PositiveInt = 512
 
 
 class TrackingConfig(Section):

@@ -230,14 +230,24 @@ def _log_table(item_ids: Sequence[str], impressions: list[tuple[int, ndarray, nd
 
 
 def _read_parquet(uri: str) -> pa.Table:
-    filesystem, path = storage.resolve(uri)
+    """A file, or all Parquet files of a folder; empty if a column is missing that cannot be done without."""
+    if not storage.exists(uri):
+        raise MissingError(f"{uri}: no such interaction log; check evaluate.log.path")
+    uris = [uri]
+    if storage.is_folder(uri):
+        names = sorted(name for name in storage.list_files(uri) if name.endswith(".parquet"))
+        uris = [storage.join(uri, name) for name in names]
+        if not uris:
+            raise MissingError(f"{uri}: no Parquet file in it; check evaluate.log.path")
+    return pa.concat_tables([_read_parquet_file(one) for one in uris], promote_options="permissive")
+
+
+def _read_parquet_file(uri: str) -> pa.Table:
     try:
-        dataset = pa.parquet.ParquetDataset(path, filesystem=filesystem)
-        wanted = [name for name in LOG_SCHEMA.names if name in dataset.schema.names]
-        missing_any = any(name not in wanted for name in _ACCEPTED)
-        return dataset.schema.empty_table() if missing_any else dataset.read(columns=wanted)
-    except FileNotFoundError as error:
-        raise MissingError(f"{uri}: no such interaction log; check evaluate.log.path") from error
+        with storage.open_input(uri) as stream, pa.parquet.ParquetFile(stream) as file:
+            wanted = [name for name in LOG_SCHEMA.names if name in file.schema_arrow.names]
+            missing_any = any(name not in wanted for name in _ACCEPTED)
+            return file.schema_arrow.empty_table() if missing_any else file.read(columns=wanted)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"{uri}: not a Parquet file ({error}); write the interaction log as Parquet"

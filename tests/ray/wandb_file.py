@@ -34,7 +34,7 @@ def read_run(path: Path) -> OfflineRun:
     """The run in a `.wandb` file; a torn end is left out."""
     run = OfflineRun()
     for data in _records(path.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]  # made at run time
+        record = wandb_internal_pb2.Record.FromString(data)
         if record.HasField("run"):
             run.run_id, run.group = record.run.run_id, record.run.run_group
             run.config |= _values(record.run.config.update)

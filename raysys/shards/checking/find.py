@@ -19,7 +19,7 @@ from raysys import storage
 from raysys.artifacts import MANIFEST, InheritedShard, ShardEntry, ShardSetManifest
 from raysys.errors import MissingError
 from raysys.shard_sets import TOMBSTONES
-from raysys.shards.health import Finding
+from raysys.shards.checking.health import Finding
 
 
 @dataclass(frozen=True)

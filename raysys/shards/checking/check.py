@@ -14,8 +14,8 @@ from raysys.encoder.preprocess import decode_image
 from raysys.errors import UnreadableImage
 from raysys.records import ATTRIBUTES, ITEM_ID, TITLE
 from raysys.shard_sets import TITLE_KEYS, dead_keys
-from raysys.shards.find import ShardPiece
-from raysys.shards.health import Finding, FindingKind
+from raysys.shards.checking.find import ShardPiece
+from raysys.shards.checking.health import Finding, FindingKind
 from raysys.tars import Fault, Member, Sample
 
 _MAX_MEMBER_BYTES = 256 << 20  # a photo or a text beyond this is none, and should not fill the memory

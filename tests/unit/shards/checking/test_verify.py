@@ -14,9 +14,9 @@ import pytest
 
 from raysys import storage
 from raysys.artifacts import FileEntry, InheritedShard
-from raysys.shards.find import ShardPiece, ShardSource, find_sources, open_shard_set
-from raysys.shards.health import Finding, ShardHealth
-from raysys.shards.verify import Verdict, verify, verify_shard
+from raysys.shards.checking.find import ShardPiece, ShardSource, find_sources, open_shard_set
+from raysys.shards.checking.health import Finding, ShardHealth
+from raysys.shards.checking.verify import Verdict, verify, verify_shard
 from tests.shards_by_hand import (
     Sample,
     cut,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysys.errors import MissingError
-from raysys.shards.find import find_sources
+from raysys.shards.checking.find import find_sources
 from tests.shards_by_hand import foreign, write_shard_set, write_tar
 
 

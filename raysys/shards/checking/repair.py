@@ -23,10 +23,10 @@ from raysys.artifacts import FileEntry, InputEntry, ShardEntry, ShardSetManifest
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.records import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE, Parallel, Refusal
 from raysys.shard_sets import LEDGER
-from raysys.shards.check import check_sample, live_samples, printable, read_member
-from raysys.shards.find import ShardPiece, ShardSource, shared_parts
-from raysys.shards.health import Finding, FindingKind
-from raysys.shards.verify import Repeat, unopened
+from raysys.shards.checking.check import check_sample, live_samples, printable, read_member
+from raysys.shards.checking.find import ShardPiece, ShardSource, shared_parts
+from raysys.shards.checking.health import Finding, FindingKind
+from raysys.shards.checking.verify import Repeat, unopened
 from raysys.tars import Sample
 
 _NOTHING_LOST: tuple[FindingKind, ...] = ("unsorted", "scattered_key")  # the copy has them in order

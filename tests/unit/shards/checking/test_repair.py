@@ -12,9 +12,9 @@ import webdataset
 
 from raysys.artifacts import ShardSetManifest, open_artifact
 from raysys.errors import DamagedData, InputError
-from raysys.shards.find import find_sources
-from raysys.shards.repair import Repaired, places_below, repair
-from raysys.shards.verify import verify
+from raysys.shards.checking.find import find_sources
+from raysys.shards.checking.repair import Repaired, places_below, repair
+from raysys.shards.checking.verify import verify
 from tests.shards_by_hand import (
     Sample,
     cut,

@@ -21,9 +21,9 @@ import numpy as np
 from raysys import observe, storage
 from raysys.errors import MissingError
 from raysys.records import Parallel
-from raysys.shards.check import check_sample, live_samples, printable
-from raysys.shards.find import ShardPiece, ShardSource
-from raysys.shards.health import Finding, ShardHealth, health_of
+from raysys.shards.checking.check import check_sample, live_samples, printable
+from raysys.shards.checking.find import ShardPiece, ShardSource
+from raysys.shards.checking.health import Finding, ShardHealth, health_of
 
 
 @dataclass(frozen=True)
