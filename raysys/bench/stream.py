@@ -33,6 +33,7 @@ from raysys.encoder.preprocess import (
     to_pixels,
     to_tokens,
 )
+from raysys.encoder.tokenizer import load_tokenizer
 from raysys.records import PIXELS, TITLE, TOKENS
 from raysys.shards.synth import imagine_items
 from raysys.stream.shard import read_shard, shards_of
@@ -148,7 +149,7 @@ def read_webloader(feed: Feed) -> Iterator[Ready]:
     import torch
     import webdataset
 
-    tokenizer = siglip.load_tokenizer(Path(feed.encoder_uri))
+    tokenizer = load_tokenizer(Path(feed.encoder_uri))
 
     def decode(sample: Mapping[str, bytes]) -> tuple[ndarray, str]:
         return to_pixels(decode_image(sample["jpg"]), feed.image), json.loads(sample["json"])[TITLE]
@@ -205,7 +206,7 @@ def read_ray(feed: Feed) -> Iterator[Ready]:
 def decode_in_memory(feed: Feed) -> Iterator[Ready]:
     """The limit: a loop in each worker over bytes that it has; nothing is read, nothing is handed over."""
     stored = [found.item for shard in shards_of(feed.shards_uri) for found in read_shard(shard)]
-    tokenizer = siglip.load_tokenizer(Path(feed.encoder_uri))
+    tokenizer = load_tokenizer(Path(feed.encoder_uri))
     fork = multiprocessing.get_context("fork")  # the bytes are there; nothing has to be sent
     done = fork.SimpleQueue()
 
@@ -229,7 +230,7 @@ def decode_in_memory(feed: Feed) -> Iterator[Ready]:
 class _RayDecoder:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._tokenizer = siglip.load_tokenizer(Path(feed.encoder_uri))
+        self._tokenizer = load_tokenizer(Path(feed.encoder_uri))
 
     def __call__(self, batch: dict[str, ndarray]) -> dict[str, ndarray]:
         titles = [json.loads(said)[TITLE] for said in batch["json"]]

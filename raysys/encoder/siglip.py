@@ -22,6 +22,7 @@ from raysys.encoder.preprocess import (
     to_tokens,
 )
 from raysys.encoder.projection import Projection
+from raysys.encoder.tokenizer import load_tokenizer, nothing_loads, quiet_transformers
 from raysys.errors import InputError
 
 
@@ -122,7 +123,7 @@ def load_config(source: str | Path, revision: str | None = None) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(str(source), revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise _nothing_loads(source, error) from error
+        raise nothing_loads(source, error) from error
     if config.model_type != "siglip" or not hasattr(config, "text_config"):
         # Fixed-resolution SigLIP 2 checkpoints call themselves `siglip` too.
         raise InputError(
@@ -138,16 +139,7 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
     try:
         return transformers.AutoModel.from_pretrained(str(source), revision=revision, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise _nothing_loads(source, error) from error
-
-
-def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
-    """The checkpoint's tokenizer."""
-    quiet_transformers()
-    try:
-        return transformers.AutoTokenizer.from_pretrained(str(source), revision=revision)
-    except (OSError, ValueError) as error:
-        raise _nothing_loads(source, error) from error
+        raise nothing_loads(source, error) from error
 
 
 def image_preprocessing_of(source: str | Path, revision: str | None = None) -> ImagePreprocessing:
@@ -174,19 +166,6 @@ def _three_channels(values: Iterable[float]) -> tuple[float, float, float]:
 def dimensions_of(config: Any) -> int:
     """Length of the vectors of a model with this configuration."""
     return int(config.vision_config.hidden_size)
-
-
-def quiet_transformers() -> None:
-    """Keep transformers from printing its configuration and progress bars into our logs."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-def _nothing_loads(source: str | Path, error: Exception) -> InputError:
-    reason = str(error).strip().split("\n")[0][:160]
-    return InputError(
-        f"{source}: no checkpoint loads from here ({reason}); give a hub id, a folder or `tiny`"
-    )
 
 
 def _pooled(output: Any) -> Tensor:

@@ -10,6 +10,7 @@ import transformers
 from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
 from raysys.encoder.preprocess import TextPreprocessing, normalise_title
+from raysys.encoder.tokenizer import load_tokenizer, quiet_transformers
 
 TINY = "tiny"
 
@@ -18,7 +19,7 @@ def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
     """How titles are prepared for the model that `encoder.start` names."""
     if section.start == TINY:
         return TextPreprocessing(max_length=section.tiny.max_length, lower_case=section.lower_case)
-    siglip.quiet_transformers()
+    quiet_transformers()
     config = siglip.load_config(section.start, section.revision)
     return TextPreprocessing(
         max_length=int(config.text_config.max_position_embeddings), lower_case=section.lower_case
@@ -41,7 +42,7 @@ def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> C
 
 def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:
     siglip.load_model(section.start, section.revision).save_pretrained(folder)
-    siglip.load_tokenizer(section.start, section.revision).save_pretrained(folder)
+    load_tokenizer(section.start, section.revision).save_pretrained(folder)
     processor = transformers.AutoImageProcessor.from_pretrained(
         section.start, revision=section.revision, backend="pil"
     )

@@ -17,7 +17,7 @@ import transformers
 
 from raysys.config.schema import TinyConfig
 from raysys.encoder.neighbours import attend_to_neighbours
-from raysys.encoder.siglip import quiet_transformers
+from raysys.encoder.tokenizer import quiet_transformers
 from raysys.errors import InputError
 
 _UNPADDED, _EOS, _UNK = 0, 1, 2  # real SigLIP tokenizers pad with their end-of-text piece, too

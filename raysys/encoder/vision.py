@@ -13,7 +13,7 @@ from numpy import ndarray
 from PIL import Image
 
 from raysys.encoder.hub import require_reachable
-from raysys.encoder.siglip import quiet_transformers
+from raysys.encoder.tokenizer import quiet_transformers
 from raysys.errors import MissingError
 
 

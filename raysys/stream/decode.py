@@ -25,7 +25,6 @@ from raysys.encoder.preprocess import (
     photo_pixels,
     to_tokens,
 )
-from raysys.encoder.siglip import load_tokenizer
 from raysys.errors import UnreadableImage
 from raysys.records import (
     ATTRIBUTES,
@@ -177,5 +176,7 @@ def _as_text(value: AttributeValue) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(encoder_uri: str) -> Any:
+    from raysys.encoder.tokenizer import load_tokenizer  # transformers takes seconds to import
+
     with storage.readable_folder(encoder_uri) as folder:
         return load_tokenizer(folder)

@@ -16,7 +16,8 @@ from raysys.encoder.preprocess import (
     photo_pixels,
     to_tokens,
 )
-from raysys.encoder.siglip import image_features, load_tokenizer, normalise, text_features
+from raysys.encoder.siglip import image_features, normalise, text_features
+from raysys.encoder.tokenizer import load_tokenizer
 from raysys.stream.decode import caption_keys
 from raysys.stream.shard import ShardRef, read_shard
 

@@ -22,8 +22,9 @@ from raysys.encoder.preprocess import (
     to_pixels,
     to_tokens,
 )
-from raysys.encoder.siglip import SiglipEncoder, load_tokenizer, normalise
+from raysys.encoder.siglip import SiglipEncoder, normalise
 from raysys.encoder.tiny import build_tiny
+from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import UnreadableImage
 from raysys.shards.synth import draw_item, imagine_items
 

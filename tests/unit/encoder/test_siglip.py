@@ -17,6 +17,7 @@ from raysys.encoder.preprocess import TextPreprocessing
 from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.encoder.tiny import build_tiny
+from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import InputError, MissingError
 
 SIZE = TinyConfig(
@@ -169,7 +170,7 @@ def test_configuration_without_weights_is_one_line(folder: Path, tmp_path: Path)
 def test_folder_without_a_tokenizer_is_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(InputError) as caught:
-        siglip.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert "\n" not in str(caught.value)
 
