@@ -70,6 +70,12 @@ class DamagedData(RaysysError):
     code = "damaged_data"
 
 
+class TrainingDiverged(RaysysError):
+    """The loss is no number any more."""
+
+    code = "training_diverged"
+
+
 class StorageError(RaysysError):
     """A disk or an object store did not do what was asked, also when asked again."""
 

@@ -293,6 +293,11 @@ class TrainConfig(Section):
     beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     warmup_fraction: Fraction = 0.05
     """Share of the steps in which the learning rate rises linearly; then it follows a cosine to 0."""
+    frozen_image_layers: NonNegativeInt | Literal["all"] = 0
+    """The image tower's first so many layers, and what is below them, stay as they are; or all of it."""
+    frozen_text_layers: NonNegativeInt | Literal["all"] = 0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """A layer's learning rate is that of the next one above times this."""
     clip_norm: PositiveFloat = 1.0
     """The gradient's norm is cut to this."""
     micro_batch_size: PositiveInt | None = None

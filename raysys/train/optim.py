@@ -6,15 +6,43 @@ Weight decay falls on matrices alone. The learning rate warms up and falls as a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.nn import Parameter
 
 from raysys.config.schema import TrainConfig
+from raysys.errors import InputError
 from raysys.train.muon import Muon
 
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_TOWERS = {"image": "vision_model", "text": "text_model"}
 _OF_LOSS = ("logit_scale", "logit_bias")
+
+
+def freeze(model: torch.nn.Module, section: TrainConfig) -> None:
+    """Take the parts that the configuration freezes out of training.
+
+    Raises: InputError if a tower has fewer layers than are to be frozen, or if nothing is left to train.
+    """
+    if section.frozen_image_layers == section.frozen_text_layers == "all":
+        raise InputError("train.frozen_text_layers: all, as of the image tower; leave one of them to train")
+    for kind, frozen in (("image", section.frozen_image_layers), ("text", section.frozen_text_layers)):
+        tower = _TOWERS[kind]
+        depth = _num_layers(model, tower)
+        if frozen != "all" and frozen > depth:
+            raise InputError(
+                f"train.frozen_{kind}_layers: {frozen}, but the {kind} tower has {depth} layers; lower it"
+            )
+        for name, parameter in model.named_parameters():
+            if name.startswith(f"{tower}.") and _is_below(frozen, _level(name, depth)):
+                parameter.requires_grad_(False)
+
+
+def _is_below(frozen: int | str, level: int) -> bool:
+    return frozen == "all" or (frozen != 0 and level <= int(frozen))
 
 
 def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -22,10 +50,9 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = dict(_muon_matrices(trained)) if section.optimizer == "muon" else {}
     of_loss = [parameter for name, parameter in trained if name in _OF_LOSS]
-    others = [parameter for name, parameter in trained if name not in matrices and name not in _OF_LOSS]
+    others = [(name, p) for name, p in trained if name not in matrices and name not in _OF_LOSS]
     groups = [
-        {"params": [p for p in others if p.ndim >= 2], "weight_decay": section.weight_decay},
-        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        *_groups(model, others, section.learning_rate, section),
         {
             "params": of_loss,
             "weight_decay": 0.0,
@@ -35,7 +62,38 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2))
     if not matrices:
         return [adamw]
-    return [Muon(matrices.values(), lr=section.muon_learning_rate, weight_decay=section.weight_decay), adamw]
+    rate = section.muon_learning_rate
+    of_muon = _groups(model, list(matrices.items()), rate, section)
+    return [Muon(of_muon, lr=rate, weight_decay=section.weight_decay), adamw]
+
+
+def _groups(
+    model: torch.nn.Module, named: Sequence[tuple[str, Parameter]], rate: float, section: TrainConfig
+) -> list[dict[str, Any]]:
+    """Parameters of equal learning rate and weight decay: the fastest first, of these the matrices."""
+    groups: dict[tuple[float, bool], list[Parameter]] = {}
+    for name, parameter in named:
+        depth = _num_layers(model, name.partition(".")[0])
+        below_top = depth + 1 - _level(name, depth)
+        factor = section.layer_decay**below_top
+        groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate * factor, "weight_decay": section.weight_decay if decays else 0.0}
+        for (factor, decays), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+    ]
+
+
+def _level(name: str, depth: int) -> int:
+    """How far up its tower a parameter stands: 0 embeddings, then the layers from 1, at the top depth + 1."""
+    if ".embeddings." in name:
+        return 0
+    found = _LAYER.search(name)
+    return int(found[1]) + 1 if found else depth + 1
+
+
+def _num_layers(model: torch.nn.Module, tower: str) -> int:
+    levels = (_LAYER.search(name) for name, _ in model.named_parameters() if name.startswith(f"{tower}."))
+    return max((int(found[1]) + 1 for found in levels if found), default=0)
 
 
 def _muon_matrices(parameters: list[tuple[str, Parameter]]) -> Iterator[tuple[str, Parameter]]:

@@ -180,4 +180,10 @@ def _felt(
 
 def _send_back(embedded: Embedded, felt: Embedded) -> None:
     # DDP averages gradients over workers; the loss is a sum over them.
-    torch.autograd.backward(list(embedded), [gradient * world_size() for gradient in felt])
+    # What comes out of a frozen tower feels nothing.
+    felt_by = [
+        (value, gradient) for value, gradient in zip(embedded, felt, strict=True) if value.requires_grad
+    ]
+    torch.autograd.backward(
+        [value for value, _ in felt_by], [gradient * world_size() for _, gradient in felt_by]
+    )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,16 @@ from raysys import observe, storage
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder import siglip
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
-from raysys.errors import DamagedData
-from raysys.records import STREAM_POSITION
+from raysys.errors import DamagedData, TrainingDiverged
+from raysys.records import SHARD_NUMBER, STREAM_POSITION
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
 from raysys.stream.order import worker_positions
 from raysys.stream.shard import ShardRef
 from raysys.train import optim
 from raysys.train.checkpoint import TrainingState, checkpoint_name
 from raysys.train.metrics import MetricsFile
-from raysys.train.step import TwoTowers, train_step
+from raysys.train.pace import Pace
+from raysys.train.step import StepResult, TwoTowers, train_step
 from raysys.train.validate import retrieval
 
 Record: TypeAlias = Callable[[int, dict[str, float]], None]
@@ -63,6 +64,7 @@ def train_worker(job: TrainJob) -> None:
     accelerator = _accelerator(section)
     with storage.readable_folder(job.start_uri) as folder:
         model = siglip.load_model(folder).to(accelerator.device)  # before the optimisers look at it
+    optim.freeze(model, section)
     optimizers = optim.make_optimizers(model, section)
     factor = optim.learning_rate_factor(job.num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
@@ -70,20 +72,26 @@ def train_worker(job: TrainJob) -> None:
     step = _restore(state)
     towers, *optimizers = accelerator.prepare(TwoTowers(model, job.image), *optimizers)
     with _recorder(job, accelerator, step) as record:
-        started, first_step = time.monotonic(), step
         ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index)
-        for batch in _batches(accelerator, section):
+        pace = Pace(
+            model.config,
+            share=section.batch_size // accelerator.num_processes,
+            workers=accelerator.num_processes,
+            num_captions=1 + len(section.caption_weights),
+            device=str(accelerator.device),
+        )
+        for batch in pace.timed(_batches(accelerator, section)):
             _check_position(batch, step, job, accelerator)
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = schedules[-1].get_last_lr()[0]
             result = train_step(accelerator, towers, optimizers, schedules, batch, section)
             step += 1
+            _require_finite(result, step, batch, job)
             if step % section.log_every_steps == 0 or step == job.num_steps:
-                rate = (step - first_step) * section.batch_size / (time.monotonic() - started)
                 figures = {
                     **dataclasses.asdict(result),
                     "learning_rate": float(learning_rate),
-                    "pairs_per_s": rate,
+                    **pace.figures(),
                     "samples_seen": step * section.batch_size,
                     "samples_skipped": _count_skipped(accelerator, ledger, step, job),
                 }
@@ -135,6 +143,19 @@ def _check_position(
         raise DamagedData(
             f"train: step {step} got {len(positions)} samples from position {positions[0]}, "
             f"wanted {len(wanted)} from {wanted[0]}; this is a fault of raysys, please report it"
+        )
+
+
+def _require_finite(result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob) -> None:
+    """Stop before weights that are no numbers get into a checkpoint; all workers see the same loss."""
+    if not math.isfinite(result.loss):
+        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER].tolist()}
+        positions = batch[STREAM_POSITION]
+        raise TrainingDiverged(
+            f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
+            f"{result.scale:.3g}); this worker had samples {int(positions.min())} to {int(positions.max())} "
+            f"of the sequence, from {', '.join(sorted(shards)[:3])}; no checkpoint has it: lower "
+            "train.learning_rate, or look at these items with `raysys verify`"
         )
 
 

@@ -18,6 +18,7 @@ from raysys.encoder.siglip import load_model, normalise
 from raysys.encoder.tiny import build_tiny
 from raysys.stream.decode import caption_keys
 from raysys.train.loss import Pairs, dense_loss, local_pairs, loss_and_gradients, targets
+from raysys.train.optim import freeze
 from raysys.train.step import TwoTowers, backward
 
 EqualTitles: TypeAlias = Literal["merged", "masked", "negative"]
@@ -306,6 +307,23 @@ def test_micro_batches_are_the_step_of_the_whole_batch(model: Any, micro_batch_s
     norm = torch.stack([felt.norm() for felt in whole_felt]).norm()
     for one, other in zip(gradients_of(model), whole_felt, strict=True):
         assert float((one - other).norm() / norm) < 1e-6
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_frozen_tower_feels_nothing_and_the_other_the_same(model: Any, micro_batch_size: int | None) -> None:
+    towers, batch = TwoTowers(model, ImagePreprocessing(size_px=16)), batch_of(4)
+    section = TrainConfig(batch_size=4, micro_batch_size=micro_batch_size, frozen_text_layers="all")
+    backward(towers, batch, section)
+    whole_felt = dict(zip((name for name, _ in model.named_parameters()), gradients_of(model), strict=True))
+    freeze(model, section)
+    backward(towers, batch, section)
+    for name, parameter in model.named_parameters():
+        if name.startswith("text_model."):
+            assert parameter.grad is None or not parameter.grad.any()
+        else:
+            torch.testing.assert_close(parameter.grad, whole_felt[name], rtol=1e-5, atol=1e-7)
+    model.requires_grad_(True)
+    model.zero_grad()
 
 
 def test_each_kind_of_caption_adds_its_weighted_loss(model: Any) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from raysys.config.schema import TrainConfig
+from raysys.errors import InputError
 from raysys.train.muon import Muon
-from raysys.train.optim import learning_rate_factor, make_optimizers
+from raysys.train.optim import freeze, learning_rate_factor, make_optimizers
 
 
 def towers() -> torch.nn.Module:
@@ -60,6 +61,71 @@ def test_scale_and_bias_of_the_loss_have_a_learning_rate_of_their_own() -> None:
     assert rates == [(1e-4, 1e-4), (1e-4, 0.0), (1e-2, 0.0)]
     (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4))
     assert adamw.param_groups[2]["lr"] == 1e-4
+
+
+def deep() -> torch.nn.Module:
+    """Three layers in the image tower and one in the text tower, with embeddings and a head."""
+
+    def tower(depth: int) -> torch.nn.ModuleDict:
+        layers = torch.nn.ModuleList([torch.nn.Linear(2, 2, bias=False) for _ in range(depth)])
+        encoder = torch.nn.ModuleDict({"layers": layers})
+        parts = {name: torch.nn.Linear(2, 2, bias=False) for name in ("embeddings", "head")}
+        # Names are `embeddings.x.weight`, as in a SigLIP.
+        return torch.nn.ModuleDict({**parts, "encoder": encoder})
+
+    return torch.nn.ModuleDict({"vision_model": tower(3), "text_model": tower(1)})
+
+
+def trained(model: torch.nn.Module) -> list[str]:
+    return [name.removesuffix(".weight") for name, p in model.named_parameters() if p.requires_grad]
+
+
+def test_a_tower_is_frozen_from_below() -> None:
+    model = deep()
+    freeze(model, TrainConfig(frozen_image_layers=2, frozen_text_layers="all"))
+    assert trained(model) == ["vision_model.head", "vision_model.encoder.layers.2"]
+
+
+def test_nothing_is_frozen_unless_said() -> None:
+    model = deep()
+    freeze(model, TrainConfig())
+    assert len(trained(model)) == 8
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            TrainConfig(frozen_image_layers=4),
+            "train.frozen_image_layers: 4, but the image tower has 3 layers; lower it",
+        ),
+        (
+            TrainConfig(frozen_image_layers="all", frozen_text_layers="all"),
+            "train.frozen_text_layers: all, as of the image tower; leave one of them to train",
+        ),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(section: TrainConfig, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        freeze(deep(), section)
+    assert str(caught.value) == message
+
+
+def test_lower_layers_learn_more_slowly() -> None:
+    model = deep()
+    (adamw,) = make_optimizers(model, TrainConfig(learning_rate=1.0, layer_decay=0.5))
+    rates = {parameter: group["lr"] for group in adamw.param_groups for parameter in group["params"]}
+    found = {name.removesuffix(".weight"): rates[p] for name, p in model.named_parameters()}
+    assert found == {
+        "vision_model.head": 1.0,
+        "vision_model.encoder.layers.2": 0.5,
+        "vision_model.encoder.layers.1": 0.25,
+        "vision_model.encoder.layers.0": 0.125,
+        "vision_model.embeddings": 0.0625,
+        "text_model.head": 1.0,
+        "text_model.encoder.layers.0": 0.5,
+        "text_model.embeddings": 0.25,
+    }
 
 
 def test_schedule_by_hand() -> None:

@@ -1,0 +1,59 @@
+"""Figures of a run by a clock that the test turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from raysys.train.flops import training_flops_per_pair
+from raysys.train.pace import Pace
+from tests.unit.train.test_flops import small_config
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now = 100.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def batches(clock: Clock, waits: list[float]) -> Iterator[dict[str, torch.Tensor]]:
+    for seconds in waits:
+        clock.now += seconds
+        yield {}
+
+
+def test_waits_are_a_share_and_the_first_one_stands_apart(clock: Clock) -> None:
+    pace = Pace(small_config(), share=8, workers=2, num_captions=1, device="cpu")
+    for _ in pace.timed(batches(clock, [30.0, 1.0, 2.0])):
+        clock.now += 4.0  # the step
+    found = pace.figures()
+    # Three steps of 4 s and waits of 1 s and 2 s, behind a first batch that took 30 s.
+    assert found["first_batch_s"] == 30.0
+    assert found["data_wait"] == pytest.approx(3 / 15)
+    assert found["pairs_per_s"] == pytest.approx(3 * 8 * 2 / 15)
+    of_a_worker = 3 * 8 / 15 * training_flops_per_pair(small_config())
+    assert found["model_tflops"] == pytest.approx(of_a_worker / 1e12)
+    assert found["memory_mb"] > 50
+    assert "mfu" not in found
+
+
+def test_figures_are_those_since_the_last_ones(clock: Clock) -> None:
+    pace = Pace(small_config(), share=8, workers=1, num_captions=1, device="cpu")
+    timed = pace.timed(batches(clock, [30.0, 5.0, 1.0]))
+    next(timed)
+    clock.now += 4.0
+    next(timed)
+    assert pace.figures()["data_wait"] == pytest.approx(5 / 9)
+    clock.now += 4.0
+    next(timed)
+    assert pace.figures()["data_wait"] == pytest.approx(1 / 5)
