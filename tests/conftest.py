@@ -19,6 +19,7 @@ os.environ.update(
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # small models, few cores: a second thread would only wait
         "RAY_AUTH_MODE": "disabled",
+        "RAY_prestart_worker_first_driver": "0",  # idle workers cost each cluster seconds of CPU
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "60",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",

@@ -25,6 +25,7 @@ _LOCAL_ENVIRONMENT = {
 }
 
 _ANSWER_TIMEOUT_S = 5.0
+_START_ATTEMPTS = 3  # Ray gives a start 30 s, which a busy machine may not keep
 
 
 def connect(section: RayConfig) -> None:
@@ -86,6 +87,22 @@ def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
 def _start_here(section: RayConfig) -> None:
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            _init(section)
+            return
+        except Exception as error:  # Ray has no class of its own for it
+            ray.shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == _START_ATTEMPTS:
+                raise ClusterError(
+                    f"ray: did not start here within {_START_ATTEMPTS} x 30 s; the machine is too busy, "
+                    "try again or give ray.address of a cluster"
+                ) from error
+
+
+def _init(section: RayConfig) -> None:
     store = section.object_store_megabytes
     ray.init(
         num_cpus=section.num_cpus,

@@ -25,7 +25,8 @@ def training_flops_per_pair(config: Any, num_captions: int = 1) -> float:
     image = patches + _layers(vision, num_patches) + pooling
     caption = _layers(text, length) + projection
     # Pixels feel nothing: of the patches only the weights do.
-    return 3.0 * 2.0 * (image + num_captions * caption) - 2.0 * patches
+    flops: float = 3.0 * 2.0 * (image + num_captions * caption) - 2.0 * patches
+    return flops
 
 
 def peak_flops(device_name: str) -> float | None:

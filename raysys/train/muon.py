@@ -20,7 +20,12 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update of every matrix is made orthogonal."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
