@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,10 +39,8 @@ def main(address: str, shards_file: str, log: str, ranks: int, stop: int) -> Non
     stream = training_stream(
         shards, decode, section, seed=7, start=first * BATCH, stop=stop * BATCH, rows_per_block=BATCH // ranks
     )
-    parts = [
-        split.iter_batches(batch_size=None, batch_format="numpy")  # type: ignore[arg-type]  # whole blocks
-        for split in stream.streaming_split(ranks, equal=True)
-    ]
+    splits: list[Any] = stream.streaming_split(ranks, equal=True)  # Ray's types know no batch_size of None
+    parts = [split.iter_batches(batch_size=None, batch_format="numpy") for split in splits]
     iterators = [iter(part) for part in parts]
     with ThreadPoolExecutor(ranks) as pool, Path(log).open("a") as out:
         for _ in range(first, stop):

@@ -63,8 +63,8 @@ def global_batches(
     )
     iterators = stream.streaming_split(num_consumers, equal=True)
 
-    def consume(iterator: ray.data.DataIterator) -> list[dict[str, np.ndarray]]:
-        return list(iterator.iter_batches(batch_size=None, batch_format="numpy"))  # type: ignore[arg-type]  # whole blocks
+    def consume(iterator: Any) -> list[dict[str, np.ndarray]]:  # Ray's types know no batch_size of None
+        return list(iterator.iter_batches(batch_size=None, batch_format="numpy"))
 
     with ThreadPoolExecutor(num_consumers) as pool:
         by_rank = list(pool.map(consume, iterators))

@@ -66,8 +66,10 @@ def test_nearest_word_is_offered_and_no_far_one() -> None:
 
 
 def test_an_error_of_ours_is_found_behind_those_that_carried_it() -> None:
-    carried = RuntimeError("a traceback\nof many lines")
-    carried.cause = InputError("items.csv: empty")  # type: ignore[attr-defined]  # as RayTaskError has it
+    class TaskError(RuntimeError):  # as Ray's
+        cause = InputError("items.csv: empty")
+
+    carried = TaskError("a traceback\nof many lines")
     assert str(known_cause(carried)) == "items.csv: empty"
     assert known_cause(ValueError("a bug of ours")) is None
 

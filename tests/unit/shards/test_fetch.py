@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -132,13 +132,13 @@ def test_refusal_of_the_host_is_not_asked_again() -> None:
 def test_no_more_than_the_limit_is_read() -> None:
     read: list[int] = []
 
-    def body() -> "object":
+    def body() -> Iterator[bytes]:
         for _ in range(100):
             read.append(600)
             yield b"x" * 600
 
     message = f"{URL}: more than 1000 bytes; make it smaller, or raise pack.max_photo_megabytes"
-    assert refusal(URL, httpx.Response(200, content=body())) == ("too_many_bytes", message, [URL])  # type: ignore[arg-type]
+    assert refusal(URL, httpx.Response(200, content=body())) == ("too_many_bytes", message, [URL])
     assert len(read) == 2
     honest = httpx.Response(200, headers={"Content-Length": "1001"}, content=b"")
     assert refusal(URL, honest)[0] == "too_many_bytes"
