@@ -227,9 +227,10 @@ def _catalog_table(config: Config) -> TableCatalog | FolderCatalog:
 
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
     from raysys.encoder.bundle import preprocessing_of
+    from raysys.evaluate.validation import Validation
     from raysys.stream.read import rows_per_block
     from raysys.train import launch
-    from raysys.train.worker import TrainJob
+    from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
     places = targets.places_of(config)
@@ -237,6 +238,8 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
     length = launch.count_steps(num_items, config.train)
     image, text = preprocessing_of(places.start_encoder)
     session.connect(config.ray)
+    held_out = shards_of(places.shards("val"))
+    validation = Validation(places.start_encoder, held_out, image, text, config.train.validation)
     job = TrainJob(
         run_name=config.name,
         run_uri=places.run(target.recipe),
@@ -247,7 +250,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         tracking=config.tracking,
         config=config.model_dump(mode="json"),
         shards=shards,
-        validation_shards=shards_of(places.shards("val")),
+        is_validated=bool(held_out) and config.train.validation.items > 0,
         max_bad_fraction=config.stream.max_bad_fraction,
         rows_per_block=rows_per_block(
             shards, config.stream, batch_size=config.train.batch_size, workers=config.train.workers
@@ -255,7 +258,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )
-    checkpoint_uri = launch.fit(job, config.stream, config.encoder.seed)
+    checkpoint_uri = launch.fit(job, config.stream, config.encoder.seed, validation.measure)
     return launch.export(
         target,
         checkpoint_uri,

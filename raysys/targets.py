@@ -85,7 +85,7 @@ def start_encoder(config: Config) -> Target:
 def tuned_encoder(config: Config) -> Target:
     """The fine-tuned checkpoint."""
     places = places_of(config)
-    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation_items")
+    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation")
     said = {
         "train": _said(config.train, without=unimportant),
         "shuffle_window_shards": config.stream.shuffle_window_shards,

@@ -271,14 +271,74 @@ class FalseNegativesConfig(Section):
     similar_photos_are: Literal["masked", "positive"] = "masked"
 
 
+class LoraConfig(Section):
+    """Low-rank updates of frozen matrices (Hu et al. 2021), by peft; merged into the weights in the end."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    """The update counts `alpha / rank`."""
+    modules: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of the linear layers that get one, in both towers."""
+
+
+class RobustConfig(Section):
+    """How `train.recipe` keeps what the start already knew."""
+
+    distil_weight: PositiveFloat = 1.0
+    """`distil`: weight of the mean squared distance to the start's vectors, of photos and of titles."""
+    top_layers: PositiveInt = 2
+    """`top_layers`: so many layers of each tower, and what is above them, are trained."""
+    interpolation_steps: Annotated[int, Field(ge=2, le=101)] = 11
+    """`wise_ft`: points between the start (0) and the fine-tuned weights (1) that are measured."""
+    guard: str = "drawn"
+    """What the model should not forget, out of the domain it is tuned for: `drawn` (a drawn catalogue), or
+    the URI of a ShardSet. R@5 from photo to title is measured on it."""
+    guard_items: PositiveInt = 256
+    max_guard_drop: Fraction = 0.05
+    """The guard's figure may fall by this share of the start's; points that lose more are not chosen."""
+
+
+class ValidationConfig(Section):
+    """What is measured of a checkpoint while training goes on, in a Ray task of its own."""
+
+    items: NonNegativeInt = 512
+    """At most this many validation pairs; 0 measures nothing, and the newest checkpoint is the best."""
+    score: Literal["r@1", "r@5", "r@10", "ndcg@5"] | None = None
+    """What makes a checkpoint the best; null: ndcg@5 on the log of `evaluate.log` if its items are in the
+    validation split, else r@5."""
+    patience: PositiveInt | None = None
+    """Training ends early after so many measurements without a better score; null: never."""
+    num_gpus: NonNegativeFloat = 0.0
+    """GPUs of the task, beside those of the workers; 0 measures on a CPU."""
+    timeout_s: PositiveFloat = 3600.0
+    """After this a measurement is given up; training goes on."""
+
+
 class TrainConfig(Section):
     """Fine-tuning with the sigmoid loss."""
 
     workers: PositiveInt = 1
+    min_workers: PositiveInt | None = None
+    """With fewer nodes the run goes on with as few workers as this, and grows back to `workers`; null: it
+    waits for all."""
     use_gpu: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    recipe: Literal["full", "distil", "wise_ft", "top_layers"] = "wise_ft"
+    """`full`: all weights, as published. `wise_ft`: the same, then the best of the way back to the start
+    (Wortsman et al. 2021). `distil`: held near the start's vectors. `top_layers`: the cheap one."""
+    robust: RobustConfig = RobustConfig()
+    lora: LoraConfig | None = None
+    """Train low-rank updates instead of the towers' weights."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """`fsdp` (FSDP2) shards weights and optimiser state over the workers, for towers that fill a GPU."""
+    compile: bool = False
+    """Both towers by torch.compile; worth it on a GPU."""
+    activation_checkpointing: bool = False
+    """Layers are computed again in the backward pass: less memory, a third more work."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Measure and export an exponential moving average of the weights; null: the weights themselves."""
     epochs: PositiveFloat = 5.0
-    """Passes over the training shards; may be a fraction."""
+    """Passes over the training shards; may be a fraction. A finished run continues when it is raised."""
     batch_size: PositiveInt = 256
     """Image-title pairs in a step, over all workers."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -302,6 +362,8 @@ class TrainConfig(Section):
     """The gradient's norm is cut to this."""
     micro_batch_size: PositiveInt | None = None
     """Pairs of a worker in the towers at a time; null: its whole share. The step stays the same."""
+    on_out_of_memory: Literal["stop", "halve"] = "stop"
+    """`halve`: start again from the last checkpoint with half the micro-batch, in the same global batch."""
     loss_exchange: Literal["ring", "gather"] = "ring"
     """How captions get to all workers: a block at a time, or all at once."""
     loss_tile_rows: PositiveInt = 1024
@@ -312,11 +374,17 @@ class TrainConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     log_every_steps: PositiveInt = 10
     checkpoint_every_epochs: PositiveFloat = 1.0
-    """How often training state is kept, and retrieval on the validation split measured."""
-    validation_items: NonNegativeInt = 512
-    """At most this many validation pairs are used while training."""
+    """How often training state is kept, and measured on the validation split."""
+    checkpoint_every_minutes: PositiveFloat | None = 15.0
+    """State is also kept this long after it last was, unmeasured; null: never."""
+    validation: ValidationConfig = ValidationConfig()
+    changed: Literal["refuse", "restart"] = "refuse"
+    """What happens if a run of this name was trained with other settings or data: `restart` begins a new one
+    beside it; nothing of the old one is lost."""
+    collective_timeout_s: PositiveFloat = 600.0
+    """A worker that keeps the others waiting longer is named, and the run restarts from its checkpoint."""
     max_failures: NonNegativeInt = 3
-    """Restarts from the last checkpoint before the run gives up."""
+    """Restarts from the last checkpoint before the run gives up; preemptions do not count."""
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
@@ -327,6 +395,16 @@ class TrainConfig(Section):
             raise ValueError(
                 f"a worker's {share} pairs are no multiple of micro_batch_size {self.micro_batch_size}"
             )
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TrainConfig:
+        if self.lora is not None and self.recipe in ("distil", "top_layers"):
+            raise ValueError(f"lora and recipe {self.recipe!r} both hold weights back; choose one")
+        if self.lora is not None and self.optimizer == "muon":
+            raise ValueError("lora trains thin matrices, for which muon is not made; set optimizer to adamw")
         return self
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ import torch
 
 from raysys import storage
 from raysys.errors import DamagedData
+from raysys.train.engine import Engine
 
 STATE = "state.pt"
+SCORE = "score"  # the figure of a checkpoint that decides which is the best
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
@@ -26,34 +27,34 @@ def checkpoint_name(step: int) -> str:
 class TrainingState:
     """Everything that changes while training."""
 
-    model: torch.nn.Module
-    optimizers: Sequence[torch.optim.Optimizer]
-    schedules: Sequence[torch.optim.lr_scheduler.LRScheduler]
+    engine: Engine
 
     def save(self, folder: Path, step: int) -> None:
         """Write the state after `step` steps."""
         state = {
             "step": step,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "model": self.engine.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.engine.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.engine.schedules],
         }
         torch.save(state, folder / STATE)
 
     def load(self, folder: Path) -> int:
         """Take over a saved state and return its step."""
         state = _read(folder)
-        self.model.load_state_dict(state["model"])
-        for part, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        self.engine.model.load_state_dict(state["model"])
+        for part, saved in zip(self.engine.optimizers, state["optimizers"], strict=True):
             part.load_state_dict(saved)
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+        for schedule, saved in zip(self.engine.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
         return int(state["step"])
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Take over the model's weights from a saved state."""
-    model.load_state_dict(_read(folder)["model"])
+def load_weights(model: torch.nn.Module, folder: Path) -> int:
+    """Take over the model's weights from a saved state, and return its step."""
+    state = _read(folder)
+    model.load_state_dict(state["model"])
+    return int(state["step"])
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -62,19 +63,29 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def newest_step(run_uri: str) -> int:
-    """The step after which the run's last registered checkpoint was taken; 0 if there is none.
+    """The step after which the run's last registered checkpoint was taken; 0 if there is none."""
+    return max((step for step, _ in _registered(run_uri)), default=0)
+
+
+def best_step(run_uri: str) -> int:
+    """The step of the checkpoint with the highest score; the newest one if none was measured."""
+    scored = [(figures[SCORE], step) for step, figures in _registered(run_uri) if SCORE in figures]
+    return max(scored)[1] if scored else newest_step(run_uri)
+
+
+def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
+    """Step and figures of each complete checkpoint.
 
     Ray Train registers a checkpoint in its snapshot once it is complete; a directory that is not in there
     may be half of one.
     """
     path = storage.join(run_uri, _SNAPSHOT)
     if not storage.exists(path):
-        return 0
+        return []
     try:
         results = json.loads(storage.read_bytes(path))["checkpoint_results"]
+        return [(int(one["checkpoint_dir_name"].rpartition("_")[2]), one["metrics"]) for one in results]
     except (ValueError, KeyError) as error:
         raise DamagedData(
             f"{path}: not readable ({error}); remove {run_uri} to train from the start"
         ) from error
-    names = [result["checkpoint_dir_name"] for result in results]
-    return max((int(name.rpartition("_")[2]) for name in names), default=0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray.data
 import ray.train
@@ -24,9 +25,13 @@ from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
 from raysys.stream.read import execution_options, prepare_context, training_stream
-from raysys.train.checkpoint import checkpoint_name, load_weights, newest_step
-from raysys.train.metrics import read_metrics
-from raysys.train.worker import TrainJob, train_worker
+from raysys.train.checkpoint import SCORE, best_step, checkpoint_name, load_weights, newest_step
+from raysys.train.metrics import read_metrics, record_validation
+from raysys.train.watch import Watch
+from raysys.train.worker.job import TrainJob
+from raysys.train.worker.loop import train_worker
+
+Measure: TypeAlias = Callable[[Any], dict[str, float]]  # a loaded model -> its figures, SCORE among them
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ def count_steps(num_items: int, section: TrainConfig) -> Epochs:
     return Epochs(num_steps, every)
 
 
-def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
-    """Run the training to its end and return the URI of its last checkpoint.
+def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str:
+    """Run the training to its end and return the URI of its best checkpoint.
 
     A run with checkpoints continues after the last of them.
     Raises: InputError if the cluster is too small, ClusterError if workers failed more often than allowed.
@@ -91,16 +96,24 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
             controller_failure_limit=section.max_failures,
         )
         prepare_context()
-        trainer = ray.train.torch.TorchTrainer(
+        watch = ray.remote(num_cpus=0)(Watch).remote()
+        validation = functools.partial(_measure_checkpoint, job, measure)
+        trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
             _train_worker,
-            train_loop_config={"job": job},
+            train_loop_config={"job": job, "watch": watch},
             scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.use_gpu),
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=storage_path,
                 storage_filesystem=filesystem,  # with the endpoint of the environment
                 failure_config=failures,
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                # The best, and always the newest beside it.
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
+            ),
+            validation_config=ray.train.ValidationConfig(
+                validation,
+                task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
+                ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
             ),
             datasets={"train": train_stream},
             # Ray Train sets options of its own otherwise, and batches would come in any order.
@@ -110,7 +123,7 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int) -> str:
         with _followed(job):
             _run(trainer)
     _say_what_became_of_the_samples(job)
-    return storage.join(job.run_uri, checkpoint_name(newest_step(job.run_uri)))
+    return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
 
 
 def export(
@@ -147,7 +160,19 @@ def export(
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
-    train_worker(loop_config["job"])
+    train_worker(loop_config["job"], loop_config["watch"])
+
+
+def _measure_checkpoint(
+    job: TrainJob, measure: Measure, checkpoint: ray.train.Checkpoint
+) -> dict[str, float]:
+    """What Ray Train runs beside the training; the figures come to stand with the checkpoint."""
+    with storage.readable_folder(job.start_uri) as base, checkpoint.as_directory() as folder:
+        model = siglip.load_model(base)
+        step = load_weights(model, Path(folder))
+    figures = measure(model)
+    record_validation(job.run_uri, step, {f"val_{name}": value for name, value in figures.items()})
+    return figures
 
 
 def _say_mixing(job: TrainJob, stream: StreamConfig, seed: int) -> None:

@@ -9,57 +9,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from raysys.config.schema import TrainConfig
-from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.siglip import image_features, normalise, text_features
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
+from raysys.train.engine import Engine
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
-
-
-class Embedded(NamedTuple):
-    """Unit vectors of photos and of their captions, and the loss's scale and bias; or what they feel."""
-
-    images: Float[Tensor, "b d"]
-    captions: Float[Tensor, "b kinds d"]
-    scale: Float[Tensor, ""]
-    bias: Float[Tensor, ""]
-
-
-class TwoTowers(torch.nn.Module):
-    """A SigLIP model as the loss needs it; one forward, so that DDP sees every parameter used."""
-
-    def __init__(self, model: Any, image: ImagePreprocessing) -> None:
-        super().__init__()
-        self.model = model
-        self._image = image
-
-    def forward(self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]) -> Embedded:
-        """Everything that the loss needs, in float32."""
-        images = image_features(self.model, normalise(pixels, self._image))
-        return Embedded(
-            torch.nn.functional.normalize(images.float(), dim=-1),
-            torch.nn.functional.normalize(self._captions(tokens).float(), dim=-1),
-            self.model.logit_scale.exp().squeeze(),
-            self.model.logit_bias.squeeze(),
-        )
-
-    def _captions(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
-        if tokens.shape[1] == 1:  # titles alone rarely repeat, and fixed shapes compile
-            return text_features(self.model, tokens[:, 0])[:, None]
-        distinct, places = tokens.flatten(0, 1).unique(dim=0, return_inverse=True)
-        captions: Tensor = text_features(self.model, distinct)[places]
-        return captions.view(*tokens.shape[:2], -1)
+from raysys.train.towers import Embedded
 
 
 @dataclass(frozen=True)
@@ -72,22 +35,15 @@ class StepResult:
     bias: float
 
 
-def train_step(
-    accelerator: Accelerator,
-    towers: torch.nn.Module,
-    optimizers: list[Any],
-    schedules: Sequence[torch.optim.lr_scheduler.LRScheduler],
-    batch: dict[str, Tensor],
-    section: TrainConfig,
-) -> StepResult:
+def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
     """Update the weights by one global batch; `batch` is this worker's part of it."""
-    share = backward(towers, batch, section, functools.partial(accelerator.no_sync, towers))
-    grad_norm = accelerator.clip_grad_norm_(towers.parameters(), section.clip_norm)
-    for optimizer, schedule in zip(optimizers, schedules, strict=True):
+    accelerator, model = engine.accelerator, engine.model
+    share = backward(engine.towers, batch, section, functools.partial(accelerator.no_sync, engine.towers))
+    grad_norm = accelerator.clip_grad_norm_(engine.towers.parameters(), section.clip_norm)
+    for optimizer, schedule in zip(engine.optimizers, engine.schedules, strict=True):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    model = accelerator.unwrap_model(towers).model
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(section.max_scale))
     return StepResult(

@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
         "epochs": 2,
         "batch_size": 32,
         "checkpoint_every_epochs": 2,
-        "validation_items": 32,
+        "validation": {"items": 32},
     },
     "projection": {"dimensions": 16},
     "index": {"kind": "hnsw"},

@@ -17,7 +17,8 @@ from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
-from raysys.train.step import TwoTowers, backward
+from raysys.train.step import backward
+from raysys.train.towers import TwoTowers
 
 NUM_PAIRS = 12  # a multiple of 1, 2, 3 and 4 ranks
 WAYS = {

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from raysys.config.schema import TrainConfig
 from raysys.train.checkpoint import TrainingState, checkpoint_name, load_weights, newest_step
+from raysys.train.engine import Engine
 from raysys.train.optim import learning_rate_factor, make_optimizers
 
 
@@ -17,22 +19,23 @@ def fresh_state(seed: int) -> TrainingState:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     optimizers = make_optimizers(model, TrainConfig(learning_rate=0.1))
     factor = learning_rate_factor(8, 0.25)
-    return TrainingState(model, optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
+    return TrainingState(Engine(Accelerator(cpu=True), model, model, optimizers, [schedule], base=None))
 
 
 def trained(state: TrainingState, first: int, last: int) -> None:
     """Steps `first` to `last` on inputs that the step decides."""
     for step in range(first, last):
         inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-        state.model(inputs).square().sum().backward()
-        for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+        state.engine.model(inputs).square().sum().backward()
+        for optimizer, schedule in zip(state.engine.optimizers, state.engine.schedules, strict=True):
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
 
 
 def weights(state: TrainingState) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in state.model.parameters()]
+    return [parameter.detach().clone() for parameter in state.engine.model.parameters()]
 
 
 def test_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -43,13 +46,13 @@ def test_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert restored.load(tmp_path) == 3
     trained(restored, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(weights(undisturbed), weights(restored), strict=True))
-    assert restored.schedules[0].get_last_lr() == undisturbed.schedules[0].get_last_lr()
+    assert restored.engine.schedules[0].get_last_lr() == undisturbed.engine.schedules[0].get_last_lr()
 
 
 def test_weights_alone_can_be_taken_over(tmp_path: Path) -> None:
     saved, other = fresh_state(1), fresh_state(2)
     saved.save(tmp_path, step=0)
-    load_weights(other.model, tmp_path)
+    assert load_weights(other.engine.model, tmp_path) == 0
     assert all(torch.equal(a, b) for a, b in zip(weights(saved), weights(other), strict=True))
 
 

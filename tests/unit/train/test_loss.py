@@ -19,7 +19,8 @@ from raysys.encoder.tiny import build_tiny
 from raysys.stream.decode import caption_keys
 from raysys.train.loss import Pairs, dense_loss, local_pairs, loss_and_gradients, targets
 from raysys.train.optim import freeze
-from raysys.train.step import TwoTowers, backward
+from raysys.train.step import backward
+from raysys.train.towers import TwoTowers
 
 EqualTitles: TypeAlias = Literal["merged", "masked", "negative"]
 TEXT = TextPreprocessing(max_length=6)

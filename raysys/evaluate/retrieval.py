@@ -1,4 +1,4 @@
-"""Retrieval on held-out pairs while training: does a photo find its title among the others?"""
+"""Retrieval on held-out pairs: does a photo find its title among the others?"""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import torch
 
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.encoder.siglip import load_model
+from raysys.evaluate.retrieval import recall_at, retrieval
 from raysys.records import Item
 from raysys.stream.shard import ShardRef
-from raysys.train.validate import recall_at, retrieval
 from tests.made import photo, tiny_checkpoint, write_shard
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)

@@ -1,0 +1,35 @@
+"""All that a training worker is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from raysys.config.schema import TrackingConfig, TrainConfig
+from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.stream.shard import ShardRef
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A run's settings and places; a worker opens everything else by URI."""
+
+    run_name: str
+    run_uri: str
+    start_uri: str
+    image: ImagePreprocessing
+    text: TextPreprocessing
+    section: TrainConfig
+    tracking: TrackingConfig
+    config: dict[str, Any]  # the resolved configuration, for W&B
+    shards: list[ShardRef]
+    is_validated: bool  # whether checkpoints are measured
+    max_bad_fraction: float
+    rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
+    num_steps: int
+    checkpoint_steps: int  # a checkpoint every so many steps, and after the last
+
+    @property
+    def num_items(self) -> int:
+        """Pairs in an epoch."""
+        return sum(shard.num_items for shard in self.shards)

@@ -1,0 +1,88 @@
+"""What runs on every training worker: read top to bottom, it is the life of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import ray.train
+import torch
+from accelerate import Accelerator
+
+from raysys.errors import TrainingDiverged
+from raysys.records import SHARD_NUMBER, STREAM_POSITION
+from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
+from raysys.train.engine import make_engine, open_accelerator
+from raysys.train.pace import Pace
+from raysys.train.step import StepResult, train_step
+from raysys.train.worker.batches import worker_batches
+from raysys.train.worker.job import TrainJob
+from raysys.train.worker.lookout import Lookout
+from raysys.train.worker.recorder import recorder
+from raysys.train.worker.saving import Saving, restore
+
+
+def train_worker(job: TrainJob, watch: Any) -> None:
+    """Train from the last checkpoint, or from the start, to the last step or until somebody asks to stop."""
+    section = job.section
+    accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
+    engine = make_engine(job.start_uri, job.image, section, job.num_steps, accelerator)
+    step = restore(engine)
+    lookout, saving = Lookout(watch, accelerator), Saving(job, engine)
+    ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index)
+    pace = Pace(
+        engine.model.config,
+        share=section.batch_size // accelerator.num_processes,
+        workers=accelerator.num_processes,
+        num_captions=1 + len(section.caption_weights),
+        device=str(accelerator.device),
+    )
+    with recorder(job, step, is_main=accelerator.is_main_process) as record:
+        for batch in pace.timed(worker_batches(job, accelerator, step)):
+            ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
+            learning_rate = float(engine.schedules[-1].get_last_lr()[0])
+            result = train_step(engine, batch, section)
+            step += 1
+            _require_finite(result, step, batch, job)
+            if step % section.log_every_steps == 0 or step == job.num_steps:
+                figures = {
+                    **dataclasses.asdict(result),
+                    "learning_rate": learning_rate,
+                    **pace.figures(),
+                    "samples_seen": step * section.batch_size,
+                    "samples_skipped": _count_skipped(accelerator, ledger, step, job),
+                }
+                record(step, figures)
+            agreed = lookout.agree(save=saving.is_overdue())
+            if saving.is_planned(step) or agreed.save or agreed.stop:
+                saving.save(step, loss=result.loss)
+            if agreed.stop:
+                break
+
+
+def _require_finite(result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob) -> None:
+    """Stop before weights that are no numbers get into a checkpoint; all workers see the same loss."""
+    if not math.isfinite(result.loss):
+        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER].tolist()}
+        positions = batch[STREAM_POSITION]
+        raise TrainingDiverged(
+            f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
+            f"{result.scale:.3g}); this worker had samples {int(positions.min())} to {int(positions.max())} "
+            f"of the sequence, from {', '.join(sorted(shards)[:3])}; no checkpoint has it: lower "
+            "train.learning_rate, or look at these items with `raysys verify`"
+        )
+
+
+def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:
+    """Samples that all workers skipped so far.
+
+    Raises: DamagedData, on all of them, when it is too much of this epoch.
+    """
+    stop = step * job.section.batch_size
+    epoch_start = (stop - 1) // job.num_items * job.num_items
+    own = [ledger.num_skipped(0, stop), ledger.num_skipped(epoch_start, stop)]
+    in_run, in_epoch = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
+    if in_epoch > job.max_bad_fraction * job.num_items:
+        require_few_skipped(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
+    return int(in_run)
