@@ -23,6 +23,7 @@ from jaxtyping import Int64, UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image
 
+from raysys.encoder.fast_jpeg import decode_jpeg
 from raysys.errors import UnreadableImage
 
 ImageBytes: TypeAlias = bytes | memoryview | Any  # or a pyarrow.Buffer: whatever holds bytes
@@ -93,11 +94,11 @@ def decode_image(
         raise UnreadableImage(message, "too_many_pixels")
     if at_least_px is not None:
         picture.draft(None, (at_least_px, at_least_px))  # does nothing but for a JPEG
+    is_whole = picture.size == (width, height)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            picture.load()
-            rgb = _to_rgb(picture)
+            rgb = (decode_jpeg(data, picture) if is_whole else None) or _to_rgb(picture)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"photo cannot be decoded ({error}); give a whole one", "damaged") from error
     turn = _TURNS.get(orientation_of(picture))
@@ -144,6 +145,7 @@ def to_tokens(tokenizer: Any, titles: Sequence[str], how: TextPreprocessing) -> 
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         # A plain convert("RGB") clips 16-bit values at 255, which turns the photo white.
         deep = np.asarray(picture, dtype=np.float32)
