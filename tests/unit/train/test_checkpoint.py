@@ -84,7 +84,9 @@ def test_training_does_not_touch_a_snapshot() -> None:
     trained(state, 2, 4)
     assert not any(torch.equal(a, b) for a, b in zip(before, weights(state), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, snapshot["model"].values(), strict=True))
-    assert all(torch.equal(averages[name], kept) for name, kept in snapshot["optimizers"][0]["state"][0].items())
+    assert all(
+        torch.equal(averages[name], kept) for name, kept in snapshot["optimizers"][0]["state"][0].items()
+    )
     assert snapshot["schedules"][0]["last_epoch"] == 2
 
 

@@ -23,7 +23,9 @@ USAGE = namedtuple("USAGE", "total used free")
 def run_of(
     tmp_path: Path, *, shards: str = "a", start: str = "b", encoder: Any = None, **train: Any
 ) -> TrainingRun:
-    inputs = {name: InputEntry(uri=name, fingerprint=of) for name, of in (("shards", shards), ("start", start))}
+    inputs = {
+        name: InputEntry(uri=name, fingerprint=of) for name, of in (("shards", shards), ("start", start))
+    }
     said = {"train": {"learning_rate": 1e-5, "batch_size": 32, "lora": None, **train}, "encoder": {"seed": 0}}
     return TrainingRun(str(tmp_path / "runs/shop"), said | (encoder or {}), inputs)
 

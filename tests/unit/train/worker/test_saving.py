@@ -15,8 +15,10 @@ from accelerate import Accelerator
 
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.errors import StorageError
 from raysys.train.checkpoint import CheckpointManifest, checkpoint_name, load_weights
 from raysys.train.engine import Engine
+from raysys.train.worker import saving as worker_saving
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.saving import Saving
 
@@ -26,11 +28,9 @@ class Reports:
     """What was reported; `upload` does what Ray Train's thread does with the oldest that waits."""
 
     waiting: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    arrived: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def report(self, figures: dict[str, Any], checkpoint: Any = None, **said: Any) -> None:
         self.waiting.append({"figures": figures, "checkpoint": checkpoint, **said})
-        self.arrived.set()
 
     def upload(self) -> ray.train.Checkpoint:
         oldest = self.waiting.pop(0)
@@ -90,27 +90,32 @@ def test_what_is_written_is_the_state_of_the_step_whatever_happens_until_then(
     assert (manifest.stream_position, manifest.world_size, manifest.recipe) == (8 * 16, 1, "f" * 64)
 
 
-def test_second_save_waits_until_the_first_is_written(reports: Reports, saving: Saving) -> None:
+def test_second_save_waits_until_the_first_is_written(
+    reports: Reports, saving: Saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finished(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            reports.upload()  # what the thread does while somebody waits
+            return super().wait(timeout)
+
+    monkeypatch.setattr(worker_saving.threading, "Event", Finished)
     saving.save(8, loss=0.5)
-    reports.arrived.clear()
-    second = threading.Thread(target=saving.save, args=(16,), kwargs={"loss": 0.4})
-    second.start()
-    assert [one["figures"]["step"] for one in reports.waiting] == [8]
-    reports.upload()
-    assert reports.arrived.wait(60)
-    second.join()
+    assert not (tmp_path / checkpoint_name(8)).exists()
+    saving.save(16, loss=0.4)
+    assert (tmp_path / checkpoint_name(8) / "checkpoint.json").exists()
     assert [one["figures"]["step"] for one in reports.waiting] == [16]
 
 
-def test_failed_upload_holds_up_nobody(reports: Reports, saving: Saving, tmp_path: Path) -> None:
+def test_failed_upload_is_told_and_holds_up_nobody(
+    reports: Reports, saving: Saving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(worker_saving, "write_checkpoint", full)
     saving.save(8, loss=0.5)
-    (tmp_path / checkpoint_name(8)).write_text("in the way of a folder, and removed")
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(Exception, match="access denied"):
-            reports.upload()
-    finally:
-        tmp_path.chmod(0o700)
+    with pytest.raises(StorageError):
+        reports.upload()
     saving.save(16, loss=0.4)
     assert [one["figures"]["step"] for one in reports.waiting] == [16]
 
