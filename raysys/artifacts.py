@@ -200,7 +200,11 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
     found = _read(uri, manifest)
     if found is None:
         what = manifest.model_fields["kind"].default
-        raise MissingError(f"{uri}: no {what} here (no {MANIFEST}); make it with `{manifest.made_by}`")
+        why = f"no {MANIFEST}"
+        if storage.exists(path := storage.join(uri, MANIFEST)):
+            layout = json.loads(storage.read_bytes(path)).get("format")
+            why = f"{MANIFEST} has layout {layout}, {_FORMAT} is read"
+        raise MissingError(f"{uri}: no {what} here ({why}); make it with `{manifest.made_by}`")
     on_disk = storage.list_files(uri)
     for name, entry in found.files.items():
         if on_disk.get(name) != entry.bytes:

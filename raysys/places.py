@@ -28,9 +28,10 @@ class Places:
         """The ShardSet of a split."""
         return storage.join(self.packed, split)
 
-    def run(self, recipe: str) -> str:
-        """Training state: a folder a recipe, so that a changed configuration continues nobody's run."""
-        return storage.join(self.root, "runs", self.name, recipe[:12])
+    @property
+    def runs(self) -> str:
+        """Training state, a folder a run."""
+        return storage.join(self.root, "runs", self.name)
 
     @property
     def start_encoder(self) -> str:

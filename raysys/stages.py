@@ -19,6 +19,7 @@ from raysys.config import Config
 from raysys.config.schema import ColumnSplit, DrawnCatalog, FolderCatalog, SimulatedLog, TableCatalog
 from raysys.errors import InputError, MissingError, did_you_mean
 from raysys.records import Piece, Result
+from raysys.shard_sets import require_attributes
 from raysys.shards import catalog, draw
 from raysys.shards.fingerprint import fingerprint
 from raysys.shards.splits import SPLITS
@@ -119,7 +120,7 @@ def evaluate(config: Config) -> Outcome:
         from raysys.evaluate.rungs import Ladder
         from raysys.train.metrics import read_metrics
 
-        run_uri = places.run(targets.tuned_encoder(config).recipe)
+        run_uri = targets.training_run(config).uri
         evidence = offline.Evidence(
             name=config.name,
             shard_uris={split: places.shards(split) for split in SPLITS},
@@ -229,20 +230,24 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
     from raysys.encoder.bundle import preprocessing_of
     from raysys.evaluate.validation import Validation
     from raysys.stream.read import rows_per_block
-    from raysys.train import launch
+    from raysys.train import launch, runs
     from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
     places = targets.places_of(config)
     num_items = sum(shard.num_items for shard in shards)
     length = launch.count_steps(num_items, config.train)
+    require_attributes(places.shards("train"), config.train.caption_weights, "train.caption_weights")
+    run = targets.training_run(config)
+    runs.begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
     image, text = preprocessing_of(places.start_encoder)
     session.connect(config.ray)
     held_out = shards_of(places.shards("val"))
     validation = Validation(places.start_encoder, held_out, image, text, config.train.validation)
     job = TrainJob(
         run_name=config.name,
-        run_uri=places.run(target.recipe),
+        run_uri=run.uri,
+        recipe=run.recipe,
         start_uri=places.start_encoder,
         image=image,
         text=text,
@@ -255,10 +260,11 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         rows_per_block=rows_per_block(
             shards, config.stream, batch_size=config.train.batch_size, workers=config.train.workers
         ),
+        seed=config.encoder.seed,
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )
-    checkpoint_uri = launch.fit(job, config.stream, config.encoder.seed, validation.measure)
+    checkpoint_uri = launch.fit(job, config.stream, validation.measure)
     return launch.export(
         target,
         checkpoint_uri,

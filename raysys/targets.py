@@ -6,6 +6,8 @@ logged does not make another artifact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from raysys import storage
@@ -19,11 +21,65 @@ from raysys.artifacts import (
     ShardSetManifest,
     Target,
     as_input,
+    canonical_json,
 )
 from raysys.config import Config
-from raysys.config.schema import Columns, Section, SplitName
+from raysys.config.schema import Columns, Section, SplitName, TrainConfig
 from raysys.errors import InputError
 from raysys.places import Places
+
+# What lets a run be longer, faster or safer, and its steps the same.
+_OF_NO_STEP = (
+    "activation_checkpointing",
+    "changed",
+    "checkpoint_every_epochs",
+    "checkpoint_every_minutes",
+    "collective_timeout_s",
+    "compile",
+    "epochs",
+    "log_every_steps",
+    "loss_exchange",
+    "loss_tile_rows",
+    "max_failures",
+    "micro_batch_size",
+    "min_workers",
+    "on_out_of_memory",
+    "parallel",
+    "recipe",
+    "robust",
+    "use_gpu",
+    "validation",
+    "workers",
+)
+_OF_CHOICE = ("items", "score", "patience")  # in train.validation: which checkpoint is the best
+_OF_INTERPOLATION = ("interpolation_steps", "guard", "guard_items", "max_guard_drop")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training run: what decides its every step, and the folder of its state.
+
+    Its length is no part of it, nor is what machines it runs on: a run with the same name and recipe
+    continues after a crash, on other workers, and when it is made longer.
+    """
+
+    home: str
+    """What holds all runs of this name."""
+    said: Mapping[str, Any]
+    """The part of the configuration that counts, under the names of its keys."""
+    inputs: Mapping[str, InputEntry]
+
+    @property
+    def recipe(self) -> str:
+        """The hash of what decides the run; URIs do not count, contents do."""
+        contents = {name: entry.fingerprint for name, entry in self.inputs.items()}
+        wanted = canonical_json({"kind": "TrainingRun", "config": self.said, "inputs": contents})
+        return storage.sha256_of_bytes(wanted.encode())
+
+    @property
+    def uri(self) -> str:
+        """Its folder: one a recipe, so that a changed configuration continues nobody's run."""
+        return storage.join(self.home, self.recipe[:12])
 
 
 def places_of(config: Config) -> Places:
@@ -82,21 +138,36 @@ def start_encoder(config: Config) -> Target:
     return Target(places.start_encoder, EncoderBundleManifest, said, inputs)
 
 
-def tuned_encoder(config: Config) -> Target:
-    """The fine-tuned checkpoint."""
+def training_run(config: Config) -> TrainingRun:
+    """The run that trains what this configuration asks for, be it long or short."""
     places = places_of(config)
-    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation")
     said = {
-        "train": _said(config.train, without=unimportant),
-        "shuffle_window_shards": config.stream.shuffle_window_shards,
-        "scaled_decoding": config.stream.scaled_decoding,
-        "seed": config.encoder.seed,
+        "train": {**_said(config.train, without=_OF_NO_STEP), **_held_back(config.train)},
+        "stream": {
+            "shuffle_window_shards": config.stream.shuffle_window_shards,
+            "scaled_decoding": config.stream.scaled_decoding,
+        },
+        "encoder": {"seed": config.encoder.seed},
     }
     inputs = {
         "shards": as_input(places.shards("train"), ShardSetManifest),
         "start": as_input(places.start_encoder, EncoderBundleManifest),
     }
-    return Target(places.tuned_encoder, EncoderBundleManifest, said, inputs)
+    return TrainingRun(places.runs, said, inputs)
+
+
+def tuned_encoder(config: Config) -> Target:
+    """The fine-tuned checkpoint: what a run came to after so many epochs, and what was chosen of it."""
+    run, section = training_run(config), config.train
+    said = {
+        **run.said,
+        "epochs": section.epochs,
+        "recipe": section.recipe,
+        "best": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
+    }
+    if section.recipe == "wise_ft":
+        said["robust"] = section.robust.model_dump(mode="json", include=set(_OF_INTERPOLATION))
+    return Target(places_of(config).tuned_encoder, EncoderBundleManifest, said, run.inputs)
 
 
 def embeddings(config: Config) -> Target:
@@ -158,6 +229,14 @@ def served_embeddings(config: Config) -> str:
     """The EmbeddingSet that is indexed."""
     places = places_of(config)
     return places.projected_embeddings if config.projection.dimensions else places.embeddings
+
+
+def _held_back(section: TrainConfig) -> dict[str, Any]:
+    """What the recipe makes of a run's steps: `wise_ft` trains as `full` does."""
+    if section.recipe in ("full", "wise_ft"):
+        return {"recipe": "full"}
+    key = {"distil": "distil_weight", "top_layers": "top_layers"}[section.recipe]
+    return {"recipe": section.recipe, "robust": section.robust.model_dump(mode="json", include={key})}
 
 
 def _said(section: Section, without: tuple[str, ...] = ()) -> dict[str, Any]:

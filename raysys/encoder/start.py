@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -11,6 +12,7 @@ from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
 from raysys.encoder.preprocess import TextPreprocessing, normalise_title
 from raysys.encoder.tokenizer import load_tokenizer, quiet_transformers
+from raysys.errors import InputError
 
 TINY = "tiny"
 
@@ -41,9 +43,31 @@ def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> C
 
 
 def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:
-    siglip.load_model(section.start, section.revision).save_pretrained(folder)
-    load_tokenizer(section.start, section.revision).save_pretrained(folder)
+    model = siglip.load_model(section.start, section.revision)
+    tokenizer = load_tokenizer(section.start, section.revision)
+    _require_fitting(tokenizer, model.config.text_config.vocab_size, section.start)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     processor = transformers.AutoImageProcessor.from_pretrained(
         section.start, revision=section.revision, backend="pil"
     )
     processor.save_pretrained(folder)
+
+
+def _require_fitting(tokenizer: Any, vocab_size: int, source: str) -> None:
+    """Refuse a tokenizer that gives ids for which the text tower has no embedding.
+
+    The ids in config.json do not count: SigLIP's own are those of another tokenizer, and are not used.
+    """
+    ids = {
+        "pieces": max(tokenizer.get_vocab().values()),
+        "pad token": tokenizer.pad_token_id or 0,
+        "end token": tokenizer.eos_token_id or 0,
+    }
+    what, highest = max(ids.items(), key=lambda item: item[1])
+    if highest >= vocab_size:
+        raise InputError(
+            f"{source}: its tokenizer (tokenizer.json, spiece.model) gives ids up to {highest} (its {what}), "
+            f"its text tower (config.json: text_config.vocab_size) has embeddings for 0 to {vocab_size - 1}; "
+            "give a checkpoint with the tokenizer that it was trained with"
+        )

@@ -1,4 +1,9 @@
-"""Training state on disk: all that a restart needs to continue as if nothing had happened."""
+"""Training state on disk: all that a restart needs to continue as if nothing had happened.
+
+A checkpoint is a folder with `state.pt` and, written last, `checkpoint.json`, which says what the state is
+of and what its file must hash to. It counts once Ray Train has registered it: any other folder is what an
+attempt that was cut off left behind. No generator's state is in it, see `chance.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import torch
+from pydantic import BaseModel, ConfigDict
+from torch.optim.lr_scheduler import LRScheduler
 
 from raysys import storage
+from raysys.artifacts import FileEntry, code_version
 from raysys.errors import DamagedData
 from raysys.train.engine import Engine
 
 STATE = "state.pt"
+MANIFEST = "checkpoint.json"
 SCORE = "score"  # the figure of a checkpoint that decides which is the best
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+_PREFIX = "checkpoint_"
+
+
+class CheckpointManifest(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str  # where it was written to
+    recipe: str  # of the run
+    step: int
+    stream_position: int  # samples of the training sequence that went into it
+    world_size: int
+    files: dict[str, FileEntry]
+    code_version: str
 
 
 def checkpoint_name(step: int) -> str:
     """The directory of the checkpoint after `step` steps."""
-    return f"checkpoint_{step:08d}"
+    return f"{_PREFIX}{step:08d}"
 
 
 @dataclass(frozen=True)
@@ -29,37 +54,66 @@ class TrainingState:
 
     engine: Engine
 
-    def save(self, folder: Path, step: int) -> None:
-        """Write the state after `step` steps."""
+    def snapshot(self, step: int) -> dict[str, Any] | None:
+        """A copy in host memory of the state after `step` steps, which training no longer touches.
+
+        A call that all workers make; rank 0 alone gets the copy.
+        """
         state = {
             "step": step,
             "model": self.engine.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.engine.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.engine.schedules],
         }
-        torch.save(state, folder / STATE)
+        copied: dict[str, Any] = _copied(state) if self.engine.accelerator.is_main_process else None
+        return copied
 
     def load(self, folder: Path) -> int:
-        """Take over a saved state and return its step."""
+        """Take over a saved state and return its step.
+
+        The learning rate follows the engine's own schedule: a run that was made longer goes on along the
+        longer curve, from where that is at this step.
+        Raises: DamagedData if the files are not those that were written.
+        """
         state = _read(folder)
         self.engine.model.load_state_dict(state["model"])
         for part, saved in zip(self.engine.optimizers, state["optimizers"], strict=True):
             part.load_state_dict(saved)
         for schedule, saved in zip(self.engine.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
+            _follow_own_curve(schedule)
         return int(state["step"])
 
 
+def write_checkpoint(
+    state: dict[str, Any], uri: str, *, recipe: str, stream_position: int, world_size: int
+) -> None:
+    """Make the folder of a checkpoint from a snapshot; what stood there is removed first."""
+    storage.delete(uri)
+    with storage.writable_file(storage.join(uri, STATE)) as path:
+        with path.open("wb") as stream:  # given a path, torch does not tell a full disk from other trouble
+            torch.save(state, stream)
+        num_bytes, sha256 = storage.sha256_of(str(path))
+    manifest = CheckpointManifest(
+        uri=uri,
+        recipe=recipe,
+        step=state["step"],
+        stream_position=stream_position,
+        world_size=world_size,
+        files={STATE: FileEntry(bytes=num_bytes, sha256=sha256)},
+        code_version=code_version(),
+    )
+    storage.write_bytes(storage.join(uri, MANIFEST), manifest.model_dump_json(indent=2).encode())
+
+
 def load_weights(model: torch.nn.Module, folder: Path) -> int:
-    """Take over the model's weights from a saved state, and return its step."""
+    """Take over the weights that are measured and exported from a saved state, and return its step.
+
+    Raises: DamagedData if the files are not those that were written.
+    """
     state = _read(folder)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state.get("weights", state["model"]))
     return int(state["step"])
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
 
 
 def newest_step(run_uri: str) -> int:
@@ -73,12 +127,16 @@ def best_step(run_uri: str) -> int:
     return max(scored)[1] if scored else newest_step(run_uri)
 
 
-def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
-    """Step and figures of each complete checkpoint.
+def remove_unregistered(run_uri: str) -> None:
+    """Remove checkpoints that were cut off before they were whole; nobody may be training here."""
+    kept = {checkpoint_name(step) for step, _ in _registered(run_uri)}
+    for name in storage.list_folders(run_uri):
+        if name.startswith(_PREFIX) and name not in kept:
+            storage.delete(storage.join(run_uri, name))
 
-    Ray Train registers a checkpoint in its snapshot once it is complete; a directory that is not in there
-    may be half of one.
-    """
+
+def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
+    """Step and figures of each checkpoint that Ray Train has in its list."""
     path = storage.join(run_uri, _SNAPSHOT)
     if not storage.exists(path):
         return []
@@ -88,4 +146,55 @@ def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
     except (ValueError, KeyError) as error:
         raise DamagedData(
             f"{path}: not readable ({error}); remove {run_uri} to train from the start"
+        ) from error
+
+
+def _copied(value: Any) -> Any:
+    """The same in host memory, sharing no tensor's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(part) for part in value)
+    return value
+
+
+def _follow_own_curve(schedule: LRScheduler) -> None:
+    """Set the learning rates of the next step: those that came with the state may be of another length."""
+    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+    curves = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    rates = [rate * factor(schedule.last_epoch) for rate, factor in curves]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    _require_whole(folder)
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def _require_whole(folder: Path) -> None:
+    manifest = _read_manifest(folder)
+    for name, entry in manifest.files.items():
+        path = folder / name
+        found = storage.sha256_of(str(path)) if path.is_file() else (0, "none")
+        if found != (entry.bytes, entry.sha256):
+            run_uri = manifest.uri.rpartition("/")[0]
+            raise DamagedData(
+                f"{manifest.uri}/{name}: {entry.bytes} bytes with sha256 {entry.sha256[:12]} were written, "
+                f"found {found[0]} with {found[1][:12]}; put the file back, "
+                f"or remove {run_uri} to train from the start"
+            )
+
+
+def _read_manifest(folder: Path) -> CheckpointManifest:
+    try:
+        return CheckpointManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DamagedData(
+            f"{folder / MANIFEST}: not readable ({reason}); remove the run's folder to train from the start"
         ) from error

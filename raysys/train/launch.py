@@ -25,7 +25,14 @@ from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
 from raysys.stream.read import execution_options, prepare_context, training_stream
-from raysys.train.checkpoint import SCORE, best_step, checkpoint_name, load_weights, newest_step
+from raysys.train.checkpoint import (
+    SCORE,
+    best_step,
+    checkpoint_name,
+    load_weights,
+    newest_step,
+    remove_unregistered,
+)
 from raysys.train.metrics import read_metrics, record_validation
 from raysys.train.watch import Watch
 from raysys.train.worker.job import TrainJob
@@ -57,7 +64,7 @@ def count_steps(num_items: int, section: TrainConfig) -> Epochs:
     return Epochs(num_steps, every)
 
 
-def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str:
+def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
     """Run the training to its end and return the URI of its best checkpoint.
 
     A run with checkpoints continues after the last of them.
@@ -70,7 +77,7 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str
         job.text,
         section.augment,
         tuple(section.caption_weights),
-        seed,
+        job.seed,
         stream.scaled_decoding,
     )
 
@@ -80,7 +87,7 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str
             job.shards,
             decode,
             stream,
-            seed=seed,
+            seed=job.seed,
             start=newest_step(job.run_uri) * section.batch_size,
             stop=job.num_steps * section.batch_size,
             rows_per_block=job.rows_per_block,
@@ -119,9 +126,10 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str
             # Ray Train sets options of its own otherwise, and batches would come in any order.
             dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
         )
-        _say_mixing(job, stream, seed)
+        _say_mixing(job, stream)
         with _followed(job):
             _run(trainer)
+        remove_unregistered(job.run_uri)  # of workers that were killed
     _say_what_became_of_the_samples(job)
     return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
 
@@ -175,10 +183,10 @@ def _measure_checkpoint(
     return figures
 
 
-def _say_mixing(job: TrainJob, stream: StreamConfig, seed: int) -> None:
+def _say_mixing(job: TrainJob, stream: StreamConfig) -> None:
     found = measure_mixing(
         [shard.num_items for shard in job.shards],
-        seed=seed,
+        seed=job.seed,
         shards_per_window=stream.shuffle_window_shards,
         batch_size=job.section.batch_size,
     )

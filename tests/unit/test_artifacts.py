@@ -140,6 +140,17 @@ def test_artifact_of_an_older_layout_is_made_again(target: Target) -> None:
     assert artifacts.find_up_to_date(target) is None
 
 
+def test_artifact_of_another_layout_is_no_input(target: Target) -> None:
+    make(target)
+    path = Path(target.uri, "manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+    with pytest.raises(MissingError) as caught:
+        artifacts.open_artifact(target.uri, CatalogManifest)
+    assert str(caught.value) == (
+        f"{target.uri}: no Catalog here (manifest.json has layout 0, 2 is read); make it with `raysys pack`"
+    )
+
+
 def test_interrupted_attempt_at_the_same_recipe_keeps_its_files(target: Target) -> None:
     artifacts.begin(target)
     storage.write_bytes(storage.join(target.uri, "part-0"), b"done")

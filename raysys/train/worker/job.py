@@ -16,6 +16,7 @@ class TrainJob:
 
     run_name: str
     run_uri: str
+    recipe: str  # of the run
     start_uri: str
     image: ImagePreprocessing
     text: TextPreprocessing
@@ -26,6 +27,7 @@ class TrainJob:
     is_validated: bool  # whether checkpoints are measured
     max_bad_fraction: float
     rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
+    seed: int  # of the order of the samples, and of all that is drawn
     num_steps: int
     checkpoint_steps: int  # a checkpoint every so many steps, and after the last
 

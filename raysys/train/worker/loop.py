@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from raysys.errors import TrainingDiverged
 from raysys.records import SHARD_NUMBER, STREAM_POSITION
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
+from raysys.train.chance import seed_step
 from raysys.train.engine import make_engine, open_accelerator
 from raysys.train.pace import Pace
 from raysys.train.step import StepResult, train_step
@@ -42,6 +43,7 @@ def train_worker(job: TrainJob, watch: Any) -> None:
         for batch in pace.timed(worker_batches(job, accelerator, step)):
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
+            seed_step(job.seed, step, accelerator.process_index)
             result = train_step(engine, batch, section)
             step += 1
             _require_finite(result, step, batch, job)

@@ -1,6 +1,7 @@
 """SigLIP as an encoder against plain transformers, and what it refuses to load."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import EncoderConfig, TinyConfig
 from raysys.encoder import siglip
 from raysys.encoder.preprocess import TextPreprocessing
 from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.start import fill_start
 from raysys.encoder.tiny import build_tiny
 from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import InputError, MissingError
@@ -158,6 +161,30 @@ def test_folder_from_which_nothing_loads_is_one_line(tmp_path: Path, content: st
     assert str(caught.value).startswith(f"{tmp_path}: no checkpoint loads from here (")
     assert str(caught.value).endswith("); give a hub id, a folder or `tiny`")
     assert "\n" not in str(caught.value)
+
+
+def test_tokenizer_with_more_pieces_than_embeddings_is_refused(folder: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    content = json.loads((mixed / "config.json").read_text())
+    pieces = content["text_config"]["vocab_size"]
+    content["text_config"]["vocab_size"] = pieces - 3
+    (mixed / "config.json").write_text(json.dumps(content))
+    weights = load_file(mixed / "model.safetensors")
+    table = "text_model.embeddings.token_embedding.weight"
+    save_file({**weights, table: weights[table][:-3].clone()}, mixed / "model.safetensors")
+    with pytest.raises(InputError) as caught:
+        fill_start(EncoderConfig(start=str(mixed)), list)(tmp_path)
+    assert str(caught.value) == (
+        f"{mixed}: its tokenizer (tokenizer.json, spiece.model) gives ids up to {pieces - 1} (its pieces), its "
+        f"text tower (config.json: text_config.vocab_size) has embeddings for 0 to {pieces - 4}; "
+        "give a checkpoint with the tokenizer that it was trained with"
+    )
+
+
+def test_tokenizer_that_fits_is_taken(folder: Path, tmp_path: Path) -> None:
+    fill_start(EncoderConfig(start=str(folder)), list)(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_configuration_without_weights_is_one_line(folder: Path, tmp_path: Path) -> None:
