@@ -186,7 +186,7 @@ def test_any_number_of_workers_gets_every_sample_of_a_step_once(
             for rank in range(workers)
         ]
         assert shares == wanted
-        assert sorted(sum(shares, [])) == list(range(step * batch_size, (step + 1) * batch_size))
+        assert sorted(itertools.chain(*shares)) == list(range(step * batch_size, (step + 1) * batch_size))
         assert max(map(len, shares)) <= largest
         assert min(map(len, shares)) >= max(largest - rows_per_block, rows_per_block)
 
