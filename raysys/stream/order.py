@@ -88,7 +88,8 @@ def worker_positions(
     per_step = batch_size // rows_per_block
     blocks = np.arange(per_step) + (step - first_step) * per_step
     own = blocks[blocks % workers == rank]
-    return (first_step * batch_size + own[:, None] * rows_per_block + np.arange(rows_per_block)).ravel()
+    positions = first_step * batch_size + own[:, None] * rows_per_block + np.arange(rows_per_block)
+    return np.asarray(positions.ravel(), dtype=np.int64)
 
 
 def share_rows(batch_size: int, workers: int, rows_per_block: int) -> int:
