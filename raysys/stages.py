@@ -258,7 +258,11 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         is_validated=bool(held_out) and config.train.validation.items > 0,
         max_bad_fraction=config.stream.max_bad_fraction,
         rows_per_block=rows_per_block(
-            shards, config.stream, batch_size=config.train.batch_size, workers=config.train.workers
+            shards,
+            config.stream,
+            batch_size=config.train.batch_size,
+            workers=config.train.workers,
+            is_elastic=config.train.is_elastic,
         ),
         seed=config.encoder.seed,
         num_steps=length.num_steps,

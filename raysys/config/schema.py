@@ -319,8 +319,8 @@ class TrainConfig(Section):
 
     workers: PositiveInt = 1
     min_workers: PositiveInt | None = None
-    """With fewer nodes the run goes on with as few workers as this, and grows back to `workers`; null: it
-    waits for all."""
+    """With fewer nodes the run goes on with as few workers as this, in the same global batch, and grows back
+    to `workers`; null: it waits for all."""
     use_gpu: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     recipe: Literal["full", "distil", "wise_ft", "top_layers"] = "wise_ft"
@@ -398,6 +398,11 @@ class TrainConfig(Section):
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
         return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the run may go on with fewer workers than `workers`."""
+        return self.min_workers is not None and self.min_workers < self.workers
 
     @model_validator(mode="after")
     def _one_way(self) -> TrainConfig:

@@ -42,12 +42,17 @@ class Skipped:
 
 
 class StreamLedger:
-    """Counts one worker's samples; `add` every batch."""
+    """Counts one worker's samples from position `start` on; `add` every batch.
 
-    def __init__(self, shards: Sequence[ShardRef], run_uri: str, rank: int) -> None:
+    What a run skipped before `start` is rank 0's: another number of workers may have dealt it otherwise.
+    """
+
+    def __init__(self, shards: Sequence[ShardRef], run_uri: str, rank: int, start: int) -> None:
         self._shards = shards
         self._uri = storage.join(run_uri, f"{_PREFIX}{rank:05d}.jsonl")
-        self._skipped = {entry.position: entry for entry in _read(self._uri)}
+        self._in_file = {entry.position: entry for entry in _read(self._uri)}
+        before = read_skipped(run_uri) if rank == 0 else []
+        self._counted = {entry.position for entry in before if entry.position < start}
 
     def add(self, batch: Mapping[str, Int64[ndarray, " n"]]) -> None:
         """Keep what a batch could not use."""
@@ -56,19 +61,20 @@ class StreamLedger:
             return
         for row in codes.nonzero()[0]:
             position = int(batch[STREAM_POSITION][row])
-            self._skipped[position] = Skipped(
+            self._counted.add(position)
+            self._in_file[position] = Skipped(
                 position=position,
                 epoch=int(batch[EPOCH][row]),
                 shard=self._shards[int(batch[SHARD_NUMBER][row])].uri,
                 sample=int(batch[SAMPLE_NUMBER][row]),
                 reason=SKIP_REASONS[int(codes[row]) - 1],
             )
-        lines = (json.dumps(asdict(entry)) + "\n" for _, entry in sorted(self._skipped.items()))
+        lines = (json.dumps(asdict(entry)) + "\n" for _, entry in sorted(self._in_file.items()))
         storage.write_bytes(self._uri, "".join(lines).encode())
 
     def num_skipped(self, first: int, stop: int) -> int:
         """Samples skipped from position `first` to `stop`."""
-        return sum(first <= position < stop for position in self._skipped)
+        return sum(first <= position < stop for position in self._counted)
 
 
 def read_skipped(run_uri: str) -> list[Skipped]:

@@ -17,6 +17,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 _MAX_BLOCK_ROWS = 128.0
+_ELASTIC_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,42 @@ def windows(
         epoch += 1
 
 
-def block_rows(batch_size: int, workers: int, *, sample_bytes: float, block_bytes: int) -> int:
+def block_rows(
+    batch_size: int, workers: int, *, is_elastic: bool, sample_bytes: float, block_bytes: int
+) -> int:
     """Rows of a block: a worker's share of a batch is a whole number of blocks.
 
     Of these sizes the one nearest to what `block_bytes` hold of samples of `sample_bytes` (a mean), but at
     most 128 rows. Ray's own work is by the block, however small; large blocks fill the object store.
+    An elastic run may have fewer workers than `workers`, too; then a share is at least 8 blocks (or all its
+    rows, if those are fewer), so that what `share_rows` adds is less than an eighth of the batch.
     """
     near = min(max(block_bytes / sample_bytes, 1.0), _MAX_BLOCK_ROWS)
     share = batch_size // workers
-    divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
+    least = min(_ELASTIC_BLOCKS, share) if is_elastic else 1
+    divisors = [rows for rows in range(1, share // least + 1) if share % rows == 0]
     return min(divisors, key=lambda rows: abs(math.log(rows / near)))
 
 
 def worker_positions(
-    step: int, batch_size: int, workers: int, rank: int, rows_per_block: int
-) -> Int64[ndarray, " share"]:
-    """Which samples of the sequence a worker gets in a step: blocks are dealt to the workers in turn."""
-    blocks = np.arange(batch_size // rows_per_block).reshape(-1, workers)[:, rank]
-    return (step * batch_size + blocks[:, None] * rows_per_block + np.arange(rows_per_block)).ravel()
+    step: int, batch_size: int, workers: int, rank: int, rows_per_block: int, *, first_step: int
+) -> Int64[ndarray, " rows"]:
+    """Which samples of the sequence a worker gets in a step, counted from 0.
+
+    Blocks are dealt to the workers in turn, from the first block of `first_step` on, with which this group
+    of workers began. Where these do not divide a batch, a worker has a block more in some steps than in
+    others.
+    """
+    per_step = batch_size // rows_per_block
+    blocks = np.arange(per_step) + (step - first_step) * per_step
+    own = blocks[blocks % workers == rank]
+    positions = first_step * batch_size + own[:, None] * rows_per_block + np.arange(rows_per_block)
+    return np.asarray(positions.ravel(), dtype=np.int64)
+
+
+def share_rows(batch_size: int, workers: int, rows_per_block: int) -> int:
+    """The most rows of a batch that a worker can get; all workers are padded to as many."""
+    return math.ceil(batch_size / rows_per_block / workers) * rows_per_block
 
 
 def rows_of(window: Window, size: int) -> Int64[ndarray, " take"]:

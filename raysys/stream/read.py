@@ -42,8 +42,9 @@ def training_stream(
 ) -> ray.data.Dataset:
     """Samples `start` to `stop` of the endless sequence, in blocks of exactly `rows_per_block` in order.
 
-    Blocks are dealt to the workers in turn. With as many rows that a worker's share of a step is a whole
-    number of blocks, every number of workers gets the same global batches.
+    Blocks are dealt to the workers in turn (`worker_positions`). When a batch is a whole number of blocks,
+    every number of workers gets the same global batches; but Ray deals in whole rounds, and cuts the last one
+    up: where the workers may not divide the blocks, let the stream run on for a round.
     """
     sizes = [shard.num_items for shard in shards]
     plan = list(
@@ -58,12 +59,22 @@ def training_stream(
 
 
 def rows_per_block(
-    shards: Sequence[ShardRef], section: StreamConfig, *, batch_size: int, workers: int
+    shards: Sequence[ShardRef],
+    section: StreamConfig,
+    *,
+    batch_size: int,
+    workers: int,
+    is_elastic: bool = False,
 ) -> int:
-    """How `training_stream` should cut its rows for so many workers, given how large its photos are."""
+    """How `training_stream` should cut its rows for so many workers, given how large its photos are.
+
+    `is_elastic`: for any smaller number of workers, too.
+    """
     sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
     block_bytes = section.block_megabytes * 2**20
-    return block_rows(batch_size, workers, sample_bytes=sample_bytes, block_bytes=block_bytes)
+    return block_rows(
+        batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes
+    )
 
 
 def embedding_stream(shards: Sequence[ShardRef], decode: Decode, section: StreamConfig) -> ray.data.Dataset:

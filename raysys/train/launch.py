@@ -89,7 +89,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
             stream,
             seed=job.seed,
             start=newest_step(job.run_uri) * section.batch_size,
-            stop=job.num_steps * section.batch_size,
+            stop=job.num_steps * section.batch_size + spare_blocks(section) * job.rows_per_block,
             rows_per_block=job.rows_per_block,
         )
 
@@ -108,7 +108,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
         trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
             _train_worker,
             train_loop_config={"job": job, "watch": watch},
-            scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.use_gpu),
+            scaling_config=_scaling(section),
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=storage_path,
@@ -183,6 +183,17 @@ def _measure_checkpoint(
     return figures
 
 
+def spare_blocks(section: TrainConfig) -> int:
+    """Blocks after the last step's, so that Ray deals all of those, to however many workers there are."""
+    return section.workers - 1 if section.is_elastic else 0
+
+
+def _scaling(section: TrainConfig) -> ray.train.ScalingConfig:
+    workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
+    # How often Ray looks for nodes stays at its 60 s: at 5 s it resized a healthy group to and fro.
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu)
+
+
 def _say_mixing(job: TrainJob, stream: StreamConfig) -> None:
     found = measure_mixing(
         [shard.num_items for shard in job.shards],
@@ -209,11 +220,12 @@ def _say_what_became_of_the_samples(job: TrainJob) -> None:
 def _require_resources(section: TrainConfig) -> None:
     have = ray.cluster_resources()
     kind = "GPU" if section.use_gpu else "CPU"
-    if have.get(kind, 0) < section.workers:
+    key, wanted = ("min_workers", section.min_workers) if section.is_elastic else ("workers", section.workers)
+    if have.get(kind, 0) < wanted:
         raise InputError(
-            f"train.workers: {section.workers} workers need a {kind} each, "
+            f"train.{key}: {wanted} workers need a {kind} each, "
             f"the cluster has {have.get(kind, 0):g}; "
-            f"lower train.workers{', set train.use_gpu=false' if section.use_gpu else ''} or add nodes"
+            f"lower train.{key}{', set train.use_gpu=false' if section.use_gpu else ''} or add nodes"
         )
 
 

@@ -15,11 +15,12 @@ from raysys.train.flops import peak_flops, training_flops_per_pair
 class Pace:
     """Times the steps of one worker; `figures` tells of those since it was last asked.
 
+    `share` is a worker's part of the global batch; where it is uneven, the mean.
     The wait for the very first batch, while the stream starts, is a figure of its own.
     """
 
     def __init__(
-        self, model_config: Any, *, share: int, workers: int, num_captions: int, device: Any
+        self, model_config: Any, *, share: float, workers: int, num_captions: int, device: Any
     ) -> None:
         self._share, self._workers = share, workers
         self._flops_per_pair = training_flops_per_pair(model_config, num_captions)

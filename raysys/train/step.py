@@ -122,7 +122,7 @@ def _felt(
             section.false_negatives,
             scale=embedded.scale.detach(),
             bias=embedded.bias.detach(),
-            num_images=len(all_keys),
+            num_images=section.batch_size,  # uneven shares are padded
             tile_rows=section.loss_tile_rows,
             exchange=section.loss_exchange,
         )

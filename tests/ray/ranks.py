@@ -17,10 +17,11 @@ from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
+from raysys.train.padding import padded
 from raysys.train.step import backward
 from raysys.train.towers import TwoTowers
 
-NUM_PAIRS = 12  # a multiple of 1, 2, 3 and 4 ranks
+NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
 WAYS = {
     "default": FalseNegativesConfig(),
     "masked": FalseNegativesConfig(equal_titles="masked", same_group="positive"),
@@ -29,8 +30,8 @@ WAYS = {
 }
 EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
 MICRO_BATCHES = (None, 1)
-KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10, 0, 11)  # equal ones on the same rank and on others; 0 is none
-GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8, 9, 10)  # the first and the fourth show the same thing, and so on
+KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal ones on the same rank and on others; 0 is none
+GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # the first and the fourth show the same thing, and so on
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,30 @@ def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
 def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> Step:
     """In float64, on unit vectors; gradients by vectors are put together from those of all ranks."""
     generator = torch.Generator().manual_seed(3)
-    rows = _rows(rank, world_size)
     images, captions = (
         torch.nn.functional.normalize(
             torch.randn(NUM_PAIRS, 8, dtype=torch.float64, generator=generator), dim=-1
-        )[rows]
+        )
         for _ in range(2)
     )
+    rows = {
+        "images": images,
+        "captions": captions,
+        "caption_keys": torch.tensor(KEYS),
+        "group_keys": torch.tensor(GROUPS),
+        "stream_position": torch.arange(NUM_PAIRS),
+    }
+    part = part_of(rows, rank, world_size)
+    keys, groups = part["caption_keys"], part["group_keys"]
     scale, bias = (torch.tensor(value, dtype=torch.float64) for value in (5.0, -3.0))
-    keys, groups = torch.tensor(KEYS), torch.tensor(GROUPS)
     own = local_pairs(
-        images, captions, keys[rows], groups[rows], first_row=rows.start, all_keys=keys, all_groups=groups
+        part["images"],
+        part["captions"],
+        keys,
+        groups,
+        first_row=rank * len(keys),
+        all_keys=gather_rows(keys),
+        all_groups=gather_rows(groups),
     )
     found = loss_and_gradients(
         own, way, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2, exchange=exchange
@@ -88,8 +102,8 @@ def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_si
     return Step(
         _summed(found.loss, world_size),
         {
-            "images": gather_rows(found.images),
-            "captions": gather_rows(found.captions),
+            "images": _of_samples(found.images),
+            "captions": _of_samples(found.captions),
             "scale": _summed(found.scale, world_size),
             "bias": _summed(found.bias, world_size),
         },
@@ -110,8 +124,7 @@ def model_step(
         caption_weights={"colour": 0.5},
         micro_batch_size=micro_batch_size,
     )
-    rows = _rows(rank, world_size)
-    part = {name: values[rows] for name, values in global_batch().items()}
+    part = part_of(global_batch(), rank, world_size)
     no_sync = towers.no_sync if isinstance(towers, DistributedDataParallel) else nullcontext
     share = backward(towers, part, section, no_sync)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -131,12 +144,22 @@ def global_batch() -> dict[str, Tensor]:
         "tokens": torch.from_numpy(np.array(tokens)),
         "caption_keys": torch.tensor(list(zip(KEYS, colours, strict=True))),
         "group_keys": torch.tensor(GROUPS),
+        "stream_position": torch.arange(NUM_PAIRS),
     }
 
 
-def _rows(rank: int, world_size: int) -> slice:
-    size = NUM_PAIRS // world_size
-    return slice(rank * size, (rank + 1) * size)
+def part_of(rows: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:
+    """A rank's part of a global batch, padded to the largest of them; only the last one is smaller."""
+    size = -(-NUM_PAIRS // world_size)
+    here = slice(rank * size, (rank + 1) * size)
+    return padded({name: values[here] for name, values in rows.items()}, size, rank)
+
+
+def _of_samples(local: Tensor) -> Tensor:
+    """What the samples of all ranks feel; padding, behind them, feels nothing."""
+    felt = gather_rows(local)
+    assert not felt[NUM_PAIRS:].any()
+    return felt[:NUM_PAIRS]
 
 
 def _summed(value: Tensor, world_size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several workers and one worker take the same first step on the same global batch.
+"""Several workers and one worker take the same first step on the same global batch, also with uneven shares.
 
 Real processes that talk over gloo, as a training on CPUs does; no Ray, but too slow for a unit test.
 """

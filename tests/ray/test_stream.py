@@ -19,7 +19,7 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 
 from raysys.config.schema import StreamConfig
 from raysys.records import Item
-from raysys.stream.order import rows_of, windows
+from raysys.stream.order import rows_of, windows, worker_positions
 from raysys.stream.read import embedding_stream, training_stream
 from raysys.stream.shard import ShardRef, read_shard
 from tests.made import photo, write_shards
@@ -61,13 +61,7 @@ def global_batches(
     stream = training_stream(
         shards, say_which(), section, seed=7, start=start, stop=stop, rows_per_block=BATCH // num_consumers
     )
-    iterators = stream.streaming_split(num_consumers, equal=True)
-
-    def consume(iterator: Any) -> list[dict[str, np.ndarray]]:  # Ray's types know no batch_size of None
-        return list(iterator.iter_batches(batch_size=None, batch_format="numpy"))
-
-    with ThreadPoolExecutor(num_consumers) as pool:
-        by_rank = list(pool.map(consume, iterators))
+    by_rank = consumed(stream, num_consumers)
     return [
         (
             np.concatenate([part["position"] for part in parts]).tolist(),
@@ -75,6 +69,16 @@ def global_batches(
         )
         for parts in zip(*by_rank, strict=True)
     ]
+
+
+def consumed(stream: ray.data.Dataset, num_consumers: int) -> list[list[dict[str, np.ndarray]]]:
+    """The blocks that each of some ranks gets when all read at the same time, as Ray Train deals them."""
+
+    def consume(iterator: Any) -> list[dict[str, np.ndarray]]:  # Ray's types know no batch_size of None
+        return list(iterator.iter_batches(batch_size=None, batch_format="numpy"))
+
+    with ThreadPoolExecutor(num_consumers) as pool:
+        return list(pool.map(consume, stream.streaming_split(num_consumers, equal=True)))
 
 
 def endless_sequence(shards: list[ShardRef], start: int, stop: int) -> list[str]:
@@ -96,6 +100,24 @@ def test_any_number_of_consumers_gets_the_same_global_batches(
     wanted = endless_sequence(shards, 0, 96)
     assert [items for _, items in batches] == [wanted[start : start + BATCH] for start in range(0, 96, BATCH)]
     assert [position for positions, _ in batches for position in positions] == list(range(96))
+
+
+def test_three_workers_get_every_sample_of_a_batch_of_eight(shards: list[ShardRef]) -> None:
+    # They begin with step 2, and 10 steps are 40 blocks: 13 rounds and one, which needs a round to be dealt.
+    stop = 12 * BATCH
+    stream = training_stream(
+        shards, say_which(), SECTION, seed=7, start=2 * BATCH, stop=stop + 2 * 2, rows_per_block=2
+    )
+    by_rank = consumed(stream, 3)
+    items = endless_sequence(shards, 0, stop)
+    for rank, blocks in enumerate(by_rank):
+        wanted = np.concatenate(
+            [worker_positions(step, BATCH, 3, rank, 2, first_step=2) for step in range(2, 12)]
+        )
+        positions = np.concatenate([block["position"] for block in blocks])[: len(wanted)]
+        numbers = np.concatenate([block["number"] for block in blocks])[: len(wanted)]
+        assert positions.tolist() == wanted.tolist()
+        assert [f"i{number:02d}" for number in numbers] == [items[position] for position in wanted]
 
 
 # test_kills.py starts in the middle a hundred times.

@@ -31,10 +31,10 @@ def train_worker(job: TrainJob, watch: Any) -> None:
     engine = make_engine(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = restore(engine)
     lookout, saving = Lookout(watch, accelerator), Saving(job, engine)
-    ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index)
+    ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
     pace = Pace(
         engine.model.config,
-        share=section.batch_size // accelerator.num_processes,
+        share=section.batch_size / accelerator.num_processes,
         workers=accelerator.num_processes,
         num_captions=1 + len(section.caption_weights),
         device=str(accelerator.device),
@@ -66,8 +66,9 @@ def train_worker(job: TrainJob, watch: Any) -> None:
 def _require_finite(result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob) -> None:
     """Stop before weights that are no numbers get into a checkpoint; all workers see the same loss."""
     if not math.isfinite(result.loss):
-        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER].tolist()}
-        positions = batch[STREAM_POSITION]
+        is_sample = batch[STREAM_POSITION] >= 0
+        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER][is_sample].tolist()}
+        positions = batch[STREAM_POSITION][is_sample]
         raise TrainingDiverged(
             f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
             f"{result.scale:.3g}); this worker had samples {int(positions.min())} to {int(positions.max())} "

@@ -25,8 +25,8 @@ def batch(first: int, codes: list[int], shard: int = 0) -> dict[str, np.ndarray]
 
 def test_skipped_samples_of_all_workers_are_read_back_by_position(tmp_path: object) -> None:
     run = str(tmp_path)
-    StreamLedger(SHARDS, run, 1).add(batch(12, [0, 6]))
-    StreamLedger(SHARDS, run, 0).add(batch(4, [2, 0, 0], shard=1))
+    StreamLedger(SHARDS, run, 1, 0).add(batch(12, [0, 6]))
+    StreamLedger(SHARDS, run, 0, 0).add(batch(4, [2, 0, 0], shard=1))
     assert read_skipped(run) == [
         Skipped(4, 0, "b.tar", 0, "missing"),
         Skipped(13, 1, "a.tar", 1, "unreadable_photo"),
@@ -35,15 +35,33 @@ def test_skipped_samples_of_all_workers_are_read_back_by_position(tmp_path: obje
 
 def test_restarted_worker_knows_what_it_skipped_and_counts_it_once(tmp_path: object) -> None:
     run = str(tmp_path)
-    StreamLedger(SHARDS, run, 0).add(batch(4, [2, 3]))
-    again = StreamLedger(SHARDS, run, 0)
+    StreamLedger(SHARDS, run, 0, 0).add(batch(4, [2, 3]))
+    again = StreamLedger(SHARDS, run, 0, 4)
     again.add(batch(4, [2, 3]))
     assert (again.num_skipped(0, 10), again.num_skipped(5, 10)) == (2, 1)
     assert len(read_skipped(run)) == 2
 
 
+def test_other_number_of_workers_counts_every_skipped_sample_once(tmp_path: object) -> None:
+    run = str(tmp_path)
+    for rank, first in enumerate([0, 2, 4, 6]):  # two steps of two workers, who skip all
+        StreamLedger(SHARDS, run, rank % 2, 0).add(batch(first, [2, 3]))
+    alone, newcomer = StreamLedger(SHARDS, run, 0, 4), StreamLedger(SHARDS, run, 2, 4)  # after the first step
+    alone.add(batch(4, [2, 3]))
+    newcomer.add(batch(6, [2, 3]))
+    assert (alone.num_skipped(0, 8), newcomer.num_skipped(0, 8)) == (6, 2)
+    assert [entry.position for entry in read_skipped(run)] == list(range(8))
+
+
+def test_padding_is_not_counted(tmp_path: object) -> None:
+    # Its code is 0, like that of a sample that could be used.
+    ledger = StreamLedger(SHARDS, str(tmp_path), 0, 0)
+    ledger.add({**batch(0, [2, 0]), "stream_position": np.array([0, -1])})
+    assert [entry.position for entry in read_skipped(str(tmp_path))] == [0]
+
+
 def test_good_batch_writes_nothing(tmp_path: object) -> None:
-    StreamLedger(SHARDS, str(tmp_path), 0).add(batch(0, [0, 0]))
+    StreamLedger(SHARDS, str(tmp_path), 0, 0).add(batch(0, [0, 0]))
     assert read_skipped(str(tmp_path)) == []
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
-from raysys.stream.order import Window, block_rows, rows_of, windows, worker_positions
+from raysys.stream.order import Window, block_rows, rows_of, share_rows, windows, worker_positions
 
 SIZES = (3, 5, 2, 4)  # an epoch has 14 samples
 Sample = tuple[int, int]  # shard, row
@@ -112,12 +113,91 @@ def test_no_samples_at_all_is_an_error() -> None:
 def test_block_is_a_whole_part_of_a_worker_s_share_and_holds_so_many_bytes(
     batch_size: int, workers: int, kilobytes: int, rows: int
 ) -> None:
-    found = block_rows(batch_size, workers, sample_bytes=1024.0 * kilobytes, block_bytes=8 << 20)
+    found = block_rows(
+        batch_size, workers, is_elastic=False, sample_bytes=1024.0 * kilobytes, block_bytes=8 << 20
+    )
     assert found == rows
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "rows"),
+    [
+        (4096, 8, 64),  # a share of 512 is 8 blocks of 64
+        (4096, 2, 128),  # 2048 are 16 blocks, and 128 the most
+        (32768, 128, 32),
+        (300, 2, 15),  # of 150 the largest divisor that is at most 18
+        (24, 2, 1),  # 12 are no multiple of 8
+        (12, 3, 1),  # 4 rows are 4 blocks
+    ],
+)
+def test_block_of_an_elastic_run_is_an_eighth_of_a_share_at_most(
+    batch_size: int, workers: int, rows: int
+) -> None:
+    found = block_rows(batch_size, workers, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20)
+    assert found == rows
+
+
+@pytest.mark.parametrize("batch_size", [240, 256, 4096])
+@pytest.mark.parametrize("most", [2, 5, 8])
+def test_padding_of_an_elastic_run_is_less_than_an_eighth(batch_size: int, most: int) -> None:
+    batch_size = batch_size // most * most
+    per_block = block_rows(batch_size, most, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20)
+    for workers in range(1, most + 1):
+        padding = share_rows(batch_size, workers, per_block) * workers - batch_size
+        assert 0 <= padding < batch_size / 8
 
 
 def test_workers_get_blocks_in_turn() -> None:
     # A batch of 12 in blocks of 2: worker 0 gets blocks 0, 3; worker 1 gets 1, 4; worker 2 gets 2, 5.
-    assert worker_positions(1, 12, 3, 1, 2).tolist() == [14, 15, 20, 21]
-    everyone = [p for rank in range(3) for p in worker_positions(1, 12, 3, rank, 2).tolist()]
+    assert worker_positions(1, 12, 3, 1, 2, first_step=0).tolist() == [14, 15, 20, 21]
+    everyone = [p for rank in range(3) for p in worker_positions(1, 12, 3, rank, 2, first_step=0).tolist()]
     assert sorted(everyone) == list(range(12, 24))
+
+
+def test_uneven_shares_differ_by_a_block_and_the_turn_goes_on_over_the_step() -> None:
+    # A batch of 8 in blocks of 2, three workers that begin with step 5, at position 40:
+    # blocks 0 1 2 3 | 4 5 6 7 | ... go to workers 0 1 2 0 | 1 2 0 1 | ...
+    steps = [
+        [worker_positions(step, 8, 3, rank, 2, first_step=5).tolist() for rank in range(3)] for step in (5, 6)
+    ]
+    assert steps[0] == [[40, 41, 46, 47], [42, 43], [44, 45]]
+    assert steps[1] == [[52, 53], [48, 49, 54, 55], [50, 51]]
+    assert share_rows(8, 3, 2) == 4
+
+
+@pytest.mark.parametrize("workers", range(1, 9))
+@pytest.mark.parametrize(
+    ("batch_size", "rows_per_block"), [(16, 1), (15, 1), (17, 1), (27, 3), (45, 5), (64, 8), (56, 7)]
+)
+def test_any_number_of_workers_gets_every_sample_of_a_step_once(
+    workers: int, batch_size: int, rows_per_block: int
+) -> None:
+    largest = share_rows(batch_size, workers, rows_per_block)
+    assert largest - rows_per_block < batch_size / workers <= largest
+    dealt = [0] * workers  # blocks, as Ray deals them: to him who has the fewest, the first of those
+    for step in range(3, 3 + 2 * workers):
+        wanted: list[list[int]] = [[] for _ in range(workers)]
+        for first in range(step * batch_size, (step + 1) * batch_size, rows_per_block):
+            next_one = dealt.index(min(dealt))
+            dealt[next_one] += 1
+            wanted[next_one] += range(first, first + rows_per_block)
+        shares = [
+            worker_positions(step, batch_size, workers, rank, rows_per_block, first_step=3).tolist()
+            for rank in range(workers)
+        ]
+        assert shares == wanted
+        assert sorted(itertools.chain(*shares)) == list(range(step * batch_size, (step + 1) * batch_size))
+        assert max(map(len, shares)) <= largest
+        assert min(map(len, shares)) >= max(largest - rows_per_block, rows_per_block)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_group_that_changes_its_size_at_any_step_sees_the_whole_sequence_once(seed: int) -> None:
+    dice, seen, step = random.Random(seed), list[int](), 0
+    while step < 20:
+        workers, steps = dice.randint(1, 8), dice.randint(1, 4)
+        for now in range(step, step + steps):
+            for rank in range(workers):
+                seen += worker_positions(now, 24, workers, rank, 3, first_step=step).tolist()
+        step += steps
+    assert sorted(seen) == list(range(24 * step))

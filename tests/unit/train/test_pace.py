@@ -47,6 +47,13 @@ def test_waits_are_a_share_and_the_first_one_stands_apart(clock: Clock) -> None:
     assert "mfu" not in found
 
 
+def test_uneven_shares_count_as_their_mean(clock: Clock) -> None:
+    pace = Pace(small_config(), share=16 / 3, workers=3, num_captions=1, device="cpu")
+    for _ in pace.timed(batches(clock, [30.0, 1.0])):
+        clock.now += 3.0
+    assert pace.figures()["pairs_per_s"] == pytest.approx(2 * 16 / 7)
+
+
 def test_figures_are_those_since_the_last_ones(clock: Clock) -> None:
     pace = Pace(small_config(), share=8, workers=1, num_captions=1, device="cpu")
     timed = pace.timed(batches(clock, [30.0, 5.0, 1.0]))

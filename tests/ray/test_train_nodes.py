@@ -1,0 +1,122 @@
+"""A node is lost in the middle of a training on two: another comes, or the run goes on with one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysys import artifacts, targets
+from raysys.artifacts import ShardSetManifest
+from raysys.config import Config
+from raysys.stream.ledger import read_skipped
+from raysys.stream.order import rows_of, windows
+from raysys.stream.shard import BadSample, open_shard, shards_of
+from raysys.train.metrics import read_metrics
+from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
+from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
+
+# Three trainings on a cluster of their own, with nodes that start and die: minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def start(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A root with shards, of which one is half gone, and its number of training items."""
+    root = tmp_path_factory.mktemp("start")
+    with Driver(on(nodes, root, 100), root, stage="pack") as driver:
+        driver.finish()
+    num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
+    path = Path(shards_of(f"{root}/shards/train")[1].uri)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    return root, num_items
+
+
+def on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
+    """A training on the two nodes that bears with the damaged shard."""
+    said = small(root, num_items).model_dump()
+    said["train"] |= {"validation": {"items": 0}, **train}
+    said |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
+    said["stream"] |= {"max_bad_fraction": 0.5}
+    return Config.model_validate(said)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nodes: TwoNodes, start: tuple[Path, int]) -> Run:
+    config = on(nodes, *start)
+    with Driver(config, start[0]) as driver:
+        driver.finish()
+    return run_of(config)
+
+
+def bad_positions(root: Path, num_items: int) -> list[int]:
+    """Where the plan of the run has the samples that are gone."""
+    config = small(root, num_items)
+    shards = shards_of(targets.places_of(config).shards("train"))
+    is_bad = []
+    for shard in shards:
+        with open_shard(shard) as samples:
+            is_bad.append([isinstance(samples.read(n), BadSample) for n in range(shard.num_items)])
+    positions: list[int] = []
+    plan = windows(
+        [shard.num_items for shard in shards],
+        seed=config.encoder.seed,
+        shards_per_window=config.stream.shuffle_window_shards,
+        start=0,
+        stop=NUM_STEPS * BATCH,
+    )
+    for window in plan:
+        stored = [bad for number in window.shards for bad in is_bad[number]]
+        rows = rows_of(window, len(stored)).tolist()
+        positions += [position for position, row in enumerate(rows, window.position) if stored[row]]
+    return positions
+
+
+def test_run_whose_node_is_replaced_ends_in_the_same_weights(
+    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+) -> None:
+    config = on(nodes, copied(start[0], tmp_path), start[1])
+    run = run_of(config)
+    with Driver(config, tmp_path) as driver:
+        driver.until_checkpoint(run.uri)
+        nodes.kill_other()
+        assert not has_ended(run)
+        nodes.add_other()
+        driver.finish()
+    assert run.losses == undisturbed.losses
+    assert run.weights == undisturbed.weights
+
+
+def test_elastic_run_goes_on_with_one_worker_and_every_sample(
+    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+) -> None:
+    config = on(nodes, copied(start[0], tmp_path), start[1], min_workers=1)
+    run = run_of(config)
+    with Driver(config, tmp_path) as driver:
+        driver.until_checkpoint(run.uri)
+        nodes.kill_other()
+        assert not has_ended(run)
+        driver.finish()
+    nodes.add_other()
+    # Each worker holds every batch against the plan. What could not be used is known by its positions: all
+    # of the plan, those of both workers before the loss and those of the last one after it.
+    wanted = bad_positions(*start)
+    assert [entry.position for entry in read_skipped(run.uri)] == wanted
+    last = read_metrics(run.uri)[-1]
+    assert (last["samples_seen"], last["samples_skipped"]) == (NUM_STEPS * BATCH, len(wanted))
+    # One sample less in one batch would be a change of percents, at once.
+    assert list(run.losses) == list(undisturbed.losses)
+    assert run.losses == pytest.approx(undisturbed.losses, rel=1e-3)
+
+
+def has_ended(run: Run) -> bool:
+    return max(run.losses, default=0) == NUM_STEPS

@@ -1,0 +1,37 @@
+"""A driver as a process of its own: `raysys pack` or `raysys train` of a configuration in a file.
+
+A training worker takes one `slot`, which stands for the GPU of its node, so that no node gets two of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import ray.train
+
+from raysys import stages
+from raysys.config import Config
+from raysys.config.schema import TrainConfig
+from raysys.train import launch
+
+SLOT = "slot"
+_scaling = launch._scaling
+
+
+def one_a_node(section: TrainConfig) -> ray.train.ScalingConfig:
+    """What the launcher asks Ray for, and a slot for every worker."""
+    return dataclasses.replace(_scaling(section), resources_per_worker={"CPU": 1, SLOT: 1})
+
+
+def main(stage: str, config_file: str) -> None:
+    """Run the stage."""
+    config = Config.model_validate_json(Path(config_file).read_text())
+    with patch.object(launch, "_scaling", one_a_node):
+        getattr(stages, stage)(config)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
