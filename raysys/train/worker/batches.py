@@ -12,10 +12,13 @@ from accelerate import Accelerator
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
 from raysys.stream.order import worker_positions
+from raysys.train.pace import Pace
 from raysys.train.worker.job import TrainJob
 
 
-def worker_batches(job: TrainJob, accelerator: Accelerator, step: int) -> Iterator[dict[str, torch.Tensor]]:
+def worker_batches(
+    job: TrainJob, accelerator: Accelerator, step: int, pace: Pace
+) -> Iterator[dict[str, torch.Tensor]]:
     """The batches of this worker from the one after `step` steps, on its device.
 
     Raises: DamagedData if the stream gives other samples than the plan says.
@@ -29,7 +32,8 @@ def worker_batches(job: TrainJob, accelerator: Accelerator, step: int) -> Iterat
         drop_last=True,
         pin_memory=job.section.use_gpu,
     )
-    for number, batch in enumerate(batches, start=step):
+    # Timed before the check, which waits for the GPU to finish what it is at.
+    for number, batch in enumerate(pace.timed(iter(batches)), start=step):
         _require_planned(batch, number, job, accelerator)
         yield batch
 
