@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,20 +15,31 @@ from typing import Any
 
 import rich.console
 import rich.progress
+import rich.table
 
 from raysys import storage
 
 log = logging.getLogger("raysys")
 Advance = Callable[[int], None]
+Show = Callable[[int, str], None]
 
 
 def show_logs(*, debug: bool = False) -> None:
     """Send raysys's own log lines to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at the time: while a bar is shown, that puts lines above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -38,14 +50,32 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[note]}"),
     )
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        task = bars.add_task(label, total=total, note="")
+        task = bars.add_task(label, total=total)
         yield lambda done: bars.update(task, completed=done)
+
+
+@contextlib.contextmanager
+def status_bar(label: str, total: int) -> Iterator[Show | None]:
+    """A bar with words beside it, for work that counts its own time; None where there is no terminal."""
+    console = rich.console.Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    words = rich.table.Column(no_wrap=True, overflow="ellipsis")
+    columns = (
+        rich.progress.TextColumn("{task.description:>9}"),
+        rich.progress.BarColumn(bar_width=16),
+        rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        rich.progress.TextColumn("{task.fields[words]}", table_column=words, markup=False),
+    )
+    with rich.progress.Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(label, total=total, words="starting")
+        yield lambda done, words: bars.update(task, completed=done, words=words)
 
 
 def stage_line(stage: str, num_items: int, seconds: float, uri: str) -> str:
@@ -69,12 +99,33 @@ class Tracker:
         """Record values; `step` is the training step they belong to."""
         self._run.log({**values, **({"global_step": step} if step is not None else {})})
 
-    def log_table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+    @property
+    def segment(self) -> str:
+        """The directory, in the run folder's `wandb`, that holds what is recorded here."""
+        return Path(self._run.dir).parent.name
+
+    def log_table(
+        self, name: str, columns: list[str], rows: list[list[Any]], step: int | None = None
+    ) -> None:
         """Record a table; a cell may be a PIL picture."""
         import wandb
 
         cells = [[wandb.Image(cell) if hasattr(cell, "getexif") else cell for cell in row] for row in rows]
-        self._run.log({name: wandb.Table(columns=list[str | int](columns), data=cells)})
+        self.log({name: wandb.Table(columns=list[str | int](columns), data=cells)}, step)
+
+    def log_reference(self, name: str, kind: str, uri: str, fingerprint: str) -> None:
+        """Record where an artifact lies and what it is; nothing is uploaded."""
+        import wandb
+
+        place = f"file://{uri}" if storage.is_local(uri) else uri
+        artifact = wandb.Artifact(
+            re.sub(r"[^\w.-]", "-", f"{self._run.group}-{name}"),
+            kind,
+            metadata={"uri": uri, "fingerprint": fingerprint},
+        )
+        # Named by its content: W&B takes references of equal names and places for one version.
+        artifact.add_reference(place, name=fingerprint, checksum=False)
+        self._run.log_artifact(artifact)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Set the run's final figures."""

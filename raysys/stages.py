@@ -228,9 +228,11 @@ def _catalog_table(config: Config) -> TableCatalog | FolderCatalog:
 
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
     from raysys.encoder.bundle import preprocessing_of
+    from raysys.evaluate.sheet import NeighbourSheet
     from raysys.evaluate.validation import Validation
     from raysys.stream.read import rows_per_block
     from raysys.train import launch, runs
+    from raysys.train.telling import tell_end
     from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
@@ -244,6 +246,8 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
     session.connect(config.ray)
     held_out = shards_of(places.shards("val"))
     validation = Validation(places.start_encoder, held_out, image, text, config.train.validation)
+    sheet = NeighbourSheet(held_out, image)
+    lineage = {name: entry.model_dump() for name, entry in target.inputs.items()}
     job = TrainJob(
         run_name=config.name,
         run_uri=run.uri,
@@ -253,7 +257,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         text=text,
         section=config.train,
         tracking=config.tracking,
-        config=config.model_dump(mode="json"),
+        config={**config.model_dump(mode="json"), "lineage": lineage},
         shards=shards,
         is_validated=bool(held_out) and config.train.validation.items > 0,
         max_bad_fraction=config.stream.max_bad_fraction,
@@ -268,8 +272,8 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )
-    checkpoint_uri = launch.fit(job, config.stream, validation.measure)
-    return launch.export(
+    checkpoint_uri = launch.fit(job, config.stream, validation.measure, sheet.draw)
+    manifest = launch.export(
         target,
         checkpoint_uri,
         places.start_encoder,
@@ -277,6 +281,8 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         num_items=job.num_steps * config.train.batch_size,
         seconds=time.monotonic() - started,
     )
+    tell_end(job.tracked, job.num_steps, target.uri)
+    return manifest
 
 
 def _make_projection(config: Config) -> Callable[[Target], Manifest]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,11 +31,14 @@ from raysys.train.checkpoint import (
     newest_step,
     remove_unregistered,
 )
-from raysys.train.metrics import read_metrics, record_validation
+from raysys.train.follow import followed
+from raysys.train.metrics import record_validation, sheet_uri
+from raysys.train.progress import Length
 from raysys.train.watch import Watch
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.loop import train_worker
 
+Draw: TypeAlias = Callable[[Any, Any], bytes | None]  # the start and a tuned model -> a JPEG
 Measure: TypeAlias = Callable[[Any], dict[str, float]]  # a loaded model -> its figures, SCORE among them
 
 
@@ -64,7 +65,7 @@ def count_steps(num_items: int, section: TrainConfig) -> Epochs:
     return Epochs(num_steps, every)
 
 
-def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
+def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> str:
     """Run the training to its end and return the URI of its best checkpoint.
 
     A run with checkpoints continues after the last of them.
@@ -104,7 +105,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
         )
         prepare_context()
         watch = ray.remote(num_cpus=0)(Watch).remote()
-        validation = functools.partial(_measure_checkpoint, job, measure)
+        validation = functools.partial(_measure_checkpoint, job, measure, draw)
         trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
             _train_worker,
             train_loop_config={"job": job, "watch": watch},
@@ -127,7 +128,8 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure) -> str:
             dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
         )
         _say_mixing(job, stream)
-        with _followed(job):
+        length = Length(job.num_steps, section.batch_size, job.num_items)
+        with followed(job.run_uri, length, section.validation.score or "r@5"):
             _run(trainer)
         remove_unregistered(job.run_uri)  # of workers that were killed
     _say_what_became_of_the_samples(job)
@@ -172,12 +174,14 @@ def _train_worker(loop_config: dict[str, Any]) -> None:
 
 
 def _measure_checkpoint(
-    job: TrainJob, measure: Measure, checkpoint: ray.train.Checkpoint
+    job: TrainJob, measure: Measure, draw: Draw, checkpoint: ray.train.Checkpoint
 ) -> dict[str, float]:
     """What Ray Train runs beside the training; the figures come to stand with the checkpoint."""
     with storage.readable_folder(job.start_uri) as base, checkpoint.as_directory() as folder:
-        model = siglip.load_model(base)
+        start, model = siglip.load_model(base), siglip.load_model(base)
         step = load_weights(model, Path(folder))
+    if sheet := draw(start, model):  # before the figures, which say that all is there
+        storage.write_bytes(sheet_uri(job.run_uri, step), sheet)
     figures = measure(model)
     record_validation(job.run_uri, step, {f"val_{name}": value for name, value in figures.items()})
     return figures
@@ -244,36 +248,3 @@ def _run(trainer: ray.train.torch.TorchTrainer) -> None:
         raise ClusterError(
             f"train: the workers failed ({reason}); run again to continue from the last checkpoint"
         ) from error
-
-
-@contextmanager
-def _followed(job: TrainJob) -> Iterator[None]:
-    """A bar and log lines from the figures that rank 0 writes, while the block runs."""
-    finished = threading.Event()
-    with observe.progress("train", job.num_steps) as advance:
-        watcher = threading.Thread(target=_watch, args=(job, advance, finished), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            watcher.join()
-
-
-def _watch(job: TrainJob, advance: observe.Advance, finished: threading.Event) -> None:
-    told = newest_step(job.run_uri)
-    while not finished.wait(1.0):
-        rows = read_metrics(job.run_uri)
-        advance(int(rows[-1]["step"]) if rows else 0)
-        for row in rows:
-            if row["step"] > told and "val_r@1" in row:
-                told = int(row["step"])
-                _log_progress(job, rows, row)
-
-
-def _log_progress(job: TrainJob, rows: list[dict[str, float]], row: dict[str, float]) -> None:
-    latest = next((r for r in reversed(rows) if "loss" in r), {"loss": math.nan, "pairs_per_s": math.nan})
-    observe.log.info(
-        "    train  step %d/%d  loss %.3f  %.0f pairs/s  photo finds its title: R@1 %.3f R@10 %.3f",
-        row["step"], job.num_steps, latest["loss"], latest["pairs_per_s"], row["val_r@1"], row["val_r@10"],
-    )  # fmt: skip

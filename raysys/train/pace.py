@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from collections.abc import Iterator
@@ -28,21 +29,17 @@ class Pace:
         self._first_batch_s: float | None = None
         self._began, self._waited_s, self._steps = time.monotonic(), 0.0, 0
 
-    def timed(self, batches: Iterator[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches, with the waits between them counted."""
-        while True:
-            asked = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            now = time.monotonic()
-            if self._first_batch_s is None:
-                self._first_batch_s, self._began = now - asked, now
-            else:
-                self._waited_s += now - asked
-            self._steps += 1
-            yield batch
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a step's data."""
+        asked = time.monotonic()
+        yield
+        now = time.monotonic()
+        if self._first_batch_s is None:
+            self._first_batch_s, self._began = now - asked, now
+        else:
+            self._waited_s += now - asked
+        self._steps += 1
 
     def figures(self) -> dict[str, float]:
         """pairs/s of all workers, a worker's model TFLOP/s, MFU on a GPU that is known, waits and memory.

@@ -28,6 +28,8 @@ class OfflineRun:
     group: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    references: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Artifact -> where it lies, and its fingerprint."""
 
 
 def read_run(path: Path) -> OfflineRun:
@@ -42,6 +44,10 @@ def read_run(path: Path) -> OfflineRun:
             run.config |= _values(record.config.update)
         elif record.HasField("history"):
             run.history.append(_values(record.history.item))
+        elif record.HasField("artifact"):
+            for content in record.artifact.manifest.contents:
+                if content.ref:  # pictures are files
+                    run.references[record.artifact.name] = (content.ref, content.path)
     return run
 
 

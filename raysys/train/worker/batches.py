@@ -15,6 +15,7 @@ from numpy import ndarray
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
 from raysys.stream.order import share_rows, worker_positions
+from raysys.train.pace import Pace
 from raysys.train.padding import padded
 from raysys.train.worker.job import TrainJob
 
@@ -22,7 +23,7 @@ Batch = dict[str, torch.Tensor]
 _STEPS_AHEAD = 2  # made ready while the towers are busy
 
 
-def worker_batches(job: TrainJob, accelerator: Accelerator, step: int) -> Iterator[Batch]:
+def worker_batches(job: TrainJob, accelerator: Accelerator, step: int, pace: Pace) -> Iterator[Batch]:
     """The batches of this worker from the one after `step` steps to the last, all of one size.
 
     They lie on its device; with `train.micro_batch_size` on the host (pinned, if there is a GPU), since a
@@ -35,7 +36,8 @@ def worker_batches(job: TrainJob, accelerator: Accelerator, step: int) -> Iterat
     blocks = _blocks(job, accelerator, ahead=_STEPS_AHEAD * num_rows // per_block)
     for number in range(step, job.num_steps):
         wanted = worker_positions(number, size, workers, rank, per_block, first_step=step)
-        found = list(itertools.islice(blocks, len(wanted) // per_block))
+        with pace.waiting():  # and not for the check, which waits for the GPU to finish what it is at
+            found = list(itertools.islice(blocks, len(wanted) // per_block))
         _require_planned(found, wanted, number)
         batch = padded(_joined(found), num_rows, rank)
         yield _pinned(batch) if _stays_on_host(job) and job.section.use_gpu else batch

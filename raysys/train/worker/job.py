@@ -8,6 +8,7 @@ from typing import Any
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.stream.shard import ShardRef
+from raysys.train.telling import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrainJob:
     text: TextPreprocessing
     section: TrainConfig
     tracking: TrackingConfig
-    config: dict[str, Any]  # the resolved configuration, for W&B
+    config: dict[str, Any]  # the resolved configuration and what it trains on, for W&B
     shards: list[ShardRef]
     is_validated: bool  # whether checkpoints are measured
     max_bad_fraction: float
@@ -30,6 +31,11 @@ class TrainJob:
     seed: int  # of the order of the samples, and of all that is drawn
     num_steps: int
     checkpoint_steps: int  # a checkpoint every so many steps, and after the last
+
+    @property
+    def tracked(self) -> TrackedRun:
+        """The run as W&B knows it."""
+        return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
 
     @property
     def num_items(self) -> int:

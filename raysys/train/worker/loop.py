@@ -17,6 +17,7 @@ from raysys.train.chance import seed_step
 from raysys.train.engine import make_engine, open_accelerator
 from raysys.train.pace import Pace
 from raysys.train.step import StepResult, train_step
+from raysys.train.weights import WeightChange
 from raysys.train.worker.batches import worker_batches
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.lookout import Lookout
@@ -40,16 +41,19 @@ def train_worker(job: TrainJob, watch: Any) -> None:
         device=str(accelerator.device),
     )
     with recorder(job, step, is_main=accelerator.is_main_process) as record:
-        for batch in pace.timed(worker_batches(job, accelerator, step)):
+        for batch in worker_batches(job, accelerator, step, pace):
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
+            is_told = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
+            change = WeightChange(engine.model) if is_told else None
             seed_step(job.seed, step, accelerator.process_index)
             result = train_step(engine, batch, section)
             step += 1
             _require_finite(result, step, batch, job)
-            if step % section.log_every_steps == 0 or step == job.num_steps:
+            if change is not None:
                 figures = {
                     **dataclasses.asdict(result),
+                    **change.figures(),
                     "learning_rate": learning_rate,
                     **pace.figures(),
                     "samples_seen": step * section.batch_size,
@@ -58,6 +62,7 @@ def train_worker(job: TrainJob, watch: Any) -> None:
                 record(step, figures)
             agreed = lookout.agree(save=saving.is_overdue())
             if saving.is_planned(step) or agreed.save or agreed.stop:
+                record.flush()
                 saving.save(step, loss=result.loss)
             if agreed.stop:
                 break

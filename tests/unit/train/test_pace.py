@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from raysys.train.flops import training_flops_per_pair
 from raysys.train.pace import Pace
@@ -26,16 +24,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def batches(clock: Clock, waits: list[float]) -> Iterator[dict[str, torch.Tensor]]:
+def steps(pace: Pace, clock: Clock, waits: list[float], *, step_s: float) -> None:
+    """A wait and a step of `step_s` for each of `waits`."""
     for seconds in waits:
-        clock.now += seconds
-        yield {}
+        with pace.waiting():
+            clock.now += seconds
+        clock.now += step_s
 
 
 def test_waits_are_a_share_and_the_first_one_stands_apart(clock: Clock) -> None:
     pace = Pace(small_config(), share=8, workers=2, num_captions=1, device="cpu")
-    for _ in pace.timed(batches(clock, [30.0, 1.0, 2.0])):
-        clock.now += 4.0  # the step
+    steps(pace, clock, [30.0, 1.0, 2.0], step_s=4.0)
     found = pace.figures()
     # Three steps of 4 s and waits of 1 s and 2 s, behind a first batch that took 30 s.
     assert found["first_batch_s"] == 30.0
@@ -49,18 +48,17 @@ def test_waits_are_a_share_and_the_first_one_stands_apart(clock: Clock) -> None:
 
 def test_uneven_shares_count_as_their_mean(clock: Clock) -> None:
     pace = Pace(small_config(), share=16 / 3, workers=3, num_captions=1, device="cpu")
-    for _ in pace.timed(batches(clock, [30.0, 1.0])):
-        clock.now += 3.0
+    steps(pace, clock, [30.0, 1.0], step_s=3.0)
     assert pace.figures()["pairs_per_s"] == pytest.approx(2 * 16 / 7)
 
 
 def test_figures_are_those_since_the_last_ones(clock: Clock) -> None:
     pace = Pace(small_config(), share=8, workers=1, num_captions=1, device="cpu")
-    timed = pace.timed(batches(clock, [30.0, 5.0, 1.0]))
-    next(timed)
-    clock.now += 4.0
-    next(timed)
+    steps(pace, clock, [30.0], step_s=4.0)
+    with pace.waiting():
+        clock.now += 5.0
     assert pace.figures()["data_wait"] == pytest.approx(5 / 9)
     clock.now += 4.0
-    next(timed)
+    with pace.waiting():
+        clock.now += 1.0
     assert pace.figures()["data_wait"] == pytest.approx(1 / 5)
