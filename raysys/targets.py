@@ -25,6 +25,9 @@ from raysys.config.schema import Columns, Section, SplitName
 from raysys.errors import InputError
 from raysys.places import Places
 
+# What `train.robust` says about the way back to the start: training itself does not depend on it.
+_OF_THE_SWEEP = ("interpolation_steps", "guard", "guard_items", "max_guard_drop")
+
 
 def places_of(config: Config) -> Places:
     """Where this configuration's artifacts stand."""
@@ -83,11 +86,17 @@ def start_encoder(config: Config) -> Target:
 
 
 def tuned_encoder(config: Config) -> Target:
-    """The fine-tuned checkpoint."""
+    """The fine-tuned checkpoint: what is delivered, or what that is made from."""
     places = places_of(config)
-    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation")
+    unimportant = ("log_every_steps", "max_failures", "checkpoint_every_epochs", "validation", "robust")
+    train = {
+        **_said(config.train, without=unimportant),
+        "robust": _said(config.train.robust, without=_OF_THE_SWEEP),
+    }
+    if is_interpolated(config):
+        train["recipe"] = "full"  # the same training, which another recipe may then share
     said = {
-        "train": _said(config.train, without=unimportant),
+        "train": train,
         "shuffle_window_shards": config.stream.shuffle_window_shards,
         "scaled_decoding": config.stream.scaled_decoding,
         "seed": config.encoder.seed,
@@ -96,25 +105,52 @@ def tuned_encoder(config: Config) -> Target:
         "shards": as_input(places.shards("train"), ShardSetManifest),
         "start": as_input(places.start_encoder, EncoderBundleManifest),
     }
-    return Target(places.tuned_encoder, EncoderBundleManifest, said, inputs)
+    uri = places.tuned_encoder if is_interpolated(config) else places.encoder
+    return Target(uri, EncoderBundleManifest, said, inputs)
+
+
+def encoder(config: Config) -> Target:
+    """The checkpoint that training delivers: the fine-tuned one, or the best of the way back to the start."""
+    if not is_interpolated(config):
+        return tuned_encoder(config)
+    places, robust = places_of(config), config.train.robust
+    said: dict[str, Any] = {
+        "robust": {name: value for name, value in _said(robust).items() if name in _OF_THE_SWEEP},
+        "validation": _said(config.train.validation, without=("patience", "num_gpus", "timeout_s")),
+    }
+    if config.train.validation.score in (None, "ndcg@5"):
+        said["log"] = _said(config.evaluate.log)
+    inputs = {
+        "start": as_input(places.start_encoder, EncoderBundleManifest),
+        "tuned": as_input(places.tuned_encoder, EncoderBundleManifest),
+        "shards": as_input(places.shards("val"), ShardSetManifest),
+    }
+    if robust.guard != "drawn":
+        inputs["guard"] = as_input(robust.guard, ShardSetManifest)
+    return Target(places.encoder, EncoderBundleManifest, said, inputs)
+
+
+def is_interpolated(config: Config) -> bool:
+    """Whether what is delivered lies between the start and the fine-tuned checkpoint."""
+    return config.train.recipe == "wise_ft"
 
 
 def embeddings(config: Config) -> Target:
-    """The catalogue in the fine-tuned space."""
+    """The catalogue in the delivered space."""
     places = places_of(config)
     said = {"splits": list(config.embed.splits), "precision": config.embed.precision}
     inputs = {
         f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in config.embed.splits
     }
-    inputs["encoder"] = as_input(places.tuned_encoder, EncoderBundleManifest)
+    inputs["encoder"] = as_input(places.encoder, EncoderBundleManifest)
     return Target(places.embeddings, EmbeddingSetManifest, said, inputs)
 
 
 def projected_encoder(config: Config) -> Target:
-    """The fine-tuned checkpoint with a projection fitted to its embeddings of the training split."""
+    """The delivered checkpoint with a projection fitted to its embeddings of the training split."""
     places = places_of(config)
     inputs = {
-        "encoder": as_input(places.tuned_encoder, EncoderBundleManifest),
+        "encoder": as_input(places.encoder, EncoderBundleManifest),
         "embeddings": as_input(places.embeddings, EmbeddingSetManifest),
     }
     return Target(places.projected_encoder, EncoderBundleManifest, _said(config.projection), inputs)
@@ -143,6 +179,8 @@ def report(config: Config) -> Target:
         f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in ("val", "test")
     }
     inputs["start"] = as_input(places.start_encoder, EncoderBundleManifest)
+    if is_interpolated(config):
+        inputs["tuned"] = as_input(places.tuned_encoder, EncoderBundleManifest)
     inputs["embeddings"] = as_input(places.embeddings, EmbeddingSetManifest)
     inputs["index"] = as_input(places.index, IndexBundleManifest)
     return Target(places.report, ReportManifest, _said(config.evaluate), inputs)
@@ -151,7 +189,7 @@ def report(config: Config) -> Target:
 def served_encoder(config: Config) -> str:
     """The bundle whose space is searched."""
     places = places_of(config)
-    return places.projected_encoder if config.projection.dimensions else places.tuned_encoder
+    return places.projected_encoder if config.projection.dimensions else places.encoder
 
 
 def served_embeddings(config: Config) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray.data
 import ray.train
@@ -26,12 +26,12 @@ from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
 from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.train.checkpoint import SCORE, best_step, checkpoint_name, load_weights, newest_step
-from raysys.train.metrics import read_metrics, record_validation
+from raysys.train.measurement import Measure, measure_checkpoint
+from raysys.train.metrics import read_metrics
+from raysys.train.patience import has_ended_early
 from raysys.train.watch import Watch
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.loop import train_worker
-
-Measure: TypeAlias = Callable[[Any], dict[str, float]]  # a loaded model -> its figures, SCORE among them
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def fit(job: TrainJob, stream: StreamConfig, seed: int, measure: Measure) -> str
             rows_per_block=job.rows_per_block,
         )
 
-    if newest_step(job.run_uri) < job.num_steps:
+    is_finished = has_ended_early(job.run_uri, section.validation.patience)
+    if newest_step(job.run_uri) < job.num_steps and not is_finished:
         _require_resources(section)
         filesystem, path = storage.resolve(job.run_uri)
         storage_path, _, name = path.rpartition("/")
@@ -167,12 +168,8 @@ def _measure_checkpoint(
     job: TrainJob, measure: Measure, checkpoint: ray.train.Checkpoint
 ) -> dict[str, float]:
     """What Ray Train runs beside the training; the figures come to stand with the checkpoint."""
-    with storage.readable_folder(job.start_uri) as base, checkpoint.as_directory() as folder:
-        model = siglip.load_model(base)
-        step = load_weights(model, Path(folder))
-    figures = measure(model)
-    record_validation(job.run_uri, step, {f"val_{name}": value for name, value in figures.items()})
-    return figures
+    with checkpoint.as_directory() as folder:
+        return measure_checkpoint(job.run_uri, job.start_uri, Path(folder), measure)
 
 
 def _say_mixing(job: TrainJob, stream: StreamConfig, seed: int) -> None:
@@ -253,7 +250,9 @@ def _watch(job: TrainJob, advance: observe.Advance, finished: threading.Event) -
 
 def _log_progress(job: TrainJob, rows: list[dict[str, float]], row: dict[str, float]) -> None:
     latest = next((r for r in reversed(rows) if "loss" in r), {"loss": math.nan, "pairs_per_s": math.nan})
+    figures = [name for name in ("r@1", "r@10", "ndcg@5") if f"val_{name}" in row]
     observe.log.info(
-        "    train  step %d/%d  loss %.3f  %.0f pairs/s  photo finds its title: R@1 %.3f R@10 %.3f",
-        row["step"], job.num_steps, latest["loss"], latest["pairs_per_s"], row["val_r@1"], row["val_r@10"],
+        "    train  step %d/%d  loss %.3f  %.0f pairs/s  measured, and over the start: %s",
+        row["step"], job.num_steps, latest["loss"], latest["pairs_per_s"],
+        ", ".join(f"{name} {row[f'val_{name}']:.3f} ({row[f'val_{name}_gain']:+.3f})" for name in figures),
     )  # fmt: skip
