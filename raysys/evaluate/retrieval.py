@@ -56,7 +56,7 @@ def recalls(pairs: Pairs) -> dict[str, float]:
 def recall_at(k: int, scores: Float[Tensor, "rows n"], keys: Int64[Tensor, " n"]) -> float:
     """Share of rows whose k best columns hold one with the row's own key."""
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
-    return float((keys[best] == keys[:, None]).any(dim=1).float().mean())
+    return float((keys[best] == keys[:, None]).any(dim=1).double().mean())
 
 
 def _unit(features: Any, rows: ndarray, device: torch.device) -> Float[Tensor, "n d"]:
