@@ -277,6 +277,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
     from raysys.encoder.bundle import preprocessing_of
     from raysys.stream.read import rows_per_block
     from raysys.train import launch
+    from raysys.train.checkpoint import newest_step
     from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
@@ -309,7 +310,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
         checkpoint_uri,
         places.start_encoder,
         text=text,
-        num_items=job.num_steps * config.train.batch_size,
+        num_items=newest_step(job.run_uri) * config.train.batch_size,
         seconds=time.monotonic() - started,
     )
 

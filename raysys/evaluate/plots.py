@@ -25,9 +25,15 @@ _PAINT = {
     "#030303": "--line",
     "#040404": "--accent",
     "#050505": "--plain",
+    "#060606": "--paper",
 }
-_INK, _MUTED, _LINE, _ACCENT, _PLAIN = _PAINT
+_INK, _MUTED, _LINE, _ACCENT, _PLAIN, _PAPER = _PAINT
 _WIDTH_IN = 5.2
+_MEASURED_BY_STEP = {
+    "loss": "loss",
+    "val_r@1": "R@1 on validation pairs: a photo finds its own title first",
+    "val_ndcg@5": "nDCG@5 on a log of validation items",
+}
 
 
 def heading(metric: str) -> str:
@@ -94,23 +100,23 @@ def _bar(axes: Axes, row: int, interval: Interval, colour: str) -> None:
 
 
 def loss_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Loss by step, and below it retrieval on the validation pairs where it was measured."""
-    checked = next((key for row in rows for key in row if key.lower().endswith("r@1")), "")
-    curves = {
-        "loss": ("-", list(_points(rows, "loss"))),
-        "R@1 on validation pairs: a photo finds its own title first": ("-o", list(_points(rows, checked))),
-    }
-    drawn = {title: curve for title, curve in curves.items() if curve[1]}
+    """Loss by step, and below it what was measured on the validation split, from zero-shot on."""
+    curves = {title: list(_points(rows, key)) for key, title in _MEASURED_BY_STEP.items()}
+    drawn = {title: points for title, points in curves.items() if points}
     if not drawn:
         return None
-    figure = _figure(1.9 * len(drawn))
+    figure = _figure(1.75 * len(drawn))
     panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, (style, points)) in zip(panels, drawn.items(), strict=True):
-        axes.plot(*zip(*points, strict=True), style, color=_ACCENT, linewidth=1.6, markersize=5)
+    for axes, (title, points) in zip(panels, drawn.items(), strict=True):
+        axes.plot(*zip(*points, strict=True), "-" if title == "loss" else "-o", color=_ACCENT, linewidth=1.6,
+                  markersize=5)  # fmt: skip
+        first_step, first = points[0]
+        if first_step == 0 and title != "loss":
+            axes.axhline(first, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
     panels[-1].set_xlabel("step")
-    return _svg(figure, "Training loss, and retrieval on validation pairs, by step")
+    return _svg(figure, "Training loss, and what was measured on the validation split, by step")
 
 
 def interpolation_plot(found: Interpolation) -> str:
@@ -129,7 +135,7 @@ def interpolation_plot(found: Interpolation) -> str:
         _curve(axes, curve, found)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
-        axes.margins(x=0.04, y=0.28)
+        axes.margins(x=0.04, y=0.32)
     panels[-1].axhline(found.floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
     panels[-1].annotate(f"least allowed {found.floor:.3f}", (0, found.floor), (2, -11),
                         textcoords="offset points", color=_PLAIN, fontsize=9)  # fmt: skip
@@ -142,11 +148,12 @@ def _curve(axes: Axes, curve: list[tuple[float, float]], found: Interpolation) -
     axes.plot(*zip(*curve, strict=True), color=_MUTED, linewidth=1.6, zorder=1)
     for a, value in curve:
         is_chosen, is_allowed = a == found.chosen, found.at(a).guard >= found.floor
-        axes.plot(a, value, "o", color=_ACCENT if is_chosen else _MUTED, markersize=9 if is_chosen else 5,
-                  fillstyle="full" if is_allowed else "none", zorder=2)  # fmt: skip
+        axes.plot(a, value, "o", color=_ACCENT if is_chosen else _MUTED, markersize=9 if is_chosen else 5.5,
+                  markerfacecolor=None if is_allowed else _PAPER, zorder=2)  # fmt: skip
         if is_chosen:
-            axes.annotate(f"{value:.3f}", (a, value), (0, 9), textcoords="offset points", ha="center",
-                          color=_INK, fontsize=9.5)  # fmt: skip
+            axes.annotate(f"{value:.3f}", (a, value), (0, 11), textcoords="offset points", ha="center",
+                          color=_INK, fontsize=9.5, zorder=3,
+                          bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1})  # fmt: skip
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Iterator[tuple[float, float]]:

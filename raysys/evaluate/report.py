@@ -74,7 +74,7 @@ class ReportData:
     shelf: Mapping[str, Mapping[str, Interval] | float] | None
     """Rung -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
     loss_curve: list[dict[str, Any]]
-    """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, or a key that ends in `r@1`."""
+    """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, `val_r@1`, `val_ndcg@5`."""
     grid: list[Neighbours]
     interpolation: Interpolation | None
     """How the delivered weights were chosen between the start and the fine-tuned ones."""
@@ -154,6 +154,7 @@ def report_html(data: ReportData) -> str:
         interpolation_plot=plots.interpolation_plot(data.interpolation) if data.interpolation else None,
         choice=_choice(data.interpolation) if data.interpolation else "",
         training=_training_summary(data.loss_curve),
+        is_measured=any(row["step"] == 0 and "val_r@1" in row for row in data.loss_curve),
     )
 
 
@@ -177,7 +178,8 @@ def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
     latest = {
         key: value for row in rows for key, value in row.items() if value is not None and math.isfinite(value)
     }
-    figures = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in latest.items() if key != "step"]
+    told = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
+    figures = [f"{key.replace('_', ' ')} {latest[key]:.4g}" for key in told]
     return f"At the last step ({latest.get('step', 0):.0f}): {', '.join(figures)}."
 
 
