@@ -274,3 +274,27 @@ def test_one_worker_takes_the_first_step_of_two(
     assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
     assert storage.exists(f"{targets.places_of(config).tuned_encoder}/manifest.json")
+
+
+# A run that would take minutes to its last step, so that it surely ends before.
+@pytest.mark.slow
+def test_a_run_that_gets_no_better_ends_early_and_is_finished(
+    start: tuple[Path, int], tmp_path: Path
+) -> None:
+    root, num_items = copied(start[0], tmp_path), start[1]
+    tree = small(root, num_items, num_steps=20_000).model_dump()
+    tree["train"] |= {
+        "optimizer": "adamw",
+        "learning_rate": 1e-12,
+        "checkpoint_every_epochs": 50 * BATCH / num_items,
+        "validation": {"patience": 1},
+    }
+    config = Config.model_validate(tree)
+    stages.train(config)
+    run = run_of(config)
+    scores = [row["val_score"] for row in read_metrics(run.uri) if row["step"] and "val_score" in row]
+    assert len(scores) >= 2
+    assert newest_step(run.uri) < 20_000
+    tuned = artifacts.open_artifact(targets.places_of(config).tuned_encoder, EncoderBundleManifest)
+    assert tuned.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
+    assert stages.train(config).is_skipped
