@@ -40,17 +40,22 @@ class Places:
 
     @property
     def tuned_encoder(self) -> str:
-        """The fine-tuned bundle."""
+        """The fine-tuned bundle, where what is delivered is made from it."""
+        return storage.join(self.root, "encoders", f"{self.name}-tuned")
+
+    @property
+    def encoder(self) -> str:
+        """The bundle that training delivers, and that embeds the catalogue."""
         return storage.join(self.root, "encoders", self.name)
 
     @property
     def projected_encoder(self) -> str:
-        """The fine-tuned bundle with its projection."""
+        """The delivered bundle with its projection."""
         return storage.join(self.root, "encoders", f"{self.name}-pca")
 
     @property
     def embeddings(self) -> str:
-        """The catalogue in the fine-tuned space."""
+        """The catalogue in the delivered bundle's space."""
         return storage.join(self.root, "embeddings", self.name)
 
     @property

@@ -7,10 +7,12 @@ torch alone takes seconds, and a stage that is up to date should take none.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysys import artifacts, storage, targets
 from raysys.artifacts import EncoderBundleManifest, Manifest, Target
@@ -24,6 +26,10 @@ from raysys.shards import catalog, draw
 from raysys.shards.fingerprint import fingerprint
 from raysys.shards.splits import SPLITS
 from raysys.stream.shard import ShardRef, read_shard, shards_of
+
+if TYPE_CHECKING:
+    from raysys.evaluate.guard import Guard
+    from raysys.evaluate.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -58,28 +64,42 @@ def pack(config: Config) -> Outcome:
 
 
 def train(config: Config) -> Outcome:
-    """ShardSet -> the bundle it starts from, and the fine-tuned one."""
+    """ShardSet -> the bundle it starts from, the fine-tuned one, and the one that is delivered."""
     from raysys.encoder.bundle import publish_bundle
     from raysys.encoder.start import fill_start, text_preprocessing
 
     shards = shards_of(targets.places_of(config).shards("train"))
+    measured = functools.cache(lambda: _measured(config))
 
     def make_start(target: Target) -> Manifest:
+        measured()  # what cannot be is told before anything is made
         titles = (stored.item.title for shard in shards for stored in read_shard(shard))
         return publish_bundle(
             target, fill_start(config.encoder, lambda: titles), text=text_preprocessing(config.encoder)
         )
 
     def make_tuned(target: Target) -> Manifest:
-        return _fine_tune(config, target, shards)
+        validation, _ = measured()
+        return _fine_tune(config, target, shards, validation)
 
-    return _run_steps(
-        "train", config, [(targets.start_encoder, make_start), (targets.tuned_encoder, make_tuned)]
-    )
+    def make_delivered(target: Target) -> Manifest:
+        from raysys.evaluate import sweep
+
+        places = targets.places_of(config)
+        validation, guard = measured()
+        assert guard is not None
+        line = sweep.Sweep(places.start_encoder, places.tuned_encoder, validation, guard)
+        parallel = _parallel(config, config.train.validation.num_gpus)
+        return sweep.deliver(target, line, config.train.robust, parallel)
+
+    steps: list[Step] = [(targets.start_encoder, make_start), (targets.tuned_encoder, make_tuned)]
+    if targets.is_interpolated(config):
+        steps += [(targets.encoder, make_delivered)]
+    return _run_steps("train", config, steps)
 
 
 def embed(config: Config) -> Outcome:
-    """ShardSets and the fine-tuned bundle -> EmbeddingSet; then projection and projected EmbeddingSet."""
+    """ShardSets and the delivered bundle -> EmbeddingSet; then projection and projected EmbeddingSet."""
     places = targets.places_of(config)
 
     def make_embeddings(target: Target) -> Manifest:
@@ -88,8 +108,8 @@ def embed(config: Config) -> Outcome:
 
         session.connect(config.ray)
         shards = [shard for split in config.embed.splits for shard in shards_of(places.shards(split))]
-        image, _ = preprocessing_of(places.tuned_encoder)
-        return job.embed(target, places.tuned_encoder, shards, image, config.embed, config.stream)
+        image, _ = preprocessing_of(places.encoder)
+        return job.embed(target, places.encoder, shards, image, config.embed, config.stream)
 
     steps: list[Step] = [(targets.embeddings, make_embeddings)]
     if config.projection.dimensions:
@@ -116,25 +136,28 @@ def evaluate(config: Config) -> Outcome:
     places = targets.places_of(config)
 
     def make(target: Target) -> Manifest:
+        from raysys.encoder.interpolation import read_interpolation
         from raysys.evaluate import offline
         from raysys.evaluate.rungs import Ladder
         from raysys.train.metrics import read_metrics
 
         run_uri = targets.training_run(config).uri
+        is_interpolated = targets.is_interpolated(config)
         evidence = offline.Evidence(
             name=config.name,
             shard_uris={split: places.shards(split) for split in SPLITS},
-            latent_uri=storage.join(places.catalog, draw.LATENT)
-            if isinstance(config.catalog, DrawnCatalog)
-            else None,
+            latent_uri=_latent_uri(config),
             ladder=Ladder(
                 start_uri=places.start_encoder,
+                tuned_uri=places.tuned_encoder if is_interpolated else None,
+                recipe=config.train.recipe,
                 embeddings_uri=places.embeddings,
                 projected_uri=places.projected_embeddings if config.projection.dimensions else None,
                 index_uri=places.index,
                 mobilenet=config.evaluate.mobilenet,
             ),
             loss_curve=read_metrics(run_uri),
+            interpolation=read_interpolation(places.encoder) if is_interpolated else None,
         )
         manifest, data = offline.evaluate(target, evidence, config.evaluate)
         offline.track(data, run_uri, config.tracking, config.model_dump(mode="json"))
@@ -182,8 +205,9 @@ Step = tuple[Callable[[Config], Target], Callable[[Target], Manifest]]
 
 def plan(config: Config, names: Sequence[str]) -> Iterator[str]:
     """A line for each stage: what it would make, and why."""
+    delivered = (targets.encoder,) if targets.is_interpolated(config) else ()
     wanted = {
-        "train": (targets.start_encoder, targets.tuned_encoder),
+        "train": (targets.start_encoder, targets.tuned_encoder, *delivered),
         "embed": (targets.embeddings,),
         "index": (targets.index,),
         "evaluate": (targets.report,),
@@ -226,12 +250,36 @@ def _catalog_table(config: Config) -> TableCatalog | FolderCatalog:
     return table
 
 
-def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manifest:
+def _measured(config: Config) -> tuple[Validation, Guard | None]:
+    """What is measured of checkpoints, and of the points between the start and the best of them."""
+    from raysys.evaluate.guard import make_guard
+    from raysys.evaluate.validation import make_validation
+
+    places = targets.places_of(config)
+    is_interpolated = targets.is_interpolated(config)
+    guard = make_guard(places.start_encoder, config.train.robust) if is_interpolated else None
+    validation = make_validation(
+        places.start_encoder,
+        shards_of(places.shards("val")),
+        config.train.validation,
+        config.evaluate,
+        _latent_uri(config),
+    )
+    return validation, guard
+
+
+def _latent_uri(config: Config) -> str | None:
+    """Where a drawn catalogue says what its photos show."""
+    is_drawn = isinstance(config.catalog, DrawnCatalog)
+    return storage.join(targets.places_of(config).catalog, draw.LATENT) if is_drawn else None
+
+
+def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validation: Validation) -> Manifest:
     from raysys.encoder.bundle import preprocessing_of
     from raysys.evaluate.sheet import NeighbourSheet
-    from raysys.evaluate.validation import Validation
     from raysys.stream.read import rows_per_block
     from raysys.train import launch, runs
+    from raysys.train.checkpoint import newest_step
     from raysys.train.telling import tell_end
     from raysys.train.worker.job import TrainJob
 
@@ -244,9 +292,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
     runs.begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
     image, text = preprocessing_of(places.start_encoder)
     session.connect(config.ray)
-    held_out = shards_of(places.shards("val"))
-    validation = Validation(places.start_encoder, held_out, image, text, config.train.validation)
-    sheet = NeighbourSheet(held_out, image)
+    sheet = NeighbourSheet(shards_of(places.shards("val")), image)
     lineage = {name: entry.model_dump() for name, entry in target.inputs.items()}
     job = TrainJob(
         run_name=config.name,
@@ -259,7 +305,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         tracking=config.tracking,
         config={**config.model_dump(mode="json"), "lineage": lineage},
         shards=shards,
-        is_validated=bool(held_out) and config.train.validation.items > 0,
+        is_validated=bool(validation.item_ids),
         max_bad_fraction=config.stream.max_bad_fraction,
         rows_per_block=rows_per_block(
             shards,
@@ -278,7 +324,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef]) -> Manife
         checkpoint_uri,
         places.start_encoder,
         text=text,
-        num_items=job.num_steps * config.train.batch_size,
+        num_items=newest_step(job.run_uri) * config.train.batch_size,
         seconds=time.monotonic() - started,
     )
     tell_end(job.tracked, job.num_steps, target.uri)
@@ -297,17 +343,17 @@ def _make_projection(config: Config) -> Callable[[Target], Manifest]:
         projection = fit_projection(vectors, config.projection.dimensions, seed=config.encoder.seed)
 
         def fill(folder: Path) -> None:
-            with storage.readable_folder(places.tuned_encoder) as base:
+            with storage.readable_folder(places.encoder) as base:
                 copy_checkpoint(base, folder)
             projection.save(folder)
 
-        tuned = artifacts.open_artifact(places.tuned_encoder, EncoderBundleManifest)
+        delivered = artifacts.open_artifact(places.encoder, EncoderBundleManifest)
         return publish_bundle(
             target,
             fill,
-            text=preprocessing_of(places.tuned_encoder)[1],
-            parent_space_id=tuned.space_id,
-            training_run=tuned.training_run,
+            text=preprocessing_of(places.encoder)[1],
+            parent_space_id=delivered.space_id,
+            training_run=delivered.training_run,
             num_items=len(vectors),
         )
 
@@ -329,9 +375,11 @@ def _project(config: Config) -> Callable[[Target], Manifest]:
     return make
 
 
-def _parallel(config: Config) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
+def _parallel(
+    config: Config, num_gpus: float = 0.0
+) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
     def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
         session.connect(config.ray)
-        return session.parallel_map(work, pieces)
+        return session.parallel_map(work, pieces, num_gpus)
 
     return run

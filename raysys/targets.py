@@ -52,7 +52,8 @@ _OF_NO_STEP = (
     "workers",
 )
 _OF_CHOICE = ("items", "score", "patience")  # in train.validation: which checkpoint is the best
-_OF_INTERPOLATION = ("interpolation_steps", "guard", "guard_items", "max_guard_drop")
+# What `train.robust` says about the way back to the start: training itself does not depend on it.
+_OF_THE_SWEEP = ("interpolation_steps", "guard", "guard_items", "max_guard_drop")
 
 
 @dataclass(frozen=True)
@@ -157,35 +158,60 @@ def training_run(config: Config) -> TrainingRun:
 
 
 def tuned_encoder(config: Config) -> Target:
-    """The fine-tuned checkpoint: what a run came to after so many epochs, and what was chosen of it."""
+    """The fine-tuned checkpoint, what a run came to: delivered, or what is delivered is made from it."""
     run, section = training_run(config), config.train
     said = {
         **run.said,
         "epochs": section.epochs,
-        "recipe": section.recipe,
         "best": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
     }
-    if section.recipe == "wise_ft":
-        said["robust"] = section.robust.model_dump(mode="json", include=set(_OF_INTERPOLATION))
-    return Target(places_of(config).tuned_encoder, EncoderBundleManifest, said, run.inputs)
+    places = places_of(config)
+    uri = places.tuned_encoder if is_interpolated(config) else places.encoder
+    return Target(uri, EncoderBundleManifest, said, run.inputs)
+
+
+def encoder(config: Config) -> Target:
+    """The checkpoint that training delivers: the fine-tuned one, or the best of the way back to the start."""
+    if not is_interpolated(config):
+        return tuned_encoder(config)
+    places, robust = places_of(config), config.train.robust
+    said: dict[str, Any] = {
+        "robust": {name: value for name, value in _said(robust).items() if name in _OF_THE_SWEEP},
+        "validation": _said(config.train.validation, without=("patience", "num_gpus", "timeout_s")),
+    }
+    if config.train.validation.score in (None, "ndcg@5"):
+        said["log"] = _said(config.evaluate.log)
+    inputs = {
+        "start": as_input(places.start_encoder, EncoderBundleManifest),
+        "tuned": as_input(places.tuned_encoder, EncoderBundleManifest),
+        "shards": as_input(places.shards("val"), ShardSetManifest),
+    }
+    if robust.guard != "drawn":
+        inputs["guard"] = as_input(robust.guard, ShardSetManifest)
+    return Target(places.encoder, EncoderBundleManifest, said, inputs)
+
+
+def is_interpolated(config: Config) -> bool:
+    """Whether what is delivered lies between the start and the fine-tuned checkpoint."""
+    return config.train.recipe == "wise_ft"
 
 
 def embeddings(config: Config) -> Target:
-    """The catalogue in the fine-tuned space."""
+    """The catalogue in the delivered space."""
     places = places_of(config)
     said = {"splits": list(config.embed.splits), "precision": config.embed.precision}
     inputs = {
         f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in config.embed.splits
     }
-    inputs["encoder"] = as_input(places.tuned_encoder, EncoderBundleManifest)
+    inputs["encoder"] = as_input(places.encoder, EncoderBundleManifest)
     return Target(places.embeddings, EmbeddingSetManifest, said, inputs)
 
 
 def projected_encoder(config: Config) -> Target:
-    """The fine-tuned checkpoint with a projection fitted to its embeddings of the training split."""
+    """The delivered checkpoint with a projection fitted to its embeddings of the training split."""
     places = places_of(config)
     inputs = {
-        "encoder": as_input(places.tuned_encoder, EncoderBundleManifest),
+        "encoder": as_input(places.encoder, EncoderBundleManifest),
         "embeddings": as_input(places.embeddings, EmbeddingSetManifest),
     }
     return Target(places.projected_encoder, EncoderBundleManifest, _said(config.projection), inputs)
@@ -214,6 +240,8 @@ def report(config: Config) -> Target:
         f"shards/{split}": as_input(places.shards(split), ShardSetManifest) for split in ("val", "test")
     }
     inputs["start"] = as_input(places.start_encoder, EncoderBundleManifest)
+    if is_interpolated(config):
+        inputs["tuned"] = as_input(places.tuned_encoder, EncoderBundleManifest)
     inputs["embeddings"] = as_input(places.embeddings, EmbeddingSetManifest)
     inputs["index"] = as_input(places.index, IndexBundleManifest)
     return Target(places.report, ReportManifest, _said(config.evaluate), inputs)
@@ -222,7 +250,7 @@ def report(config: Config) -> Target:
 def served_encoder(config: Config) -> str:
     """The bundle whose space is searched."""
     places = places_of(config)
-    return places.projected_encoder if config.projection.dimensions else places.tuned_encoder
+    return places.projected_encoder if config.projection.dimensions else places.encoder
 
 
 def served_embeddings(config: Config) -> str:

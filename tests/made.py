@@ -13,7 +13,10 @@ import webdataset
 from PIL import Image
 
 from raysys import artifacts, storage
+from raysys.artifacts import EncoderBundleManifest, Target
 from raysys.config.schema import TinyConfig
+from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.preprocess import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
 from raysys.records import Item, item_hash
 from raysys.stream.shard import ShardRef
@@ -34,6 +37,15 @@ def photo(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
 def tiny_checkpoint(folder: Path, titles: Sequence[str]) -> str:
     """A SigLIP of some thousand parameters, and a tokenizer that knows the titles."""
     build_tiny(folder, list(titles), TINY, seed=7)
+    return str(folder)
+
+
+def tiny_bundle(folder: Path, titles: Sequence[str], seed: int = 7, bias: float = TINY.logit_bias) -> str:
+    """The same, published as an EncoderBundle."""
+    target = Target(str(folder), EncoderBundleManifest, {}, {})
+    size = TINY.model_copy(update={"logit_bias": bias})
+    text = TextPreprocessing(max_length=size.max_length)
+    publish_bundle(target, lambda draft: build_tiny(draft, list(titles), size, seed=seed), text=text)
     return str(folder)
 
 

@@ -52,9 +52,11 @@ def connect(section: RayConfig) -> None:
         raise ClusterError(f"{where} ({reason}); check `ray status`, ray.num_cpus and free memory") from error
 
 
-def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
-    """`map(work, pieces)` as Ray tasks, in order, with a bounded number under way."""
-    submit: Any = ray.remote(num_cpus=1)(_call).remote
+def parallel_map(
+    work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: float = 0.0
+) -> Iterable[Result]:
+    """`map(work, pieces)` as Ray tasks, in order, with a bounded number under way; `num_gpus` each."""
+    submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
     under_way: list[Any] = []
     # Real cores, not logical ones: every worker process first spends seconds on imports.
     cores = len(ray.nodes()) * (os.cpu_count() or 1)

@@ -219,8 +219,9 @@ class EncoderConfig(Section):
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     tiny: TinyConfig = TinyConfig()
-    lower_case: bool = True
-    """Titles are lower-cased, as SigLIP's training data was."""
+    lower_case: bool | None = None
+    """Whether titles are lower-cased; null: as the checkpoint wants it, as SigLIP and
+    SigLIP 2 do."""
     seed: NonNegativeInt = 7
 
 
@@ -302,7 +303,8 @@ class ValidationConfig(Section):
     """What is measured of a checkpoint while training goes on, in a Ray task of its own."""
 
     items: NonNegativeInt = 512
-    """At most this many validation pairs; 0 measures nothing, and the newest checkpoint is the best."""
+    """At most this many validation pairs, among them those of the log; 0 measures nothing, and the newest
+    checkpoint is the best."""
     score: Literal["r@1", "r@5", "r@10", "ndcg@5"] | None = None
     """What makes a checkpoint the best; null: ndcg@5 on the log of `evaluate.log` if its items are in the
     validation split, else r@5."""

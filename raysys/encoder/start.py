@@ -8,6 +8,8 @@ from typing import Any
 
 import transformers
 
+from raysys import artifacts, storage
+from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
 from raysys.encoder.preprocess import TextPreprocessing, normalise_title
@@ -20,11 +22,13 @@ TINY = "tiny"
 def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
     """How titles are prepared for the model that `encoder.start` names."""
     if section.start == TINY:
-        return TextPreprocessing(max_length=section.tiny.max_length, lower_case=section.lower_case)
+        lower_case = section.lower_case is not False
+        return TextPreprocessing(max_length=section.tiny.max_length, lower_case=lower_case)
     quiet_transformers()
     config = siglip.load_config(section.start, section.revision)
     return TextPreprocessing(
-        max_length=int(config.text_config.max_position_embeddings), lower_case=section.lower_case
+        max_length=int(config.text_config.max_position_embeddings),
+        lower_case=_wants_lower_case(section) if section.lower_case is None else section.lower_case,
     )
 
 
@@ -40,6 +44,17 @@ def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> C
             _copy_checkpoint(section, folder)
 
     return fill
+
+
+def _wants_lower_case(section: EncoderConfig) -> bool:
+    """What a bundle of ours says of itself; every other SigLIP was trained on lower-cased titles.
+
+    No tokenizer can be asked: some do it themselves, the others leave it to the caller.
+    """
+    if storage.exists(storage.join(section.start, artifacts.MANIFEST)):
+        manifest = artifacts.open_artifact(section.start, EncoderBundleManifest)
+        return TextPreprocessing(**manifest.text).lower_case
+    return True
 
 
 def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:

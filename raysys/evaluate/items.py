@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from numpy import ndarray
 from raysys import storage
 from raysys.errors import InputError
 from raysys.records import ITEM_ID
-from raysys.stream.shard import read_shard, shards_of
+from raysys.stream.shard import ShardRef, read_shard
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,20 @@ class EvaluationItems:
         return {item_id: row for row, item_id in enumerate(self.item_ids)}
 
 
-def read_items(shard_uris: Iterable[str], wanted: Container[str] | None = None) -> EvaluationItems:
-    """Items of these ShardSets, all or the wanted ones.
+def read_items(
+    shards: Iterable[ShardRef], wanted: Container[str] | None = None, *, at_most: int | None = None
+) -> EvaluationItems:
+    """Items of these shards, all or the wanted ones; the first `at_most` of them.
 
     Raises: InputError if there are none.
     """
-    found = [
+    stored = (
         (shard.split, stored.item)
-        for uri in shard_uris
-        for shard in shards_of(uri)
+        for shard in shards
         for stored in read_shard(shard)
         if wanted is None or stored.item.item_id in wanted
-    ]
+    )
+    found = list(itertools.islice(stored, at_most))
     if not found:
         raise InputError(
             "evaluate: no item to judge: the splits are empty, or share none with the log; "

@@ -6,8 +6,8 @@ order, so it is left out, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,28 @@ class InteractionLog:
     simulated: bool
     num_untapped: int = 0
     """Impressions that were left out because nothing was tapped."""
+
+    @property
+    def item_ids(self) -> set[str]:
+        """All that it names: queries, and what was shown for them."""
+        return {*self.query_ids, *(item_id for shown in self.shown_ids for item_id in shown)}
+
+    def among(self, item_ids: Set[str], *, max_items: int) -> InteractionLog:
+        """The first impressions that name these items alone, and no more than `max_items` of them."""
+        kept: list[int] = []
+        named: set[str] = set()
+        for number, (query_id, shown_ids) in enumerate(zip(self.query_ids, self.shown_ids, strict=True)):
+            here = {query_id, *shown_ids}
+            if here <= item_ids and len(named | here) <= max_items:
+                named |= here
+                kept.append(number)
+        return replace(
+            self,
+            query_ids=[self.query_ids[number] for number in kept],
+            shown_ids=[self.shown_ids[number] for number in kept],
+            tapped=self.tapped[kept],
+            shown=self.shown[kept],
+        )
 
 
 def read_log(table_or_uri: pa.Table | str) -> InteractionLog:

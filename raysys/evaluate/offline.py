@@ -9,12 +9,11 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 from PIL import Image
@@ -22,15 +21,19 @@ from PIL import Image
 from raysys import artifacts, observe, storage
 from raysys.artifacts import IndexBundleManifest, ReportManifest, Target
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
+from raysys.encoder.interpolation import Interpolation
 from raysys.encoder.preprocess import decode_image
 from raysys.evaluate import metrics
-from raysys.evaluate.items import EvaluationItems, read_items, read_latent
-from raysys.evaluate.logs import InteractionLog, read_log, simulate_log
+from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.plots import FINE_TUNED, WISE_FT, ZERO_SHOT
 from raysys.evaluate.report import Neighbours, ReportData, Rung, report_html, report_json, report_lines
 from raysys.evaluate.rungs import Ladder, Scored, score_rungs
 from raysys.evaluate.shelf import ALL, judge_shelf, shelf_chance
 from raysys.evaluate.significance import Interval, bootstrap_lift, bootstrap_mean
+from raysys.evaluate.simulation import simulated_log
 from raysys.index.exact import exact_search
+from raysys.stream.shard import ShardRef, shards_of
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
 _GRID_NEIGHBOURS = 5
@@ -46,6 +49,7 @@ class Evidence:
     latent_uri: str | None
     ladder: Ladder
     loss_curve: Sequence[dict[str, float]]
+    interpolation: Interpolation | None
 
 
 def evaluate(
@@ -63,6 +67,7 @@ def evaluate(
         shelf=_judge_shelf(scored, items, section),
         loss_curve=list(evidence.loss_curve),
         grid=_grid(scored, items, section),
+        interpolation=evidence.interpolation,
         facts=_facts(target, evidence, log, section),
     )
     storage.write_bytes(
@@ -138,29 +143,20 @@ def _items_and_log(
 ) -> tuple[EvaluationItems, InteractionLog]:
     if isinstance(section.log, RecordedLog):
         log = read_log(section.log.path)
-        wanted = {*log.query_ids, *(item_id for shown in log.shown_ids for item_id in shown)}
-        return read_items(evidence.shard_uris.values(), wanted), log
+        return read_items(_shards(evidence, evidence.shard_uris), log.item_ids), log
     splits = {
         *section.splits,
         *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
     }
-    items = read_items(evidence.shard_uris[split] for split in sorted(splits))
-    table = _simulate(items, evidence, section.log)
+    items = read_items(_shards(evidence, sorted(splits)))
+    table = simulated_log(items, evidence.latent_uri, section.log)
     with storage.writable_file(storage.join(target.uri, LOG)) as path:
         pq.write_table(table, path)
     return items, read_log(table)
 
 
-def _simulate(items: EvaluationItems, evidence: Evidence, section: SimulatedLog) -> pa.Table:
-    known = dict(items.attributes)
-    groups = items.groups
-    if evidence.latent_uri:
-        known |= read_latent(evidence.latent_uri, items.item_ids)
-        origins = known["relisted_from"]
-        groups = [str(origin or item_id) for origin, item_id in zip(origins, items.item_ids, strict=True)]
-    return simulate_log(
-        items.item_ids, {name: list(values) for name, values in known.items()}, section, groups
-    )
+def _shards(evidence: Evidence, splits: Iterable[str]) -> list[ShardRef]:
+    return [shard for split in splits for shard in shards_of(evidence.shard_uris[split])]
 
 
 def _judge_shelf(
@@ -187,9 +183,9 @@ def _interval(values: ndarray, section: EvaluateConfig) -> Interval:
 
 
 def _grid(scored: Sequence[Scored], items: EvaluationItems, section: EvaluateConfig) -> list[Neighbours]:
-    """Some queries with what zero-shot and the tuned encoder find among the other sellers' items."""
-    by_name = {rung.name: rung.vectors for rung in scored}
-    before, after = by_name["zero_shot"], by_name["fine_tuned"]
+    """Some queries with what zero-shot and the delivered encoder find among the other sellers' items."""
+    by_name = {rung.name: rung.vectors for rung in scored if rung.vectors is not None}
+    before, after = by_name.get(ZERO_SHOT), by_name.get(WISE_FT, by_name.get(FINE_TUNED))
     if before is None or after is None:
         return []
     rng = np.random.default_rng(section.seed)

@@ -6,23 +6,18 @@ The page is one file: styles, plots (SVG) and photos stand in it; no script, no 
 from __future__ import annotations
 
 import base64
-import io
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from raysys.encoder.interpolation import SCORE, Interpolation
+from raysys.evaluate import plots
+from raysys.evaluate.plots import FINE_TUNED, MAIN_METRIC, WISE_FT, heading, is_tuned
 from raysys.evaluate.significance import Interval
-
-ZERO_SHOT, FINE_TUNED, CHANCE = "zero_shot", "fine_tuned", "chance"
-MAIN_METRIC = "ndcg@5"
 
 WHAT_A_RUNG_IS = {
     "random": "what was shown, in random order",
@@ -31,7 +26,8 @@ WHAT_A_RUNG_IS = {
     "mobilenet_v2": "MobileNetV2 (ImageNet), not fine-tuned",
     "zero_shot": "the encoder we start from, before fine-tuning",
     "fine_tuned": "the encoder after fine-tuning",
-    "fine_tuned_pca": "its vectors, shortened by principal components",
+    "wise_ft": "weights between both: the best that still knew the rest",
+    "fine_tuned_pca": "the delivered vectors, shortened by principal components",
     "fine_tuned_pca_index": "those vectors as the served index holds them",
 }
 # Mercari, arXiv 2510.13359: encoder, nDCG@5, hit@1. Their log, not ours.
@@ -78,8 +74,10 @@ class ReportData:
     shelf: Mapping[str, Mapping[str, Interval] | float] | None
     """Rung -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
     loss_curve: list[dict[str, Any]]
-    """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, or a key that ends in `r@1`."""
+    """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, `val_r@1`, `val_ndcg@5`."""
     grid: list[Neighbours]
+    interpolation: Interpolation | None
+    """How the delivered weights were chosen between the start and the fine-tuned ones."""
     facts: dict[str, str]
     """What was measured and how: inputs, seed, command, code version, hardware, date, .."""
 
@@ -102,13 +100,15 @@ def report_json(data: ReportData) -> dict[str, Any]:
             else {metric: _interval_json(interval) for metric, interval in scores.items()}
             for name, scores in data.shelf.items()
         }
+    if data.interpolation is not None:
+        report["interpolation"] = data.interpolation.model_dump(mode="json")
     return report
 
 
 def report_lines(data: ReportData) -> list[str]:
     """The rungs as an aligned table for a terminal."""
     metrics = _metric_names(data.rungs)
-    rows = [["rung", *(_heading(metric) for metric in metrics), "nDCG@5 against zero_shot"]]
+    rows = [["rung", *(heading(metric) for metric in metrics), "nDCG@5 against zero_shot"]]
     for rung in data.rungs:
         figures = [_with_bounds(rung.metrics.get(metric), _number) for metric in metrics]
         absent = [rung.name, f"not available: {rung.reason}"]
@@ -136,26 +136,32 @@ def report_html(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    ndcg = {rung.name: rung.metrics[MAIN_METRIC] for rung in data.rungs if MAIN_METRIC in rung.metrics}
     return environment.get_template("report.html.j2").render(
         data=data,
-        heading=_heading,
+        heading=heading,
         number=_number,
         percent=_percent,
         picture=_picture,
         metrics=_metric_names(data.rungs),
         verdict=_verdict(data),
         what_a_rung_is=WHAT_A_RUNG_IS,
+        is_tuned=is_tuned,
         published=PUBLISHED,
-        order_plot=_order_plot(data.rungs),
-        shelf_plot=_shelf_plot(data.shelf) if data.shelf else None,
-        loss_plot=_loss_plot(data.loss_curve),
+        order_plot=plots.order_plot(ndcg),
+        shelf_plot=plots.shelf_plot(data.shelf) if data.shelf else None,
+        loss_plot=plots.loss_plot(data.loss_curve),
+        interpolation_plot=plots.interpolation_plot(data.interpolation) if data.interpolation else None,
+        choice=_choice(data.interpolation) if data.interpolation else "",
         training=_training_summary(data.loss_curve),
+        is_measured=any(row["step"] == 0 and "val_r@1" in row for row in data.loss_curve),
     )
 
 
 def _verdict(data: ReportData) -> str:
     """The one sentence that a reader in a hurry takes away."""
-    lift = next((rung.lift for rung in data.rungs if rung.name == FINE_TUNED and rung.available), None)
+    lifts = {rung.name: rung.lift for rung in data.rungs if rung.available}
+    lift = lifts.get(WISE_FT, lifts.get(FINE_TUNED))
     if lift is None:
         return "Fine-tuning could not be compared with the encoder it started from."
     change = f"nDCG@5 {_percent(lift.value)} ({_percent(lift.low)} to {_percent(lift.high)})"
@@ -172,16 +178,29 @@ def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
     latest = {
         key: value for row in rows for key, value in row.items() if value is not None and math.isfinite(value)
     }
-    figures = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in latest.items() if key != "step"]
+    told = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
+    figures = [f"{key.replace('_', ' ')} {latest[key]:.4g}" for key in told]
     return f"At the last step ({latest.get('step', 0):.0f}): {', '.join(figures)}."
+
+
+def _choice(found: Interpolation) -> str:
+    """What was chosen between the start and the fine-tuned weights, in words."""
+    start, chosen, tuned = found.points[0], found.at(found.chosen), found.points[-1]
+    told = [f"Chosen: a = {found.chosen:g}."]
+    if chosen.figures:
+        told.append(
+            f"{heading(found.score)} is {chosen.figures[SCORE]:.3f} there, {start.figures[SCORE]:.3f} at the "
+            f"start and {tuned.figures[SCORE]:.3f} at the end."
+        )
+    told.append(
+        f"The guard is {chosen.guard:.3f} there, {start.guard:.3f} at the start and {tuned.guard:.3f} at the "
+        f"end; {found.floor:.3f} was the least allowed."
+    )
+    return " ".join(told)
 
 
 def _metric_names(rungs: Sequence[Rung]) -> list[str]:
     return list(dict.fromkeys(metric for rung in rungs for metric in rung.metrics)) or [MAIN_METRIC]
-
-
-def _heading(metric: str) -> str:
-    return metric.replace("ndcg@", "nDCG@").replace("p@", "P@")
 
 
 def _with_bounds(interval: Interval | None, show: Callable[[float], str]) -> str:
@@ -219,137 +238,3 @@ def _picture(data: bytes) -> str:
     signatures = ((b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
     kind = next((kind for start, kind in signatures if data.startswith(start)), "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-# Plots are drawn in these placeholder colours, which the page's style gives a light and a dark value.
-_PAINT = {
-    "#010101": "--ink",
-    "#020202": "--muted",
-    "#030303": "--line",
-    "#040404": "--accent",
-    "#050505": "--plain",
-}
-_INK, _MUTED, _LINE, _ACCENT, _PLAIN = _PAINT
-_WIDTH_IN = 5.2
-
-
-def _order_plot(rungs: Sequence[Rung]) -> str | None:
-    """nDCG@5 of each rung with its interval, as dots and whiskers."""
-    measured = [
-        (rung.name, rung.metrics[MAIN_METRIC])
-        for rung in rungs
-        if rung.available and MAIN_METRIC in rung.metrics
-    ]
-    if not measured:
-        return None
-    figure = _figure(0.7 + 0.34 * len(measured))
-    axes = figure.subplots()
-    for row, (name, interval) in enumerate(measured):
-        colour = _colour_of(name)
-        axes.plot(
-            [interval.low, interval.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="round"
-        )
-        axes.plot(interval.value, row, "o", color=colour, markersize=7)
-        axes.annotate(f"{interval.value:.3f}", (interval.high, row), (7, 0), textcoords="offset points",
-                      va="center", color=_INK, fontsize=9.5)  # fmt: skip
-    zero_shot = dict(measured).get(ZERO_SHOT)
-    if zero_shot is not None:
-        axes.axvline(zero_shot.value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
-    _label_rows(axes, [name for name, _ in measured])
-    axes.margins(x=0.12)
-    axes.set_xlabel("nDCG@5, with its 95% interval")
-    return _svg(figure, "nDCG@5 of every rung with its 95% interval")
-
-
-def _shelf_plot(shelf: Mapping[str, Mapping[str, Interval] | float]) -> str | None:
-    """Precision of the nearest items, one panel a question, one bar a rung."""
-    scored = {name: scores for name, scores in shelf.items() if isinstance(scores, Mapping)}
-    metrics = list(dict.fromkeys(metric for scores in scored.values() for metric in scores))
-    if not metrics:
-        return None
-    figure = _figure(0.9 + 0.3 * len(scored))
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        for row, (name, scores) in enumerate(scored.items()):
-            if metric in scores:
-                _bar(axes, row, scores[metric], _colour_of(name))
-        axes.set_title(_heading(metric).replace(" ", "\n", 1), loc="left", fontsize=10, color=_INK)
-        axes.margins(x=0.3)
-        axes.set_xlim(left=0)
-        axes.locator_params(axis="x", nbins=3)
-    chance = shelf.get(CHANCE)
-    if isinstance(chance, int | float):
-        panels[0].axvline(chance, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
-        panels[0].set_xlabel(f"dashed: chance, {chance:.3f}")
-    _label_rows(panels[0], list(scored))
-    return _svg(figure, "Precision of the nearest items for every rung")
-
-
-def _bar(axes: Axes, row: int, interval: Interval, colour: str) -> None:
-    axes.barh(row, interval.value, height=0.62, color=colour, alpha=0.75)
-    axes.plot([interval.low, interval.high], [row, row], color=_INK, linewidth=1.2)
-    axes.annotate(f"{interval.value:.2f}", (interval.high, row), (4, 0), textcoords="offset points",
-                  va="center", color=_INK, fontsize=9)  # fmt: skip
-
-
-def _loss_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Loss by step, and below it retrieval on the validation pairs where it was measured."""
-    checked = next((key for row in rows for key in row if key.lower().endswith("r@1")), "")
-    curves = {
-        "loss": ("-", list(_points(rows, "loss"))),
-        "R@1 on validation pairs: a photo finds its own title first": ("-o", list(_points(rows, checked))),
-    }
-    drawn = {title: curve for title, curve in curves.items() if curve[1]}
-    if not drawn:
-        return None
-    figure = _figure(1.9 * len(drawn))
-    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, (style, points)) in zip(panels, drawn.items(), strict=True):
-        axes.plot(*zip(*points, strict=True), style, color=_ACCENT, linewidth=1.6, markersize=5)
-        axes.set_title(title, loc="left", fontsize=10, color=_INK)
-        axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    panels[-1].set_xlabel("step")
-    return _svg(figure, "Training loss, and retrieval on validation pairs, by step")
-
-
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Iterator[tuple[float, float]]:
-    for row in rows:
-        value = row.get(key)
-        if value is not None and math.isfinite(value):
-            yield row["step"], value
-
-
-def _colour_of(rung: str) -> str:
-    if rung == ZERO_SHOT:
-        return _PLAIN
-    return _ACCENT if rung.startswith(FINE_TUNED) else _MUTED
-
-
-def _label_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-
-
-def _figure(height_in: float) -> Figure:
-    return Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-
-
-def _svg(figure: Figure, description: str) -> str:
-    """The drawing as an inline `<svg>` that scales with the page and takes its colours from it."""
-    for axes in figure.axes:
-        axes.set_facecolor("none")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_LINE)
-        axes.tick_params(color=_LINE, labelcolor=_MUTED, labelsize=9.5)
-        axes.xaxis.label.set_color(_MUTED)
-    drawing = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
-        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = drawing.getvalue().partition("<svg ")[2]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)  # as wide as the page lets it be
-    for placeholder, variable in _PAINT.items():
-        svg = svg.replace(placeholder, f"var({variable})")
-    return f'<svg role="img" aria-label="{description}" {svg}'

@@ -29,6 +29,8 @@ class Ladder:
     """Where each rung's vectors come from; None where a configuration has no such rung."""
 
     start_uri: str
+    tuned_uri: str | None  # where the embeddings are of another encoder than the fine-tuned one
+    recipe: str
     embeddings_uri: str
     projected_uri: str | None
     index_uri: str
@@ -53,7 +55,8 @@ def score_rungs(ladder: Ladder, items: EvaluationItems, log: InteractionLog, see
         ("thumbnail", lambda: thumbnails(items)),
         ("mobilenet_v2", lambda: _mobilenet(ladder.mobilenet, items)),
         ("zero_shot", lambda: _embed(ladder.start_uri, items)),
-        ("fine_tuned", lambda: stored_vectors(ladder.embeddings_uri, items)),
+        ("fine_tuned", lambda: _fine_tuned(ladder, items)),
+        ("wise_ft", lambda: _interpolated(ladder, items)),
         ("fine_tuned_pca", lambda: _projected(ladder.projected_uri, items)),
     ]
     for name, make in encoders:
@@ -112,6 +115,18 @@ def _embed(uri: str, items: EvaluationItems) -> Float32[ndarray, "items d"]:
         photos = items.photos[start : start + _BATCH]
         parts.append(encoder.embed_pixels(np.stack([photo_pixels(photo, encoder.image) for photo in photos])))
     return np.concatenate(parts)
+
+
+def _fine_tuned(ladder: Ladder, items: EvaluationItems) -> Float32[ndarray, "items d"]:
+    if ladder.tuned_uri is None:
+        return stored_vectors(ladder.embeddings_uri, items)
+    return _embed(ladder.tuned_uri, items)
+
+
+def _interpolated(ladder: Ladder, items: EvaluationItems) -> Float32[ndarray, "items d"]:
+    if ladder.tuned_uri is None:
+        raise MissingError(f"train.recipe is {ladder.recipe}")
+    return stored_vectors(ladder.embeddings_uri, items)
 
 
 def _mobilenet(source: str, items: EvaluationItems) -> Float32[ndarray, "items d"]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray.data
 import ray.train
@@ -32,14 +31,12 @@ from raysys.train.checkpoint import (
     remove_unregistered,
 )
 from raysys.train.follow import followed
-from raysys.train.metrics import record_validation, sheet_uri
+from raysys.train.measurement import Draw, Measure, measure_checkpoint
+from raysys.train.patience import has_ended_early
 from raysys.train.progress import Length
 from raysys.train.watch import Watch
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.loop import train_worker
-
-Draw: TypeAlias = Callable[[Any, Any], bytes | None]  # the start and a tuned model -> a JPEG
-Measure: TypeAlias = Callable[[Any], dict[str, float]]  # a loaded model -> its figures, SCORE among them
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,8 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
             rows_per_block=job.rows_per_block,
         )
 
-    if newest_step(job.run_uri) < job.num_steps:
+    is_finished = has_ended_early(job.run_uri, section.validation.patience)
+    if newest_step(job.run_uri) < job.num_steps and not is_finished:
         _require_resources(section)
         filesystem, path = storage.resolve(job.run_uri)
         storage_path, _, name = path.rpartition("/")
@@ -177,14 +175,8 @@ def _measure_checkpoint(
     job: TrainJob, measure: Measure, draw: Draw, checkpoint: ray.train.Checkpoint
 ) -> dict[str, float]:
     """What Ray Train runs beside the training; the figures come to stand with the checkpoint."""
-    with storage.readable_folder(job.start_uri) as base, checkpoint.as_directory() as folder:
-        start, model = siglip.load_model(base), siglip.load_model(base)
-        step = load_weights(model, Path(folder))
-    if sheet := draw(start, model):  # before the figures, which say that all is there
-        storage.write_bytes(sheet_uri(job.run_uri, step), sheet)
-    figures = measure(model)
-    record_validation(job.run_uri, step, {f"val_{name}": value for name, value in figures.items()})
-    return figures
+    with checkpoint.as_directory() as folder:
+        return measure_checkpoint(job.run_uri, job.start_uri, Path(folder), measure, draw)
 
 
 def spare_blocks(section: TrainConfig) -> int:

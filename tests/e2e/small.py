@@ -43,6 +43,7 @@ SMALL: dict[str, Any] = {
         "batch_size": 32,
         "checkpoint_every_epochs": 2,
         "validation": {"items": 32},
+        "robust": {"interpolation_steps": 3, "guard_items": 32},
     },
     "projection": {"dimensions": 16},
     "index": {"kind": "hnsw"},

@@ -35,14 +35,22 @@ LINEAGE: dict[str, tuple[str, set[str]]] = {
     "catalog": ("Catalog", set()),
     **{shard_set: ("ShardSet", set()) for shard_set in SHARD_SETS},
     "encoders/small-start": ("EncoderBundle", {"shards/train"}),
-    "encoders/small": ("EncoderBundle", {"shards/train", "encoders/small-start"}),
+    "encoders/small-tuned": ("EncoderBundle", {"shards/train", "encoders/small-start"}),
+    "encoders/small": ("EncoderBundle", {"shards/val", "encoders/small-start", "encoders/small-tuned"}),
     "embeddings/small": ("EmbeddingSet", {*SHARD_SETS, "encoders/small"}),
     "encoders/small-pca": ("EncoderBundle", {"encoders/small", "embeddings/small"}),
     "embeddings/small-pca": ("EmbeddingSet", {"embeddings/small", "encoders/small-pca"}),
     "indexes/small": ("IndexBundle", {"embeddings/small-pca"}),
     "reports/small": (
         "Report",
-        {"shards/val", "shards/test", "encoders/small-start", "embeddings/small", "indexes/small"},
+        {
+            "shards/val",
+            "shards/test",
+            "encoders/small-start",
+            "encoders/small-tuned",
+            "embeddings/small",
+            "indexes/small",
+        },
     ),
 }
 RUNGS = [
@@ -52,6 +60,7 @@ RUNGS = [
     "mobilenet_v2",
     "zero_shot",
     "fine_tuned",
+    "wise_ft",
     "fine_tuned_pca",
     "fine_tuned_pca_index",
 ]
@@ -98,7 +107,7 @@ def test_a_manifest_carries_the_resolved_section(made_path: MadePath) -> None:
     sections = {"catalog": config.catalog, "indexes/small": config.index, "reports/small": config.evaluate}
     for place, section in sections.items():
         assert read_manifest(made_path, place)["config"] == section.model_dump(mode="json")
-    train = read_manifest(made_path, "encoders/small")["config"]["train"]
+    train = read_manifest(made_path, "encoders/small-tuned")["config"]["train"]
     assert (train["batch_size"], train["epochs"]) == (32, 2)
 
 
@@ -112,7 +121,7 @@ def test_every_item_of_the_catalogue_gets_to_the_index(made_path: MadePath) -> N
 def test_one_space_from_the_projected_encoder_to_the_index(made_path: MadePath) -> None:
     places = ("encoders/small-pca", "embeddings/small-pca", "indexes/small")
     assert len({read_manifest(made_path, place)["space_id"] for place in places}) == 1
-    encoders = ("encoders/small-start", "encoders/small", "encoders/small-pca")
+    encoders = ("encoders/small-start", "encoders/small-tuned", "encoders/small-pca")
     assert len({read_manifest(made_path, place)["space_id"] for place in encoders}) == 3
 
 
@@ -125,6 +134,19 @@ def test_a_rung_without_weights_says_so(report: Any) -> None:
     absent = [rung for rung in report["rungs"] if not rung["available"]]
     assert [rung["name"] for rung in absent] == ["mobilenet_v2"]
     assert "weights not reachable here" in absent[0]["reason"]
+
+
+def test_the_way_back_to_the_start_is_in_the_report_and_beside_the_weights(
+    made_path: MadePath, report: Any
+) -> None:
+    found = json.loads((made_path.root / "encoders" / "small" / "interpolation.json").read_text())
+    assert report["interpolation"] == found
+    assert [point["a"] for point in found["points"]] == [0.0, 0.5, 1.0]
+    allowed = [point for point in found["points"] if point["guard"] >= found["floor"]]
+    best = max(allowed, key=lambda point: (point["figures"]["ndcg@5"], point["a"]))
+    assert found["chosen"] == best["a"]
+    (line,) = [line for line in made_path.run.stderr.splitlines() if "interpolated" in line]
+    assert f"interpolated: a={best['a']:g}, ndcg@5 {best['figures']['ndcg@5']:.3f} (start " in line
 
 
 def test_every_figure_lies_in_its_interval(report: Any) -> None:

@@ -38,6 +38,7 @@ pytestmark = [
 ]
 SPLITS = ("train", "val", "test")
 SMALL = {
+    "train": {"recipe": "full"},  # what is trained is delivered
     "name": "small",
     "catalog": {"kind": "drawn", "num_items": 60, "size_px": 40},
     "pack": {"items_per_shard": 16},

@@ -19,7 +19,8 @@ from raysys import artifacts, stages, storage, targets
 from raysys.artifacts import EncoderBundleManifest, ShardSetManifest
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
-from raysys.train.checkpoint import newest_step
+from raysys.encoder.interpolation import read_interpolation
+from raysys.train.checkpoint import best_step, checkpoint_name, newest_step
 from raysys.train.metrics import read_metrics
 from tests.ray.wandb_file import OfflineRun, read_run
 
@@ -80,6 +81,7 @@ def small(root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_
         "optimizer": "muon",
         "learning_rate": 1e-3,
         "log_every_steps": 1,
+        "robust": {"interpolation_steps": 2, "guard_items": 16},
     }
     return Config.model_validate({**SMALL, "root": str(root), "train": train})
 
@@ -184,7 +186,8 @@ def test_every_step_is_recorded_once_and_the_model_learns(undisturbed: Run) -> N
 
 def test_held_out_pairs_are_measured_at_every_checkpoint(undisturbed: Run) -> None:
     rows = [row for row in read_metrics(undisturbed.uri) if "val_r@1" in row]
-    assert [row["step"] for row in rows] == [8, 16, 24, 32]
+    assert [row["step"] for row in rows] == [0, 8, 16, 24, 32]  # the start, too
+    assert all(row["val_r@1"] - rows[0]["val_r@1"] == row["val_r@1_gain"] for row in rows[1:])
     assert all(0.0 <= row["val_r@1"] <= row["val_r@5"] <= row["val_r@10"] <= 1.0 for row in rows)
 
 
@@ -194,18 +197,32 @@ def test_last_two_checkpoints_are_kept(undisturbed: Run) -> None:
     assert folders == ["checkpoint_00000024", "checkpoint_00000032"]
 
 
-def test_bundle_opens_and_holds_the_weights_of_the_last_checkpoint(undisturbed: Run) -> None:
+def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undisturbed: Run) -> None:
     uri = targets.places_of(undisturbed.config).tuned_encoder
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     start_uri = targets.places_of(undisturbed.config).start_encoder
     assert manifest.parent_space_id == artifacts.open_artifact(start_uri, EncoderBundleManifest).space_id
-    assert manifest.training_run == f"{undisturbed.uri}/checkpoint_00000032"
+    assert manifest.training_run == f"{undisturbed.uri}/{checkpoint_name(best_step(undisturbed.uri))}"
     assert (manifest.num_items, manifest.dimensions) == (NUM_STEPS * BATCH, 32)
     assert open_bundle(uri).space_id == manifest.space_id != manifest.parent_space_id
     state = torch.load(f"{manifest.training_run}/state.pt", weights_only=True)
-    assert state["step"] == NUM_STEPS
+    assert state["step"] == best_step(undisturbed.uri)
     plain = transformers.AutoModel.from_pretrained(uri).state_dict()
     assert all(torch.equal(plain[name], tensor) for name, tensor in state["model"].items())
+
+
+def test_of_a_line_of_two_points_one_end_is_delivered(undisturbed: Run) -> None:
+    places = targets.places_of(undisturbed.config)
+    found = read_interpolation(places.encoder)
+    ends = {0.0: places.start_encoder, 1.0: places.tuned_encoder}
+    assert [point.a for point in found.points] == list(ends)
+    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (places.encoder, ends[found.chosen]))  # fmt: skip
+    assert all(torch.equal(weight, chosen[name]) for name, weight in delivered.items())
+    measured = {row["step"]: row["val_score"] for row in read_metrics(undisturbed.uri) if "val_score" in row}
+    scores = [point.figures["score"] for point in found.points]
+    assert scores == pytest.approx([measured[0], measured[best_step(undisturbed.uri)]])
+    tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (places.tuned_encoder, places.encoder))  # fmt: skip
+    assert (manifest.parent_space_id, manifest.training_run) == (tuned.space_id, tuned.training_run)
 
 
 def test_second_command_has_nothing_to_do(undisturbed: Run) -> None:
@@ -249,7 +266,7 @@ def test_killed_run_ends_with_the_same_weights_bit_for_bit(undisturbed: Run, kil
 def test_killed_run_repeats_no_step(undisturbed: Run, killed: Run) -> None:
     assert killed.losses == undisturbed.losses
     measured = [row["step"] for row in read_metrics(killed.uri) if "val_r@1" in row]
-    assert measured == [8, 16, 24, 32]
+    assert measured == [0, 8, 16, 24, 32]
 
 
 def test_weights_and_biases_hears_of_a_killed_run_once_and_as_one(killed: Run) -> None:
@@ -270,3 +287,27 @@ def test_one_worker_takes_the_first_step_of_two(
     assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
     assert storage.exists(f"{targets.places_of(config).tuned_encoder}/manifest.json")
+
+
+# A run that would take minutes to its last step, so that it surely ends before.
+@pytest.mark.slow
+def test_a_run_that_gets_no_better_ends_early_and_is_finished(
+    start: tuple[Path, int], tmp_path: Path
+) -> None:
+    root, num_items = copied(start[0], tmp_path), start[1]
+    tree = small(root, num_items, num_steps=20_000).model_dump()
+    tree["train"] |= {
+        "optimizer": "adamw",
+        "learning_rate": 1e-12,
+        "checkpoint_every_epochs": 50 * BATCH / num_items,
+        "validation": {"patience": 1},
+    }
+    config = Config.model_validate(tree)
+    stages.train(config)
+    run = run_of(config)
+    scores = [row["val_score"] for row in read_metrics(run.uri) if row["step"] and "val_score" in row]
+    assert len(scores) >= 2
+    assert newest_step(run.uri) < 20_000
+    tuned = artifacts.open_artifact(targets.places_of(config).tuned_encoder, EncoderBundleManifest)
+    assert tuned.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
+    assert stages.train(config).is_skipped

@@ -1,7 +1,8 @@
-"""What makes another run, what makes another bundle of the same run, and what makes neither."""
+"""What makes another run, what makes another bundle of the same run, and which bundle is delivered."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ import pytest
 from raysys import targets
 from raysys.artifacts import InputEntry
 from raysys.config import Config
+from raysys.places import Places
+from tests.made import tiny_bundle
+from tests.shards_by_hand import write_shard_set
 
 
-@pytest.fixture(autouse=True)
-def made(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def all_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards and start are there."""
     monkeypatch.setattr(targets, "as_input", lambda uri, _: InputEntry(uri=uri, fingerprint=uri))
 
@@ -37,6 +41,7 @@ def recipes(root: str = "/data", **changed: Any) -> tuple[str, str]:
         {"robust": {"distil_weight": 2.0, "top_layers": 1}},  # of other recipes
     ],
 )
+@pytest.mark.usefixtures("all_made")
 def test_neither_run_nor_bundle_is_another(changed: dict[str, Any]) -> None:
     assert recipes(**changed) == recipes()
 
@@ -45,12 +50,11 @@ def test_neither_run_nor_bundle_is_another(changed: dict[str, Any]) -> None:
     "changed",
     [
         {"epochs": 7},
-        {"recipe": "full"},
-        {"robust": {"interpolation_steps": 5}},
         {"validation": {"score": "r@1"}},
         {"validation": {"patience": 2}},
     ],
 )
+@pytest.mark.usefixtures("all_made")
 def test_bundle_is_another_of_the_same_run(changed: dict[str, Any]) -> None:
     (run, bundle), (same_run, other_bundle) = recipes(), recipes(**changed)
     assert run == same_run
@@ -72,19 +76,90 @@ def test_bundle_is_another_of_the_same_run(changed: dict[str, Any]) -> None:
         {"root": "/other"},  # whose shards have another fingerprint here
     ],
 )
+@pytest.mark.usefixtures("all_made")
 def test_run_is_another_and_so_is_its_bundle(changed: dict[str, Any]) -> None:
     assert not set(recipes()) & set(recipes(**changed))
 
 
+@pytest.mark.usefixtures("all_made")
 def test_settings_of_a_recipe_count_for_that_recipe() -> None:
     distil = {"recipe": "distil"}
     assert recipes(**distil, robust={"distil_weight": 2.0}) != recipes(**distil)
     assert recipes(**distil, robust={"top_layers": 1}) == recipes(**distil)
 
 
+@pytest.mark.usefixtures("all_made")
 def test_what_a_run_says_has_the_names_of_the_configuration() -> None:
     run = targets.training_run(Config.model_validate({"name": "shop", "root": "/data"}))
     assert run.said["train"]["learning_rate"] == 1e-5
     assert run.said["train"]["recipe"] == "full"  # wise_ft trains as it does
     assert run.said["encoder"]["seed"] == Config().encoder.seed
     assert run.uri == f"/data/runs/shop/{run.recipe[:12]}"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with shards, a start, and what was fine-tuned from it."""
+    root = tmp_path_factory.mktemp("root")
+    for split in ("train", "val", "guard"):
+        write_shard_set(root / "shards" / split, ["a", "b"], split=split)
+    for name in ("start", "tuned"):
+        tiny_bundle(root / "encoders" / f"x-{name}", ["a cup", "a hat"])
+    return root
+
+
+def config_of(root: Path, **train: Any) -> Config:
+    return Config.model_validate({"name": "x", "root": str(root), "train": train})
+
+
+def test_the_way_back_is_made_from_the_fine_tuned_bundle_beside_it(root: Path) -> None:
+    config, places = config_of(root), Places(str(root), "x")
+    tuned, delivered = targets.tuned_encoder(config), targets.encoder(config)
+    assert (tuned.uri, delivered.uri) == (f"{root}/encoders/x-tuned", f"{root}/encoders/x")
+    assert {entry.uri for entry in delivered.inputs.values()} == {
+        places.start_encoder, places.tuned_encoder, places.shards("val")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["full", "distil", "top_layers"])
+def test_other_recipes_deliver_what_was_trained(root: Path, recipe: str) -> None:
+    config = config_of(root, recipe=recipe)
+    assert targets.encoder(config) == targets.tuned_encoder(config)
+    assert targets.encoder(config).uri == f"{root}/encoders/x"
+
+
+def test_both_recipes_share_a_training(root: Path) -> None:
+    made = {targets.tuned_encoder(config_of(root, recipe=recipe)).recipe for recipe in ("full", "wise_ft")}
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"robust": {"interpolation_steps": 3}},
+        {"robust": {"guard_items": 9}},
+        {"robust": {"max_guard_drop": 0.5}},
+        {"validation": {"score": "r@1"}},
+        {"validation": {"items": 9}},
+    ],
+)
+def test_another_way_of_choosing_trains_nothing_again(root: Path, changed: dict[str, Any]) -> None:
+    before, after = config_of(root), config_of(root, **changed)
+    assert targets.training_run(before).recipe == targets.training_run(after).recipe
+    assert targets.encoder(before).recipe != targets.encoder(after).recipe
+
+
+def test_a_guard_of_ones_own_is_an_input(root: Path) -> None:
+    config = config_of(root, robust={"guard": f"{root}/shards/guard"})
+    assert targets.encoder(config).inputs["guard"].uri == f"{root}/shards/guard"
+
+
+def test_a_log_that_decides_nothing_changes_nothing(root: Path) -> None:
+    def recipe(score: str | None, queries: int) -> str:
+        config = config_of(root, validation={"score": score})
+        log = config.evaluate.log.model_copy(update={"queries": queries})
+        judged = config.evaluate.model_copy(update={"log": log})
+        return targets.encoder(config.model_copy(update={"evaluate": judged})).recipe
+
+    assert recipe("r@5", 10) == recipe("r@5", 20)
+    assert recipe(None, 10) != recipe(None, 20)

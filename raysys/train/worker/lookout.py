@@ -17,6 +17,8 @@ class Agreed(NamedTuple):
 
     stop: bool
     save: bool
+    enough: bool
+    """The run ends here as if this had been its last step."""
 
 
 class Lookout:
@@ -26,9 +28,10 @@ class Lookout:
         self._accelerator = accelerator
         self._stop_wanted = watch.stop_wanted.remote() if accelerator.is_main_process else None
 
-    def agree(self, *, save: bool) -> Agreed:
-        """Stop if somebody asked for it, save if rank 0's `save` says so; a call that all workers make."""
+    def agree(self, *, save: bool, enough: bool) -> Agreed:
+        """Stop if somebody asked for it; save, or end early, if rank 0 says so; all workers call it."""
         stop = self._stop_wanted is not None and bool(ray.wait([self._stop_wanted], timeout=0)[0])
-        wishes = torch.tensor([stop, save and self._accelerator.is_main_process], dtype=torch.float32)
+        is_main = self._accelerator.is_main_process
+        wishes = torch.tensor([stop, save and is_main, enough and is_main], dtype=torch.float32)
         wanted = self._accelerator.reduce(wishes.to(self._accelerator.device)).tolist()
-        return Agreed(stop=wanted[0] > 0, save=wanted[1] > 0)
+        return Agreed(stop=wanted[0] > 0, save=wanted[1] > 0, enough=wanted[2] > 0)

@@ -16,6 +16,7 @@ from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, req
 from raysys.train.chance import seed_step
 from raysys.train.engine import make_engine, open_accelerator
 from raysys.train.pace import Pace
+from raysys.train.patience import Patience
 from raysys.train.step import StepResult, train_step
 from raysys.train.weights import WeightChange
 from raysys.train.worker.batches import worker_batches
@@ -32,6 +33,7 @@ def train_worker(job: TrainJob, watch: Any) -> None:
     engine = make_engine(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = restore(engine)
     lookout, saving = Lookout(watch, accelerator), Saving(job, engine)
+    patience = Patience(job.run_uri, section.validation.patience if accelerator.is_main_process else None)
     ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
     pace = Pace(
         engine.model.config,
@@ -60,11 +62,12 @@ def train_worker(job: TrainJob, watch: Any) -> None:
                     "samples_skipped": _count_skipped(accelerator, ledger, step, job),
                 }
                 record(step, figures)
-            agreed = lookout.agree(save=saving.is_overdue())
-            if saving.is_planned(step) or agreed.save or agreed.stop:
+            agreed = lookout.agree(save=saving.is_overdue(), enough=patience.is_over())
+            ends = agreed.stop or agreed.enough
+            if saving.is_planned(step) or agreed.save or ends:
                 record.flush()
                 saving.save(step, loss=result.loss)
-            if agreed.stop:
+            if ends:
                 break
 
 

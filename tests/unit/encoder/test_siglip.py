@@ -60,6 +60,19 @@ def an_encoder(folder: Path, **options: Any) -> SiglipEncoder:
     return SiglipEncoder(folder, space_id="s", text=TextPreprocessing(max_length=8), **options)
 
 
+def test_titles_go_in_without_a_mask() -> None:
+    given: dict[str, Any] = {}
+
+    class Model:
+        def get_text_features(self, **inputs: Any) -> torch.Tensor:
+            given.update(inputs)
+            return torch.zeros(1, 4)
+
+    tokens = torch.tensor([[3, 1, 1]])
+    siglip.text_features(Model(), tokens)
+    assert given == {"input_ids": tokens}  # SigLIP attends to its padding
+
+
 def pictures(num: int) -> list[Image.Image]:
     drawn = np.random.default_rng(0).integers(0, 256, (num, 40, 25, 3), dtype=np.uint8)
     return [Image.fromarray(pixels) for pixels in drawn]

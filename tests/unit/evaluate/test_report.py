@@ -8,12 +8,25 @@ from html.parser import HTMLParser
 
 import pytest
 
+from raysys.encoder.interpolation import Point, choose
 from raysys.evaluate.report import Neighbours, ReportData, Rung, report_html, report_json, report_lines
 from raysys.evaluate.significance import Interval
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff\xe0"
-BARE = ReportData("bare", simulated=False, rungs=[], shelf=None, loss_curve=[], grid=[], facts={})
+BARE = ReportData(
+    "bare", simulated=False, rungs=[], shelf=None, loss_curve=[], grid=[], interpolation=None, facts={}
+)
+
+INTERPOLATION = choose(
+    [
+        Point(a=0.0, figures={"r@5": 0.3, "score": 0.36}, guard=0.5),
+        Point(a=0.5, figures={"r@5": 0.4, "score": 0.44}, guard=0.48),
+        Point(a=1.0, figures={"r@5": 0.5, "score": 0.43}, guard=0.41),
+    ],
+    score="ndcg@5",
+    max_guard_drop=0.05,
+)
 
 
 def interval(value: float) -> Interval:
@@ -34,6 +47,7 @@ def report() -> ReportData:
             Rung("mobilenet_v2", available=False, reason="no <network>", metrics={}, lift=None),
             rung("zero_shot", 0.5),
             rung("fine_tuned", 0.6, Interval(0.2, 0.15, 0.25)),
+            Rung("wise_ft", available=False, reason="train.recipe is full", metrics={}, lift=None),
         ],
         shelf={"zero_shot": {"p@5": interval(0.2)}, "fine_tuned": {"p@5": interval(0.3)}, "chance": 0.05},
         loss_curve=[{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0, "val_r@1": 0.25, "val_r@10": 0.5}],
@@ -42,6 +56,7 @@ def report() -> ReportData:
                 "<b>red bag</b>", PNG, before=[(JPEG, "blue bag", 0.5)], after=[(JPEG, "red bag", 0.9)]
             )
         ],
+        interpolation=INTERPOLATION,
         facts={"inputs": "encoders/demo", "seed": "13", "command": "raysys evaluate demo.yaml"},
     )
 
@@ -69,6 +84,38 @@ def test_json_keeps_the_contract() -> None:
     assert "shelf" not in report_json(replace(report(), shelf=None))
 
 
+def test_json_holds_the_whole_curve_and_what_was_chosen() -> None:
+    found = json.loads(json.dumps(report_json(report())))["interpolation"]
+    assert [point["a"] for point in found["points"]] == [0.0, 0.5, 1.0]
+    assert [point["guard"] for point in found["points"]] == [0.5, 0.48, 0.41]
+    assert (found["chosen"], found["score"], found["floor"]) == (0.5, "ndcg@5", 0.475)
+    assert "interpolation" not in report_json(BARE)
+
+
+def test_the_page_says_how_far_from_the_start_it_went(page: str) -> None:
+    assert "How far to go from the start" in page
+    assert (
+        "Chosen: a = 0.5. nDCG@5 is 0.440 there, 0.360 at the start and 0.430 at the end. The guard is 0.480 "
+        "there, 0.500 at the start and 0.410 at the end; 0.475 was the least allowed." in page
+    )
+    assert "least allowed 0.475" in page
+
+
+def test_the_verdict_is_on_what_was_delivered() -> None:
+    worse, better = (
+        rung("fine_tuned", 0.4, Interval(-0.2, -0.3, -0.1)),
+        rung("wise_ft", 0.6, Interval(0.2, 0.1, 0.3)),
+    )
+    assert "<h1>Fine-tuning ordered the shelf better" in report_html(replace(BARE, rungs=[worse, better]))
+
+
+def test_without_validation_pairs_the_guard_alone_is_drawn() -> None:
+    points = [Point(a=a, figures={}, guard=0.5) for a in (0.0, 1.0)]
+    page = report_html(replace(BARE, interpolation=choose(points, score="r@5", max_guard_drop=0.0)))
+    assert "Chosen: a = 1. The guard is 0.500 there" in page
+    assert page.count("<svg") == 1
+
+
 def test_json_has_no_number_that_json_lacks() -> None:
     odd = replace(report(), rungs=[rung("fine_tuned", math.nan, Interval(math.inf, -math.inf, math.nan))])
     found = json.loads(json.dumps(report_json(odd), allow_nan=False))
@@ -84,7 +131,7 @@ def test_lines_are_an_aligned_table_that_names_what_is_missing() -> None:
         "fine_tuned    0.600 [0.590, 0.620]  0.300 [0.290, 0.320]  0.600 [0.590, 0.620]  +20.0% [+15.0%, +25.0%]"
     )
     assert len({line.index("0.300") for line in lines if "0.300" in line}) == 1
-    assert lines[5] == "SIMULATED LOG: taps were drawn from attributes; no person made them."
+    assert lines[6] == "SIMULATED LOG: taps were drawn from attributes; no person made them."
 
 
 def test_lines_of_a_recorded_log_are_not_marked() -> None:
@@ -97,7 +144,10 @@ def test_the_page_stands_alone(page: str) -> None:
     sources = re.findall(r'src="([^"]{0,22})', page)
     assert sources == ["data:image/png;base64,"[:22]] + ["data:image/jpeg;base64,"[:22]] * 2
     links = set(re.findall(r'href="(https?:[^"]+)"', page))
-    assert links == {"https://arxiv.org/abs/2510.13359"}  # read by people, loaded by nobody
+    assert links == {
+        "https://arxiv.org/abs/2109.01903",
+        "https://arxiv.org/abs/2510.13359",
+    }  # read by people, loaded by nobody
 
 
 def test_the_page_is_well_formed(page: str) -> None:
@@ -157,10 +207,10 @@ def test_text_from_the_catalogue_cannot_become_markup(page: str) -> None:
 
 
 def test_plots_take_their_colours_from_the_page(page: str) -> None:
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "a photo finds its own title first" in page
     assert "var(--accent)" in page
-    assert not re.search(r"#0([1-5])0\1\b", page)  # no placeholder is left
+    assert not re.search(r"#0([1-6])0\1\b", page)  # no placeholder is left
 
 
 def test_the_same_data_makes_the_same_page(page: str) -> None:

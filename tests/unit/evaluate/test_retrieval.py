@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
+import numpy as np
 import pytest
 import torch
 
-from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.bundle import open_bundle
+from raysys.encoder.preprocess import decode_image
 from raysys.encoder.siglip import load_model
-from raysys.evaluate.retrieval import recall_at, retrieval
-from raysys.records import Item
-from raysys.stream.shard import ShardRef
-from tests.made import photo, tiny_checkpoint, write_shard
+from raysys.evaluate.retrieval import embed_pairs, recall_at, recalls
+from tests.made import photo, tiny_bundle
 
-IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
 SCORES = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.3, 0.2], [0.3, 0.2, 0.1]])
 
 
@@ -35,43 +31,40 @@ def test_more_neighbours_than_items_are_all_of_them() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small checkpoint."""
-    place = tmp_path_factory.mktemp("tiny")
-    tiny_checkpoint(
-        place, [f"{colour} {what}" for colour in ("red", "blue") for what in ("cup", "hat", "sock")]
-    )
-    return place
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small bundle."""
+    titles = [f"{colour} {what}" for colour in ("red", "blue") for what in ("cup", "hat", "sock")]
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), titles)
 
 
-def shard_of(folder: Path, titles: list[str]) -> ShardRef:
-    return write_shard(folder, [Item(f"i{n}", title, photo(size=(16, 16))) for n, title in enumerate(titles)])
+def found(bundle: str, titles: list[str]) -> dict[str, float]:
+    return recalls(embed_pairs(load_model(bundle), bundle, [photo(size=(16, 16))] * len(titles), titles))
 
 
-def found(folder: Path, model: Any, shards: list[ShardRef], num_items: int) -> dict[str, float]:
-    return retrieval(model, str(folder), shards, IMAGE, TEXT, num_items)
+def test_equal_titles_are_all_right(bundle: str) -> None:
+    assert found(bundle, ["red cup"] * 12) == {"r@1": 1.0, "r@5": 1.0, "r@10": 1.0}
 
 
-def test_retrieval_counts_equal_titles_and_leaves_the_model_as_it_was(folder: Path, tmp_path: Path) -> None:
-    model = load_model(folder).train()
-    shard = shard_of(tmp_path, ["red cup"] * 12)
-    assert found(folder, model, [shard], 12) == {"r@1": 1.0, "r@5": 1.0, "r@10": 1.0}
-    assert model.training
-
-
-def test_equal_photos_cannot_tell_titles_apart(folder: Path, tmp_path: Path) -> None:
-    titles = ["red cup", "blue cup", "red hat", "blue hat"]
-    shard = shard_of(tmp_path, titles)
+def test_equal_photos_cannot_tell_titles_apart(bundle: str) -> None:
     # All photos are equal, so all find the same title first: one of four is right.
-    scores = found(folder, load_model(folder), [shard], 4)
-    assert scores == {"r@1": 0.25, "r@5": 1.0, "r@10": 1.0}
+    assert found(bundle, ["red cup", "blue cup", "red hat", "blue hat"]) == {
+        "r@1": 0.25,
+        "r@5": 1.0,
+        "r@10": 1.0,
+    }
 
 
-def test_only_the_first_pairs_are_used(folder: Path, tmp_path: Path) -> None:
-    shard = shard_of(tmp_path, ["red cup", "blue cup", "red hat", "blue hat"])
-    assert found(folder, load_model(folder), [shard], 2)["r@1"] == 0.5
+def test_vectors_are_those_that_the_bundle_gives(bundle: str) -> None:
+    photos, titles = [photo("red"), photo("blue")], ["red cup", "blue hat"]
+    pairs = embed_pairs(load_model(bundle), bundle, photos, titles)
+    encoder = open_bundle(bundle)
+    np.testing.assert_allclose(
+        pairs.photos, encoder.embed_pictures([decode_image(data) for data in photos]), atol=1e-6
+    )
+    np.testing.assert_allclose(pairs.titles, encoder.embed_titles(titles), atol=1e-6)
 
 
-def test_without_pairs_there_are_no_figures(folder: Path) -> None:
-    model = load_model(folder)
-    assert found(folder, model, [], 10) == {}
+def test_a_model_that_is_trained_is_left_so(bundle: str) -> None:
+    model = load_model(bundle).train()
+    embed_pairs(model, bundle, [photo()], ["red cup"])
+    assert model.training
