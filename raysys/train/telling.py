@@ -22,7 +22,7 @@ from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import TrackingConfig
 from raysys.train.metrics import read_steps, read_validations, sheet_uri
 
-_LOOK_EVERY_S = 5.0  # for new measurements: on a store that is a request
+LOOK_EVERY_S = 5.0  # for new measurements: on a store that is a request
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Telling:
         if step > self.told.step:
             self._tracker.log({f"train/{name}": value for name, value in values.items()}, step)
             self.told = dataclasses.replace(self.told, step=step)
-        if self._clock() - self._looked_at >= _LOOK_EVERY_S:
+        if self._clock() - self._looked_at >= LOOK_EVERY_S:
             self.look()
 
     def flush(self) -> None:
