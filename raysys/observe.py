@@ -114,7 +114,7 @@ class Tracker:
         self.log({name: wandb.Table(columns=list[str | int](columns), data=cells)}, step)
 
     def log_reference(self, name: str, kind: str, uri: str, fingerprint: str) -> None:
-        """Record where an artifact lies and what it is; nothing is uploaded."""
+        """Record where a file lies and the fingerprint of what it stands for; nothing is uploaded."""
         import wandb
 
         place = f"file://{uri}" if storage.is_local(uri) else uri

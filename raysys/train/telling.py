@@ -22,7 +22,7 @@ from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import TrackingConfig
 from raysys.train.metrics import read_steps, read_validations, sheet_uri
 
-_LOOK_EVERY_S = 5.0  # for new measurements: on a store that is a request
+LOOK_EVERY_S = 5.0  # for new measurements: on a store that is a request
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Telling:
         if step > self.told.step:
             self._tracker.log({f"train/{name}": value for name, value in values.items()}, step)
             self.told = dataclasses.replace(self.told, step=step)
-        if self._clock() - self._looked_at >= _LOOK_EVERY_S:
+        if self._clock() - self._looked_at >= LOOK_EVERY_S:
             self.look()
 
     def flush(self) -> None:
@@ -122,8 +122,8 @@ class Telling:
     def tell_lineage(self, bundle_uri: str, manifest: EncoderBundleManifest) -> None:
         """Add the bundle that came out, and what it was made from, as artifacts by reference."""
         for name, entry in manifest.inputs.items():
-            self._tracker.log_reference(name, "input", entry.uri, entry.fingerprint)
-        self._tracker.log_reference("encoder", "output", bundle_uri, manifest.fingerprint)
+            self._tracker.log_reference(name, "input", _manifest_of(entry.uri), entry.fingerprint)
+        self._tracker.log_reference("encoder", "output", _manifest_of(bundle_uri), manifest.fingerprint)
 
     def _show(self, step: int) -> None:
         uri = sheet_uri(self._run_uri, step)
@@ -153,6 +153,11 @@ def read_told(run_uri: str) -> Told:
 def _write_told(run_uri: str, told: Told) -> None:
     said = {**dataclasses.asdict(told), "validated": sorted(told.validated)}
     storage.write_bytes(_told_uri(run_uri), json.dumps(said).encode())
+
+
+def _manifest_of(uri: str) -> str:
+    # Of a folder W&B would take every file for a reference: of a large ShardSet that is thousands.
+    return storage.join(uri, artifacts.MANIFEST)
 
 
 def _told_uri(run_uri: str) -> str:

@@ -240,7 +240,7 @@ def test_weights_and_biases_is_told_everything(undisturbed: Run) -> None:
     assert {row["global_step"]: row["train/loss"] for row in steps} == pytest.approx(undisturbed.losses)
     recorded = read_metrics(undisturbed.uri)[0].keys() - {"step"}
     assert all({f"train/{name}" for name in recorded} <= set(row) for row in steps)
-    for name in ("train/val_r@1", "train/neighbours"):
+    for name in ("train/val_r@1", "train/neighbours.path"):
         assert [row["global_step"] for row in history if name in row] == [8, 16, 24, 32]
 
 
@@ -252,9 +252,9 @@ def test_weights_and_biases_knows_what_the_bundle_was_made_from(undisturbed: Run
     assert set(lineage) == {"shards", "start"}
     assert first.config["lineage"] == lineage
     assert last.references == {
-        "small-shards": (f"file://{places.shards('train')}", lineage["shards"]["fingerprint"]),
-        "small-start": (f"file://{places.start_encoder}", lineage["start"]["fingerprint"]),
-        "small-encoder": (f"file://{places.tuned_encoder}", bundle.fingerprint),
+        "small-shards": (f"file://{places.shards('train')}/manifest.json", lineage["shards"]["fingerprint"]),
+        "small-start": (f"file://{places.start_encoder}/manifest.json", lineage["start"]["fingerprint"]),
+        "small-encoder": (f"file://{places.tuned_encoder}/manifest.json", bundle.fingerprint),
     }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import ray.util.metrics
 
-from raysys.train.metrics import MetricsFile
-from raysys.train.telling import telling
+from raysys.train.metrics import MetricsFile, read_validations
+from raysys.train.telling import LOOK_EVERY_S, telling
 from raysys.train.worker.job import TrainJob
 
 
@@ -43,18 +44,30 @@ class Gauges:
     Gauges all of them: a counter would begin at 0 again after a restart, and the samples do not.
     """
 
-    def __init__(self, run_name: str) -> None:
-        self._tags, self._gauges = {"run": run_name}, dict[str, ray.util.metrics.Gauge]()
+    def __init__(self, run_name: str, run_uri: str) -> None:
+        self._run_uri, self._tags = run_uri, {"run": run_name}
+        self._gauges: dict[str, ray.util.metrics.Gauge] = {}
+        self._measured: frozenset[int] = frozenset()
+        self._looked_at = time.monotonic()
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Set the gauges."""
-        for name, value in prometheus_names({"step": step, **values}).items():
+        """Set the gauges of a step, and now and then those of measurements."""
+        self._set({"step": step, **values})
+        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Set the gauges of measurements that are new."""
+        self._looked_at = time.monotonic()
+        for row in read_validations(self._run_uri, without=self._measured):
+            self._set({name: value for name, value in row.items() if name != "step"})
+            self._measured |= {int(row["step"])}
+
+    def _set(self, values: Mapping[str, float]) -> None:
+        for name, value in prometheus_names(values).items():
             if name not in self._gauges:
                 self._gauges[name] = ray.util.metrics.Gauge(name, "Of raysys train", tag_keys=("run",))
             self._gauges[name].set(value, self._tags)
-
-    def flush(self) -> None:
-        """Ray sends them by itself."""
 
 
 def prometheus_names(values: Mapping[str, float]) -> dict[str, float]:
@@ -70,7 +83,7 @@ def recorder(job: TrainJob, step: int, *, is_main: bool) -> Iterator[Recorder]:
         return
     figures = MetricsFile(job.run_uri, continue_after=step)
     with telling(job.tracked, continue_after=step) as teller:
-        record = Recorder([figures, *([teller] if teller else []), Gauges(job.run_name)])
+        record = Recorder([figures, *([teller] if teller else []), Gauges(job.run_name, job.run_uri)])
         try:
             yield record
         finally:

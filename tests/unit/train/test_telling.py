@@ -72,7 +72,7 @@ def killed(run: TrackedRun, start: int, stop: int) -> None:
     train(run, teller, start, stop)
     told = Path(run.uri, "wandb/told.json").read_bytes()
     with contextlib.suppress(RuntimeError):
-        entered.gen.throw(RuntimeError("killed"))  # type: ignore[attr-defined]  # so that nothing is left open
+        entered.gen.throw(RuntimeError("killed"))  # so that nothing is left open
     Path(run.uri, "wandb/told.json").write_bytes(told)
 
 
