@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,8 @@ from raysys.artifacts import EncoderBundleManifest, ShardSetManifest
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
-from raysys.train.checkpoint import best_step, checkpoint_name, newest_step
+from raysys.errors import DamagedData, InputError
+from raysys.train.checkpoint import CheckpointManifest, best_step, checkpoint_name, newest_step
 from raysys.train.metrics import read_metrics
 from tests.ray.wandb_file import OfflineRun, read_run
 
@@ -30,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 BATCH, NUM_STEPS, EVERY = 16, 32, 8
+HALF = "checkpoint_00000099"  # what an upload that was cut off leaves behind
 SMALL = {
     "name": "small",
     "catalog": {"kind": "drawn", "num_items": 120, "size_px": 32},
@@ -71,7 +75,9 @@ class Run:
         return [read_run(path) for path in sorted(Path(self.uri).glob("wandb/offline-run-*/*.wandb"))]
 
 
-def small(root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS) -> Config:
+def small(
+    root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS, **changed: Any
+) -> Config:
     """A run of `num_steps` over `num_items`, with a checkpoint every `EVERY` steps."""
     train = {
         "workers": workers,
@@ -82,12 +88,13 @@ def small(root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_
         "learning_rate": 1e-3,
         "log_every_steps": 1,
         "robust": {"interpolation_steps": 2, "guard_items": 16},
+        **changed,
     }
     return Config.model_validate({**SMALL, "root": str(root), "train": train})
 
 
 def run_of(config: Config) -> Run:
-    return Run(config, targets.places_of(config).run(targets.tuned_encoder(config).recipe))
+    return Run(config, targets.training_run(config).uri)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +128,18 @@ def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
     return run
 
 
+@pytest.fixture(scope="module")
+def longer(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run goes on for 8 steps, on one worker, and with a checkpoint after each of them."""
+    root = copied(start[0], tmp_path_factory.mktemp("longer"))
+    config = small(root, start[1], workers=1, num_steps=40, checkpoint_every_minutes=1e-9)
+    run = run_of(config)
+    shutil.copytree(undisturbed.uri, run.uri)
+    Path(run.uri, HALF).mkdir()
+    stages.train(config)
+    return run
+
+
 def copied(root: Path, other: Path) -> Path:
     """Shards and starting encoder in another root; artifacts do not mind where they lie."""
     shutil.copytree(root / "shards", other / "shards")
@@ -141,7 +160,7 @@ def has_checkpoint(run_uri: str) -> bool:
     """Whether Ray Train has registered one; it writes its list in place, and may be at it."""
     try:
         return newest_step(run_uri) > 0
-    except ValueError:
+    except DamagedData:
         return False
 
 
@@ -191,10 +210,15 @@ def test_held_out_pairs_are_measured_at_every_checkpoint(undisturbed: Run) -> No
     assert all(0.0 <= row["val_r@1"] <= row["val_r@5"] <= row["val_r@10"] <= 1.0 for row in rows)
 
 
-def test_last_two_checkpoints_are_kept(undisturbed: Run) -> None:
-    assert newest_step(undisturbed.uri) == NUM_STEPS
-    folders = sorted(path.name for path in Path(undisturbed.uri).glob("checkpoint_0*"))
-    assert folders == ["checkpoint_00000024", "checkpoint_00000032"]
+@pytest.mark.parametrize("name", ["undisturbed", "killed", "longer"])
+def test_best_and_newest_checkpoint_are_kept(name: str, request: pytest.FixtureRequest) -> None:
+    run: Run = request.getfixturevalue(name)
+    measured = [row for row in read_metrics(run.uri) if "val_score" in row and row["step"] > 0]
+    best = int(max((row["val_score"], row["step"]) for row in measured)[1])
+    newest = 40 if name == "longer" else NUM_STEPS
+    assert (best_step(run.uri), newest_step(run.uri)) == (best, newest)
+    folders = {path.name for path in Path(run.uri).glob("checkpoint_0*")}
+    assert folders == {checkpoint_name(best), checkpoint_name(newest)}
 
 
 def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undisturbed: Run) -> None:
@@ -202,11 +226,12 @@ def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undistu
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     start_uri = targets.places_of(undisturbed.config).start_encoder
     assert manifest.parent_space_id == artifacts.open_artifact(start_uri, EncoderBundleManifest).space_id
-    assert manifest.training_run == f"{undisturbed.uri}/{checkpoint_name(best_step(undisturbed.uri))}"
+    best = best_step(undisturbed.uri)
+    assert manifest.training_run == f"{undisturbed.uri}/{checkpoint_name(best)}"
     assert (manifest.num_items, manifest.dimensions) == (NUM_STEPS * BATCH, 32)
     assert open_bundle(uri).space_id == manifest.space_id != manifest.parent_space_id
     state = torch.load(f"{manifest.training_run}/state.pt", weights_only=True)
-    assert state["step"] == best_step(undisturbed.uri)
+    assert state["step"] == best
     plain = transformers.AutoModel.from_pretrained(uri).state_dict()
     assert all(torch.equal(plain[name], tensor) for name, tensor in state["model"].items())
 
@@ -223,6 +248,41 @@ def test_of_a_line_of_two_points_one_end_is_delivered(undisturbed: Run) -> None:
     assert scores == pytest.approx([measured[0], measured[best_step(undisturbed.uri)]])
     tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (places.tuned_encoder, places.encoder))  # fmt: skip
     assert (manifest.parent_space_id, manifest.training_run) == (tuned.space_id, tuned.training_run)
+
+
+def test_checkpoint_says_what_it_is_of(undisturbed: Run) -> None:
+    folder = Path(undisturbed.uri, checkpoint_name(NUM_STEPS))
+    manifest = CheckpointManifest.model_validate_json((folder / "checkpoint.json").read_bytes())
+    assert (manifest.step, manifest.stream_position, manifest.world_size) == (NUM_STEPS, NUM_STEPS * BATCH, 2)
+    assert manifest.recipe == targets.training_run(undisturbed.config).recipe
+    assert manifest.files == artifacts.describe_files(str(folder), ["state.pt"])
+
+
+def test_finished_run_goes_on_when_it_is_made_longer(undisturbed: Run, longer: Run) -> None:
+    assert longer.losses.keys() == set(range(1, 41))
+    assert {step: longer.losses[step] for step in range(1, 33)} == undisturbed.losses
+    assert not Path(longer.uri, HALF).exists()
+    (rate,) = [
+        row["learning_rate"] for row in read_metrics(longer.uri) if row["step"] == 33 and "loss" in row
+    ]
+    # 40 steps of which 2 warm up: the cosine of 38 steps, 30 of which are behind.
+    assert rate == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 30 / 38)))
+
+
+def test_name_of_another_run_is_refused_before_a_cluster_is_asked(
+    undisturbed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: object) -> None:
+        raise AssertionError("a cluster was asked for")
+
+    monkeypatch.setattr(stages.session, "connect", forbidden)
+    train = undisturbed.config.train.model_copy(update={"learning_rate": 2e-3})
+    with pytest.raises(InputError) as caught:
+        stages.train(undisturbed.config.model_copy(update={"train": train}))
+    assert str(caught.value) == (
+        f"{targets.places_of(undisturbed.config).runs}: was trained with train.learning_rate=0.001, now 0.002; "
+        "give it another name, or set train.changed=restart"
+    )
 
 
 def test_second_command_has_nothing_to_do(undisturbed: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raysys.train import measurement
+from raysys.train.checkpoint import write_checkpoint
 from raysys.train.metrics import read_validations
 
 
@@ -28,9 +29,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def checkpoint(folder: Path, step: int, weight: float) -> Path:
-    folder.mkdir()
     state = {"step": step, "model": {"weight": torch.tensor([[weight]])}}
-    torch.save(state, folder / "state.pt")
+    write_checkpoint(state, str(folder), recipe="r", stream_position=step, world_size=1)
     return folder
 
 
