@@ -159,14 +159,15 @@ def training_run(config: Config) -> TrainingRun:
 def tuned_encoder(config: Config) -> Target:
     """The fine-tuned checkpoint: what a run came to after so many epochs, and what was chosen of it."""
     run, section = training_run(config), config.train
-    said = {
-        **run.said,
+    train = {
+        **run.said["train"],
         "epochs": section.epochs,
         "recipe": section.recipe,
-        "best": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
+        "validation": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
     }
     if section.recipe == "wise_ft":
-        said["robust"] = section.robust.model_dump(mode="json", include=set(_OF_INTERPOLATION))
+        train["robust"] = section.robust.model_dump(mode="json", include=set(_OF_INTERPOLATION))
+    said = {**run.said, "train": train}
     return Target(places_of(config).tuned_encoder, EncoderBundleManifest, said, run.inputs)
 
 
