@@ -160,11 +160,12 @@ def training_run(config: Config) -> TrainingRun:
 def tuned_encoder(config: Config) -> Target:
     """The fine-tuned checkpoint, what a run came to: delivered, or what is delivered is made from it."""
     run, section = training_run(config), config.train
-    said = {
-        **run.said,
+    train = {
+        **run.said["train"],
         "epochs": section.epochs,
-        "best": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
+        "validation": section.validation.model_dump(mode="json", include=set(_OF_CHOICE)),
     }
+    said = {**run.said, "train": train}
     places = places_of(config)
     uri = places.tuned_encoder if is_interpolated(config) else places.encoder
     return Target(uri, EncoderBundleManifest, said, run.inputs)
