@@ -180,7 +180,8 @@ def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     told = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
     figures = [f"{key.replace('_', ' ')} {latest[key]:.4g}" for key in told]
-    return f"At the last step ({latest.get('step', 0):.0f}): {', '.join(figures)}."
+    last = max((row["step"] for row in rows), default=0)
+    return f"At the last step ({last:.0f}): {', '.join(figures)}."
 
 
 def _choice(found: Interpolation) -> str:

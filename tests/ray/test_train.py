@@ -141,8 +141,9 @@ def longer(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
 
 
 def copied(root: Path, other: Path) -> Path:
-    """Shards and starting encoder in another root; artifacts do not mind where they lie."""
+    """Shards, starting encoder and what a log is drawn from in another root; artifacts do not mind where."""
     shutil.copytree(root / "shards", other / "shards")
+    shutil.copytree(root / "catalog", other / "catalog", ignore=shutil.ignore_patterns("images"))
     shutil.copytree(root / "encoders/small-start", other / "encoders/small-start")
     return other
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from raysys.encoder import siglip
 from raysys.train import measurement
 from raysys.train.checkpoint import write_checkpoint
 from raysys.train.metrics import read_validations
@@ -24,7 +25,7 @@ class Model(torch.nn.Linear):
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The weights that were measured, of a start of 0.25 and checkpoints that hold what they are told."""
-    monkeypatch.setattr(measurement.siglip, "load_model", lambda folder: Model())
+    monkeypatch.setattr(siglip, "load_model", lambda folder: Model())
     return []
 
 
