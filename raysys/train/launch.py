@@ -11,6 +11,7 @@ from typing import Any
 import ray.data
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysys import artifacts, observe, storage
 from raysys.artifacts import EncoderBundleManifest, Target
@@ -102,7 +103,9 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
             controller_failure_limit=section.max_failures,
         )
         prepare_context()
-        watch = ray.remote(num_cpus=0)(Watch).remote()
+        # At home with the driver: workers take the end of a Watch for the wish to stop.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        watch = ray.remote(num_cpus=0, scheduling_strategy=here)(Watch).remote()
         validation = functools.partial(_measure_checkpoint, job, measure, draw)
         trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
             _train_worker,

@@ -11,9 +11,11 @@ import pytest
 from raysys import artifacts, targets
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
+from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.stream.ledger import read_skipped
 from raysys.stream.order import rows_of, windows
-from raysys.stream.shard import BadSample, open_shard, shards_of
+from raysys.stream.shard import BadSample, open_shard, read_shard, shards_of
 from raysys.train.metrics import read_metrics
 from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
@@ -35,10 +37,19 @@ def start(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with Driver(on(nodes, root, 100), root, stage="pack") as driver:
         driver.finish()
     num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
+    make_start(on(nodes, root, num_items))
     path = Path(shards_of(f"{root}/shards/train")[1].uri)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
     return root, num_items
+
+
+def make_start(config: Config) -> None:
+    """The starting encoder, which is made of whole shards alone."""
+    shards = shards_of(targets.places_of(config).shards("train"))
+    titles = [stored.item.title for shard in shards for stored in read_shard(shard)]
+    how = text_preprocessing(config.encoder)
+    publish_bundle(targets.start_encoder(config), fill_start(config.encoder, lambda: titles), text=how)
 
 
 def on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:

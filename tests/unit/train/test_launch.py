@@ -6,7 +6,7 @@ import pytest
 
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
-from raysys.train.launch import Epochs, count_steps
+from raysys.train.launch import Epochs, _scaling, count_steps, spare_blocks
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,23 @@ def test_batch_larger_than_the_split_is_refused() -> None:
     assert str(caught.value) == (
         "train.batch_size: 256 pairs a step, but the train split has 255 items; lower it"
     )
+
+
+def test_elastic_run_leaves_the_number_of_workers_to_ray() -> None:
+    scaling = _scaling(TrainConfig(workers=4, min_workers=2))
+    assert scaling.num_workers == (2, 4)
+    assert scaling.elastic_resize_monitor_interval_s >= 60  # at 5 s a healthy group was resized to and fro
+
+
+@pytest.mark.parametrize("min_workers", [None, 4])
+def test_run_that_is_not_elastic_waits_for_all_its_workers(min_workers: int | None) -> None:
+    section = TrainConfig(workers=4, min_workers=min_workers)
+    assert _scaling(section).num_workers == 4
+    assert spare_blocks(section) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_spare_blocks_are_enough_for_whole_rounds_of_any_number_of_workers(workers: int) -> None:
+    section = TrainConfig(workers=4, min_workers=1)
+    for needed in range(1, 20):
+        assert (needed + spare_blocks(section)) // workers * workers >= needed
