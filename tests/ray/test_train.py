@@ -276,7 +276,7 @@ def test_name_of_another_run_is_refused_before_a_cluster_is_asked(
     def forbidden(_: object) -> None:
         raise AssertionError("a cluster was asked for")
 
-    monkeypatch.setattr(stages.session, "connect", forbidden)
+    monkeypatch.setattr("raysys.cluster.session.connect", forbidden)
     train = undisturbed.config.train.model_copy(update={"learning_rate": 2e-3})
     with pytest.raises(InputError) as caught:
         stages.train(undisturbed.config.model_copy(update={"train": train}))
