@@ -1,6 +1,6 @@
 """Random numbers inside a step: drawn from (seed, step, rank), so that a restart draws the same.
 
-Every step seeds torch (with CUDA), numpy and Python anew, some 50 microseconds. So no generator's state has
+Every step seeds torch (with CUDA), numpy and Python anew, which takes 0.2 ms. So no generator's state has
 to be in a checkpoint, and a run that was disturbed draws what an undisturbed one would have: saved states
 would be exact only for the world size that saved them, since a rank that is new has none.
 """

@@ -65,7 +65,9 @@ class TrainingState:
             "optimizers": [optimizer.state_dict() for optimizer in self.engine.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.engine.schedules],
         }
-        copied: dict[str, Any] | None = _copied(state) if self.engine.accelerator.is_main_process else None
+        if not self.engine.accelerator.is_main_process:
+            return None
+        copied: dict[str, Any] = _copied(state)
         return copied
 
     def load(self, folder: Path) -> int:

@@ -19,6 +19,7 @@ import transformers
 
 from raysys import artifacts, stages, storage, targets
 from raysys.artifacts import EncoderBundleManifest, ShardSetManifest
+from raysys.cluster import session
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
@@ -276,7 +277,7 @@ def test_name_of_another_run_is_refused_before_a_cluster_is_asked(
     def forbidden(_: object) -> None:
         raise AssertionError("a cluster was asked for")
 
-    monkeypatch.setattr("raysys.cluster.session.connect", forbidden)
+    monkeypatch.setattr(session, "connect", forbidden)
     train = undisturbed.config.train.model_copy(update={"learning_rate": 2e-3})
     with pytest.raises(InputError) as caught:
         stages.train(undisturbed.config.model_copy(update={"train": train}))

@@ -98,7 +98,7 @@ def test_second_save_waits_until_the_first_is_written(
             reports.upload()  # what the thread does while somebody waits
             return super().wait(timeout)
 
-    monkeypatch.setattr("threading.Event", Finished)
+    monkeypatch.setattr(threading, "Event", Finished)
     saving.save(8, loss=0.5)
     assert not (tmp_path / checkpoint_name(8)).exists()
     saving.save(16, loss=0.4)
