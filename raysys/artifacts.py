@@ -127,6 +127,8 @@ class EncoderBundleManifest(Manifest):
     parent_space_id: str | None
     training_run: str | None
     text: dict[str, Any]
+    interpolation: dict[str, Any] | None = None
+    """How the weights were chosen between two others; no file, for the same weights are the same bundle."""
 
 
 class EmbeddingSetManifest(Manifest):

@@ -24,6 +24,7 @@ import transformers
 from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest, Target
 from raysys.encoder import siglip
+from raysys.encoder.interpolation import Interpolation
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.encoder.projection import load_projection
 
@@ -42,6 +43,7 @@ def publish_bundle(
     training_run: str | None = None,
     num_items: int = 0,
     seconds: float | None = None,
+    interpolation: Interpolation | None = None,
 ) -> EncoderBundleManifest:
     """Make an EncoderBundle: `fill` writes the checkpoint's files into an empty folder.
 
@@ -63,6 +65,7 @@ def publish_bundle(
         parent_space_id=parent_space_id,
         training_run=training_run,
         text=dataclasses.asdict(text),
+        interpolation=interpolation.model_dump(mode="json") if interpolation else None,
     )
     return artifacts.publish(target.uri, manifest)
 

@@ -8,16 +8,15 @@ a point of it is chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pydantic
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from raysys import storage
+from raysys import artifacts
+from raysys.artifacts import EncoderBundleManifest
 from raysys.errors import DamagedData
 
-INTERPOLATION = "interpolation.json"
 SCORE = "score"
 
 
@@ -94,20 +93,14 @@ def choose(points: Sequence[Point], *, score: str, max_guard_drop: float) -> Int
     return Interpolation(points=list(points), score=score, floor=floor, chosen=best.a)
 
 
-def write_interpolation(folder: Path, found: Interpolation) -> None:
-    """Put it beside the weights that were chosen."""
-    (folder / INTERPOLATION).write_text(found.model_dump_json(indent=2))
-
-
 def read_interpolation(uri: str) -> Interpolation:
     """How the weights of the bundle at `uri` were chosen.
 
-    Raises: DamagedData if the file says something else.
+    Raises: DamagedData if its manifest does not say so.
     """
-    path = storage.join(uri, INTERPOLATION)
+    manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     try:
-        return Interpolation.model_validate_json(storage.read_bytes(path))
+        return Interpolation.model_validate(manifest.interpolation)
     except pydantic.ValidationError as error:
-        raise DamagedData(
-            f"{path}: not readable ({' '.join(str(error).split())[:120]}); train again"
-        ) from error
+        reason = " ".join(str(error).split())[:120]
+        raise DamagedData(f"{uri}: its manifest has no interpolation ({reason}); train again") from error

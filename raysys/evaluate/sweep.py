@@ -11,7 +11,7 @@ from raysys import artifacts, observe, storage
 from raysys.artifacts import EncoderBundleManifest, Target
 from raysys.config.schema import RobustConfig
 from raysys.encoder import bundle, siglip
-from raysys.encoder.interpolation import Point, blend, choose, shares, write_interpolation
+from raysys.encoder.interpolation import Point, blend, choose, shares
 from raysys.encoder.preprocess import TextPreprocessing
 from raysys.evaluate.guard import Guard
 from raysys.evaluate.validation import Validation
@@ -54,7 +54,6 @@ def deliver(target: Target, sweep: Sweep, section: RobustConfig, parallel: Paral
             bundle.copy_checkpoint(base, folder)
         if found.chosen < 1.0:
             sweep.model(found.chosen).save_pretrained(folder)
-        write_interpolation(folder, found)
 
     manifest = bundle.publish_bundle(
         target,
@@ -64,6 +63,7 @@ def deliver(target: Target, sweep: Sweep, section: RobustConfig, parallel: Paral
         training_run=tuned.training_run,
         num_items=tuned.num_items,
         seconds=time.monotonic() - started,
+        interpolation=found,
     )
     observe.log.info("    train  %s", found.line())
     return manifest

@@ -139,7 +139,7 @@ def test_a_rung_without_weights_says_so(report: Any) -> None:
 def test_the_way_back_to_the_start_is_in_the_report_and_beside_the_weights(
     made_path: MadePath, report: Any
 ) -> None:
-    found = json.loads((made_path.root / "encoders" / "small" / "interpolation.json").read_text())
+    found = read_manifest(made_path, "encoders/small")["interpolation"]
     assert report["interpolation"] == found
     assert [point["a"] for point in found["points"]] == [0.0, 0.5, 1.0]
     allowed = [point for point in found["points"] if point["guard"] >= found["floor"]]

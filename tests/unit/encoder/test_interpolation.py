@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from raysys.encoder.interpolation import (
-    INTERPOLATION,
     Point,
     blend,
     choose,
     read_interpolation,
     shares,
-    write_interpolation,
 )
 from raysys.errors import DamagedData
+from tests.made import tiny_bundle
 
 START = {
     "weight": torch.tensor([0.0, 4.0]),
@@ -92,13 +91,7 @@ def test_the_choice_in_a_line() -> None:
     )
 
 
-def test_what_is_written_beside_the_weights_is_read_again(tmp_path: Path) -> None:
-    found = choose(points((0.1, 0.5), (0.2, 0.5)), score="r@5", max_guard_drop=0.05)
-    write_interpolation(tmp_path, found)
-    assert read_interpolation(str(tmp_path)) == found
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / INTERPOLATION).write_text('{"points": []}')
-    with pytest.raises(DamagedData, match=f"{INTERPOLATION}: not readable .*; train again"):
+def test_a_bundle_that_was_not_interpolated_is_named(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path, ["red cup", "blue hat"])
+    with pytest.raises(DamagedData, match=f"{tmp_path}: its manifest has no interpolation .*; train again"):
         read_interpolation(str(tmp_path))
