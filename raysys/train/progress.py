@@ -68,7 +68,7 @@ def rest_of_line(now: Standing, validations: Sequence[dict[str, float]], score: 
         f"{now.pairs_per_s:,.0f} pairs/s",
     ]
     if now.data_wait > _WORTH_SAYING:
-        parts.append(f"waits for data {now.data_wait:.0%}")
+        parts.append(f"data wait {now.data_wait:.0%}")
     if scored := _scored(validations):
         parts.append(f"val {score} {_score_words(scored)}")
     ends = f"ends in {duration(now.seconds_left)}" if now.step < length.num_steps else "all steps are done"

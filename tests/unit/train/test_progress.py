@@ -34,7 +34,7 @@ def test_all_of_it() -> None:
     # (4883 - 1200) * 256 / 2500 = 377.1 s; 1200 * 256 / 250000 = 1.23 epochs.
     validations = scored((600, 0.3), (1000, 0.415), (1200, 0.412))
     assert line([row(1190, loss=3.5), row(1200, loss=3.3, data_wait=0.3)], validations) == (
-        "step 1,200/4,883  epoch 1.2/5  loss 3.400  2,500 pairs/s  waits for data 15%  "
+        "step 1,200/4,883  epoch 1.2/5  loss 3.400  2,500 pairs/s  data wait 15%  "
         "val r@5 0.412 (best 0.415 at 1,000)  ends in 6 min"
     )
 
