@@ -31,29 +31,20 @@ class TrainingState:
 
     def save(self, folder: Path, step: int) -> None:
         """Write the state after `step` steps."""
-        state = {
-            "step": step,
-            "model": self.engine.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.engine.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.engine.schedules],
-        }
+        state = {"step": step, **self.engine.state_dict()}
         torch.save(state, folder / STATE)
 
     def load(self, folder: Path) -> int:
         """Take over a saved state and return its step."""
         state = _read(folder)
-        self.engine.model.load_state_dict(state["model"])
-        for part, saved in zip(self.engine.optimizers, state["optimizers"], strict=True):
-            part.load_state_dict(saved)
-        for schedule, saved in zip(self.engine.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
+        self.engine.load_state_dict(state)
         return int(state["step"])
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> int:
     """Take over the model's weights from a saved state, and return its step."""
     state = _read(folder)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state.get("weights", state["model"]))
     return int(state["step"])
 
 

@@ -34,6 +34,7 @@ class Saving:
         self._saved_at = time.monotonic()
         figures = {"step": step, "loss": loss}
         if not self._engine.accelerator.is_main_process:
+            self._engine.state_dict()  # where the weights are sharded, rank 0 needs every part
             ray.train.report(figures)
             return
         with tempfile.TemporaryDirectory() as folder:
