@@ -276,7 +276,7 @@ class LoraConfig(Section):
     """Low-rank updates of frozen matrices (Hu et al. 2021), by peft; merged into the weights in the end."""
 
     rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     """The update counts `alpha / rank`."""
     modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the linear layers that get one, in both towers."""
@@ -412,6 +412,10 @@ class TrainConfig(Section):
             raise ValueError(f"lora and recipe {self.recipe!r} both hold weights back; choose one")
         if self.lora is not None and self.optimizer == "muon":
             raise ValueError("lora trains thin matrices, for which muon is not made; set optimizer to adamw")
+        if self.parallel == "fsdp" and self.optimizer == "muon":
+            raise ValueError("fsdp cuts the matrices that muon needs whole; set optimizer to adamw")
+        if self.parallel == "fsdp" and self.compile:
+            raise ValueError("fsdp does not go with compile; set compile to false, or parallel to ddp")
         return self
 
 

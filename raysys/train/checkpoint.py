@@ -15,7 +15,6 @@ from typing import Any
 import pydantic
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch.optim.lr_scheduler import LRScheduler
 
 from raysys import storage
 from raysys.artifacts import FileEntry, code_version
@@ -59,31 +58,16 @@ class TrainingState:
 
         A call that all workers make; rank 0 alone gets the copy.
         """
-        state = {
-            "step": step,
-            "model": self.engine.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.engine.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.engine.schedules],
-        }
-        if not self.engine.accelerator.is_main_process:
-            return None
-        copied: dict[str, Any] = _copied(state)
-        return copied
+        state = self.engine.state_dict()
+        return {"step": step, **state} if self.engine.accelerator.is_main_process else None
 
     def load(self, folder: Path) -> int:
         """Take over a saved state and return its step.
 
-        The learning rate follows the engine's own schedule: a run that was made longer goes on along the
-        longer curve, from where that is at this step.
         Raises: DamagedData if the files are not those that were written.
         """
         state = _read(folder)
-        self.engine.model.load_state_dict(state["model"])
-        for part, saved in zip(self.engine.optimizers, state["optimizers"], strict=True):
-            part.load_state_dict(saved)
-        for schedule, saved in zip(self.engine.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
-            _follow_own_curve(schedule)
+        self.engine.load_state_dict(state)
         return int(state["step"])
 
 
@@ -149,27 +133,6 @@ def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
         raise DamagedData(
             f"{path}: not readable ({error}); remove {run_uri} to train from the start"
         ) from error
-
-
-def _copied(value: Any) -> Any:
-    """The same in host memory, sharing no tensor's memory."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(part) for part in value)
-    return value
-
-
-def _follow_own_curve(schedule: LRScheduler) -> None:
-    """Set the learning rates of the next step: those that came with the state may be of another length."""
-    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
-    curves = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-    rates = [rate * factor(schedule.last_epoch) for rate, factor in curves]
-    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
 
 
 def _read(folder: Path) -> dict[str, Any]:

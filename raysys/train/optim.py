@@ -36,13 +36,20 @@ def freeze(model: torch.nn.Module, section: TrainConfig) -> None:
             raise InputError(
                 f"train.frozen_{kind}_layers: {frozen}, but the {kind} tower has {depth} layers; lower it"
             )
+        lowest = _lowest_trained(frozen, depth, section)
         for name, parameter in model.named_parameters():
-            if name.startswith(f"{tower}.") and _is_below(frozen, _level(name, depth)):
+            if name.startswith(f"{tower}.") and _level(name, depth) < lowest:
                 parameter.requires_grad_(False)
 
 
-def _is_below(frozen: int | str, level: int) -> bool:
-    return frozen == "all" or (frozen != 0 and level <= int(frozen))
+def _lowest_trained(frozen: int | str, depth: int, section: TrainConfig) -> int:
+    """The level of a tower from which on it is trained; see `_level`."""
+    if frozen == "all":
+        return depth + 2
+    lowest = int(frozen) + 1 if frozen else 0
+    if section.recipe == "top_layers":
+        lowest = max(lowest, depth - section.robust.top_layers + 1, 1)
+    return lowest
 
 
 def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -59,7 +66,7 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
             "lr": section.scale_learning_rate or section.learning_rate,
         },
     ]
-    adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2))
+    adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2), fused=True)
     if not matrices:
         return [adamw]
     rate = section.muon_learning_rate
@@ -114,3 +121,13 @@ def learning_rate_factor(num_steps: int, warmup_fraction: float) -> Callable[[in
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
     return factor
+
+
+def follow_own_curve(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Set the learning rates of the next step after a state of another length was taken over."""
+    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+    curves = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    rates = [rate * factor(schedule.last_epoch) for rate, factor in curves]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})

@@ -7,10 +7,8 @@ the whole batch, the memory that of a piece.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +18,11 @@ from torch import Tensor
 
 from raysys.config.schema import TrainConfig
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
+from raysys.train.distil import drift
 from raysys.train.engine import Engine
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
-from raysys.train.towers import Embedded
+from raysys.train.parallel import average_whole_gradients, clip_gradients, kept_back
+from raysys.train.towers import Embedded, TwoTowers
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,21 @@ class StepResult:
 
 
 def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
-    """Update the weights by one global batch; `batch` is this worker's part of it."""
+    """Update the weights by one global batch; `batch` is this worker's part of it, here or on the host."""
     accelerator, model = engine.accelerator, engine.model
-    share = backward(engine.towers, batch, section, functools.partial(accelerator.no_sync, engine.towers))
-    grad_norm = accelerator.clip_grad_norm_(engine.towers.parameters(), section.clip_norm)
+    share = backward(engine.towers, batch, section, engine.base)
+    grad_norm = clip_gradients(engine.towers.parameters(), section.clip_norm)
     for optimizer, schedule in zip(engine.optimizers, engine.schedules, strict=True):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(section.max_scale))
+    if engine.ema is not None:
+        engine.ema.update()
     return StepResult(
         loss=float(accelerator.reduce(share, reduction="sum")),
-        grad_norm=float(grad_norm or 0.0),
+        grad_norm=float(grad_norm),
         scale=float(model.logit_scale.detach().exp()),
         bias=float(model.logit_bias.detach()),
     )
@@ -58,50 +60,73 @@ def backward(
     towers: torch.nn.Module,
     batch: dict[str, Tensor],
     section: TrainConfig,
-    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+    base: TwoTowers | None = None,
 ) -> Float[Tensor, ""]:
     """Give every weight its gradient of the global loss, and return this worker's share of the loss.
 
-    `no_sync` holds back the exchange of gradients between workers until the last micro-batch.
+    Photos and captions get to the towers' device a micro-batch at a time. `base` is the frozen start, near
+    which the towers are held (`train.recipe=distil`).
     """
+    device = next(towers.parameters()).device
     parts = _micro_batches(batch, section.micro_batch_size)
+    numbers = {name: batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS)}
+    start = _without_graph(base, parts, device) if base is not None else None
     if len(parts) == 1:
-        embedded = towers(batch[PIXELS], batch[TOKENS])
-        share, felt = _felt(embedded, batch, section)
+        embedded = _embedded(towers, parts[0], device)
+        share, felt = _felt(embedded, numbers, section, start)
         _send_back(embedded, felt)
-        return share
-    with torch.no_grad():
-        pieces = [towers(part[PIXELS], part[TOKENS]) for part in parts]
-    whole = Embedded(
-        torch.cat([piece.images for piece in pieces]),
-        torch.cat([piece.captions for piece in pieces]),
-        pieces[0].scale,
-        pieces[0].bias,
-    )
-    share, felt = _felt(whole, batch, section)
-    sizes = [len(part[PIXELS]) for part in parts]
-    of_parts = zip(parts, felt.images.split(sizes), felt.captions.split(sizes), strict=True)
-    for number, (part, images, captions) in enumerate(of_parts, start=1):
-        with nullcontext() if number == len(parts) else no_sync():
-            # Scale and bias feel the whole batch at once.
-            once = float(number == len(parts))
-            here = Embedded(images, captions, felt.scale * once, felt.bias * once)
-            _send_back(towers(part[PIXELS], part[TOKENS]), here)
+    else:
+        whole = _without_graph(towers, parts, device)
+        share, felt = _felt(whole, numbers, section, start)
+        _send_back_in_parts(towers, parts, felt, device)
+    average_whole_gradients(towers)
     return share
 
 
 def _micro_batches(batch: dict[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
     size = size or len(batch[PIXELS])
-    parts = [slice(start, start + size) for start in range(0, len(batch[PIXELS]), size)]
-    return [{name: rows[part] for name, rows in batch.items()} for part in parts]
+    starts = range(0, len(batch[PIXELS]), size)
+    return [{name: batch[name][start : start + size] for name in (PIXELS, TOKENS)} for start in starts]
+
+
+def _embedded(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.device) -> Embedded:
+    pixels, tokens = (part[name].to(device, non_blocking=True) for name in (PIXELS, TOKENS))
+    embedded: Embedded = towers(pixels, tokens)
+    return embedded
+
+
+@torch.no_grad()
+def _without_graph(towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device) -> Embedded:
+    """The vectors of all parts together."""
+    pieces = [_embedded(towers, part, device) for part in parts]
+    return Embedded(
+        torch.cat([piece.images for piece in pieces]),
+        torch.cat([piece.captions for piece in pieces]),
+        pieces[0].scale,
+        pieces[0].bias,
+    )
+
+
+def _send_back_in_parts(
+    towers: torch.nn.Module, parts: list[dict[str, Tensor]], felt: Embedded, device: torch.device
+) -> None:
+    sizes = [len(part[PIXELS]) for part in parts]
+    of_parts = zip(parts, felt.images.split(sizes), felt.captions.split(sizes), strict=True)
+    for number, (part, images, captions) in enumerate(of_parts, start=1):
+        is_last = number == len(parts)
+        with nullcontext() if is_last else kept_back(towers):
+            # Scale and bias feel the whole batch at once.
+            here = Embedded(images, captions, felt.scale * float(is_last), felt.bias * float(is_last))
+            _send_back(_embedded(towers, part, device), here)
 
 
 def _felt(
-    embedded: Embedded, batch: dict[str, Tensor], section: TrainConfig
+    embedded: Embedded, batch: dict[str, Tensor], section: TrainConfig, start: Embedded | None
 ) -> tuple[Float[Tensor, ""], Embedded]:
     """This worker's share of the loss, and what its vectors, scale and bias feel of the whole.
 
     Each kind of caption (title, then the attributes of `train.caption_weights`) has a loss of its own.
+    `start` are the vectors of the same rows that the recipe holds these near.
     """
     keys, groups = batch[CAPTION_KEYS], batch[GROUP_KEYS]
     all_keys, all_groups = gather_rows(keys), gather_rows(groups)
@@ -131,6 +156,12 @@ def _felt(
         total.captions[:, kind].add_(found.captions, alpha=weight)
         total.scale.add_(found.scale, alpha=weight)
         total.bias.add_(found.bias, alpha=weight)
+    if start is not None:
+        weight = section.robust.distil_weight
+        gone = drift(embedded, start, keys[:, 0], num_images=section.batch_size)
+        share.add_(gone.distance, alpha=weight)
+        total.images.add_(gone.images, alpha=weight)
+        total.captions[:, 0].add_(gone.titles, alpha=weight)
     return share, total
 
 

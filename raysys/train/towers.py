@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
 
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, normalise, text_features
@@ -28,6 +31,7 @@ class TwoTowers(torch.nn.Module):
         super().__init__()
         self.model = model
         self._image = image
+        self._is_compiled = False
 
     def forward(self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]) -> Embedded:
         """Everything that the loss needs, in float32."""
@@ -39,9 +43,31 @@ class TwoTowers(torch.nn.Module):
             self.model.logit_bias.squeeze(),
         )
 
+    def compile_towers(self, backend: str = "inductor") -> None:
+        """Have torch compile both towers at their first call; the names of the state stay."""
+        self._is_compiled = True
+        for tower in (self.model.vision_model, self.model.text_model):
+            tower.compile(backend=backend, dynamic=False)
+
+    def checkpoint_activations(self) -> None:
+        """Keep what goes into each layer alone, and compute the rest again in the backward pass."""
+        for layer in self.layers():
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+
+    def layers(self) -> list[torch.nn.Module]:
+        """The layers of both towers."""
+        return [*self.model.vision_model.encoder.layers, *self.model.text_model.encoder.layers]
+
+    def of_loss(self) -> list[Parameter]:
+        """The loss's scale and bias, of one number each."""
+        return [self.model.logit_scale, self.model.logit_bias]
+
     def _captions(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
-        if tokens.shape[1] == 1:  # titles alone rarely repeat, and fixed shapes compile
+        if tokens.shape[1] == 1:  # titles alone rarely repeat
             return text_features(self.model, tokens[:, 0])[:, None]
-        distinct, places = tokens.flatten(0, 1).unique(dim=0, return_inverse=True)
+        flat = tokens.flatten(0, 1)
+        if self._is_compiled:  # each number of distinct captions would be compiled anew
+            return text_features(self.model, flat).view(*tokens.shape[:2], -1)
+        distinct, places = flat.unique(dim=0, return_inverse=True)
         captions: Tensor = text_features(self.model, distinct)[places]
         return captions.view(*tokens.shape[:2], -1)

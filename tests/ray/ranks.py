@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from raysys.config.schema import FalseNegativesConfig, TrainConfig
+from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
+from raysys.train.engine import Engine, make_engine
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
 from raysys.train.padding import padded
-from raysys.train.step import backward
+from raysys.train.parallel import clip_gradients, shard, whole_on_cpu
+from raysys.train.step import backward, train_step
 from raysys.train.towers import TwoTowers
 
 NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
@@ -28,8 +33,16 @@ WAYS = {
     "published": FalseNegativesConfig(equal_titles="negative", same_group="negative"),
     "similar": FalseNegativesConfig(similar_photos=0.3, similar_photos_are="positive"),
 }
+IMAGE = ImagePreprocessing(size_px=16)
 EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
 MICRO_BATCHES = (None, 1)
+HELD_NEAR = ("ddp", "fsdp")
+TRAINED: dict[str, dict[str, Any]] = {
+    "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": True},
+    "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2)},
+    "fsdp bf16": {"parallel": "fsdp", "precision": "bf16"},
+    "ddp": {"ema_decay": 0.5},
+}
 KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal ones on the same rank and on others; 0 is none
 GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # the first and the fourth show the same thing, and so on
 
@@ -40,6 +53,17 @@ class Step:
 
     loss: Tensor
     gradients: dict[str, Tensor]
+    norm: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Losses of steps in one go, those of the last ones again from a state, and both ways' weights."""
+
+    losses: list[float]
+    losses_again: list[float]
+    weights: dict[str, Tensor]
+    weights_again: dict[str, Tensor]
 
 
 def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
@@ -51,8 +75,9 @@ def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
         meeting = f"file://{folder}/meeting-{world_size}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
         steps = all_steps(Path(folder), rank, world_size)
+        trained = all_trained(Path(folder), rank, world_size)
         if rank == 0:
-            torch.save(steps, f"{folder}/steps-{world_size}.pt")
+            torch.save((steps, trained), f"{folder}/steps-{world_size}.pt")
         dist.barrier()
         dist.destroy_process_group()
 
@@ -65,7 +90,53 @@ def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
             steps[f"loss {name} {exchange}"] = loss_step(way, exchange, rank, world_size)
         for size in MICRO_BATCHES:
             steps[f"model {name} {size}"] = model_step(folder, way, size, rank, world_size)
+    for size in MICRO_BATCHES:
+        default = WAYS["default"]
+        steps[f"fsdp {size}"] = model_step(folder, default, size, rank, world_size, "fsdp")
+        for parallel in HELD_NEAR:
+            name = f"held {parallel} {size}"
+            steps[name] = model_step(folder, default, size, rank, world_size, parallel, is_held=True)
     return steps
+
+
+def all_trained(folder: Path, rank: int, world_size: int) -> dict[str, Trained]:
+    """Three steps by the engine itself, and the last one again from the state after the second."""
+    return {name: trained(folder, changes, rank, world_size) for name, changes in TRAINED.items()}
+
+
+def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> Trained:
+    """As `raysys train` does it; alone, one worker has nobody to share with."""
+    alone = {"parallel": "ddp"} if world_size == 1 else {}
+    section = TrainConfig(
+        **{
+            "batch_size": NUM_PAIRS,
+            "caption_weights": {"colour": 0.5},
+            "learning_rate": 1e-3,
+            **changes,
+            **alone,
+        }
+    )
+    part = part_of(global_batch(), rank, world_size)
+    one = _engine(folder, section, rank, world_size)
+    losses = [train_step(one, part, section).loss for _ in range(2)]
+    torch.save(one.state_dict(), folder / f"state-{rank}.pt")
+    losses.append(train_step(one, part, section).loss)
+    if world_size > 1:
+        dist.barrier()
+    again = _engine(folder, section, rank, world_size)
+    again.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
+    losses_again = [train_step(again, part, section).loss]
+    return Trained(losses, losses_again, one.weights(), again.weights())
+
+
+def _engine(folder: Path, section: TrainConfig, rank: int, world_size: int) -> Engine:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    # What Ray Train sets for its workers.
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in here.items()} if world_size > 1 else {})
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if section.precision == "bf16" else "no")
+    assert accelerator.num_processes == world_size
+    return make_engine(str(folder / "tiny"), IMAGE, section, 8, accelerator)
 
 
 def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> Step:
@@ -111,13 +182,26 @@ def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_si
 
 
 def model_step(
-    folder: Path, way: FalseNegativesConfig, micro_batch_size: int | None, rank: int, world_size: int
+    folder: Path,
+    way: FalseNegativesConfig,
+    micro_batch_size: int | None,
+    rank: int,
+    world_size: int,
+    parallel: str = "ddp",
+    *,
+    is_held: bool = False,
 ) -> Step:
-    """As `train_step` does it: DDP over both towers, which averages gradients over the ranks."""
+    """As `train_step` does it: DDP or FSDP over both towers; both average gradients over the ranks."""
     model = load_model(folder / "tiny")
-    towers: torch.nn.Module = TwoTowers(model, ImagePreprocessing(size_px=16))
+    base = None
+    if is_held:
+        base = TwoTowers(load_model(folder / "tiny"), IMAGE)
+        _move(model)
+    towers: torch.nn.Module = TwoTowers(model, IMAGE)
     if world_size > 1:
-        towers = DistributedDataParallel(towers)
+        towers = (
+            shard(TwoTowers(model, IMAGE), "fp32") if parallel == "fsdp" else DistributedDataParallel(towers)
+        )
     section = TrainConfig(
         batch_size=NUM_PAIRS,
         false_negatives=way,
@@ -125,11 +209,19 @@ def model_step(
         micro_batch_size=micro_batch_size,
     )
     part = part_of(global_batch(), rank, world_size)
-    no_sync = towers.no_sync if isinstance(towers, DistributedDataParallel) else nullcontext
-    share = backward(towers, part, section, no_sync)
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert all(gradient is not None for gradient in gradients.values())
-    return Step(_summed(share, world_size), gradients)
+    share = backward(towers, part, section, base)
+    felt = {name: parameter.grad for name, parameter in model.named_parameters()}
+    gradients = {name: gradient for name, gradient in felt.items() if gradient is not None}
+    assert gradients.keys() == felt.keys()
+    whole = whole_on_cpu(gradients, keep=True)
+    return Step(_summed(share, world_size), whole, clip_gradients(model.parameters(), 1e9))
+
+
+def _move(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
 
 
 def global_batch() -> dict[str, Tensor]:

@@ -13,14 +13,27 @@ import torch.multiprocessing
 
 from raysys.config.schema import TinyConfig
 from raysys.encoder.tiny import build_tiny
-from tests.ray.ranks import EXCHANGES, MICRO_BATCHES, WAYS, Step, all_steps, run_rank
+from tests.ray.ranks import (
+    EXCHANGES,
+    HELD_NEAR,
+    MICRO_BATCHES,
+    TRAINED,
+    WAYS,
+    Step,
+    Trained,
+    all_steps,
+    all_trained,
+    run_rank,
+)
 
 WORLD_SIZES = (2, 3, 4)
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Step]]:
-    """World size -> the steps that its ranks took together; 1 is this process alone."""
+def outcomes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[int, tuple[dict[str, Step], dict[str, Trained]]]:
+    """World size -> what its ranks did together; 1 is this process alone."""
     folder = tmp_path_factory.mktemp("ranks")
     size = TinyConfig(
         image_size_px=16,
@@ -42,7 +55,22 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Step]
         world_size: torch.load(folder / f"steps-{world_size}.pt", weights_only=False)
         for world_size in WORLD_SIZES
     }
-    return {1: all_steps(folder, rank=0, world_size=1), **together}
+    alone = all_steps(folder, rank=0, world_size=1), all_trained(folder, rank=0, world_size=1)
+    return {1: alone, **together}
+
+
+@pytest.fixture(scope="module")
+def steps(outcomes: dict[int, tuple[dict[str, Step], dict[str, Trained]]]) -> dict[int, dict[str, Step]]:
+    """World size -> the first steps."""
+    return {world_size: steps for world_size, (steps, _) in outcomes.items()}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    outcomes: dict[int, tuple[dict[str, Step], dict[str, Trained]]],
+) -> dict[int, dict[str, Trained]]:
+    """World size -> some steps by the engine."""
+    return {world_size: trained for world_size, (_, trained) in outcomes.items()}
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -66,10 +94,57 @@ def test_pure_loss_and_its_gradients_are_those_of_one_worker(
 def test_first_step_of_the_model_is_that_of_one_worker(
     steps: dict[int, dict[str, Step]], world_size: int, way: str, micro_batch_size: int | None
 ) -> None:
-    together, alone = steps[world_size][f"model {way} {micro_batch_size}"], steps[1][f"model {way} None"]
+    require_equal(steps[world_size][f"model {way} {micro_batch_size}"], steps[1][f"model {way} None"])
+
+
+@pytest.mark.parametrize("micro_batch_size", MICRO_BATCHES)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_first_step_of_a_sharded_model_is_that_of_one_worker(
+    steps: dict[int, dict[str, Step]], world_size: int, micro_batch_size: int | None
+) -> None:
+    require_equal(steps[world_size][f"fsdp {micro_batch_size}"], steps[1]["model default None"])
+
+
+@pytest.mark.parametrize("parallel", HELD_NEAR)
+@pytest.mark.parametrize("micro_batch_size", MICRO_BATCHES)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_step_near_the_start_is_that_of_one_worker(
+    steps: dict[int, dict[str, Step]], world_size: int, micro_batch_size: int | None, parallel: str
+) -> None:
+    assert float(steps[1]["held ddp None"].loss) != pytest.approx(float(steps[1]["model default None"].loss))
+    require_equal(steps[world_size][f"held {parallel} {micro_batch_size}"], steps[1]["held ddp None"])
+
+
+@pytest.mark.parametrize("how", TRAINED)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_steps_of_the_engine_are_those_of_one_worker(
+    trained: dict[int, dict[str, Trained]], world_size: int, how: str
+) -> None:
+    together, alone = trained[world_size][how], trained[1][how]
+    rounding = 1e-2 if "bf16" in how else 1e-4
+    assert together.losses == pytest.approx(alone.losses, rel=rounding)
+    assert together.losses[2] < together.losses[0]
+    assert together.weights.keys() == alone.weights.keys()
+    assert all(value.shape == alone.weights[name].shape for name, value in together.weights.items())
+
+
+@pytest.mark.parametrize("how", TRAINED)
+@pytest.mark.parametrize("world_size", [1, *WORLD_SIZES])
+def test_workers_go_on_bit_for_bit_from_their_state(
+    trained: dict[int, dict[str, Trained]], world_size: int, how: str
+) -> None:
+    found = trained[world_size][how]
+    assert found.losses_again == found.losses[2:]
+    assert all(torch.equal(found.weights_again[name], value) for name, value in found.weights.items())
+
+
+def require_equal(together: Step, alone: Step) -> None:
+    """The same loss and gradients but for rounding."""
     assert float(together.loss) == pytest.approx(float(alone.loss), rel=1e-6)
     assert together.gradients.keys() == alone.gradients.keys()
     whole = torch.stack([gradient.norm() for gradient in alone.gradients.values()]).norm()
+    assert together.norm is not None
+    assert float(together.norm) == pytest.approx(float(whole), rel=1e-5)
     for name, gradient in alone.gradients.items():
         difference = (together.gradients[name] - gradient).norm()
         # A key's bias moves all logits of a query alike: its gradient is 0, and what is there is rounding.

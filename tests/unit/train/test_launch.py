@@ -38,7 +38,9 @@ def test_batch_larger_than_the_split_is_refused() -> None:
 def test_elastic_run_leaves_the_number_of_workers_to_ray() -> None:
     scaling = _scaling(TrainConfig(workers=4, min_workers=2))
     assert scaling.num_workers == (2, 4)
-    assert vars(scaling)["elastic_resize_monitor_interval_s"] >= 60  # at 5 s a healthy group was resized to and fro
+    assert (
+        vars(scaling)["elastic_resize_monitor_interval_s"] >= 60
+    )  # at 5 s a healthy group was resized to and fro
 
 
 @pytest.mark.parametrize("min_workers", [None, 4])
