@@ -21,7 +21,7 @@ from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
 # Three trainings on a cluster of their own, with nodes that start and die: minutes.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
