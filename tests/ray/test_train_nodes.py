@@ -21,7 +21,7 @@ from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
 # Three trainings on a cluster of their own, with nodes that start and die: minutes.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,9 @@ def test_elastic_run_goes_on_with_one_worker_and_every_sample(
     assert [entry.position for entry in read_skipped(run.uri)] == wanted
     last = read_metrics(run.uri)[-1]
     assert (last["samples_seen"], last["samples_skipped"]) == (NUM_STEPS * BATCH, len(wanted))
-    # One sample less in one batch would be a change of percents, at once.
+    # Rounding alone: one sample less in one batch would be a change of percents.
     assert list(run.losses) == list(undisturbed.losses)
-    assert run.losses == pytest.approx(undisturbed.losses, rel=1e-3)
+    assert run.losses == pytest.approx(undisturbed.losses, rel=1e-5)
 
 
 def has_ended(run: Run) -> bool:

@@ -118,11 +118,11 @@ class Driver:
         self._process.kill()
         self._process.wait()
 
-    def finish(self, timeout_s: float = 280) -> None:
+    def finish(self, timeout_s: float = 600) -> None:
         """Wait for its end, which has to be a good one."""
         assert self._process.wait(timeout_s) == 0, self._said.read_text()[-3000:]
 
-    def until_checkpoint(self, run_uri: str, timeout_s: float = 200) -> None:
+    def until_checkpoint(self, run_uri: str, timeout_s: float = 600) -> None:
         """Wait until the run has one."""
         deadline = time.monotonic() + timeout_s
         while not has_checkpoint(run_uri):
