@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from raysys.config.schema import TrainConfig
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
@@ -54,6 +55,18 @@ def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -
         scale=float(model.logit_scale.detach().exp()),
         bias=float(model.logit_bias.detach()),
     )
+
+
+def settle(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> None:
+    """Before an attempt's first step: let DDP order its buckets as they stay, by gradients that are dropped.
+
+    It fills them anew after the first backward pass, and the sum of three and more workers' gradients depends
+    on where in a bucket they lie: the first step after a restart would differ in its last bits.
+    """
+    if isinstance(engine.towers, DistributedDataParallel) and world_size() > 2:
+        backward(engine.towers, batch, section, engine.base)
+        for optimizer in engine.optimizers:
+            optimizer.zero_grad()
 
 
 def backward(

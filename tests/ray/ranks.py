@@ -23,7 +23,7 @@ from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
 from raysys.train.padding import padded
 from raysys.train.parallel import clip_gradients, shard, whole_on_cpu
-from raysys.train.step import backward, train_step
+from raysys.train.step import backward, settle, train_step
 from raysys.train.towers import TwoTowers
 
 NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
@@ -118,6 +118,7 @@ def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -
     )
     part = part_of(global_batch(), rank, world_size)
     one = _engine(folder, section, rank, world_size)
+    settle(one, part, section)
     losses = [train_step(one, part, section).loss for _ in range(2)]
     torch.save(one.state_dict(), folder / f"state-{rank}.pt")
     losses.append(train_step(one, part, section).loss)
@@ -125,6 +126,7 @@ def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -
         dist.barrier()
     again = _engine(folder, section, rank, world_size)
     again.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
+    settle(again, part, section)
     losses_again = [train_step(again, part, section).loss]
     return Trained(losses, losses_again, one.weights(), again.weights())
 
@@ -132,7 +134,7 @@ def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -
 def _engine(folder: Path, section: TrainConfig, rank: int, world_size: int) -> Engine:
     AcceleratorState._reset_state(reset_partial_state=True)
     # What Ray Train sets for its workers.
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     os.environ.update({name: str(value) for name, value in here.items()} if world_size > 1 else {})
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if section.precision == "bf16" else "no")
     assert accelerator.num_processes == world_size
