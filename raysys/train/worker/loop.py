@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import ray.train
 import torch
 from accelerate import Accelerator
 
-from raysys.errors import TrainingDiverged
-from raysys.records import SHARD_NUMBER, STREAM_POSITION
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
 from raysys.train.engine import make_engine, open_accelerator
 from raysys.train.pace import Pace
-from raysys.train.step import StepResult, train_step
+from raysys.train.step import train_step
 from raysys.train.worker.batches import worker_batches
+from raysys.train.worker.finite import require_finite
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.lookout import Lookout
+from raysys.train.worker.pulse import Pulse
 from raysys.train.worker.recorder import recorder
 from raysys.train.worker.saving import Saving, restore
 
@@ -38,13 +37,15 @@ def train_worker(job: TrainJob, watch: Any) -> None:
         num_captions=1 + len(section.caption_weights),
         device=str(accelerator.device),
     )
-    with recorder(job, step, is_main=accelerator.is_main_process) as record:
-        for batch in pace.timed(worker_batches(job, accelerator, step)):
+    pulse = Pulse(watch, accelerator, step)
+    with pulse, recorder(job, step, is_main=accelerator.is_main_process) as record:
+        pulse.follow(engine.towers)
+        for batch in pulse.over(pace.timed(worker_batches(job, accelerator, step))):
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
             result = train_step(engine, batch, section)
             step += 1
-            _require_finite(result, step, batch, job)
+            require_finite(result, step, batch, job, accelerator)
             if step % section.log_every_steps == 0 or step == job.num_steps:
                 figures = {
                     **dataclasses.asdict(result),
@@ -56,22 +57,10 @@ def train_worker(job: TrainJob, watch: Any) -> None:
                 record(step, figures)
             agreed = lookout.agree(save=saving.is_overdue())
             if saving.is_planned(step) or agreed.save or agreed.stop:
+                pulse.saves()
                 saving.save(step, loss=result.loss)
             if agreed.stop:
                 break
-
-
-def _require_finite(result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob) -> None:
-    """Stop before weights that are no numbers get into a checkpoint; all workers see the same loss."""
-    if not math.isfinite(result.loss):
-        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER].tolist()}
-        positions = batch[STREAM_POSITION]
-        raise TrainingDiverged(
-            f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
-            f"{result.scale:.3g}); this worker had samples {int(positions.min())} to {int(positions.max())} "
-            f"of the sequence, from {', '.join(sorted(shards)[:3])}; no checkpoint has it: lower "
-            "train.learning_rate, or look at these items with `raysys verify`"
-        )
 
 
 def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:
