@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ _QUICK = (
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
 )
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_STOPPED = "stopped; the same command continues where it was"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,14 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int = arguments.call(arguments)
         return status
     except KeyboardInterrupt:
-        print("raysys: stopped; the same command continues where it was", file=sys.stderr)
-        return INTERRUPTED
+        return _say(_STOPPED, INTERRUPTED)
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # what Ray ends a driver with at SIGTERM
+            raise
+        return _say(_STOPPED, TERMINATED)
     except Exception as error:
         known = known_cause(error)
         if debug or known is None:
             raise
-        print(f"raysys: {known}", file=sys.stderr)
-        return known.exit_status
+        return _say(known, known.exit_status)
+
+
+def _say(what: object, status: int) -> int:
+    print(f"raysys: {what}", file=sys.stderr)
+    return status
 
 
 @contextlib.contextmanager

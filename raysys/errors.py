@@ -76,6 +76,25 @@ class TrainingDiverged(RaysysError):
     code = "training_diverged"
 
 
+class OutOfMemory(RaysysError):
+    """A worker has too little memory for its part of a batch."""
+
+    code = "out_of_memory"
+
+
+class Stopped(RaysysError):
+    """Somebody asked for the end by a signal, and what was done so far is kept."""
+
+    code = "stopped"
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message, number)
+        self.exit_status = 128 + number  # as a shell says it: 130 for SIGINT, 143 for SIGTERM
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class StorageError(RaysysError):
     """A disk or an object store did not do what was asked, also when asked again."""
 

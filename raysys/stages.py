@@ -306,6 +306,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
         config={**config.model_dump(mode="json"), "lineage": lineage},
         shards=shards,
         is_validated=bool(validation.item_ids),
+        score=validation.score,
         max_bad_fraction=config.stream.max_bad_fraction,
         rows_per_block=rows_per_block(
             shards,

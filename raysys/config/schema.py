@@ -365,7 +365,8 @@ class TrainConfig(Section):
     micro_batch_size: PositiveInt | None = None
     """Pairs of a worker in the towers at a time; null: its whole share. The step stays the same."""
     on_out_of_memory: Literal["stop", "halve"] = "stop"
-    """`halve`: start again from the last checkpoint with half the micro-batch, in the same global batch."""
+    """`halve`: start again from the last checkpoint with half the micro-batch, in the same global batch; each
+    time is one of `max_failures`."""
     loss_exchange: Literal["ring", "gather"] = "ring"
     """How captions get to all workers: a block at a time, or all at once."""
     loss_tile_rows: PositiveInt = 1024

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import math
+import os
+import signal
+import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray.autoscaler.sdk
 import ray.data
 import ray.train
 import ray.train.torch
@@ -18,7 +24,7 @@ from raysys.artifacts import EncoderBundleManifest, Target
 from raysys.config.schema import StreamConfig, TrainConfig
 from raysys.encoder import bundle, siglip
 from raysys.encoder.preprocess import TextPreprocessing
-from raysys.errors import ClusterError, InputError, RaysysError
+from raysys.errors import ClusterError, InputError, RaysysError, known_cause
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
@@ -32,12 +38,18 @@ from raysys.train.checkpoint import (
     remove_unregistered,
 )
 from raysys.train.follow import followed
+from raysys.train.hearing import Hearing, in_background, stopped
 from raysys.train.measurement import Draw, Measure, measure_checkpoint
 from raysys.train.patience import has_ended_early
 from raysys.train.progress import Length
+from raysys.train.room import lacking
+from raysys.train.signals import StopWish, stop_wish
 from raysys.train.watch import Watch
+from raysys.train.worker.attempt import attempt
 from raysys.train.worker.job import TrainJob
-from raysys.train.worker.loop import train_worker
+
+_NODES_WAIT_S = 300.0  # for the first nodes of a cluster that grows when asked; longer is a fault to look at
+_LEAVE_AFTER_S = 5.0  # for Ray to list the last checkpoint and end
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
     """Run the training to its end and return the URI of its best checkpoint.
 
     A run with checkpoints continues after the last of them.
-    Raises: InputError if the cluster is too small, ClusterError if workers failed more often than allowed.
+    Raises: InputError if the cluster is too small, Stopped at Ctrl-C or SIGTERM, ClusterError if workers
+    failed more often than allowed; TrainingDiverged, OutOfMemory or DamagedData at once.
     """
     section = job.section
     decode = TrainingDecoder(
@@ -94,23 +107,25 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
 
     is_finished = has_ended_early(job.run_uri, section.validation.patience)
     if newest_step(job.run_uri) < job.num_steps and not is_finished:
-        _require_resources(section)
+        worker = {"GPU" if section.use_gpu else "CPU": 1.0}
+        _require_room(job, worker)
         filesystem, path = storage.resolve(job.run_uri)
         storage_path, _, name = path.rpartition("/")
         failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
+            # Preemptions count apart, and without a limit.
             # Without a limit Ray retries a request that the cluster can never meet for ever.
             max_failures=section.max_failures,
             controller_failure_limit=section.max_failures,
         )
         prepare_context()
-        # At home with the driver: workers take the end of a Watch for the wish to stop.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        watch = ray.remote(num_cpus=0, scheduling_strategy=here)(Watch).remote()
+        watch = _start_watch(section)
         validation = functools.partial(_measure_checkpoint, job, measure, draw)
         trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
             _train_worker,
             train_loop_config={"job": job, "watch": watch},
-            scaling_config=_scaling(section),
+            # The ranks that wait for a hung one fail after this, and Ray starts the group again.
+            torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
+            scaling_config=_scaling(section, worker),
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=storage_path,
@@ -130,8 +145,8 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         )
         _say_mixing(job, stream)
         length = Length(job.num_steps, section.batch_size, job.num_items)
-        with followed(job.run_uri, length, section.validation.score or "r@5"):
-            _run(trainer)
+        with followed(job.run_uri, length, job.score):
+            _run(trainer, job, watch)
         remove_unregistered(job.run_uri)  # of workers that were killed
     _say_what_became_of_the_samples(job)
     return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
@@ -171,7 +186,7 @@ def export(
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
-    train_worker(loop_config["job"], loop_config["watch"])
+    attempt(loop_config["job"], loop_config["watch"])
 
 
 def _measure_checkpoint(
@@ -187,10 +202,10 @@ def spare_blocks(section: TrainConfig) -> int:
     return section.workers - 1 if section.is_elastic else 0
 
 
-def _scaling(section: TrainConfig) -> ray.train.ScalingConfig:
+def _scaling(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
     workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
     # How often Ray looks for nodes stays at its 60 s: at 5 s it resized a healthy group to and fro.
-    return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu)
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker)
 
 
 def _say_mixing(job: TrainJob, stream: StreamConfig) -> None:
@@ -216,30 +231,88 @@ def _say_what_became_of_the_samples(job: TrainJob) -> None:
         )  # fmt: skip
 
 
-def _require_resources(section: TrainConfig) -> None:
-    have = ray.cluster_resources()
-    kind = "GPU" if section.use_gpu else "CPU"
-    key, wanted = ("min_workers", section.min_workers) if section.is_elastic else ("workers", section.workers)
-    if have.get(kind, 0) < wanted:
-        raise InputError(
-            f"train.{key}: {wanted} workers need a {kind} each, "
-            f"the cluster has {have.get(kind, 0):g}; "
-            f"lower train.{key}{', set train.use_gpu=false' if section.use_gpu else ''} or add nodes"
-        )
-
-
-def _run(trainer: ray.train.torch.TorchTrainer) -> None:
+def _require_room(job: TrainJob, worker: dict[str, float]) -> None:
+    """Wait a bounded time for the nodes of a cluster that may grow; one on this machine does not."""
+    may_grow = bool(job.config["ray"]["address"] or os.environ.get("RAY_ADDRESS"))
+    give_up = time.monotonic() + (_NODES_WAIT_S if may_grow else 0)
+    fewest = job.section.min_workers or job.section.workers
+    is_asked = False
     try:
-        trainer.fit()
-    except SystemExit as error:
-        # Ray answers Ctrl-C with a clean end and status 0, which would tell a script that all is done.
-        raise KeyboardInterrupt from error
-    except ray.train.TrainingFailedError as error:
-        causes = getattr(error, "worker_failures", {}).values()
-        for cause in causes:
-            if isinstance(inner := getattr(cause, "cause", cause), RaysysError):
-                raise inner from error
-        reason = str(next(iter(causes), error)).strip().split("\n")[-1][:300]
-        raise ClusterError(
-            f"train: the workers failed ({reason}); run again to continue from the last checkpoint"
-        ) from error
+        while lack := lacking(_nodes(), worker, job.section):
+            if time.monotonic() >= give_up:
+                raise InputError(lack)
+            if not is_asked:
+                observe.log.warning("    train  waits up to %.0f s for nodes: %s", _NODES_WAIT_S, lack)
+                ray.autoscaler.sdk.request_resources(bundles=[worker] * fewest)
+                is_asked = True
+            time.sleep(1.0)
+    finally:
+        if is_asked:  # from now on the workers themselves hold what they need
+            ray.autoscaler.sdk.request_resources(bundles=[])
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _start_watch(section: TrainConfig) -> Any:
+    # At home with the driver: another node may go, and the run go on.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Watch)
+    return actor.remote(section.collective_timeout_s)
+
+
+def _run(trainer: ray.train.torch.TorchTrainer, job: TrainJob, watch: Any) -> None:
+    """Follow the training to its end, from the main thread: signals come to no other.
+
+    Raises: Stopped if a signal asked for the end, else why the training ended too early.
+    """
+    with stop_wish() as wish:
+        hearing = Hearing()
+        try:
+            error = _follow(in_background(trainer.fit), watch, wish, hearing)
+        except KeyboardInterrupt:
+            raise stopped(job, wish.number or signal.SIGINT) from None
+        hearing.hear(news := ray.get(watch.news.remote()))
+    if news.verdict is not None:
+        raise news.verdict from error
+    if wish.number is not None:
+        raise stopped(job, wish.number)
+    if error is not None:
+        raise _failure(error, hearing.stall) from error
+
+
+def _follow(fitted: Future[Any], watch: Any, wish: StopWish, hearing: Hearing) -> BaseException | None:
+    """What fit raised, if it did; after a wish to stop it is not waited for longer than it does work."""
+    is_told, idle_since = False, math.inf
+    while not concurrent.futures.wait([fitted], timeout=1.0).done:
+        hearing.hear(news := ray.get(watch.news.remote()))
+        if wish.number is not None and not is_told:
+            watch.ask_to_stop.remote()
+            observe.log.warning(
+                "    train  ends after this step, with a checkpoint; once more ends it at once"
+            )
+            is_told = True
+        is_at_work = news.is_running and not news.has_ended
+        idle_since = math.inf if is_at_work else min(idle_since, time.monotonic())
+        if is_told and time.monotonic() - idle_since > _LEAVE_AFTER_S:
+            return (
+                None  # no worker is there to hear of it, or checkpoints are measured, which the next run does
+            )
+    return fitted.exception()
+
+
+def _failure(error: BaseException, stall: str | None) -> BaseException:
+    """What ended the training as one line, if its cause is one that we know."""
+    if not isinstance(error, ray.train.TrainingFailedError):
+        return error
+    causes = list(getattr(error, "worker_failures", {}).values())
+    causes += [cause] if (cause := getattr(error, "controller_failure", None)) else []
+    for cause in causes:
+        if isinstance(known := known_cause(cause), RaysysError) and not isinstance(known, ClusterError):
+            return known
+    reason = str(next(iter(causes), error)).strip().split("\n")[-1][:300]
+    where = f"; {stall}" if stall else ""
+    return ClusterError(
+        f"train: the workers failed ({reason}{where}); run again to continue from the last checkpoint"
+    )

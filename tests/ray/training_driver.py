@@ -21,9 +21,9 @@ SLOT = "slot"
 _scaling = launch._scaling
 
 
-def one_a_node(section: TrainConfig) -> ray.train.ScalingConfig:
+def one_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
     """What the launcher asks Ray for, and a slot for every worker."""
-    return dataclasses.replace(_scaling(section), resources_per_worker={"CPU": 1, SLOT: 1})
+    return dataclasses.replace(_scaling(section, worker), resources_per_worker={**worker, SLOT: 1})
 
 
 def main(stage: str, config_file: str) -> None:

@@ -26,6 +26,7 @@ class TrainJob:
     config: dict[str, Any]  # the resolved configuration and what it trains on, for W&B
     shards: list[ShardRef]
     is_validated: bool  # whether checkpoints are measured
+    score: str  # the figure that decides which of them is the best
     max_bad_fraction: float
     rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
     seed: int  # of the order of the samples, and of all that is drawn

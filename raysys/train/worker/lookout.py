@@ -5,11 +5,15 @@ Decisions are rank 0's, and a sum over all workers makes them everybody's at the
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import ray
+import ray.train
 import torch
 from accelerate import Accelerator
+
+_LOOK_EVERY_S = 5.0  # for nodes that will go: a call of all ranks, of about 4 ms
 
 
 class Agreed(NamedTuple):
@@ -25,13 +29,34 @@ class Lookout:
     """One worker's; `watch` is the handle of the run's `Watch` actor."""
 
     def __init__(self, watch: Any, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+        self._watch, self._accelerator = watch, accelerator
         self._stop_wanted = watch.stop_wanted.remote() if accelerator.is_main_process else None
+        self._looked_at = time.monotonic()
+        self._going: set[str] = set()
 
     def agree(self, *, save: bool, enough: bool) -> Agreed:
-        """Stop if somebody asked for it; save, or end early, if rank 0 says so; all workers call it."""
-        stop = self._stop_wanted is not None and bool(ray.wait([self._stop_wanted], timeout=0)[0])
-        is_main = self._accelerator.is_main_process
-        wishes = torch.tensor([stop, save and is_main, enough and is_main], dtype=torch.float32)
-        wanted = self._accelerator.reduce(wishes.to(self._accelerator.device)).tolist()
-        return Agreed(stop=wanted[0] > 0, save=wanted[1] > 0, enough=wanted[2] > 0)
+        """Stop if somebody asked for it; save, or end early, if rank 0 says so or a node is newly said to go.
+
+        A call that all workers make.
+        """
+        look = time.monotonic() - self._looked_at > _LOOK_EVERY_S
+        wishes = torch.tensor([self._is_stop_wanted(), save, enough, look], dtype=torch.float32)
+        wishes *= self._accelerator.is_main_process
+        wanted = (self._accelerator.reduce(wishes.to(self._accelerator.device)) > 0).tolist()
+        is_warned = wanted[3] and self._is_newly_warned()
+        return Agreed(stop=wanted[0], save=wanted[1] or is_warned, enough=wanted[2])
+
+    def _is_stop_wanted(self) -> bool:
+        if self._stop_wanted is None or not ray.wait([self._stop_wanted], timeout=0)[0]:
+            return False
+        return bool(ray.get(self._stop_wanted))
+
+    def _is_newly_warned(self) -> bool:
+        self._looked_at = time.monotonic()
+        info = ray.train.get_preemption_info()
+        new = set(info.preempted_node_ids if info else ()) - self._going
+        self._going |= new
+        if info and new and self._accelerator.is_main_process:
+            ranks = ", ".join(map(str, info.preempted_ranks))
+            self._watch.say.remote(f"a node will be taken away, with rank {ranks}; a checkpoint is taken now")
+        return bool(new)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import ray.train
 import torch
 from accelerate import Accelerator
 
-from raysys.errors import TrainingDiverged
-from raysys.records import SHARD_NUMBER, STREAM_POSITION
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
 from raysys.train.chance import seed_step
 from raysys.train.engine import make_engine, open_accelerator
 from raysys.train.pace import Pace
 from raysys.train.patience import Patience
-from raysys.train.step import StepResult, train_step
+from raysys.train.step import settle, train_step
 from raysys.train.weights import WeightChange
 from raysys.train.worker.batches import worker_batches
+from raysys.train.worker.finite import require_finite
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.lookout import Lookout
+from raysys.train.worker.pulse import Pulse
 from raysys.train.worker.recorder import recorder
 from raysys.train.worker.saving import Saving, restore
 
@@ -42,16 +41,20 @@ def train_worker(job: TrainJob, watch: Any) -> None:
         num_captions=1 + len(section.caption_weights),
         device=str(accelerator.device),
     )
-    with recorder(job, step, is_main=accelerator.is_main_process) as record:
-        for batch in worker_batches(job, accelerator, step, pace):
+    pulse, first_step = Pulse(watch, accelerator, step), step
+    with pulse, recorder(job, step, is_main=accelerator.is_main_process) as record:
+        pulse.follow(engine.towers)
+        for batch in pulse.over(worker_batches(job, accelerator, step, pace)):
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
             is_told = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
             change = WeightChange(engine.model) if is_told else None
             seed_step(job.seed, step, accelerator.process_index)
+            if step == first_step:
+                settle(engine, batch, section)
             result = train_step(engine, batch, section)
             step += 1
-            _require_finite(result, step, batch, job)
+            require_finite(result, step, batch, job, accelerator)
             if change is not None:
                 figures = {
                     **dataclasses.asdict(result),
@@ -65,24 +68,11 @@ def train_worker(job: TrainJob, watch: Any) -> None:
             agreed = lookout.agree(save=saving.is_overdue(), enough=patience.is_over())
             ends = agreed.stop or agreed.enough
             if saving.is_planned(step) or agreed.save or ends:
+                pulse.saves()
                 record.flush()
                 saving.save(step, loss=result.loss)
             if ends:
                 break
-
-
-def _require_finite(result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob) -> None:
-    """Stop before weights that are no numbers get into a checkpoint; all workers see the same loss."""
-    if not math.isfinite(result.loss):
-        is_sample = batch[STREAM_POSITION] >= 0
-        shards = {job.shards[number].uri for number in batch[SHARD_NUMBER][is_sample].tolist()}
-        positions = batch[STREAM_POSITION][is_sample]
-        raise TrainingDiverged(
-            f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
-            f"{result.scale:.3g}); this worker had samples {int(positions.min())} to {int(positions.max())} "
-            f"of the sequence, from {', '.join(sorted(shards)[:3])}; no checkpoint has it: lower "
-            "train.learning_rate, or look at these items with `raysys verify`"
-        )
 
 
 def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:

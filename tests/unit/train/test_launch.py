@@ -36,17 +36,16 @@ def test_batch_larger_than_the_split_is_refused() -> None:
 
 
 def test_elastic_run_leaves_the_number_of_workers_to_ray() -> None:
-    scaling = _scaling(TrainConfig(workers=4, min_workers=2))
+    scaling = _scaling(TrainConfig(workers=4, min_workers=2), {"CPU": 1.0})
     assert scaling.num_workers == (2, 4)
-    assert (
-        vars(scaling)["elastic_resize_monitor_interval_s"] >= 60
-    )  # at 5 s a healthy group was resized to and fro
+    # At 5 s a healthy group was resized to and fro.
+    assert vars(scaling)["elastic_resize_monitor_interval_s"] >= 60
 
 
 @pytest.mark.parametrize("min_workers", [None, 4])
 def test_run_that_is_not_elastic_waits_for_all_its_workers(min_workers: int | None) -> None:
     section = TrainConfig(workers=4, min_workers=min_workers)
-    assert _scaling(section).num_workers == 4
+    assert _scaling(section, {"CPU": 1.0}).num_workers == 4
     assert spare_blocks(section) == 0
 
 

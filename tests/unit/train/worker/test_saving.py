@@ -64,6 +64,7 @@ def saving(tmp_path: Path, model: torch.nn.Module) -> Saving:
         config={},
         shards=[],
         is_validated=True,
+        score="r@5",
         max_bad_fraction=0.0,
         rows_per_block=1,
         seed=0,

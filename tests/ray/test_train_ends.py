@@ -1,0 +1,206 @@
+"""How real training runs end early, and go on: asked by a signal, diverged, hung, without memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from raysys import artifacts, stages, targets
+from raysys.artifacts import ShardSetManifest
+from raysys.config import Config
+from raysys.errors import OutOfMemory, Stopped, TrainingDiverged
+from raysys.records import PIXELS
+from raysys.stream.shard import read_shard, shards_of
+from raysys.train import launch
+from raysys.train import step as steps
+from raysys.train.checkpoint import newest_step
+from raysys.train.step import StepResult
+from raysys.train.worker.attempt import attempt
+from tests.ray.test_train import (
+    EVERY,
+    NUM_STEPS,
+    Run,
+    copied,
+    has_checkpoint,
+    run_of,
+    small,
+    training_workers,
+)
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+FITS = 4  # pairs at a time, of a worker with little memory
+
+
+@pytest.fixture(scope="module")
+def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A root with shards and a starting encoder, and its number of training items."""
+    root = tmp_path_factory.mktemp("start")
+    config = small(root, num_items=100)
+    stages.pack(config)
+    with pytest.MonkeyPatch.context() as patch:  # the starting encoder alone
+        patch.setattr(stages, "_fine_tune", lambda config, target, shards: None)
+        with pytest.raises(AttributeError):
+            stages.train(config)
+    return root, artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two workers train from the first step to the last."""
+    config = small(copied(start[0], tmp_path_factory.mktemp("undisturbed")), start[1])
+    stages.train(config)
+    return run_of(config)
+
+
+@pytest.fixture
+def config(start: tuple[Path, int], tmp_path: Path) -> Config:
+    """The same run, to be disturbed."""
+    return small(copied(start[0], tmp_path), start[1])
+
+
+def changed(config: Config, **train: Any) -> Config:
+    section = {**config.train.model_dump(), **train}
+    return Config.model_validate({**config.model_dump(), "train": section})
+
+
+def after_a_checkpoint(run_uri: str, act: Callable[[], None]) -> threading.Thread:
+    """A thread that waits for the run's first checkpoint and acts."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 240
+        while not has_checkpoint(run_uri):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def num_attempts(run: Run) -> int:
+    """Starts of rank 0; each has a folder of its own at W&B."""
+    return len(list(Path(run.uri).glob("wandb/offline-run-*")))
+
+
+def test_diverged_run_names_step_and_items_and_is_not_tried_again(config: Config) -> None:
+    config = changed(config, optimizer="adamw", learning_rate=1e30, warmup_fraction=0.0)
+    with pytest.raises(TrainingDiverged) as caught:
+        stages.train(config)
+    found = re.match(
+        r"train: the loss is (nan|inf) at step (\d+) \(gradient norm .*; no checkpoint has it",
+        str(caught.value),
+    )
+    assert found, caught.value
+    known = {
+        stored.item.item_id
+        for shard in shards_of(f"{config.root}/shards/train")
+        for stored in read_shard(shard)
+    }
+    for rank in range(2):
+        named = re.search(rf"rank {rank}: samples \d+ to \d+ \((\S+), (\S+), (\S+), ..\)", str(caught.value))
+        assert named
+        assert set(named.groups()) <= known
+    assert num_attempts(run_of(config)) == 1
+    assert newest_step(run_of(config).uri) < int(found[2])
+
+
+def test_run_that_is_asked_to_stop_keeps_its_step_and_is_not_done(config: Config) -> None:
+    run = run_of(config)
+    asking = after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped) as caught:
+        stages.train(config)
+    asking.join(timeout=1)
+    step = newest_step(run.uri)
+    assert EVERY < step < NUM_STEPS
+    assert max(run.losses) == step
+    kept = f"{run.uri}/checkpoint_{step:08d}"
+    assert str(caught.value) == (
+        f"train: stopped; kept up to step {step} of {NUM_STEPS} ({kept}); the same command continues"
+    )
+    assert caught.value.exit_status == 143
+    assert not Path(targets.places_of(config).tuned_encoder, "manifest.json").exists()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# Two runs of Ray Train more.
+@pytest.mark.slow
+def test_stopped_run_continues_to_the_same_bits(config: Config, undisturbed: Run) -> None:
+    run = run_of(config)
+    after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped) as caught:
+        stages.train(config)
+    assert caught.value.exit_status == 130
+    stages.train(config)
+    assert run.losses == undisturbed.losses
+    assert run.weights == undisturbed.weights
+
+
+# Waits for the timeout of a collective.
+@pytest.mark.slow
+def test_hung_worker_is_named_and_the_run_recovers_to_the_same_bits(
+    config: Config, undisturbed: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = changed(config, collective_timeout_s=30.0)
+    run = run_of(config)
+    after_a_checkpoint(run.uri, lambda: os.kill(max(training_workers()), signal.SIGSTOP))
+    stages.train(config)
+    named = (
+        r"rank [01] on node \S+ is silent \(last at step \d+, [a-z ]+\), since \d+ s; the others wait for it"
+    )
+    assert re.search(named, caplog.text), caplog.text
+    assert num_attempts(run) == 2
+    assert run.weights == undisturbed.weights
+
+
+def scarce_worker(loop_config: dict[str, Any]) -> None:
+    """A worker whose memory is enough for `FITS` pairs at a time."""
+    real_step = steps.train_step
+
+    def train_step(engine: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
+        if (section.micro_batch_size or len(batch[PIXELS])) > FITS:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
+        return real_step(engine, batch, section)
+
+    with patch("raysys.train.worker.loop.train_step", train_step):
+        attempt(loop_config["job"], loop_config["watch"])
+
+
+# A run of Ray Train more, in two attempts.
+@pytest.mark.slow
+def test_run_without_memory_goes_on_with_half_the_micro_batch(
+    config: Config, undisturbed: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(launch, "_train_worker", scarce_worker)
+    config = changed(config, on_out_of_memory="halve", max_failures=1)
+    stages.train(config)
+    assert "has too little memory for 8 pairs at a time; it goes on with 4" in caplog.text
+    assert run_of(config).losses == pytest.approx(undisturbed.losses, rel=1e-3)
+
+
+# A run of Ray Train more.
+@pytest.mark.slow
+def test_run_without_memory_says_what_to_lower_and_is_not_tried_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_train_worker", scarce_worker)
+    with pytest.raises(OutOfMemory) as caught:
+        stages.train(config)
+    assert "has too little memory (CUDA out of memory)" in str(caught.value)
+    assert "lower train.micro_batch_size (now 8, the whole share of a worker)" in str(caught.value)
+    assert num_attempts(run_of(config)) == 1
