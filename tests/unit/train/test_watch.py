@@ -34,8 +34,8 @@ def test_ranks_that_lack_memory_together_halve_once() -> None:
     assert asyncio.run(scarce()) == (
         [8, 8, 4],
         [
-            "rank 0 for 16 pairs at a time; it goes on with 8",
-            "rank 1 for 8 pairs at a time; it goes on with 4",
+            "rank 0 for 16 pairs at a time; from the last checkpoint on 8",
+            "rank 1 for 8 pairs at a time; from the last checkpoint on 4",
         ],
     )
 
