@@ -29,12 +29,17 @@ KEYS = torch.tensor([[5, 1], [6, 2], [5, 0], [0, 0], [7, 1], [8, 2]])  # the fou
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start") / "tiny"
+    build_start(folder)
+    return folder
+
+
+def build_start(folder: Path) -> None:
+    """Write a model of a few thousand weights."""
     size = TinyConfig(
         image_size_px=16, hidden_size=16, num_layers=2, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
     )  # fmt: skip
     titles = [f"{colour} {what}" for colour in ("red", "green", "blue") for what in ("dress", "cup", "shoe")]
     build_tiny(folder, titles * 3, size, seed=7)
-    return folder
 
 
 def section(**changes: Any) -> TrainConfig:
@@ -213,13 +218,6 @@ def test_compiled_towers_take_the_same_steps_and_compile_once(
     start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TwoTowers.compile_towers, "__defaults__", ("eager",))  # what is traced, without g++
-    require_compiled_once(start, monkeypatch)
-
-
-@pytest.mark.slow  # g++ takes ten seconds and more for a model of any size
-def test_compiled_kernels_take_the_same_steps_and_compile_once(
-    start: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     require_compiled_once(start, monkeypatch)
 
 
