@@ -148,8 +148,19 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         with followed(job.run_uri, length, job.score):
             _run(trainer, job, watch)
         remove_unregistered(job.run_uri)  # of workers that were killed
+        _require_finished(job)
     _say_what_became_of_the_samples(job)
     return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
+
+
+def _require_finished(job: TrainJob) -> None:
+    """Nothing half-trained is exported, whatever made the workers end early."""
+    trained = newest_step(job.run_uri)
+    if trained < job.num_steps and not has_ended_early(job.run_uri, job.section.validation.patience):
+        raise ClusterError(
+            f"train: the workers ended after step {trained} of {job.num_steps}; "
+            "run again to continue from the last checkpoint"
+        )
 
 
 def export(
