@@ -33,6 +33,7 @@ BENCHES = {
     "stream": "tar to ready batch, beside webdataset and Ray Data",
     "pack": "a catalogue of many small photos, beside a plain writer",
     "loss": "the loss over 1 to 8 ranks, beside autograd on gathered captions",
+    "train": "training steps, beside open_clip, transformers and the towers alone",
 }
 # What a bench is made small by: whether it runs at all is then seen in seconds.
 _QUICK = (
@@ -45,6 +46,10 @@ _QUICK = (
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
+    "bench.train_batch_size=8",
+    "bench.train_steps=1",
+    "bench.train_warm_up_steps=1",
+    "bench.train_megapixels=0.05",
 )
 INTERRUPTED = 130
 
