@@ -34,6 +34,7 @@ BENCHES = {
     "pack": "a catalogue of many small photos, beside a plain writer",
     "loss": "the loss over 1 to 8 ranks, beside autograd on gathered captions",
     "train": "training steps, beside open_clip, transformers and the towers alone",
+    "scaling": "what more GPUs would bring: a plan, and its check on processes here",
 }
 # What a bench is made small by: whether it runs at all is then seen in seconds.
 _QUICK = (
@@ -50,6 +51,7 @@ _QUICK = (
     "bench.train_steps=1",
     "bench.train_warm_up_steps=1",
     "bench.train_megapixels=0.05",
+    "encoder.tiny.image_size_px=64",
 )
 INTERRUPTED = 130
 

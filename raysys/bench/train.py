@@ -35,7 +35,7 @@ OURS, OURS_STREAM = "raysys", "raysys with its stream"
 OPEN_CLIP, TRANSFORMERS, LIMIT = "open_clip", "transformers loop", "towers alone"
 _OPEN_CLIP_MODEL = "ViT-B-16-SigLIP-i18n-256"
 _VOCABULARY = 250_000  # of the multilingual SigLIP
-_PAPER_PAIRS = 1_000_000 * 5
+PAPER_PAIRS = 1_000_000 * 5
 _SEED = 7
 _TITLES, _PHOTOS, _PHOTOS_A_SHARD, _DISTINCT = 2000, 512, 64, 32
 
@@ -99,7 +99,7 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
     if missing:
         lines.append(f"{OPEN_CLIP}: not measured, {missing}")
     rate = finding.contenders[OURS_STREAM].rate.median
-    hours = _PAPER_PAIRS / rate / 3600
+    hours = PAPER_PAIRS / rate / 3600
     priced = f"1,000,000 pairs x 5 epochs / {rate:,.1f} pairs/s = {hours:,.1f} h"
     if facts["on_gpu"]:
         price = facts["gpu_hour_price"]
@@ -259,20 +259,24 @@ def _figures(work: Work, seconds: float, waited_s: float | None) -> dict[str, fl
 
 
 def _in_memory(work: Work, model: Any) -> Iterator[Batch]:
-    """The same random batch for ever, of pairs that are all different."""
-    generator = torch.Generator().manual_seed(_SEED)
-    rows, side = work.section.batch_size, work.image.size_px
-    vocabulary = model.config.text_config.vocab_size
-    keys = torch.arange(1, rows + 1)
-    batch = {
-        PIXELS: torch.randint(0, 256, (rows, side, side, 3), generator=generator, dtype=torch.uint8),
-        TOKENS: torch.randint(3, vocabulary, (rows, 1, work.text.max_length), generator=generator),
-        CAPTION_KEYS: keys[:, None],
-        GROUP_KEYS: keys,
-    }
+    """The same random batch for ever, on the device."""
+    batch = random_batch(model.config, work.image, work.text.max_length, work.section.batch_size)
     on_device = {name: rows.to(work.device) for name, rows in batch.items()}
     while True:
         yield on_device
+
+
+def random_batch(model_config: Any, image: ImagePreprocessing, max_length: int, num_pairs: int) -> Batch:
+    """Pairs as the stream gives them, all of them different."""
+    generator = torch.Generator().manual_seed(_SEED)
+    side, vocabulary = image.size_px, model_config.text_config.vocab_size
+    keys = torch.arange(1, num_pairs + 1)
+    return {
+        PIXELS: torch.randint(0, 256, (num_pairs, side, side, 3), generator=generator, dtype=torch.uint8),
+        TOKENS: torch.randint(3, vocabulary, (num_pairs, 1, max_length), generator=generator),
+        CAPTION_KEYS: keys[:, None],
+        GROUP_KEYS: keys,
+    }
 
 
 def _precision(work: Work) -> Any:
@@ -329,8 +333,8 @@ def _prepare(config: Config, folder: Path) -> Work:
     )
 
 
-def _write_base_model(folder: Path) -> None:
-    """SigLIP-B/16-256 with random weights in place of the tiny model; the tiny tokenizer stays."""
+def base_config() -> Any:
+    """The sizes of the multilingual SigLIP-B/16-256."""
     import transformers
 
     sizes = {
@@ -339,17 +343,17 @@ def _write_base_model(folder: Path) -> None:
         "num_attention_heads": 12,
         "intermediate_size": 3072,
     }
-    model = transformers.SiglipModel(
-        transformers.SiglipConfig(
-            text_config={
-                **sizes,
-                "vocab_size": _VOCABULARY,
-                "max_position_embeddings": 64,
-                "projection_size": 768,
-            },
-            vision_config={**sizes, "image_size": 256, "patch_size": 16},
-        )
+    text = {"vocab_size": _VOCABULARY, "max_position_embeddings": 64, "projection_size": 768}
+    return transformers.SiglipConfig(
+        text_config={**sizes, **text}, vision_config={**sizes, "image_size": 256, "patch_size": 16}
     )
+
+
+def _write_base_model(folder: Path) -> None:
+    """Random weights of these sizes in place of the tiny model; the tiny tokenizer stays."""
+    import transformers
+
+    model = transformers.SiglipModel(base_config())
     torch.nn.init.constant_(model.logit_scale, math.log(10.0))
     torch.nn.init.constant_(model.logit_bias, -10.0)
     model.save_pretrained(folder)

@@ -560,7 +560,9 @@ class BenchConfig(Section):
     gradient_overlap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
     """Share of the gradients' exchange that can hide behind the backward pass: an assumption."""
     decoded_per_core_s: PositiveFloat = 100.0
-    """Photos that a core makes ready in a second; `bench stream` measures it."""
+    """Photos that a core makes ready in a second: an assumption until `bench stream` has measured it."""
+    scaling_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
+    """Numbers of processes here that the plan is checked on."""
 
 
 class TrackingConfig(Section):
