@@ -34,6 +34,8 @@ BENCHES = {
     "stream": "tar to ready batch, beside webdataset and Ray Data",
     "pack": "a catalogue of many small photos, beside a plain writer",
     "loss": "the loss over 1 to 8 ranks, beside autograd on gathered captions",
+    "train": "training steps, beside open_clip, transformers and the towers alone",
+    "scaling": "what more GPUs would bring: a plan, and its check on processes here",
 }
 # What a bench is made small by: whether it runs at all is then seen in seconds.
 _QUICK = (
@@ -46,6 +48,11 @@ _QUICK = (
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
+    "bench.train_batch_size=8",
+    "bench.train_steps=1",
+    "bench.train_warm_up_steps=1",
+    "bench.train_megapixels=0.05",
+    "encoder.tiny.image_size_px=64",
 )
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _STOPPED = "stopped; the same command continues where it was"

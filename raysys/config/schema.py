@@ -545,6 +545,36 @@ class BenchConfig(Section):
     loss_rows: PositiveInt = 512
     """Pairs of each of them."""
     loss_dimensions: PositiveInt = 512
+    train_batch_size: PositiveInt = 32
+    """Pairs in a step of `bench train`; on a GPU of 80 GB or more, 512 and up."""
+    train_steps: PositiveInt = 5
+    """Steps of a turn that are measured."""
+    train_warm_up_steps: PositiveInt = 2
+    train_megapixels: PositiveFloat = 0.3
+    """Size of the photos that its stream reads."""
+    train_compile: bool = True
+    """Everybody's towers by torch.compile, on a GPU."""
+    gpu_hour_price: PositiveFloat = 3.0
+    """USD for an hour of one GPU: an assumption, put your own."""
+    gpu_pairs_per_s: PositiveFloat = 1000.0
+    """What one GPU trains alone: an assumption until `bench train` has measured it on yours."""
+    gpu_batch_size: PositiveInt = 512
+    """Pairs of a GPU in a step of `bench scaling`."""
+    gpus: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 16, 32, 64, 128, 256)
+    """Numbers of GPUs that `bench scaling` plans."""
+    gpus_per_node: PositiveInt = 8
+    node_gb_per_s: PositiveFloat = 450.0
+    """Between GPUs of a node, GB/s one way: NVLink 4, from the H100's data sheet (900 GB/s both ways)."""
+    network_gb_per_s: PositiveFloat = 50.0
+    """Between nodes, GB/s a GPU: 400 Gb/s InfiniBand (NDR)."""
+    hop_latency_s: PositiveFloat = 2.0e-5
+    """Of one message between neighbours: an assumption."""
+    gradient_overlap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
+    """Share of the gradients' exchange that can hide behind the backward pass: an assumption."""
+    decoded_per_core_s: PositiveFloat = 100.0
+    """Photos that a core makes ready in a second: an assumption until `bench stream` has measured it."""
+    scaling_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
+    """Numbers of processes here that the plan is checked on."""
 
 
 class TrackingConfig(Section):

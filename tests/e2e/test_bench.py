@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raysys.bench import loss, pack, stream
+from raysys.bench import loss, pack, scaling, stream, train
 from raysys.bench.measure import Case, Trial, measure
 from tests.e2e.small import run_raysys
 
@@ -23,6 +23,8 @@ from tests.e2e.small import run_raysys
         ("stream", {stream.OURS, stream.PEER, stream.RAY, stream.LIMIT}),
         ("pack", {pack.OURS, pack.PEER, pack.LIMIT}),
         ("loss", {loss.RING, loss.GATHER, loss.AUTOGRAD, loss.LIMIT}),
+        ("train", {train.OURS, train.OURS_STREAM, train.TRANSFORMERS, train.LIMIT}),
+        ("scaling", {scaling.TOGETHER, scaling.ALONE}),
     ],
 )
 def test_a_quick_bench_tells_of_every_contender(what: str, contenders: set[str], tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_a_quick_bench_tells_of_every_contender(what: str, contenders: set[str],
         assert contenders <= set(finding["contenders"])
         for standing in finding["contenders"].values():
             assert_consistent(standing, finding)
-    if what != "loss":
+    if what in ("stream", "pack"):
         ours = report["findings"][-1]["contenders"][stream.OURS if what == "stream" else pack.OURS]
         assert 0 < ours["object_store_bytes"] < ours["peak_memory_bytes"]
 
