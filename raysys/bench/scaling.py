@@ -124,7 +124,8 @@ def plan(section: BenchConfig) -> list[str]:
             f"{1000 * found.compute_s:.1f}, tiles {1000 * found.tiles_s:.1f}, captions "
             f"{1000 * found.captions_s:.1f}, gradients {1000 * found.gradients_s:.1f}), efficiency "
             f"{found.efficiency:.2f}, {rate:,.0f} pairs/s, {rate / section.decoded_per_core_s:,.0f} cores "
-            f"decode; 1,000,000 pairs x 5 epochs: {hours:.2f} h, {hours * gpus * section.gpu_hour_price:.2f} USD"
+            f"decode; 1,000,000 pairs x 5 epochs: {hours:.3f} h, "
+            f"{hours * gpus * section.gpu_hour_price:.2f} USD"
         )
     return lines
 

@@ -133,7 +133,7 @@ def test_counts_add_up(embedded: Embedded) -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_stored_vectors_are_those_of_plain_transformers(embedded: Embedded, split: str) -> None:
-    folder = targets.places_of(embedded.config).tuned_encoder
+    folder = targets.places_of(embedded.config).encoder
     wanted = features_of(folder, [stored for _, stored in embedded.stored(split)])
     assert float(np.abs(vectors_of(read_embeddings(embedded.uri, [split])) - wanted).max()) < 1e-5
 
@@ -153,7 +153,7 @@ def test_projected_vectors_are_the_projection_of_plain_transformers(embedded: Em
 def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
     places = targets.places_of(embedded.config)
     for encoder, embeddings in (
-        (places.tuned_encoder, embedded.uri),
+        (places.encoder, embedded.uri),
         (places.projected_encoder, embedded.projected_uri),
     ):
         space_id = artifacts.open_artifact(encoder, EncoderBundleManifest).space_id
@@ -193,9 +193,9 @@ def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hu
     shards = [write_shard(tmp_path, [first.item, broken], split="val")]
     places = targets.places_of(embedded.config)
     target = dataclasses.replace(targets.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
-    image, _ = preprocessing_of(places.tuned_encoder)
+    image, _ = preprocessing_of(places.encoder)
     patient = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
-    manifest = job.embed(target, places.tuned_encoder, shards, image, EmbedConfig(), patient)
+    manifest = job.embed(target, places.encoder, shards, image, EmbedConfig(), patient)
     assert (manifest.num_items, manifest.num_refused) == (1, 1)
     ledger = pq.read_table(f"{tmp_path}/embeddings/ledger.parquet").to_pylist()
     assert ledger == [

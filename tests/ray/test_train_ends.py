@@ -52,7 +52,7 @@ def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     config = small(root, num_items=100)
     stages.pack(config)
     with pytest.MonkeyPatch.context() as patch:  # the starting encoder alone
-        patch.setattr(stages, "_fine_tune", lambda config, target, shards: None)
+        patch.setattr(stages, "_fine_tune", lambda config, target, shards, validation: None)
         with pytest.raises(AttributeError):
             stages.train(config)
     return root, artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items

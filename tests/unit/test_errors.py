@@ -1,6 +1,7 @@
 """What each error costs at the process edge, and that it survives the way between processes."""
 
 import pickle
+import signal
 
 import pytest
 
@@ -11,8 +12,10 @@ from raysys.errors import (
     DamagedData,
     InputError,
     MissingError,
+    OutOfMemory,
     RaysysError,
     SpaceMismatch,
+    Stopped,
     StorageError,
     TooLarge,
     TrainingDiverged,
@@ -31,6 +34,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     TooLarge: (2, 413, "too_large"),
     DamagedData: (1, 500, "damaged_data"),
     TrainingDiverged: (1, 500, "training_diverged"),
+    OutOfMemory: (1, 500, "out_of_memory"),
     StorageError: (1, 503, "storage_failed"),
     Busy: (1, 409, "busy"),
     ClusterError: (1, 503, "unavailable"),
@@ -44,7 +48,12 @@ def test_statuses_and_code(error: type[RaysysError]) -> None:
 
 def test_every_error_stands_in_the_table() -> None:
     children = {child for parent in EXPECTED for child in parent.__subclasses__()}
-    assert {child for child in children if child.__module__ == "raysys.errors"} <= set(EXPECTED)
+    assert {child for child in children if child.__module__ == "raysys.errors"} <= {*EXPECTED, Stopped}
+
+
+def test_a_stop_has_the_status_of_its_signal_also_between_processes() -> None:
+    copy = pickle.loads(pickle.dumps(Stopped("train: stopped", signal.SIGTERM)))
+    assert (str(copy), copy.exit_status, copy.code) == ("train: stopped", 143, "stopped")
 
 
 @pytest.mark.parametrize("error", EXPECTED)

@@ -32,7 +32,8 @@ def recipes(root: str = "/data", **changed: Any) -> tuple[str, str]:
     "changed",
     [
         {"workers": 4, "min_workers": 2},
-        {"use_gpu": True, "parallel": "fsdp", "compile": True, "activation_checkpointing": True},
+        {"use_gpu": True, "compile": True, "activation_checkpointing": True},
+        {"parallel": "fsdp"},
         {"micro_batch_size": 64, "on_out_of_memory": "halve"},
         {"loss_exchange": "gather", "loss_tile_rows": 64},
         {"log_every_steps": 1, "checkpoint_every_epochs": 0.5, "checkpoint_every_minutes": None},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysys import observe
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, ValidationConfig
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.preprocess import decode_image
@@ -89,13 +89,13 @@ def test_items_of_the_log_come_first_among_the_pairs_that_are_measured(
 
 
 def test_too_few_impressions_are_said_once_and_done_without(
-    shard: ShardRef, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    shard: ShardRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("raysys"), "propagate", True)
-    with caplog.at_level(logging.INFO, "raysys"):
-        found = made(shard, recorded(tmp_path, [INSIDE] * 19 + [OUTSIDE] * 5), items=8)
+    said: list[str] = []
+    monkeypatch.setattr(observe.log, "info", lambda line, *values: said.append(line % values))
+    found = made(shard, recorded(tmp_path, [INSIDE] * 19 + [OUTSIDE] * 5), items=8)
     assert (found.log, found.score, len(found.item_ids)) == (None, "r@5", 8)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert said == [
         f"    train  measured by retrieval alone: {tmp_path}/log.parquet: 19 of its 24 impressions show 8 or fewer "
         "validation items alone, 20 are needed; raise train.validation.items, or log more"
     ]
