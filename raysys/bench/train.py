@@ -147,7 +147,8 @@ def run_transformers(work: Work) -> Trial:
 
     def loss_of(batch: Batch) -> Tensor:
         pixels = siglip.normalise(batch[PIXELS], work.image)
-        return trained(input_ids=batch[TOKENS][:, 0], pixel_values=pixels, return_loss=True).loss
+        loss: Tensor = trained(input_ids=batch[TOKENS][:, 0], pixel_values=pixels, return_loss=True).loss
+        return loss
 
     trained: Any = torch.compile(model) if work.section.compile else model
     return _time(work, _plain_step(work, model, loss_of), _in_memory(work, model))
@@ -208,7 +209,7 @@ def _plain_step(work: Work, model: Any, loss_of: Callable[[Batch], Tensor]) -> S
     def step(batch: Batch) -> float:
         with _precision(work):
             loss = loss_of(batch)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch says no types here
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), section.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -303,7 +304,7 @@ def _prepare(config: Config, folder: Path) -> Work:
     start.fill_start(config.encoder, lambda: [item.title for item in imagine_items(_TITLES, _SEED)])(encoder)
     if on_gpu:
         _write_base_model(encoder)
-    recipe = {
+    recipe: dict[str, Any] = {
         "workers": 1,
         "use_gpu": on_gpu,
         "precision": "bf16" if on_gpu else "fp32",
