@@ -45,6 +45,7 @@ _QUICK = (
     "bench.workers=[1]",
     "bench.batch_size=16",
     "ray.num_cpus=2",  # Ray starts a process for each
+    "stream.decode_concurrency=1",  # so that reading has the other
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
