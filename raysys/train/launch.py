@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,68 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
     Raises: InputError if the cluster is too small, Stopped at Ctrl-C or SIGTERM, ClusterError if workers
     failed more often than allowed; TrainingDiverged, OutOfMemory or DamagedData at once.
     """
+    is_finished = has_ended_early(job.run_uri, job.section.validation.patience)
+    if newest_step(job.run_uri) < job.num_steps and not is_finished:
+        worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
+        _require_room(job, worker)
+        prepare_context()
+        watch = _start_watch(job.section)
+        validation = functools.partial(_measure_checkpoint, job, measure, draw)
+        trainer = _trainer(job, stream, watch, worker, validation)
+        _say_mixing(job, stream)
+        length = Length(job.num_steps, job.section.batch_size, job.num_items)
+        with followed(job.run_uri, length, job.score):
+            _run(trainer, job, watch)
+        remove_unregistered(job.run_uri)  # of workers that were killed
+        _require_finished(job)
+    _say_what_became_of_the_samples(job)
+    return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
+
+
+def _trainer(
+    job: TrainJob,
+    stream: StreamConfig,
+    watch: Any,
+    worker: dict[str, float],
+    validation: Callable[[ray.train.Checkpoint], dict[str, float]],
+) -> ray.train.torch.TorchTrainer:
+    """What Ray Train is asked for: workers with these resources each, and how often it may try again."""
+    section = job.section
+    filesystem, path = storage.resolve(job.run_uri)
+    storage_path, _, name = path.rpartition("/")
+    failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
+        # Preemptions count apart, and without a limit.
+        max_failures=section.max_failures,
+        # Without a limit Ray retries a request that the cluster can never meet for ever.
+        controller_failure_limit=section.max_failures,
+    )
+    return ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
+        _train_worker,
+        train_loop_config={"job": job, "watch": watch},
+        # The ranks that wait for a hung one fail after this, and Ray starts the group again.
+        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
+        scaling_config=_scaling(section, worker),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=storage_path,
+            storage_filesystem=filesystem,  # with the endpoint of the environment
+            failure_config=failures,
+            # The best, and always the newest beside it.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
+        ),
+        validation_config=ray.train.ValidationConfig(
+            validation,
+            task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
+            ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
+        ),
+        datasets={"train": functools.partial(_train_stream, job, stream)},
+        # Ray Train sets options of its own otherwise, and batches would come in any order.
+        dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
+    )
+
+
+def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
+    """Asked for anew at every start of the worker group, so it continues where the checkpoint is."""
     section = job.section
     decode = TrainingDecoder(
         job.start_uri,
@@ -92,65 +155,15 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         job.seed,
         stream.scaled_decoding,
     )
-
-    def train_stream() -> ray.data.Dataset:
-        # Called anew at every start of the worker group, so it continues where the checkpoint is.
-        return training_stream(
-            job.shards,
-            decode,
-            stream,
-            seed=job.seed,
-            start=newest_step(job.run_uri) * section.batch_size,
-            stop=job.num_steps * section.batch_size + spare_blocks(section) * job.rows_per_block,
-            rows_per_block=job.rows_per_block,
-        )
-
-    is_finished = has_ended_early(job.run_uri, section.validation.patience)
-    if newest_step(job.run_uri) < job.num_steps and not is_finished:
-        worker = {"GPU" if section.use_gpu else "CPU": 1.0}
-        _require_room(job, worker)
-        filesystem, path = storage.resolve(job.run_uri)
-        storage_path, _, name = path.rpartition("/")
-        failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
-            # Preemptions count apart, and without a limit.
-            # Without a limit Ray retries a request that the cluster can never meet for ever.
-            max_failures=section.max_failures,
-            controller_failure_limit=section.max_failures,
-        )
-        prepare_context()
-        watch = _start_watch(section)
-        validation = functools.partial(_measure_checkpoint, job, measure, draw)
-        trainer = ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # and its trainer, too
-            _train_worker,
-            train_loop_config={"job": job, "watch": watch},
-            # The ranks that wait for a hung one fail after this, and Ray starts the group again.
-            torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
-            scaling_config=_scaling(section, worker),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=storage_path,
-                storage_filesystem=filesystem,  # with the endpoint of the environment
-                failure_config=failures,
-                # The best, and always the newest beside it.
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
-            ),
-            validation_config=ray.train.ValidationConfig(
-                validation,
-                task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
-                ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
-            ),
-            datasets={"train": train_stream},
-            # Ray Train sets options of its own otherwise, and batches would come in any order.
-            dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
-        )
-        _say_mixing(job, stream)
-        length = Length(job.num_steps, section.batch_size, job.num_items)
-        with followed(job.run_uri, length, job.score):
-            _run(trainer, job, watch)
-        remove_unregistered(job.run_uri)  # of workers that were killed
-        _require_finished(job)
-    _say_what_became_of_the_samples(job)
-    return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
+    return training_stream(
+        job.shards,
+        decode,
+        stream,
+        seed=job.seed,
+        start=newest_step(job.run_uri) * section.batch_size,
+        stop=job.num_steps * section.batch_size + spare_blocks(section) * job.rows_per_block,
+        rows_per_block=job.rows_per_block,
+    )
 
 
 def _require_finished(job: TrainJob) -> None:
