@@ -139,7 +139,7 @@ def evaluate(config: Config) -> Outcome:
         from raysys.encoder.interpolation import read_interpolation
         from raysys.evaluate import offline
         from raysys.evaluate.rungs import Ladder
-        from raysys.train.metrics import read_metrics
+        from raysys.train.figures.metrics import read_metrics
 
         run_uri = targets.training_run(config).uri
         is_interpolated = targets.is_interpolated(config)
@@ -278,9 +278,10 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
     from raysys.encoder.bundle import preprocessing_of
     from raysys.evaluate.sheet import NeighbourSheet
     from raysys.stream.read import rows_per_block
-    from raysys.train import launch, runs
-    from raysys.train.checkpoint import newest_step
-    from raysys.train.telling import tell_end
+    from raysys.train import launch
+    from raysys.train.figures.telling import tell_end
+    from raysys.train.run.begin import begin
+    from raysys.train.run.checkpoint import newest_step
     from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
@@ -289,7 +290,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
     length = launch.count_steps(num_items, config.train)
     require_attributes(places.shards("train"), config.train.caption_weights, "train.caption_weights")
     run = targets.training_run(config)
-    runs.begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
+    begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
     image, text = preprocessing_of(places.start_encoder)
     session.connect(config.ray)
     sheet = NeighbourSheet(shards_of(places.shards("val")), image)

@@ -28,9 +28,9 @@ from raysys.config.schema import BenchConfig, TrainConfig
 from raysys.encoder import siglip, start
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.shards.synth import imagine_items
-from raysys.train.flops import training_flops_per_pair
+from raysys.train.engine.towers import TwoTowers
+from raysys.train.figures.flops import training_flops_per_pair
 from raysys.train.step import backward
-from raysys.train.towers import TwoTowers
 
 TOGETHER, ALONE = "together", "each alone"
 _TITLES, _SEED = 2000, 7

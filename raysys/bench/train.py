@@ -29,7 +29,7 @@ from raysys.encoder import siglip, start
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.shards.synth import imagine_items
-from raysys.train.flops import peak_flops, training_flops_per_pair
+from raysys.train.figures.flops import peak_flops, training_flops_per_pair
 
 OURS, OURS_STREAM = "raysys", "raysys with its stream"
 OPEN_CLIP, TRANSFORMERS, LIMIT = "open_clip", "transformers loop", "towers alone"
@@ -172,7 +172,7 @@ def run_open_clip(work: Work) -> Trial:
 
 def run_towers(work: Work) -> Trial:
     """The limit: vectors, and gradients of the weights from any numbers at all."""
-    from raysys.train.towers import TwoTowers
+    from raysys.train.engine.towers import TwoTowers
 
     model = _load(work)
     towers: Any = TwoTowers(model, work.image)

@@ -30,7 +30,13 @@ from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
 from raysys.stream.read import execution_options, prepare_context, training_stream
-from raysys.train.checkpoint import (
+from raysys.train.driver.follow import followed
+from raysys.train.driver.hearing import Hearing, in_background, stopped
+from raysys.train.driver.progress import Length
+from raysys.train.driver.room import lacking
+from raysys.train.driver.signals import StopWish, stop_wish
+from raysys.train.driver.watch import Watch
+from raysys.train.run.checkpoint import (
     SCORE,
     best_step,
     checkpoint_name,
@@ -38,14 +44,8 @@ from raysys.train.checkpoint import (
     newest_step,
     remove_unregistered,
 )
-from raysys.train.follow import followed
-from raysys.train.hearing import Hearing, in_background, stopped
-from raysys.train.measurement import Draw, Measure, measure_checkpoint
-from raysys.train.patience import has_ended_early
-from raysys.train.progress import Length
-from raysys.train.room import lacking
-from raysys.train.signals import StopWish, stop_wish
-from raysys.train.watch import Watch
+from raysys.train.run.measurement import Draw, Measure, measure_checkpoint
+from raysys.train.run.patience import has_ended_early
 from raysys.train.worker.attempt import attempt
 from raysys.train.worker.job import TrainJob
 

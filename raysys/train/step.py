@@ -19,11 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysys.config.schema import TrainConfig
 from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
-from raysys.train.distil import drift
 from raysys.train.engine import Engine
+from raysys.train.engine.distil import drift
+from raysys.train.engine.parallel import average_whole_gradients, clip_gradients, kept_back
+from raysys.train.engine.towers import Embedded, TwoTowers
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
-from raysys.train.parallel import average_whole_gradients, clip_gradients, kept_back
-from raysys.train.towers import Embedded, TwoTowers
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.train.engine import Engine, make_engine
+from raysys.train.engine.parallel import clip_gradients, shard, whole_on_cpu
+from raysys.train.engine.towers import TwoTowers
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
-from raysys.train.padding import padded
-from raysys.train.parallel import clip_gradients, shard, whole_on_cpu
 from raysys.train.step import backward, settle, train_step
-from raysys.train.towers import TwoTowers
+from raysys.train.worker.padding import padded
 
 NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
 WAYS = {

@@ -24,8 +24,8 @@ from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
 from raysys.errors import DamagedData, InputError
-from raysys.train.checkpoint import CheckpointManifest, best_step, checkpoint_name, newest_step
-from raysys.train.metrics import read_metrics
+from raysys.train.figures.metrics import read_metrics
+from raysys.train.run.checkpoint import CheckpointManifest, best_step, checkpoint_name, newest_step
 from tests.ray.wandb_file import OfflineRun, read_run
 
 pytestmark = [

@@ -16,7 +16,7 @@ from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.stream.ledger import read_skipped
 from raysys.stream.order import rows_of, windows
 from raysys.stream.shard import BadSample, open_shard, read_shard, shards_of
-from raysys.train.metrics import read_metrics
+from raysys.train.figures.metrics import read_metrics
 from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 

@@ -16,7 +16,7 @@ import ray.util
 import torch
 
 from raysys.errors import DamagedData, InputError, OutOfMemory, RaysysError, TrainingDiverged, known_cause
-from raysys.train.memory import micro_batch_size, needs_less
+from raysys.train.driver.memory import micro_batch_size, needs_less
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.loop import train_worker
 

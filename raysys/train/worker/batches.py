@@ -15,9 +15,9 @@ from numpy import ndarray
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
 from raysys.stream.order import share_rows, worker_positions
-from raysys.train.pace import Pace
-from raysys.train.padding import padded
+from raysys.train.figures.pace import Pace
 from raysys.train.worker.job import TrainJob
+from raysys.train.worker.padding import padded
 
 Batch = dict[str, torch.Tensor]
 _STEPS_AHEAD = 2  # made ready while the towers are busy

@@ -8,7 +8,7 @@ from typing import Any
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.stream.shard import ShardRef
-from raysys.train.telling import TrackedRun
+from raysys.train.figures.telling import TrackedRun
 
 
 @dataclass(frozen=True)

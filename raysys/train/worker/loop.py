@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 
 from raysys.stream.ledger import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
-from raysys.train.chance import seed_step
 from raysys.train.engine import make_engine, open_accelerator
-from raysys.train.pace import Pace
-from raysys.train.patience import Patience
+from raysys.train.figures.pace import Pace
+from raysys.train.figures.weights import WeightChange
+from raysys.train.run.patience import Patience
 from raysys.train.step import settle, train_step
-from raysys.train.weights import WeightChange
 from raysys.train.worker.batches import worker_batches
+from raysys.train.worker.chance import seed_step
 from raysys.train.worker.finite import require_finite
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.lookout import Lookout

@@ -11,7 +11,7 @@ import ray.util
 import torch
 from accelerate import Accelerator
 
-from raysys.train.stall import ENDED, EXCHANGING, IN_TOWERS, SAVING, WAITING, Sign
+from raysys.train.driver.stall import ENDED, EXCHANGING, IN_TOWERS, SAVING, WAITING, Sign
 
 _EVERY_S = 1.0
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import ray.util.metrics
 
-from raysys.train.metrics import MetricsFile, read_validations
-from raysys.train.telling import LOOK_EVERY_S, telling
+from raysys.train.figures.metrics import MetricsFile, read_validations
+from raysys.train.figures.telling import LOOK_EVERY_S, telling
 from raysys.train.worker.job import TrainJob
 
 

@@ -11,8 +11,8 @@ import ray.train
 from ray.train import CheckpointUploadMode
 
 from raysys import storage
-from raysys.train.checkpoint import TrainingState, checkpoint_name, write_checkpoint
 from raysys.train.engine import Engine
+from raysys.train.run.checkpoint import TrainingState, checkpoint_name, write_checkpoint
 from raysys.train.worker.job import TrainJob
 
 

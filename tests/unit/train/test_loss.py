@@ -17,10 +17,10 @@ from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.encoder.siglip import load_model, normalise
 from raysys.encoder.tiny import build_tiny
 from raysys.stream.decode import caption_keys
+from raysys.train.engine.optim import freeze
+from raysys.train.engine.towers import TwoTowers
 from raysys.train.loss import Pairs, dense_loss, local_pairs, loss_and_gradients, targets
-from raysys.train.optim import freeze
 from raysys.train.step import backward
-from raysys.train.towers import TwoTowers
 
 EqualTitles: TypeAlias = Literal["merged", "masked", "negative"]
 TEXT = TextPreprocessing(max_length=6)

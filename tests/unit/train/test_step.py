@@ -16,11 +16,10 @@ from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.encoder.tiny import build_tiny
 from raysys.errors import InputError
-from raysys.train import lora
-from raysys.train.engine import Engine, make_engine
+from raysys.train.engine import Engine, lora, make_engine
+from raysys.train.engine.towers import TwoTowers
 from raysys.train.loss import dense_loss, local_pairs
 from raysys.train.step import backward, train_step
-from raysys.train.towers import TwoTowers
 
 IMAGE = ImagePreprocessing(size_px=16)
 KEYS = torch.tensor([[5, 1], [6, 2], [5, 0], [0, 0], [7, 1], [8, 2]])  # the fourth was skipped

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray.util.metrics
 
-from raysys.train.metrics import record_validation
+from raysys.train.figures.metrics import record_validation
 from raysys.train.worker.recorder import Gauges, Recorder
 
 

@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
 from raysys.errors import StorageError
-from raysys.train.checkpoint import CheckpointManifest, checkpoint_name, load_weights
 from raysys.train.engine import Engine
+from raysys.train.run.checkpoint import CheckpointManifest, checkpoint_name, load_weights
 from raysys.train.worker import saving as worker_saving
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.saving import Saving

@@ -1,0 +1,1 @@
+"""A run's figures: how they are taken, where they are kept, and who is told."""
