@@ -281,7 +281,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
     from raysys.train import launch
     from raysys.train.figures.telling import tell_end
     from raysys.train.run.begin import begin
-    from raysys.train.run.checkpoint import newest_step
+    from raysys.train.run.registry import newest_step
     from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()

@@ -494,8 +494,9 @@ class EvaluateConfig(Section):
 
     log: Annotated[SimulatedLog | RecordedLog, Field(discriminator="kind")] = SimulatedLog()
     shelf: ShelfProtocol | None = None
-    splits: tuple[SplitName, ...] = ("val", "test")
-    """Where queries and candidates of a simulated log come from: sellers the model has not seen."""
+    splits: tuple[SplitName, ...] = ("test",)
+    """Where queries and candidates of a simulated log come from: what neither trained the model nor chose
+    among its checkpoints."""
     mobilenet: str = "google/mobilenet_v2_1.0_224"
     """The baseline of the published result: hub id or path."""
     bootstrap_samples: PositiveInt = 2000

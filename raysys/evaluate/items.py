@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,18 @@ class EvaluationItems:
     def row_of(self) -> dict[str, int]:
         """Item id -> row."""
         return {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    def of_splits(self, splits: Collection[str]) -> EvaluationItems:
+        """Those of these splits alone."""
+        rows = [row for row, split in enumerate(self.splits) if split in splits]
+        return EvaluationItems(
+            item_ids=[self.item_ids[row] for row in rows],
+            titles=[self.titles[row] for row in rows],
+            photos=[self.photos[row] for row in rows],
+            splits=self.splits[rows],
+            attributes={name: values[rows] for name, values in self.attributes.items()},
+            groups=[self.groups[row] for row in rows],
+        )
 
 
 def read_items(

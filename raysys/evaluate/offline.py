@@ -149,7 +149,7 @@ def _items_and_log(
         *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
     }
     items = read_items(_shards(evidence, sorted(splits)))
-    table = simulated_log(items, evidence.latent_uri, section.log)
+    table = simulated_log(items.of_splits(section.splits), evidence.latent_uri, section.log)
     with storage.writable_file(storage.join(target.uri, LOG)) as path:
         pq.write_table(table, path)
     return items, read_log(table)

@@ -36,18 +36,20 @@ from raysys.train.driver.progress import Length
 from raysys.train.driver.room import lacking
 from raysys.train.driver.signals import StopWish, stop_wish
 from raysys.train.driver.watch import Watch
-from raysys.train.run.checkpoint import (
-    SCORE,
-    best_step,
-    checkpoint_name,
-    load_weights,
-    newest_step,
-    remove_unregistered,
-)
+from raysys.train.figures.metrics import read_validations
+from raysys.train.run.checkpoint import checkpoint_name, load_weights
 from raysys.train.run.measurement import Draw, Measure, measure_checkpoint
 from raysys.train.run.patience import has_ended_early
+from raysys.train.run.registry import (
+    SCORE,
+    best_step,
+    newest_step,
+    registered_steps,
+    remove_unregistered,
+)
 from raysys.train.worker.attempt import attempt
 from raysys.train.worker.job import TrainJob
+from raysys.train.worker.saving import checkpoint_at
 
 _NODES_WAIT_S = 300.0  # for the first nodes of a cluster that grows when asked; longer is a fault to look at
 _LEAVE_AFTER_S = 5.0  # for Ray to list the last checkpoint and end
@@ -97,6 +99,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
             _run(trainer, job, watch)
         remove_unregistered(job.run_uri)  # of workers that were killed
         _require_finished(job)
+    _measure_what_was_not(job, measure, draw)
     _say_what_became_of_the_samples(job)
     return storage.join(job.run_uri, checkpoint_name(best_step(job.run_uri)))
 
@@ -106,7 +109,7 @@ def _trainer(
     stream: StreamConfig,
     watch: Any,
     worker: dict[str, float],
-    validation: Callable[[ray.train.Checkpoint], dict[str, float]],
+    validation: Callable[..., dict[str, float]],
 ) -> ray.train.torch.TorchTrainer:
     """What Ray Train is asked for: workers with these resources each, and how often it may try again."""
     section = job.section
@@ -174,6 +177,17 @@ def _require_finished(job: TrainJob) -> None:
             f"train: the workers ended after step {trained} of {job.num_steps}; "
             "run again to continue from the last checkpoint"
         )
+
+
+def _measure_what_was_not(job: TrainJob, measure: Measure, draw: Draw) -> None:
+    """Measure the checkpoints that a kill after the last step has left without figures."""
+    measured = {row["step"] for row in read_validations(job.run_uri)}
+    left = [step for step in registered_steps(job.run_uri) if job.is_measured(step) and step not in measured]
+    task = ray.remote(num_cpus=1, num_gpus=job.section.validation.num_gpus)(_measure_checkpoint)
+    for step in left:
+        observe.log.info("    train  measures the checkpoint after step %d, which was left", step)
+        checkpoint = checkpoint_at(storage.join(job.run_uri, checkpoint_name(step)))
+        ray.get(task.remote(job, measure, draw, checkpoint))
 
 
 def export(

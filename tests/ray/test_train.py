@@ -25,7 +25,8 @@ from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
 from raysys.errors import DamagedData, InputError
 from raysys.train.figures.metrics import read_metrics
-from raysys.train.run.checkpoint import CheckpointManifest, best_step, checkpoint_name, newest_step
+from raysys.train.run.checkpoint import CheckpointManifest, checkpoint_name
+from raysys.train.run.registry import best_step, newest_step
 from tests.ray.wandb_file import OfflineRun, read_run
 
 pytestmark = [
@@ -131,14 +132,24 @@ def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def longer(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run goes on for 8 steps, on one worker, and with a checkpoint after each of them."""
+    """The undisturbed run goes on for 8 steps, on one worker, and with a checkpoint after each of them.
+
+    A kill has torn Ray's list of its checkpoints.
+    """
     root = copied(start[0], tmp_path_factory.mktemp("longer"))
     config = small(root, start[1], workers=1, num_steps=40, checkpoint_every_minutes=1e-9)
     run = run_of(config)
     shutil.copytree(undisturbed.uri, run.uri)
     Path(run.uri, HALF).mkdir()
+    tear(run)
     stages.train(config)
     return run
+
+
+def tear(run: Run) -> None:
+    """Cut Ray's list short, as a kill does that comes while it is written."""
+    path = Path(run.uri, "checkpoint_manager_snapshot.json")
+    path.write_bytes(path.read_bytes()[:100])
 
 
 def copied(root: Path, other: Path) -> Path:
@@ -269,6 +280,21 @@ def test_finished_run_goes_on_when_it_is_made_longer(undisturbed: Run, longer: R
     ]
     # 40 steps of which 2 warm up: the cosine of 38 steps, 30 of which are behind.
     assert rate == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 30 / 38)))
+
+
+def test_last_checkpoint_that_a_kill_left_unmeasured_is_measured(
+    start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+) -> None:
+    config = small(copied(start[0], tmp_path), start[1])
+    run = run_of(config)
+    shutil.copytree(undisturbed.uri, run.uri)
+    figures = Path(run.uri, "validated", f"{NUM_STEPS:08d}.json")
+    wanted = figures.read_bytes()
+    figures.unlink()
+    tear(run)
+    stages.train(config)
+    assert figures.read_bytes() == wanted
+    assert run.weights == undisturbed.weights
 
 
 def test_name_of_another_run_is_refused_before_a_cluster_is_asked(

@@ -23,7 +23,7 @@ from raysys.records import PIXELS
 from raysys.stream.shard import read_shard, shards_of
 from raysys.train import launch
 from raysys.train import step as steps
-from raysys.train.run.checkpoint import newest_step
+from raysys.train.run.registry import newest_step
 from raysys.train.step import StepResult
 from raysys.train.worker.attempt import attempt
 from tests.ray.test_train import (

@@ -10,7 +10,8 @@ from typing import TypeVar
 from raysys import observe, storage
 from raysys.errors import Stopped
 from raysys.train.driver.watch import News
-from raysys.train.run.checkpoint import checkpoint_name, newest_step
+from raysys.train.run.checkpoint import checkpoint_name
+from raysys.train.run.registry import newest_step
 from raysys.train.worker.job import TrainJob
 
 Made = TypeVar("Made")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysys.train.run.checkpoint import SCORE
+from raysys.train.run.registry import SCORE
 
 _RECENT_ROWS = 10
 _WORTH_SAYING = 0.03  # of the time spent waiting for data

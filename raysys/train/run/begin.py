@@ -18,7 +18,7 @@ from raysys.artifacts import code_version
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
 from raysys.targets import TrainingRun
-from raysys.train.run.checkpoint import newest_step, remove_unregistered
+from raysys.train.run.registry import mend_list, newest_step, remove_unregistered, whole_steps
 
 _RUN = "run.json"
 _INPUTS = {"shards": "other shards", "start": "another start"}
@@ -32,6 +32,7 @@ def begin(run: TrainingRun, section: TrainConfig, *, num_steps: int, start_uri: 
     Raises: InputError if a run of this name was trained with other settings or data and `train.changed` is
     `refuse`, if this one is already longer than `num_steps`, or if there is no room for its checkpoints.
     """
+    mend_list(run.uri)
     trained = newest_step(run.uri)
     if not trained and section.changed == "refuse":
         _require_no_other(run)
@@ -66,7 +67,7 @@ def _others(run: TrainingRun) -> Iterator[dict[str, Any]]:
     for name in storage.list_folders(run.home):
         uri = storage.join(run.home, name)
         said = storage.join(uri, _RUN)
-        if uri != run.uri and newest_step(uri) and storage.exists(said):
+        if uri != run.uri and whole_steps(uri) and storage.exists(said):
             yield json.loads(storage.read_bytes(said))
 
 

@@ -2,12 +2,11 @@
 
 A checkpoint is a folder with `state.pt` and, written last, `checkpoint.json`, which says what the state is
 of and what its file must hash to. It counts once Ray Train has registered it: any other folder is what an
-attempt that was cut off left behind. No generator's state is in it, see `chance.py`.
+attempt that was cut off left behind (see `registry.py`). No generator's state is in it, see `chance.py`.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from raysys.train.engine import Engine
 
 STATE = "state.pt"
 MANIFEST = "checkpoint.json"
-SCORE = "score"  # the figure of a checkpoint that decides which is the best
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
 _PREFIX = "checkpoint_"
 
 
@@ -45,6 +42,12 @@ class CheckpointManifest(BaseModel):
 def checkpoint_name(step: int) -> str:
     """The directory of the checkpoint after `step` steps."""
     return f"{_PREFIX}{step:08d}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a directory that is named as a checkpoint is; None of any other."""
+    digits = name.removeprefix(_PREFIX)
+    return int(digits) if name.startswith(_PREFIX) and digits.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -100,39 +103,6 @@ def load_weights(model: torch.nn.Module, folder: Path) -> int:
     state = _read(folder)
     model.load_state_dict(state.get("weights", state["model"]))
     return int(state["step"])
-
-
-def newest_step(run_uri: str) -> int:
-    """The step after which the run's last registered checkpoint was taken; 0 if there is none."""
-    return max((step for step, _ in _registered(run_uri)), default=0)
-
-
-def best_step(run_uri: str) -> int:
-    """The step of the checkpoint with the highest score; the newest one if none was measured."""
-    scored = [(figures[SCORE], step) for step, figures in _registered(run_uri) if SCORE in figures]
-    return max(scored)[1] if scored else newest_step(run_uri)
-
-
-def remove_unregistered(run_uri: str) -> None:
-    """Remove checkpoints that were cut off before they were whole; nobody may be training here."""
-    kept = {checkpoint_name(step) for step, _ in _registered(run_uri)}
-    for name in storage.list_folders(run_uri):
-        if name.startswith(_PREFIX) and name not in kept:
-            storage.delete(storage.join(run_uri, name))
-
-
-def _registered(run_uri: str) -> list[tuple[int, dict[str, float]]]:
-    """Step and figures of each checkpoint that Ray Train has in its list."""
-    path = storage.join(run_uri, _SNAPSHOT)
-    if not storage.exists(path):
-        return []
-    try:
-        results = json.loads(storage.read_bytes(path))["checkpoint_results"]
-        return [(int(one["checkpoint_dir_name"].rpartition("_")[2]), one["metrics"]) for one in results]
-    except (ValueError, KeyError) as error:
-        raise DamagedData(
-            f"{path}: not readable ({error}); remove {run_uri} to train from the start"
-        ) from error
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -38,6 +38,14 @@ class TrainJob:
         """The run as W&B knows it."""
         return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
 
+    def is_planned(self, step: int) -> bool:
+        """Whether the plan has a checkpoint after this step."""
+        return step % self.checkpoint_steps == 0 or step == self.num_steps
+
+    def is_measured(self, step: int) -> bool:
+        """Whether a checkpoint after this step is measured."""
+        return self.is_validated and self.is_planned(step)
+
     @property
     def num_items(self) -> int:
         """Pairs in an epoch."""

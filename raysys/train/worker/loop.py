@@ -67,7 +67,7 @@ def train_worker(job: TrainJob, watch: Any) -> None:
                 record(step, figures)
             agreed = lookout.agree(save=saving.is_overdue(), enough=patience.is_over())
             ends = agreed.stop or agreed.enough
-            if saving.is_planned(step) or agreed.save or ends:
+            if job.is_planned(step) or agreed.save or ends:
                 pulse.saves()
                 record.flush()
                 saving.save(step, loss=result.loss)

@@ -29,10 +29,6 @@ class Saving:
         self._saved_at = time.monotonic()
         self._upload: _Upload | None = None
 
-    def is_planned(self, step: int) -> bool:
-        """Whether the plan has a checkpoint, and a measurement, after this step."""
-        return step % self._job.checkpoint_steps == 0 or step == self._job.num_steps
-
     def is_overdue(self) -> bool:
         """Whether the last checkpoint is older than `train.checkpoint_every_minutes`."""
         minutes = self._job.section.checkpoint_every_minutes
@@ -49,7 +45,7 @@ class Saving:
         _report(
             {"step": step, "loss": loss},
             self._upload,
-            is_measured=self._job.is_validated and self.is_planned(step),
+            is_measured=self._job.is_measured(step),
         )
 
 
@@ -60,7 +56,7 @@ class _Upload:
         self._job, self._world_size = job, world_size
         self._state: dict[str, Any] | None = state
         self.name = checkpoint_name(state["step"])
-        self.target = _checkpoint(storage.join(job.run_uri, self.name))
+        self.target = checkpoint_at(storage.join(job.run_uri, self.name))
         self.finished = threading.Event()
 
     def __call__(self, target: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
@@ -79,7 +75,8 @@ class _Upload:
         return target
 
 
-def _checkpoint(uri: str) -> ray.train.Checkpoint:
+def checkpoint_at(uri: str) -> ray.train.Checkpoint:
+    """The folder of a checkpoint as Ray Train knows it."""
     filesystem, path = storage.resolve(uri)
     return ray.train.Checkpoint(path, filesystem)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.unit.train.figures.test_flops import small_config
 
 from raysys.train.figures.flops import training_flops_per_pair
 from raysys.train.figures.pace import Pace
+from tests.unit.train.figures.test_flops import small_config
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from collections import namedtuple
@@ -37,9 +38,11 @@ def begin(run: TrainingRun, num_steps: int = 100, start_uri: str = "nowhere", **
 def trained(run: TrainingRun, step: int, **train: Any) -> None:
     """A run with a registered checkpoint."""
     begin(run, **train)
-    (Path(run.uri) / checkpoint_name(step)).mkdir()
+    folder = Path(run.uri) / checkpoint_name(step)
+    folder.mkdir()
+    (folder / "checkpoint.json").write_text("{}")
     results = [{"checkpoint_dir_name": checkpoint_name(step), "metrics": {}}]
-    text = json.dumps({"checkpoint_results": results})
+    text = json.dumps({"ray_version": importlib.metadata.version("ray"), "checkpoint_results": results})
     (Path(run.uri) / "checkpoint_manager_snapshot.json").write_text(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +18,8 @@ from raysys.train.engine.optim import learning_rate_factor, make_optimizers
 from raysys.train.run.checkpoint import (
     CheckpointManifest,
     TrainingState,
-    best_step,
     checkpoint_name,
     load_weights,
-    newest_step,
-    remove_unregistered,
     write_checkpoint,
 )
 
@@ -56,12 +52,6 @@ def write(state: TrainingState, folder: Path, step: int) -> None:
     snapshot = state.snapshot(step)
     assert snapshot is not None
     write_checkpoint(snapshot, str(folder), recipe="f" * 64, stream_position=5 * step, world_size=1)
-
-
-def register(run: Path, *checkpoints: tuple[int, dict[str, float]]) -> None:
-    """Write the list that Ray Train keeps."""
-    results = [{"checkpoint_dir_name": checkpoint_name(step), "metrics": said} for step, said in checkpoints]
-    (run / "checkpoint_manager_snapshot.json").write_text(json.dumps({"checkpoint_results": results}))
 
 
 def test_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -184,38 +174,6 @@ def test_disk_that_fills_leaves_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="could not be written .*; free space there, or use another place"):
         write(fresh_state(1), tmp_path / "checkpoint", step=3)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-
-
-def test_newest_step_counts_registered_checkpoints_alone(tmp_path: Path) -> None:
-    register(tmp_path, (20, {}), (100, {}))
-    (tmp_path / checkpoint_name(120)).mkdir()  # its upload was cut off
-    assert newest_step(str(tmp_path)) == 100
-
-
-def test_best_step_is_that_of_the_highest_score(tmp_path: Path) -> None:
-    register(tmp_path, (10, {"score": 0.5}), (20, {"score": 0.7}), (30, {}), (40, {"score": 0.6}))
-    assert best_step(str(tmp_path)) == 20
-    register(tmp_path, (10, {}), (30, {}))  # nothing was measured
-    assert best_step(str(tmp_path)) == 30
-
-
-def test_half_checkpoints_are_removed(tmp_path: Path) -> None:
-    register(tmp_path, (20, {}), (100, {}))
-    for step in (20, 100, 120):
-        write(fresh_state(1), tmp_path / checkpoint_name(step), step=step)
-    (tmp_path / "validated").mkdir()
-    remove_unregistered(str(tmp_path))
-    left = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
-    assert left == [checkpoint_name(20), checkpoint_name(100), "validated"]
-    assert load_weights(fresh_state(2).engine.model, tmp_path / checkpoint_name(100)) == 100
-
-
-def test_run_without_a_checkpoint_starts_at_0(tmp_path: Path) -> None:
-    assert newest_step(str(tmp_path / "nothing")) == 0
-    (tmp_path / checkpoint_name(5)).mkdir()
-    assert newest_step(str(tmp_path)) == 0
-    (tmp_path / "checkpoint_manager_snapshot.json").write_text('{"checkpoint_results": []}')
-    assert newest_step(str(tmp_path)) == 0
 
 
 def test_names_of_checkpoints_sort_as_their_steps_do() -> None:
