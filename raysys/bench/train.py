@@ -1,7 +1,7 @@
 """One process's training steps: pairs a second, and how much of them is arithmetic.
 
 Everybody trains a model of the same sizes with AdamW on equal batches. The peer is open_clip's step, or where
-that cannot be measured a plain loop over `transformers` with `return_loss=True`. The limit is both towers
+that cannot be imported a plain loop over `transformers` with `return_loss=True`. The limit is both towers
 forward and backward, without loss or update. On a GPU the model is SigLIP-B/16-256 with random weights,
 elsewhere the tiny one of the configuration.
 """
@@ -75,7 +75,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
         TRANSFORMERS: partial(run_transformers, work),
         LIMIT: partial(run_towers, work),
     }
-    if not _why_not_open_clip(work.section.use_gpu):
+    if not why_no_open_clip():
         contenders[OPEN_CLIP] = partial(run_open_clip, work)
     facts = {
         "batch_size": work.section.batch_size,
@@ -95,8 +95,7 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
     lines = [
         f"{facts['flops_per_pair'] / 1e9:.2f} GFLOP a pair: matrix products, forward and twice that backward"
     ]
-    missing = _why_not_open_clip(bool(facts["on_gpu"]))
-    if missing:
+    if missing := why_no_open_clip():
         lines.append(f"{OPEN_CLIP}: not measured, {missing}")
     rate = finding.contenders[OURS_STREAM].rate.median
     hours = PAPER_PAIRS / rate / 3600
@@ -157,7 +156,7 @@ def run_transformers(work: Work) -> Trial:
 def run_open_clip(work: Work) -> Trial:
     """open_clip's model of these sizes, with its loss."""
     open_clip = importlib.import_module("open_clip")
-    model = open_clip.create_model(_OPEN_CLIP_MODEL, pretrained=None, output_dict=True).to(work.device)
+    model = _open_clip_model(open_clip, _model_config(work)).to(work.device)
     trained: Any = torch.compile(model) if work.section.compile else model
     sigmoid_loss = open_clip.loss.SigLipLoss()
 
@@ -168,6 +167,45 @@ def run_open_clip(work: Work) -> Trial:
         return loss
 
     return _time(work, _plain_step(work, model, loss_of), _in_memory(work, _load(work)))
+
+
+def _open_clip_model(open_clip: Any, config: Any) -> Any:
+    """Its own SigLIP where that has these sizes; else the parts that it builds models of, pooled alike."""
+    vision, text = config.vision_config, config.text_config
+    if (vision.hidden_size, vision.num_hidden_layers) == (768, 12):
+        return open_clip.create_model(_OPEN_CLIP_MODEL, pretrained=None, output_dict=True)
+    return open_clip.model.CustomTextCLIP(
+        embed_dim=vision.hidden_size,
+        vision_cfg={
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "attentional_pool": True,
+            "attn_pooler_queries": 1,
+            "attn_pooler_heads": vision.num_attention_heads,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            **_sizes(vision),
+        },
+        text_cfg={
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "heads": text.num_attention_heads,
+            "no_causal_mask": True,
+            "pool_type": "last",
+            "proj_bias": True,
+            **_sizes(text),
+        },
+        init_logit_scale=math.log(10.0),
+        init_logit_bias=-10.0,
+        output_dict=True,
+    )
+
+
+def _sizes(tower: Any) -> dict[str, Any]:
+    return {
+        "width": tower.hidden_size,
+        "layers": tower.num_hidden_layers,
+        "mlp_ratio": tower.intermediate_size / tower.hidden_size,
+    }
 
 
 def run_towers(work: Work) -> Trial:
@@ -292,10 +330,6 @@ def _model_config(work: Work) -> Any:
     import transformers
 
     return transformers.SiglipConfig.from_pretrained(work.encoder_uri)
-
-
-def _why_not_open_clip(on_gpu: bool) -> str:
-    return why_no_open_clip() or ("" if on_gpu else "its model is B/16-256, which is for a GPU")
 
 
 def _prepare(config: Config, folder: Path) -> Work:

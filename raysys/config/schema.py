@@ -415,8 +415,6 @@ class TrainConfig(Section):
             raise ValueError("lora trains thin matrices, for which muon is not made; set optimizer to adamw")
         if self.parallel == "fsdp" and self.optimizer == "muon":
             raise ValueError("fsdp cuts the matrices that muon needs whole; set optimizer to adamw")
-        if self.parallel == "fsdp" and self.compile:
-            raise ValueError("fsdp does not go with compile; set compile to false, or parallel to ddp")
         return self
 
 

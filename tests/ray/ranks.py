@@ -82,6 +82,22 @@ def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
         dist.destroy_process_group()
 
 
+def run_compiled_rank(rank: int, folder: str, world_size: int) -> None:
+    """Steps of sharded towers, compiled and not; rank 0 leaves both in `folder`."""
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    how = {"parallel": "fsdp", "activation_checkpointing": True}
+    found = {
+        is_compiled: trained(Path(folder), {**how, "compile": is_compiled}, rank, world_size)
+        for is_compiled in (False, True)
+    }
+    if rank == 0:
+        torch.save(found, f"{folder}/compiled.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
     """The step of the pure loss and of the model, for each way to treat false negatives and to get there."""
     steps = {}

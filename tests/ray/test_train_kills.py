@@ -84,12 +84,8 @@ def test_twenty_kills_change_no_bit_of_the_weights(
 
 def until_step(run: Run, wanted: int, driver: Driver) -> int:
     """Wait until the run has recorded a step, and return the last one that it has."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while (step := recorded(run)) < wanted:
-        driver.require_running()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return step
+    driver.until(lambda: recorded(run) >= wanted, TIMEOUT_S)
+    return recorded(run)
 
 
 def recorded(run: Run) -> int:

@@ -131,3 +131,62 @@ def test_elastic_run_goes_on_with_one_worker_and_every_sample(
 
 def has_ended(run: Run) -> bool:
     return max(run.losses, default=0) == NUM_STEPS
+
+
+MANY_STEPS = 400  # a run that is still going when a node comes back
+NEVER = {"checkpoint_every_epochs": 1e6, "checkpoint_every_minutes": None}
+
+
+def many(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
+    """A training of `MANY_STEPS`."""
+    config = on(nodes, root, num_items, **train)
+    longer = config.train.model_copy(update={"epochs": (MANY_STEPS + 0.5) * BATCH / num_items})
+    return config.model_copy(update={"train": longer})
+
+
+@pytest.fixture(scope="module")
+def many_undisturbed(
+    nodes: TwoNodes, start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    root = copied(start[0], tmp_path_factory.mktemp("many"))
+    config = many(nodes, root, start[1], **NEVER)
+    with Driver(config, root) as driver:
+        driver.finish()
+    return run_of(config)
+
+
+def test_checkpoint_is_taken_before_a_node_is_taken_away(
+    nodes: TwoNodes, start: tuple[Path, int], many_undisturbed: Run, tmp_path: Path
+) -> None:
+    # No failure is allowed: that a node which was said to go has gone is none.
+    config = many(nodes, copied(start[0], tmp_path), start[1], max_failures=0, **NEVER)
+    run = run_of(config)
+    with Driver(config, tmp_path) as driver:
+        driver.until(lambda: bool(run.losses))
+        nodes.warn_other(60)
+        driver.until_checkpoint(run.uri)  # no other one is planned
+        assert not has_ended(run)
+        nodes.kill_other()
+        nodes.add_other()
+        driver.finish()
+        assert "a node will be taken away, with rank" in driver.said
+    assert run.losses == many_undisturbed.losses
+    assert run.weights == many_undisturbed.weights
+
+
+def test_elastic_run_grows_back_when_a_node_comes(
+    nodes: TwoNodes, start: tuple[Path, int], many_undisturbed: Run, tmp_path: Path
+) -> None:
+    config = many(nodes, copied(start[0], tmp_path), start[1], min_workers=1)
+    run = run_of(config)
+    with Driver(config, tmp_path) as driver:
+        driver.until_checkpoint(run.uri)
+        nodes.kill_other()
+        at_loss = max(run.losses)
+        driver.until(lambda: max(run.losses) > at_loss and len(nodes.workers) == 1)
+        nodes.add_other()
+        driver.until(lambda: len(nodes.workers) == 2)
+        assert not has_ended(run)
+        driver.finish()
+    assert list(run.losses) == list(many_undisturbed.losses)
+    assert run.losses == pytest.approx(many_undisturbed.losses, rel=1e-3)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -68,6 +68,15 @@ class TwoNodes:
         for pid in left:
             _kill(pid)
 
+    def warn_other(self, seconds: int) -> None:
+        """Tell Ray, as a cloud does, that the second node will be taken away after so many seconds."""
+        command = [
+            *("ray", "drain-node", "--address", self.address, "--node-id", self._other.node_id),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud wants it back"),
+            *("--deadline-remaining-seconds", str(seconds)),
+        ]
+        subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True)
+
     def kill_a_worker(self, dice: random.Random) -> bool:
         """Kill one of the training workers, if there are any."""
         workers = self.workers
@@ -97,6 +106,7 @@ class Driver:
     def __init__(self, config: Config, folder: Path, stage: str = "train") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._said = folder / "said.txt"
+        self._said.touch()
         config_file = folder / "config.json"
         config_file.write_text(config.model_dump_json())
         command = [sys.executable, "-m", "tests.ray.training_driver", stage, str(config_file)]
@@ -109,9 +119,14 @@ class Driver:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self._said.read_text()
+
     def require_running(self) -> None:
         """Fail with what it said if it has ended."""
-        assert self._process.poll() is None, self._said.read_text()[-3000:]
+        assert self._process.poll() is None, self.said[-3000:]
 
     def kill(self) -> None:
         """As the kernel would."""
@@ -120,12 +135,16 @@ class Driver:
 
     def finish(self, timeout_s: float = 600) -> None:
         """Wait for its end, which has to be a good one."""
-        assert self._process.wait(timeout_s) == 0, self._said.read_text()[-3000:]
+        assert self._process.wait(timeout_s) == 0, self.said[-3000:]
 
-    def until_checkpoint(self, run_uri: str, timeout_s: float = 600) -> None:
+    def until_checkpoint(self, run_uri: str) -> None:
         """Wait until the run has one."""
+        self.until(lambda: has_checkpoint(run_uri))
+
+    def until(self, is_so: Callable[[], bool], timeout_s: float = 600) -> None:
+        """Wait until something is so."""
         deadline = time.monotonic() + timeout_s
-        while not has_checkpoint(run_uri):
+        while not is_so():
             self.require_running()
             assert time.monotonic() < deadline
             time.sleep(0.02)

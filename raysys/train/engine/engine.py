@@ -147,7 +147,7 @@ def make_engine(
     if section.activation_checkpointing:
         towers.checkpoint_activations()
     if section.compile:
-        towers.compile_towers()
+        towers.compile_layers() if section.parallel == "fsdp" else towers.compile_towers()
     wrapped = parallel.distribute(towers, section, accelerator)
     optimizers = optim.make_optimizers(model, section)
     factor = optim.learning_rate_factor(num_steps, section.warmup_fraction)

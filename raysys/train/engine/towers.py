@@ -49,6 +49,12 @@ class TwoTowers(torch.nn.Module):
         for tower in (self.model.vision_model, self.model.text_model):
             tower.compile(backend=backend, dynamic=False)
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """The same, a layer at a time: what is cut over workers is put together between layers."""
+        self._is_compiled = True
+        for layer in self.layers():
+            layer.compile(backend=backend, dynamic=False)
+
     def checkpoint_activations(self) -> None:
         """Keep what goes into each layer alone, and compute the rest again in the backward pass."""
         for layer in self.layers():
