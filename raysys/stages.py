@@ -30,6 +30,8 @@ from raysys.stream.shard import ShardRef, read_shard, shards_of
 if TYPE_CHECKING:
     from raysys.evaluate.guard import Guard
     from raysys.evaluate.validation import Validation
+    from raysys.train.launch import Epochs
+    from raysys.train.worker.job import TrainJob
 
 
 @dataclass(frozen=True)
@@ -277,29 +279,55 @@ def _latent_uri(config: Config) -> str | None:
 def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validation: Validation) -> Manifest:
     from raysys.encoder.bundle import preprocessing_of
     from raysys.evaluate.sheet import NeighbourSheet
-    from raysys.stream.read import rows_per_block
     from raysys.train import launch
     from raysys.train.figures.telling import tell_end
     from raysys.train.run.begin import begin
+    from raysys.train.run.lock import locked
     from raysys.train.run.registry import newest_step
-    from raysys.train.worker.job import TrainJob
 
     started = time.monotonic()
-    places = targets.places_of(config)
-    num_items = sum(shard.num_items for shard in shards)
-    length = launch.count_steps(num_items, config.train)
+    places, run = targets.places_of(config), targets.training_run(config)
+    length = launch.count_steps(sum(shard.num_items for shard in shards), config.train)
     require_attributes(places.shards("train"), config.train.caption_weights, "train.caption_weights")
-    run = targets.training_run(config)
-    begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
-    image, text = preprocessing_of(places.start_encoder)
-    session.connect(config.ray)
-    sheet = NeighbourSheet(shards_of(places.shards("val")), image)
+    with locked(run.home):
+        begin(run, config.train, num_steps=length.num_steps, start_uri=places.start_encoder)
+        session.connect(config.ray)
+        job = _train_job(config, target, run, shards, validation, length)
+        sheet = NeighbourSheet(shards_of(places.shards("val")), job.image)
+        checkpoint_uri = launch.fit(job, config.stream, validation.measure, sheet.draw)
+        manifest = launch.export(
+            target,
+            checkpoint_uri,
+            places.start_encoder,
+            text=preprocessing_of(places.start_encoder)[1],
+            num_items=newest_step(job.run_uri) * config.train.batch_size,
+            seconds=time.monotonic() - started,
+        )
+        tell_end(job.tracked, job.num_steps, target.uri)
+    return manifest
+
+
+def _train_job(
+    config: Config,
+    target: Target,
+    run: targets.TrainingRun,
+    shards: list[ShardRef],
+    validation: Validation,
+    length: Epochs,
+) -> TrainJob:
+    """All that a training worker is told."""
+    from raysys.encoder.bundle import preprocessing_of
+    from raysys.stream.read import rows_per_block
+    from raysys.train.worker.job import TrainJob
+
+    start_uri = targets.places_of(config).start_encoder
+    image, text = preprocessing_of(start_uri)
     lineage = {name: entry.model_dump() for name, entry in target.inputs.items()}
-    job = TrainJob(
+    return TrainJob(
         run_name=config.name,
         run_uri=run.uri,
         recipe=run.recipe,
-        start_uri=places.start_encoder,
+        start_uri=start_uri,
         image=image,
         text=text,
         section=config.train,
@@ -320,17 +348,6 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
         num_steps=length.num_steps,
         checkpoint_steps=length.checkpoint_steps,
     )
-    checkpoint_uri = launch.fit(job, config.stream, validation.measure, sheet.draw)
-    manifest = launch.export(
-        target,
-        checkpoint_uri,
-        places.start_encoder,
-        text=text,
-        num_items=newest_step(job.run_uri) * config.train.batch_size,
-        seconds=time.monotonic() - started,
-    )
-    tell_end(job.tracked, job.num_steps, target.uri)
-    return manifest
 
 
 def _make_projection(config: Config) -> Callable[[Target], Manifest]:

@@ -38,6 +38,7 @@ from raysys.train.driver.signals import StopWish, stop_wish
 from raysys.train.driver.watch import Watch
 from raysys.train.figures.metrics import read_validations
 from raysys.train.run.checkpoint import checkpoint_name, load_weights
+from raysys.train.run.lock import in_use
 from raysys.train.run.measurement import Draw, Measure, measure_checkpoint
 from raysys.train.run.patience import has_ended_early
 from raysys.train.run.registry import (
@@ -52,6 +53,7 @@ from raysys.train.worker.job import TrainJob
 from raysys.train.worker.saving import checkpoint_at
 
 _NODES_WAIT_S = 300.0  # for the first nodes of a cluster that grows when asked; longer is a fault to look at
+_NAME_WAIT_S = 10.0  # for Ray to notice that the driver which had the name was killed
 _LEAVE_AFTER_S = 5.0  # for Ray to list the last checkpoint and end
 
 
@@ -90,7 +92,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
         _require_room(job, worker)
         prepare_context()
-        watch = _start_watch(job.section)
+        watch = _start_watch(job)
         validation = functools.partial(_measure_checkpoint, job, measure, draw)
         trainer = _trainer(job, stream, watch, worker, validation)
         _say_mixing(job, stream)
@@ -293,11 +295,23 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _start_watch(section: TrainConfig) -> Any:
+def _start_watch(job: TrainJob) -> Any:
+    """The run's `Watch`, under a name that this cluster gives but once.
+
+    Raises: InputError if another command on this cluster trains the run.
+    """
     # At home with the driver: another node may go, and the run go on.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Watch)
-    return actor.remote(section.collective_timeout_s)
+    named = actor.options(name=f"train {job.run_uri}", namespace="raysys")
+    give_up = time.monotonic() + _NAME_WAIT_S
+    while True:
+        try:
+            return named.remote(job.section.collective_timeout_s)
+        except ValueError as error:  # the name is taken
+            if time.monotonic() >= give_up:
+                raise in_use(job.run_uri) from error
+            time.sleep(1.0)
 
 
 def _run(trainer: ray.train.torch.TorchTrainer, job: TrainJob, watch: Any) -> None:

@@ -9,16 +9,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import ray
 import torch
 
 from raysys import artifacts, stages, targets
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
-from raysys.errors import OutOfMemory, Stopped, TrainingDiverged
+from raysys.config.schema import TrainConfig
+from raysys.errors import InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.records import PIXELS
 from raysys.stream.shard import read_shard, shards_of
 from raysys.train import launch
@@ -204,3 +207,12 @@ def test_run_without_memory_says_what_to_lower_and_is_not_tried_again(
     assert "has too little memory (CUDA out of memory)" in str(caught.value)
     assert "lower train.micro_batch_size (now 8, the whole share of a worker)" in str(caught.value)
     assert num_attempts(run_of(config)) == 1
+
+
+def test_run_that_another_command_on_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_NAME_WAIT_S", 0.0)
+    job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
+    first = launch._start_watch(job)
+    with pytest.raises(InputError, match="s3://bucket/runs/shop/0123: another command trains it"):
+        launch._start_watch(job)
+    ray.kill(first)

@@ -11,13 +11,16 @@ import pytest
 from raysys import artifacts, targets
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
+from raysys.config.schema import RayConfig
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.stream.ledger import read_skipped
 from raysys.stream.order import rows_of, windows
 from raysys.stream.shard import BadSample, open_shard, read_shard, shards_of
 from raysys.train.figures.metrics import read_metrics
+from tests.ray.growing import growing_cluster
 from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
+from tests.ray.training_driver import SLOT
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
 # Three trainings on a cluster of their own, with nodes that start and die: minutes.
@@ -190,3 +193,16 @@ def test_elastic_run_grows_back_when_a_node_comes(
         driver.finish()
     assert list(run.losses) == list(many_undisturbed.losses)
     assert run.losses == pytest.approx(many_undisturbed.losses, rel=1e-3)
+
+
+def test_training_waits_for_the_node_that_it_asks_for(
+    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+) -> None:
+    config = on(nodes, copied(start[0], tmp_path), start[1])
+    run = run_of(config)
+    with growing_cluster(head_cpus=1, node_resources={"CPU": 4, SLOT: 2}) as address:
+        elsewhere = config.model_copy(update={"ray": RayConfig(address=address)})
+        with Driver(elsewhere, tmp_path) as driver:
+            driver.finish()
+    assert "train.workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs" in driver.said
+    assert run.weights == undisturbed.weights

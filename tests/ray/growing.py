@@ -1,0 +1,73 @@
+"""A cluster on this machine whose head starts another node when somebody asks for one, as in a cloud."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RAY = Path(sys.executable).with_name("ray")
+STORE_BYTES = 150 * 2**20
+
+
+@contextlib.contextmanager
+def growing_cluster(head_cpus: int, node_resources: dict[str, float]) -> Iterator[str]:
+    """The address of its head; at most one more node comes, with these resources."""
+    # Not below pytest's folder: the path of a socket has 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        config, port = Path(folder, "autoscaler.json"), _free_port()
+        address = f"127.0.0.1:{port}"
+        config.write_text(json.dumps(_autoscaling(address, head_cpus, node_resources)))
+        command = [
+            *(str(RAY), "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1"),
+            *(f"--num-cpus={head_cpus}", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}"),
+            *("--include-dashboard=false", "--disable-usage-stats", f"--autoscaling-config={config}"),
+        ]
+        # Ray's own provider of nodes for tests of autoscaling.
+        faked = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        try:
+            subprocess.run(command, env={**os.environ, **faked}, check=True, stdout=subprocess.DEVNULL)
+            yield address
+        finally:
+            _kill_all_of(folder)
+
+
+def _autoscaling(address: str, head_cpus: int, node_resources: dict[str, float]) -> dict[str, Any]:
+    node = {
+        "resources": {**node_resources, "object_store_memory": STORE_BYTES},
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": 1,
+    }
+    head = {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0}
+    return {
+        "cluster_name": "growing",
+        "max_workers": 1,
+        "idle_timeout_minutes": 5,
+        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {"ray.head.default": head, "node": node},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def _kill_all_of(folder: str) -> None:
+    """End every process that was started with this folder."""
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if folder.encode() in (path / "cmdline").read_bytes():
+                    os.kill(int(path.name), signal.SIGKILL)
