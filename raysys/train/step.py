@@ -49,12 +49,10 @@ def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -
         model.logit_scale.clamp_(max=math.log(section.max_scale))
     if engine.ema is not None:
         engine.ema.update()
-    return StepResult(
-        loss=float(accelerator.reduce(share, reduction="sum")),
-        grad_norm=float(grad_norm),
-        scale=float(model.logit_scale.detach().exp()),
-        bias=float(model.logit_bias.detach()),
-    )
+    loss = accelerator.reduce(share, reduction="sum")
+    told = [loss, grad_norm, model.logit_scale.detach().exp(), model.logit_bias.detach()]
+    # Together: each number that is asked for waits until the GPU has done all that it was given.
+    return StepResult(*torch.stack([number.reshape(()).float() for number in told]).tolist())
 
 
 def settle(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> None:
