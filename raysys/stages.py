@@ -282,6 +282,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
     from raysys.train import launch
     from raysys.train.figures.telling import tell_end
     from raysys.train.run.begin import begin
+    from raysys.train.run.export import export
     from raysys.train.run.lock import locked
     from raysys.train.run.registry import newest_step
 
@@ -295,7 +296,7 @@ def _fine_tune(config: Config, target: Target, shards: list[ShardRef], validatio
         job = _train_job(config, target, run, shards, validation, length)
         sheet = NeighbourSheet(shards_of(places.shards("val")), job.image)
         checkpoint_uri = launch.fit(job, config.stream, validation.measure, sheet.draw)
-        manifest = launch.export(
+        manifest = export(
             target,
             checkpoint_uri,
             places.start_encoder,

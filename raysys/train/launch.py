@@ -1,15 +1,12 @@
-"""`raysys train`, on the driver: start Ray Train, follow it, and publish the EncoderBundle."""
+"""`raysys train`, on the driver: what Ray Train is asked for, and what has to be so before and after it."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import math
 import os
-import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +17,19 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysys import artifacts, observe, storage
-from raysys.artifacts import EncoderBundleManifest, Target
+from raysys import observe, storage
 from raysys.config.schema import StreamConfig, TrainConfig
-from raysys.encoder import bundle, siglip
-from raysys.encoder.preprocess import TextPreprocessing
-from raysys.errors import ClusterError, InputError, RaysysError, known_cause
+from raysys.errors import ClusterError, InputError
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.ledger import read_skipped, reasons_line, require_few_skipped
 from raysys.stream.mixing import measure_mixing
 from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.train.driver.follow import followed
-from raysys.train.driver.hearing import Hearing, in_background, stopped
 from raysys.train.driver.progress import Length
 from raysys.train.driver.room import lacking
-from raysys.train.driver.signals import StopWish, stop_wish
 from raysys.train.driver.watch import Watch
 from raysys.train.figures.metrics import read_validations
-from raysys.train.run.checkpoint import checkpoint_name, load_weights
+from raysys.train.run.checkpoint import checkpoint_name
 from raysys.train.run.lock import in_use
 from raysys.train.run.measurement import Draw, Measure, measure_checkpoint
 from raysys.train.run.patience import has_ended_early
@@ -48,13 +40,13 @@ from raysys.train.run.registry import (
     registered_steps,
     remove_unregistered,
 )
+from raysys.train.waiting import wait_for_end
 from raysys.train.worker.attempt import attempt
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.saving import checkpoint_at
 
 _NODES_WAIT_S = 300.0  # for the first nodes of a cluster that grows when asked; longer is a fault to look at
 _NAME_WAIT_S = 10.0  # for Ray to notice that the driver which had the name was killed
-_LEAVE_AFTER_S = 5.0  # for Ray to list the last checkpoint and end
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         _say_mixing(job, stream)
         length = Length(job.num_steps, job.section.batch_size, job.num_items)
         with followed(job.run_uri, length, job.score):
-            _run(trainer, job, watch)
+            wait_for_end(trainer, job, watch)
         remove_unregistered(job.run_uri)  # of workers that were killed
         _require_finished(job)
     _measure_what_was_not(job, measure, draw)
@@ -192,39 +184,6 @@ def _measure_what_was_not(job: TrainJob, measure: Measure, draw: Draw) -> None:
         ray.get(task.remote(job, measure, draw, checkpoint))
 
 
-def export(
-    target: Target,
-    checkpoint_uri: str,
-    start_uri: str,
-    *,
-    text: TextPreprocessing,
-    num_items: int,
-    seconds: float,
-) -> EncoderBundleManifest:
-    """Publish the EncoderBundle of a checkpoint: the start's files with the trained weights."""
-    start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
-
-    def fill(folder: Path) -> None:
-        with (
-            storage.readable_folder(start_uri) as base,
-            storage.readable_folder(checkpoint_uri) as checkpoint,
-        ):
-            bundle.copy_checkpoint(base, folder)
-            model = siglip.load_model(base)
-            load_weights(model, checkpoint)
-            model.save_pretrained(folder)
-
-    return bundle.publish_bundle(
-        target,
-        fill,
-        text=text,
-        parent_space_id=start.space_id,
-        training_run=checkpoint_uri,
-        num_items=num_items,
-        seconds=seconds,
-    )
-
-
 def _train_worker(loop_config: dict[str, Any]) -> None:
     attempt(loop_config["job"], loop_config["watch"])
 
@@ -312,59 +271,3 @@ def _start_watch(job: TrainJob) -> Any:
             if time.monotonic() >= give_up:
                 raise in_use(job.run_uri) from error
             time.sleep(1.0)
-
-
-def _run(trainer: ray.train.torch.TorchTrainer, job: TrainJob, watch: Any) -> None:
-    """Follow the training to its end, from the main thread: signals come to no other.
-
-    Raises: Stopped if a signal asked for the end, else why the training ended too early.
-    """
-    with stop_wish() as wish:
-        hearing = Hearing()
-        try:
-            error = _follow(in_background(trainer.fit), watch, wish, hearing)
-        except KeyboardInterrupt:
-            raise stopped(job, wish.number or signal.SIGINT) from None
-        hearing.hear(news := ray.get(watch.news.remote()))
-    if news.verdict is not None:
-        raise news.verdict from error
-    if wish.number is not None:
-        raise stopped(job, wish.number)
-    if error is not None:
-        raise _failure(error, hearing.stall) from error
-
-
-def _follow(fitted: Future[Any], watch: Any, wish: StopWish, hearing: Hearing) -> BaseException | None:
-    """What fit raised, if it did; after a wish to stop it is not waited for longer than it does work."""
-    is_told, idle_since = False, math.inf
-    while not concurrent.futures.wait([fitted], timeout=1.0).done:
-        hearing.hear(news := ray.get(watch.news.remote()))
-        if wish.number is not None and not is_told:
-            watch.ask_to_stop.remote()
-            observe.log.warning(
-                "    train  ends after this step, with a checkpoint; once more ends it at once"
-            )
-            is_told = True
-        is_at_work = news.is_running and not news.has_ended
-        idle_since = math.inf if is_at_work else min(idle_since, time.monotonic())
-        if is_told and time.monotonic() - idle_since > _LEAVE_AFTER_S:
-            return (
-                None  # no worker is there to hear of it, or checkpoints are measured, which the next run does
-            )
-    return fitted.exception()
-
-
-def _failure(error: BaseException, stall: str | None) -> BaseException:
-    """What ended the training as one line, if its cause is one that we know."""
-    if not isinstance(error, ray.train.TrainingFailedError):
-        return error
-    causes = list(getattr(error, "worker_failures", {}).values())
-    causes += [cause] if (cause := getattr(error, "controller_failure", None)) else []
-    for cause in causes:
-        if isinstance(known := known_cause(cause), RaysysError) and not isinstance(known, ClusterError):
-            return known
-    reason = str(next(iter(causes), error)).strip().split("\n")[-1][:300]
-    where = f"; {stall}" if stall else ""
-    return ClusterError(
-        f"train: the workers failed ({reason}{where}); run again to continue from the last checkpoint"
-    )
