@@ -72,25 +72,32 @@ def targets(
     """
     is_own = left.rows[:, None] == right.rows[None, :]
     is_equal = left.keys[:, None] == right.keys[None, :]
-    weights = torch.ones_like(is_own, dtype=left.images.dtype)
-    is_positive = is_own
-    if how.equal_titles == "merged":
-        is_positive = is_equal | is_own
-        weights = weights / right.key_counts
-    elif how.equal_titles == "masked":
-        weights = weights.masked_fill(is_equal & ~is_own, 0.0)
+    is_merged = how.equal_titles == "merged"
+    weights = _of_both(left, right, right.key_counts if is_merged else None)
+    is_positive = is_equal if is_merged else is_own
+    if how.equal_titles == "masked":
+        weights.masked_fill_(is_equal & ~is_own, 0.0)
     if how.same_group != "negative":
         is_related = (left.groups[:, None] == right.groups[None, :]) & ~is_positive
-        shares = (1.0 / right.group_counts).to(weights)
-        weights = torch.where(is_related, shares if how.same_group == "positive" else 0.0, weights)
-        is_positive = is_positive | (is_related & (how.same_group == "positive"))
+        if how.same_group == "positive":
+            weights = torch.where(is_related, _of_both(left, right, right.group_counts), weights)
+            is_positive = is_positive | is_related
+        else:
+            weights.masked_fill_(is_related, 0.0)
     if how.similar_photos is not None:
         looks_alike = (left.images @ right.images.T >= how.similar_photos) & ~is_positive
-        weights = torch.where(looks_alike, 1.0 if how.similar_photos_are == "positive" else 0.0, weights)
-        is_positive = is_positive | (looks_alike & (how.similar_photos_are == "positive"))
-    is_there = (left.keys != NO_CAPTION)[:, None] & (right.keys != NO_CAPTION)[None, :]
-    labels = torch.where(is_positive, 1.0, -1.0).to(weights)
-    return labels, weights * is_there
+        if how.similar_photos_are == "positive":
+            weights = torch.where(looks_alike, _of_both(left, right), weights)
+            is_positive = is_positive | looks_alike
+        else:
+            weights.masked_fill_(looks_alike, 0.0)
+    return 2.0 * is_positive.to(weights) - 1.0, weights
+
+
+def _of_both(left: Pairs, right: Pairs, counts: Int64[Tensor, " n"] | None = None) -> Float[Tensor, "b n"]:
+    """1, or 1 over the count of the right row, where the left row is a sample and the right one a caption."""
+    here, there = ((side.keys != NO_CAPTION).to(left.images) for side in (left, right))
+    return here[:, None] * (there if counts is None else there / counts)[None, :]
 
 
 def _counts(values: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:

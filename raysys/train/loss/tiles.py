@@ -74,19 +74,30 @@ class TiledLoss:
             for there, right in block.split(self._tile_rows):
                 labels, weights = targets(left, right, self._how)
                 similarities = left.images @ right.captions.T
-                signed = labels * (self._scale * similarities + self._bias)
-                # d/dz of -log sigmoid(z) is -sigmoid(-z).
-                by_logit = -torch.sigmoid(-signed) * labels * weights / self._num_images
-                loss = -(logsigmoid(signed) * weights).sum() / self._num_images
-                self._images[here] += self._scale * by_logit @ right.captions
-                felt[there] += self._scale * by_logit.T @ left.images
-                self._sums += torch.stack([loss, (by_logit * similarities).sum(), by_logit.sum()])
-        return felt
+                loss, by_logit = _of_logits(self._scale * similarities + self._bias, labels, weights)
+                self._images[here].addmm_(by_logit, right.captions)
+                felt[there].addmm_(by_logit.T, left.images)
+                self._sums += torch.stack([loss, _dot(by_logit, similarities), by_logit.sum()])
+        return felt.mul_(self._scale / self._num_images)
 
     def gradients(self, captions: Float[Tensor, "b d"]) -> Gradients:
         """All that was added up; `captions` is what this worker's own captions felt everywhere."""
-        loss, scale, bias = self._sums
-        return Gradients(loss, self._images, captions, scale, bias)
+        loss, scale, bias = self._sums / self._num_images
+        return Gradients(loss, self._images * (self._scale / self._num_images), captions, scale, bias)
+
+
+@torch.enable_grad()
+def _of_logits(
+    logits: Float[Tensor, "b n"], labels: Float[Tensor, "b n"], weights: Float[Tensor, "b n"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b n"]]:
+    """Summed weighted losses, and what the logits feel: autograd reuses an exponential that is costly."""
+    loss = -_dot(logsigmoid(logits.requires_grad_() * labels), weights)
+    (felt,) = torch.autograd.grad(loss, logits)
+    return loss.detach(), felt
+
+
+def _dot(left: Float[Tensor, "b n"], right: Float[Tensor, "b n"]) -> Float[Tensor, ""]:
+    return torch.dot(left.flatten(), right.flatten())
 
 
 def _require_rows(own: Pairs, num_images: int) -> None:
