@@ -67,7 +67,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
             LIMIT: partial(run_ranks, work, _alone),
         }
         if not why_no_open_clip():
-            contenders[OPEN_CLIP] = partial(run_ranks, work, _open_clip)
+            contenders[OPEN_CLIP] = partial(run_ranks, work, _open_clip, imports=("open_clip",))
         facts = {"ranks": ranks, "rows_a_rank": work.rows, "dimensions": work.dimensions}
         peer = OPEN_CLIP if OPEN_CLIP in contenders else AUTOGRAD
         yield Case(f"{ranks} rank{'s' if ranks > 1 else ''}", "pairs/s", contenders, peer, LIMIT, facts)
@@ -95,14 +95,18 @@ def why_no_open_clip() -> str:
     return ""
 
 
-def run_ranks(work: Work, step: Callable[[Work, Tensor, Tensor], Any]) -> Trial:
-    """Let all ranks take the step again and again; the slowest counts."""
+def run_ranks(
+    work: Work, step: Callable[[Work, Tensor, Tensor], Any], imports: tuple[str, ...] = ()
+) -> Trial:
+    """Let all ranks take the step again and again; the slowest counts. What it `imports` is not its growth."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # the ranks of a turn do not import torch one by one
+    context.set_forkserver_preload([__name__, *imports])  # the ranks of a turn do not import torch one by one
     with tempfile.TemporaryDirectory() as folder:
         results: Any = context.SimpleQueue()
         ranks = [
-            context.Process(target=_run_rank, args=(rank, f"file://{folder}/meeting", work, step, results))
+            context.Process(
+                target=_run_rank, args=(rank, f"file://{folder}/meeting", work, step, imports, results)
+            )
             for rank in range(work.ranks)
         ]
         for process in ranks:
@@ -115,9 +119,16 @@ def run_ranks(work: Work, step: Callable[[Work, Tensor, Tensor], Any]) -> Trial:
 
 
 def _run_rank(
-    rank: int, meeting: str, work: Work, step: Callable[[Work, Tensor, Tensor], Any], results: Any
+    rank: int,
+    meeting: str,
+    work: Work,
+    step: Callable[[Work, Tensor, Tensor], Any],
+    imports: tuple[str, ...],
+    results: Any,
 ) -> None:
     torch.set_num_threads(1)
+    for name in imports:
+        importlib.import_module(name)
     warnings.simplefilter("ignore", FutureWarning)  # torch would rather have another all-gather of the peer
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=work.ranks)
     generator = torch.Generator().manual_seed(rank)

@@ -136,7 +136,7 @@ def has_ended(run: Run) -> bool:
     return max(run.losses, default=0) == NUM_STEPS
 
 
-MANY_STEPS = 400  # a run that is still going when a node comes back
+MANY_STEPS = 1500  # a run that is still going when a node comes back
 NEVER = {"checkpoint_every_epochs": 1e6, "checkpoint_every_minutes": None}
 
 
