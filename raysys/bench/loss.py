@@ -98,7 +98,7 @@ def why_no_open_clip() -> str:
 def run_ranks(
     work: Work, step: Callable[[Work, Tensor, Tensor], Any], imports: tuple[str, ...] = ()
 ) -> Trial:
-    """Let all ranks take the step again and again; the slowest counts. What it `imports` is not its growth."""
+    """Let all ranks take the step again and again; the slowest counts. Its `imports` are no growth of it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *imports])  # the ranks of a turn do not import torch one by one
     with tempfile.TemporaryDirectory() as folder:
