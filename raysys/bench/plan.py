@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # Of a step's arithmetic: a backward pass is twice its forward (Kaplan et al. 2020).
 _BACKWARD = 2 / 3
 _BYTES = 4  # vectors and gradients travel as float32
+_GATHERS = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def step_time(load: Load, links: Links, ranks: int) -> StepTime:
     hop = links.latency_s + load.pairs * load.dimensions * _BYTES / links.bytes_per_s(ranks)
     # A block of captions travels while the one before is compared; what it felt follows, and hides nowhere.
     captions = (ranks - 1) * max(0.0, hop - tile) + ranks * hop
+    # Before them keys and groups of all rows are gathered: numbers, which cost their hops alone.
+    captions += _GATHERS * (ranks - 1) * links.latency_s
     return StepTime(compute, (ranks - 1) * tile, captions, _gradients_s(load, links, ranks, compute))
 
 

@@ -1,22 +1,26 @@
 """What more GPUs would bring: a plan from given figures, and its check on processes of this machine.
 
 Measured here are ranks that train the tiny model together over gloo, beside as many that train alone: their
-cores and memory are shared alike, so the ratio is the exchange's doing. The plan's formulas are given the
-rate of those alone and the pace of gloo, and their prediction stands beside what came out. The GPUs are
-planned, not measured: `bench.gpu_pairs_per_s` and the links are what the configuration says.
+cores and memory are shared alike, so the difference is the exchange's doing, of which steps of few pairs have
+most. The plan's formulas are given the steps of those alone (the slowest of each round of them), gloo's pace
+and its latency; their prediction stands beside what came out. The GPUs are planned, not measured:
+`bench.gpu_pairs_per_s` and the links are what the configuration says.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -34,7 +38,7 @@ from raysys.train.step import backward
 
 TOGETHER, ALONE = "together", "each alone"
 _TITLES, _SEED = 2000, 7
-_PROBE_BYTES, _PROBES = 8 << 20, 5
+_PROBE_BYTES, _PROBES = 8 << 20, 20
 # Figures of the plan that go from the configuration through the facts to the conclusions.
 _GIVEN = (
     "gpu_pairs_per_s",
@@ -63,11 +67,11 @@ class Work:
 
 
 def cases(config: Config, folder: Path) -> Iterator[Case]:
-    """Every number of ranks, together and each alone."""
+    """Every number of ranks with steps of every size, together and each alone."""
     section, encoder = config.bench, folder / "encoder"
     start.fill_start(config.encoder, lambda: [item.title for item in imagine_items(_TITLES, _SEED)])(encoder)
     model = siglip.load_model(encoder)
-    for ranks in section.scaling_ranks:
+    for ranks, rows in product(section.scaling_ranks, section.scaling_rows):
         work = Work(
             ranks,
             str(encoder),
@@ -75,9 +79,8 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
             start.text_preprocessing(config.encoder).max_length,
             config.train.model_copy(update={"micro_batch_size": None, "caption_weights": {}}),
             section.train_warm_up_steps,
-            section.train_steps,
+            math.ceil(section.train_steps * max(section.scaling_rows) / rows),
         )
-        rows = section.train_batch_size
         contenders: dict[str, Callable[[], Trial]] = {
             TOGETHER: partial(run_ranks, work, rows, together=True),
             ALONE: partial(run_ranks, work, rows, together=False),
@@ -91,7 +94,7 @@ def cases(config: Config, folder: Path) -> Iterator[Case]:
             **{name: float(getattr(section, name)) for name in _GIVEN},
             **{f"plan_{number}": float(gpus) for number, gpus in enumerate(section.gpus)},
         }
-        name = f"{ranks} rank{'s' if ranks > 1 else ''}"
+        name = f"{ranks} rank{'s' if ranks > 1 else ''}, {rows} pairs each"
         yield Case(name, "pairs/s", contenders, ALONE, ALONE, facts)
 
 
@@ -146,71 +149,90 @@ def run_ranks(work: Work, rows: int, *, together: bool) -> Trial:
         found = [results.get() for _ in ranks]
         for process in ranks:
             process.join()
-    slowest_s = max(seconds for seconds, _ in found)
-    figures = {"step_s": slowest_s}
+    steps_s = np.array([seconds for seconds, _ in found])
+    slowest_s = float(steps_s.mean(axis=1).max())
+    # Those who train together wait in every step for the slowest of them.
+    figures = {"step_s": slowest_s, "slowest_step_s": float(steps_s.max(axis=0).mean())}
     if together and work.ranks > 1:
-        figures["gloo_mb_per_s"] = min(pace for _, pace in found) / 1e6
+        figures |= {
+            "gloo_mb_per_s": min(gloo.bytes_per_s for _, gloo in found) / 1e6,
+            "gloo_ms": 1000 * max(gloo.latency_s for _, gloo in found),
+        }
     return Trial(work.ranks * rows / slowest_s, figures)
+
+
+class Gloo(NamedTuple):
+    """How ranks here are joined."""
+
+    bytes_per_s: float
+    latency_s: float
 
 
 def _run_rank(rank: int, meeting: str, work: Work, rows: int, together: bool, results: Any) -> None:
     torch.set_num_threads(1)
     # Those alone have a group, too: it lets them start at the same time.
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=work.ranks)
-    pace = _gloo_bytes_per_s(work.ranks) if together and work.ranks > 1 else 0.0
+    gloo = _probe_gloo(work.ranks) if together and work.ranks > 1 else None
     if not together:
         dist.barrier()
         dist.destroy_process_group()
-    results.put((_train(work, rows), pace))
+    results.put((_train(work, rows), gloo))
     if together:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def _train(work: Work, rows: int) -> float:
-    """Seconds a step takes behind the warm-up."""
+def _train(work: Work, rows: int) -> list[float]:
+    """Seconds of each step behind the warm-up."""
     model = siglip.load_model(Path(work.encoder_uri)).train()
     batch: Batch = random_batch(model.config, work.image, work.max_length, rows)
     plain = TwoTowers(model, work.image)
     towers = torch.nn.parallel.DistributedDataParallel(plain) if dist.is_initialized() else plain
     optimizer = torch.optim.AdamW(model.parameters(), lr=work.section.learning_rate)
-    began = 0.0
-    for number in range(work.num_warm_up + work.num_measured):
-        if number == work.num_warm_up:
-            began = time.perf_counter()
+    ended = []
+    for _ in range(work.num_warm_up + work.num_measured):
         backward(towers, batch, work.section)
         optimizer.step()
         optimizer.zero_grad()
-    return (time.perf_counter() - began) / work.num_measured
+        ended.append(time.perf_counter())
+    return [after - before for before, after in pairwise(ended[work.num_warm_up - 1 :])]
 
 
-def _gloo_bytes_per_s(ranks: int) -> float:
-    """What a rank sends a second in an all-reduce of some megabytes."""
-    message = torch.zeros(_PROBE_BYTES // 4)
+def _probe_gloo(ranks: int) -> Gloo:
+    """A hop of an all-reduce, by one of some megabytes and one of a single number."""
+    large_s, small_s = (_all_reduce_s(num_bytes) for num_bytes in (_PROBE_BYTES, 4))
+    hops = 2 * (ranks - 1)
+    return Gloo(hops / ranks * _PROBE_BYTES / (large_s - small_s), small_s / hops)
+
+
+def _all_reduce_s(num_bytes: int) -> float:
+    message = torch.zeros(num_bytes // 4)
     dist.all_reduce(message)
     began = time.perf_counter()
     for _ in range(_PROBES):
         dist.all_reduce(message)
-    return _PROBES * 2 * (ranks - 1) / ranks * _PROBE_BYTES / (time.perf_counter() - began)
+    return (time.perf_counter() - began) / _PROBES
 
 
 def _check(finding: Finding) -> str:
-    facts, together = finding.facts, finding.contenders[TOGETHER]
+    facts, together, alone = finding.facts, finding.contenders[TOGETHER], finding.contenders[ALONE]
     ranks, rows = int(facts["ranks"]), int(facts["rows_a_rank"])
     load = Load(
         rows,
-        finding.contenders[ALONE].rate.median / ranks,
+        rows / alone.figures["slowest_step_s"].median,
         facts["flops_per_pair"],
         int(facts["parameters"]),
         int(facts["dimensions"]),
     )
-    pace = together.figures["gloo_mb_per_s"].median * 1e6
-    links = Links(ranks, pace, pace, facts["hop_latency_s"], overlap=0.0)  # the cores are busy: nothing hides
-    predicted = step_time(load, links, ranks).efficiency
-    measured = together.to_limit
+    pace, latency_ms = (together.figures[name].median for name in ("gloo_mb_per_s", "gloo_ms"))
+    # The cores are busy: nothing hides.
+    links = Links(ranks, pace * 1e6, pace * 1e6, latency_ms / 1000, overlap=0.0)
+    step, measured_s = step_time(load, links, ranks), together.figures["step_s"].median
     return (
-        f"{finding.case} here: predicted {predicted:.2f} of those alone (gloo at {pace / 1e6:,.0f} MB/s), "
-        f"measured {measured:.2f}: the formulas are {100 * (predicted / measured - 1):+.0f} % off"
+        f"{finding.case}, here: a step takes {1000 * measured_s:.1f} ms, predicted {1000 * step.seconds:.1f} "
+        f"({100 * (step.seconds / measured_s - 1):+.0f} %), of which towers {1000 * step.compute_s:.1f}, "
+        f"tiles {1000 * step.tiles_s:.1f}, captions {1000 * step.captions_s:.1f}, gradients "
+        f"{1000 * step.gradients_s:.1f} (gloo: {pace:,.0f} MB/s, {latency_ms:.2f} ms a hop)"
     )
 
 

@@ -572,8 +572,10 @@ class BenchConfig(Section):
     """Share of the gradients' exchange that can hide behind the backward pass: an assumption."""
     decoded_per_core_s: PositiveFloat = 100.0
     """Photos that a core makes ready in a second: an assumption until `bench stream` has measured it."""
-    scaling_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
+    scaling_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
     """Numbers of processes here that the plan is checked on."""
+    scaling_rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 32)
+    """Pairs of each of them in a step: few, of which the exchange is a large part, and many."""
 
 
 class TrackingConfig(Section):
