@@ -15,7 +15,8 @@ import ray.train.torch
 
 from raysys import observe
 from raysys.errors import ClusterError, RaysysError, known_cause
-from raysys.train.driver.hearing import Hearing, in_background, stopped
+from raysys.train.background import in_background
+from raysys.train.driver.hearing import Hearing, stopped
 from raysys.train.driver.signals import StopWish, stop_wish
 from raysys.train.worker.job import TrainJob
 

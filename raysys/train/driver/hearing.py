@@ -1,11 +1,6 @@
-"""What the driver hears of a run while it waits for it, and how it waits."""
+"""What the driver hears of a run while it waits for it."""
 
 from __future__ import annotations
-
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
 
 from raysys import observe, storage
 from raysys.errors import Stopped
@@ -13,8 +8,6 @@ from raysys.train.driver.watch import News
 from raysys.train.run.checkpoint import checkpoint_name
 from raysys.train.run.registry import newest_step
 from raysys.train.worker.job import TrainJob
-
-Made = TypeVar("Made")
 
 
 class Hearing:
@@ -32,20 +25,6 @@ class Hearing:
             observe.log.warning("    train  %s", news.stall)
         if news.stall or news.is_running:
             self.stall = news.stall
-
-
-def in_background(work: Callable[[], Made]) -> Future[Made]:
-    """What `work` comes to in a thread that holds up nobody's exit."""
-    future: Future[Made] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def stopped(job: TrainJob, number: int) -> Stopped:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WAITING = "waiting for data"
+READY = "ready with its data"
 IN_TOWERS = "in the towers"
 EXCHANGING = "exchanging"
 SAVING = "saving"
@@ -62,7 +63,7 @@ def stall_line(heard: Sequence[Heard], now_s: float, after_s: float) -> str | No
     if len(behind) < len(group):
         return _named([f"{_place(one)} is {_doing(one)}" for one in behind], group, now_s)
     first = group[0].sign
-    if first.phase == EXCHANGING and first.is_warm:
+    if first.phase in (READY, EXCHANGING) and first.is_warm:
         return (
             f"all {len(group)} ranks are at step {first.step}, {first.phase}, since {_since(group, now_s)} s "
             "and none is behind; the network or a GPU hangs"

@@ -31,14 +31,15 @@ class Pace:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for a step's data."""
+        """Around a wait for a step's data, of which there may be several."""
         asked = time.monotonic()
         yield
-        now = time.monotonic()
+        self._waited_s += time.monotonic() - asked
+
+    def begin_step(self) -> None:
+        """The data of a step are here."""
         if self._first_batch_s is None:
-            self._first_batch_s, self._began = now - asked, now
-        else:
-            self._waited_s += now - asked
+            self._first_batch_s, self._waited_s, self._began = self._waited_s, 0.0, time.monotonic()
         self._steps += 1
 
     def figures(self) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 import ray.train
@@ -15,6 +17,7 @@ from numpy import ndarray
 from raysys.errors import DamagedData
 from raysys.records import STREAM_POSITION
 from raysys.stream.order import share_rows, worker_positions
+from raysys.train.background import in_background
 from raysys.train.figures.pace import Pace
 from raysys.train.worker.job import TrainJob
 from raysys.train.worker.padding import padded
@@ -23,24 +26,55 @@ Batch = dict[str, torch.Tensor]
 _STEPS_AHEAD = 2  # made ready while the towers are busy
 
 
-def worker_batches(job: TrainJob, accelerator: Accelerator, step: int, pace: Pace) -> Iterator[Batch]:
+class WorkerBatches:
     """The batches of this worker from the one after `step` steps to the last, all of one size.
 
+    The next one is fetched in the background: a worker without data can still be asked for a checkpoint.
     They lie on its device; with `train.micro_batch_size` on the host (pinned, if there is a GPU), since a
     global batch of any size has to fit.
-    Raises: DamagedData if the stream gives other samples than the plan says.
     """
-    size, per_block = job.section.batch_size, job.rows_per_block
-    workers, rank = accelerator.num_processes, accelerator.process_index
-    num_rows = share_rows(size, workers, per_block)
-    blocks = _blocks(job, accelerator, ahead=_STEPS_AHEAD * num_rows // per_block)
-    for number in range(step, job.num_steps):
-        wanted = worker_positions(number, size, workers, rank, per_block, first_step=step)
-        with pace.waiting():  # and not for the check, which waits for the GPU to finish what it is at
-            found = list(itertools.islice(blocks, len(wanted) // per_block))
-        _require_planned(found, wanted, number)
-        batch = padded(_joined(found), num_rows, rank)
-        yield _pinned(batch) if _stays_on_host(job) and job.section.use_gpu else batch
+
+    def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, pace: Pace) -> None:
+        self._job, self._accelerator, self._pace = job, accelerator, pace
+        self._step, self._first_step = step, step
+        self._num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
+        self._blocks = _blocks(job, accelerator, ahead=_STEPS_AHEAD * self._num_rows // job.rows_per_block)
+        self._coming = self._fetch()
+
+    def has_come(self, timeout_s: float) -> bool:
+        """Whether the next one is here, or will never be; waits for it a while."""
+        with self._pace.waiting():
+            return bool(concurrent.futures.wait([self._coming], timeout_s).done)
+
+    def take(self) -> Batch:
+        """The next one.
+
+        Raises: DamagedData if the stream gives other samples than the plan says.
+        """
+        found, wanted = self._coming.result(), self._wanted()
+        self._pace.begin_step()
+        _require_planned(found, wanted, self._step)
+        self._step += 1
+        if self._step < self._job.num_steps:
+            self._coming = self._fetch()
+        batch = padded(_joined(found), self._num_rows, self._accelerator.process_index)
+        is_pinned = _stays_on_host(self._job) and self._job.section.use_gpu
+        return _pinned(batch) if is_pinned else batch
+
+    def _fetch(self) -> Future[list[Batch]]:
+        num_blocks = len(self._wanted()) // self._job.rows_per_block
+        return in_background(lambda: list(itertools.islice(self._blocks, num_blocks)))
+
+    def _wanted(self) -> Int64[ndarray, " rows"]:
+        """The plan's samples for this worker in the next step."""
+        return worker_positions(
+            self._step,
+            self._job.section.batch_size,
+            self._accelerator.num_processes,
+            self._accelerator.process_index,
+            self._job.rows_per_block,
+            first_step=self._first_step,
+        )
 
 
 def _blocks(job: TrainJob, accelerator: Accelerator, *, ahead: int) -> Iterator[Batch]:

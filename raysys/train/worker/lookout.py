@@ -17,12 +17,19 @@ _LOOK_EVERY_S = 5.0  # for nodes that will go: a call of all ranks, of about 4 m
 
 
 class Agreed(NamedTuple):
-    """What all workers do after this step."""
+    """What all workers do next."""
 
+    is_ready: bool
+    """Each of them has its batch."""
     stop: bool
     save: bool
     enough: bool
     """The run ends here as if this had been its last step."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether there is no next step."""
+        return self.stop or self.enough
 
 
 class Lookout:
@@ -34,17 +41,25 @@ class Lookout:
         self._looked_at = time.monotonic()
         self._going: set[str] = set()
 
-    def agree(self, *, save: bool, enough: bool) -> Agreed:
-        """Stop if somebody asked for it; save, or end early, if rank 0 says so or a node is newly said to go.
+    def agree(self, *, has_batch: bool, save: bool, enough: bool) -> Agreed:
+        """Step if all have a batch; stop if somebody asked for it; save, or end early, if rank 0 says so or a
+        node is newly said to go.
 
-        A call that all workers make.
+        A call that all workers make, also without a batch: Ray gives decoders on a node that will go no more
+        work, and if all are there, data come only once it is gone.
         """
         look = time.monotonic() - self._looked_at > _LOOK_EVERY_S
         wishes = torch.tensor([self._is_stop_wanted(), save, enough, look], dtype=torch.float32)
         wishes *= self._accelerator.is_main_process
-        wanted = (self._accelerator.reduce(wishes.to(self._accelerator.device)) > 0).tolist()
-        is_warned = wanted[3] and self._is_newly_warned()
-        return Agreed(stop=wanted[0], save=wanted[1] or is_warned, enough=wanted[2])
+        said = torch.cat([wishes, torch.tensor([float(has_batch)])]).to(self._accelerator.device)
+        *wanted, num_ready = self._accelerator.reduce(said).tolist()
+        is_warned = wanted[3] > 0 and self._is_newly_warned()
+        return Agreed(
+            is_ready=num_ready == self._accelerator.num_processes,
+            stop=wanted[0] > 0,
+            save=wanted[1] > 0 or is_warned,
+            enough=wanted[2] > 0,
+        )
 
     def _is_stop_wanted(self) -> bool:
         if self._stop_wanted is None or not ray.wait([self._stop_wanted], timeout=0)[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import ray.train
@@ -15,7 +16,7 @@ from raysys.train.figures.pace import Pace
 from raysys.train.figures.weights import WeightChange
 from raysys.train.run.patience import Patience
 from raysys.train.step import settle, train_step
-from raysys.train.worker.batches import worker_batches
+from raysys.train.worker.batches import WorkerBatches
 from raysys.train.worker.chance import seed_step
 from raysys.train.worker.finite import require_finite
 from raysys.train.worker.job import TrainJob
@@ -24,14 +25,16 @@ from raysys.train.worker.pulse import Pulse
 from raysys.train.worker.recorder import recorder
 from raysys.train.worker.saving import Saving, restore
 
+_LOOK_UP_S = 1.0  # from waiting for data, to hear what others want
+
 
 def train_worker(job: TrainJob, watch: Any) -> None:
     """Train from the last checkpoint, or from the start, to the last step or until somebody asks to stop."""
     section = job.section
     accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
     engine = make_engine(job.start_uri, job.image, section, job.num_steps, accelerator)
-    step = restore(engine)
-    lookout, saving = Lookout(watch, accelerator), Saving(job, engine)
+    step = first_step = restore(engine)
+    lookout, saving = Lookout(watch, accelerator), Saving(job, engine, step)
     patience = Patience(job.run_uri, section.validation.patience if accelerator.is_main_process else None)
     ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
     pace = Pace(
@@ -41,10 +44,28 @@ def train_worker(job: TrainJob, watch: Any) -> None:
         num_captions=1 + len(section.caption_weights),
         device=str(accelerator.device),
     )
-    pulse, first_step = Pulse(watch, accelerator, step), step
+    batches, loss = WorkerBatches(job, accelerator, step, pace), math.nan
+    pulse = Pulse(watch, accelerator, step)
     with pulse, recorder(job, step, is_main=accelerator.is_main_process) as record:
         pulse.follow(engine.towers)
-        for batch in pulse.over(worker_batches(job, accelerator, step, pace)):
+
+        def keep_state() -> None:
+            pulse.saves()
+            record.flush()
+            saving.save(step, loss=loss)
+            pulse.waits(step)
+
+        while step < job.num_steps:
+            if has_batch := batches.has_come(_LOOK_UP_S):
+                pulse.is_ready()
+            agreed = lookout.agree(has_batch=has_batch, save=saving.is_overdue(), enough=patience.is_over())
+            if (agreed.save or agreed.ends) and saving.kept_step < step:
+                keep_state()
+            if agreed.ends:
+                break
+            if not agreed.is_ready:
+                continue
+            batch = batches.take()
             ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
             is_told = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
@@ -53,7 +74,7 @@ def train_worker(job: TrainJob, watch: Any) -> None:
             if step == first_step:
                 settle(engine, batch, section)
             result = train_step(engine, batch, section)
-            step += 1
+            step, loss = step + 1, result.loss
             require_finite(result, step, batch, job, accelerator)
             if change is not None:
                 figures = {
@@ -65,14 +86,9 @@ def train_worker(job: TrainJob, watch: Any) -> None:
                     "samples_skipped": _count_skipped(accelerator, ledger, step, job),
                 }
                 record(step, figures)
-            agreed = lookout.agree(save=saving.is_overdue(), enough=patience.is_over())
-            ends = agreed.stop or agreed.enough
-            if job.is_planned(step) or agreed.save or ends:
-                pulse.saves()
-                record.flush()
-                saving.save(step, loss=result.loss)
-            if ends:
-                break
+            pulse.waits(step)
+            if job.is_planned(step):
+                keep_state()
 
 
 def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:

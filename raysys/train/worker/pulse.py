@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -11,13 +10,13 @@ import ray.util
 import torch
 from accelerate import Accelerator
 
-from raysys.train.driver.stall import ENDED, EXCHANGING, IN_TOWERS, SAVING, WAITING, Sign
+from raysys.train.driver.stall import ENDED, EXCHANGING, IN_TOWERS, READY, SAVING, WAITING, Sign
 
 _EVERY_S = 1.0
 
 
 class Pulse:
-    """One worker's; beats while its block runs. What it tells of is set by `over`, `follow` and the rest."""
+    """One worker's; beats while its block runs. What it tells of is set by `waits`, `follow` and the rest."""
 
     def __init__(self, watch: Any, accelerator: Accelerator, step: int) -> None:
         self._watch, self._accelerator, self._node = watch, accelerator, ray.util.get_node_ip_address()
@@ -36,15 +35,15 @@ class Pulse:
         self._ended.set()
         self._beating.join()
 
-    def over(self, batches: Iterator[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches, one a step."""
-        while True:
-            self._move(WAITING)
-            batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-            self._step += 1
+    def waits(self, step: int) -> None:
+        """The worker has taken `step` steps and waits for the data of the next one."""
+        self._step = step
+        self._move(WAITING)
+
+    def is_ready(self) -> None:
+        """The data are here; others may still wait for theirs."""
+        if self._phase != READY:
+            self._move(READY)
 
     def follow(self, towers: torch.nn.Module) -> None:
         """Know when the towers are at work; what comes after them is exchange between the ranks."""

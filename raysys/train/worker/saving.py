@@ -24,8 +24,10 @@ class Saving:
     checkpoint is written and registered.
     """
 
-    def __init__(self, job: TrainJob, engine: Engine) -> None:
+    def __init__(self, job: TrainJob, engine: Engine, step: int) -> None:
         self._job, self._engine = job, engine
+        self.kept_step = step
+        """The last step whose state was kept; at first that of the restart."""
         self._saved_at = time.monotonic()
         self._upload: _Upload | None = None
 
@@ -39,6 +41,7 @@ class Saving:
         if self._upload is not None:
             self._upload.finished.wait()
         state = TrainingState(self._engine).snapshot(step)
+        self.kept_step = step
         self._saved_at = time.monotonic()
         if state is not None:
             self._upload = _Upload(self._job, self._engine.accelerator.num_processes, state)

@@ -28,7 +28,10 @@ def steps(pace: Pace, clock: Clock, waits: list[float], *, step_s: float) -> Non
     """A wait and a step of `step_s` for each of `waits`."""
     for seconds in waits:
         with pace.waiting():
-            clock.now += seconds
+            clock.now += seconds / 2
+        with pace.waiting():
+            clock.now += seconds / 2
+        pace.begin_step()
         clock.now += step_s
 
 
