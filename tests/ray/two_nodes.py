@@ -77,6 +77,10 @@ class TwoNodes:
         ]
         subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True)
 
+    def is_other_gone(self) -> bool:
+        """Whether Ray has left the second node, as it does when its time is over."""
+        return _raylet_of(self._other).poll() is not None
+
     def kill_a_worker(self, dice: random.Random) -> bool:
         """Kill one of the training workers, if there are any."""
         workers = self.workers
@@ -154,9 +158,13 @@ def _node(num_cpus: int) -> dict[str, Any]:
     return {"num_cpus": num_cpus, "resources": {SLOT: 1}, "object_store_memory": STORE_BYTES}
 
 
-def _raylet(node: Any) -> int:
+def _raylet_of(node: Any) -> Any:
     (raylet,) = node.all_processes["raylet"]
-    return int(raylet.process.pid)
+    return raylet.process
+
+
+def _raylet(node: Any) -> int:
+    return int(_raylet_of(node).pid)
 
 
 def _workers_of(node: Any) -> Iterator[int]:
