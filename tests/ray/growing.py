@@ -48,13 +48,29 @@ def _autoscaling(address: str, head_cpus: int, node_resources: dict[str, float])
         "max_workers": 1,
     }
     head = {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0}
+    provider = {
+        "type": "fake_multinode",
+        "gcs_address": address,
+        "use_node_id_as_ip": True,  # all nodes have the same
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    }
+    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     return {
         "cluster_name": "growing",
         "max_workers": 1,
         "idle_timeout_minutes": 5,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "upscaling_speed": 1.0,
+        "provider": provider,
         "head_node_type": "ray.head.default",
         "available_node_types": {"ray.head.default": head, "node": node},
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{name}_commands": [] for name in commands},
     }
 
 
