@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,11 @@ def fit(job: TrainJob, stream: StreamConfig, measure: Measure, draw: Draw) -> st
         worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
         _require_room(job, worker)
         prepare_context()
-        watch = _start_watch(job)
         validation = functools.partial(_measure_checkpoint, job, measure, draw)
-        trainer = _trainer(job, stream, watch, worker, validation)
         _say_mixing(job, stream)
         length = Length(job.num_steps, job.section.batch_size, job.num_items)
-        with followed(job.run_uri, length, job.score):
-            wait_for_end(trainer, job, watch)
+        with _watch(job) as watch, followed(job.run_uri, length, job.score):
+            wait_for_end(_trainer(job, stream, watch, worker, validation), job, watch)
         remove_unregistered(job.run_uri)  # of workers that were killed
         _require_finished(job)
     _measure_what_was_not(job, measure, draw)
@@ -252,6 +251,16 @@ def _require_room(job: TrainJob, worker: dict[str, float]) -> None:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextlib.contextmanager
+def _watch(job: TrainJob) -> Iterator[Any]:
+    """The run's `Watch` while the block runs; then its name is free again."""
+    watch = _start_watch(job)
+    try:
+        yield watch
+    finally:
+        ray.kill(watch)
 
 
 def _start_watch(job: TrainJob) -> Any:

@@ -192,7 +192,7 @@ def test_run_without_memory_goes_on_with_half_the_micro_batch(
     monkeypatch.setattr(launch, "_train_worker", scarce_worker)
     config = changed(config, on_out_of_memory="halve", max_failures=1)
     stages.train(config)
-    assert "has too little memory for 8 pairs at a time; it goes on with 4" in caplog.text
+    assert "has too little memory for 8 pairs at a time; from the last checkpoint on 4" in caplog.text
     assert run_of(config).losses == pytest.approx(undisturbed.losses, rel=1e-3)
 
 
