@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WAITING = "waiting for data"
-READY = "ready with its data"
+READY = "ready with data"
 IN_TOWERS = "in the towers"
 EXCHANGING = "exchanging"
 SAVING = "saving"

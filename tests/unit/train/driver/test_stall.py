@@ -8,6 +8,7 @@ from raysys.train.driver.stall import (
     ENDED,
     EXCHANGING,
     IN_TOWERS,
+    READY,
     SAVING,
     WAITING,
     Heard,
@@ -69,6 +70,18 @@ def test_exchange_that_hangs_for_all_is_said_to_be_nobodys() -> None:
     assert stall_line([heard(0), heard(1)], NOW_S, AFTER_S) == (
         "all 2 ranks are at step 120, exchanging, since 120 s and none is behind; the network or a GPU hangs"
     )
+
+
+def test_rank_without_data_is_named_by_those_that_are_ready() -> None:
+    found = stall_line([heard(0, READY, 8), heard(1, WAITING, 7)], NOW_S, AFTER_S)
+    assert found is not None
+    assert found.startswith("rank 1 on node 10.0.0.1 is at step 120, waiting for data, since 120 s")
+
+
+def test_ranks_that_are_ready_and_do_not_step_hang() -> None:
+    found = stall_line([heard(0, READY), heard(1, READY)], NOW_S, AFTER_S)
+    assert found is not None
+    assert found.startswith("all 2 ranks are at step 120, ready with data, since 120 s")
 
 
 def test_first_step_may_compile_as_long_as_it_wants() -> None:
