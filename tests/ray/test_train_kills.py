@@ -98,6 +98,8 @@ def kill(
     """Kill what `kind` names, and return the driver that goes on: another one if it was the driver."""
     if kind == "driver":
         driver.kill()
+        while nodes.workers:  # they take a step or two before Ray ends them
+            time.sleep(0.02)
         return Driver(*again)
     if kind == "node":
         nodes.kill_other()
