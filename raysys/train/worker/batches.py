@@ -55,14 +55,14 @@ class WorkerBatches:
         self._pace.begin_step()
         _require_planned(found, wanted, self._step)
         self._step += 1
-        if self._step < self._job.num_steps:
-            self._coming = self._fetch()
+        self._coming = self._fetch()
         batch = padded(_joined(found), self._num_rows, self._accelerator.process_index)
         is_pinned = _stays_on_host(self._job) and self._job.section.use_gpu
         return _pinned(batch) if is_pinned else batch
 
     def _fetch(self) -> Future[list[Batch]]:
-        num_blocks = len(self._wanted()) // self._job.rows_per_block
+        is_over = self._step >= self._job.num_steps  # a restart behind the last step fetches nothing
+        num_blocks = 0 if is_over else len(self._wanted()) // self._job.rows_per_block
         return in_background(lambda: list(itertools.islice(self._blocks, num_blocks)))
 
     def _wanted(self) -> Int64[ndarray, " rows"]:
