@@ -18,18 +18,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import raysys
-from raysys import observe
 from raysys.config import Config, load_config
 from raysys.errors import known_cause
+from raysys.pipeline import STAGES, plan_stages, run_stages
+from raysys.tracking import logs
 
-# The order of the data; `raysys run` runs the first five in it.
-STAGES = {
-    "pack": "a catalogue becomes ShardSets",
-    "train": "a ShardSet becomes a fine-tuned EncoderBundle",
-    "embed": "ShardSets and an EncoderBundle become an EmbeddingSet",
-    "index": "an EmbeddingSet becomes an IndexBundle",
-    "evaluate": "all of it is judged in a Report",
-}
 BENCHES = {
     "stream": "tar to ready batch, beside webdataset and Ray Data",
     "pack": "a catalogue of many small photos, beside a plain writer",
@@ -65,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
-    observe.show_logs(debug=debug)
+    logs.show_logs(debug=debug)
     try:
         with _results_apart() as arguments.out:
             status: int = arguments.call(arguments)
@@ -198,9 +191,9 @@ def _stage(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from raysys import doctor  # takes a second to import
+    from raysys.verify import stage  # takes a second to import
 
-    doctor.run(arguments.paths, arguments.overrides, arguments.repair, arguments.json, arguments.out)
+    stage.run(arguments.paths, arguments.overrides, arguments.repair, arguments.json, arguments.out)
     return 0
 
 
@@ -210,14 +203,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     config = load_config(arguments.config, arguments.overrides)
-    from raysys import stages  # takes seconds to import, and a wrong configuration needs none
-
-    stages.require_known_attributes(config, names)
     if arguments.dry_run:
-        for line in stages.plan(config, names):
+        for line in plan_stages(config, names):
             print(line, file=arguments.out)
         return 0
-    outcomes = list(_outcomes(config, names))
+    outcomes = list(run_stages(config, names))
     if arguments.json:
         made = [dataclasses.asdict(outcome) for outcome in outcomes]
         answer = made[0] if len(made) == 1 else {"uri": outcomes[-1].uri, "stages": made}
@@ -225,19 +215,6 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     else:
         print(outcomes[-1].uri, file=arguments.out)
     return 0
-
-
-def _outcomes(config: Config, names: Sequence[str]) -> Any:
-    from raysys import stages
-
-    for name in names:
-        outcome = stages.STAGES[name](config)
-        if outcome.is_skipped:
-            line = observe.skipped_line(name, outcome.num_items, outcome.uri)
-        else:
-            line = observe.stage_line(name, outcome.num_items, outcome.seconds, outcome.uri)
-        observe.log.info(line)
-        yield outcome
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -255,7 +232,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from raysys import demo
 
     ends = arguments.exit or not arguments.out.isatty()
-    demo.run(config, lambda: list(_outcomes(config, list(STAGES))), ends_by_itself=ends, out=arguments.out)
+    demo.run(config, ends_by_itself=ends, out=arguments.out)
     return 0
 
 
@@ -288,9 +265,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     words = [*arguments.words, *arguments.overrides]
     path = words.pop(0) if words and "=" not in words[0] else str(_shipped_config("bench.yaml"))
     config = load_config(path, [*(_QUICK if arguments.quick else ()), *words])
-    from raysys.bench import run
+    from raysys.bench import runner
 
-    report = run.run(arguments.what, config, ["raysys", *sys.argv[1:]])
+    report = runner.run(arguments.what, config, ["raysys", *sys.argv[1:]])
     if arguments.json:
         print(json.dumps(report.as_json()), file=arguments.out)
     else:

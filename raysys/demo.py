@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
 import httpx
 
 from raysys.config import Config
 from raysys.errors import ClusterError
-from raysys.observe import log
+from raysys.pipeline import STAGES, run_stages
 from raysys.serve import app
+from raysys.tracking.logs import log
 
 _TIMEOUT_S = 30.0
 
 
-def run(config: Config, run_stages: Callable[[], list[Any]], *, ends_by_itself: bool, out: TextIO) -> None:
+def run(config: Config, *, ends_by_itself: bool, out: TextIO) -> None:
     """Run every stage, serve the result, query it; then stay until Ctrl-C unless it is to end by itself."""
     started = time.monotonic()
-    report = run_stages()[-1]
+    report = list(run_stages(config, list(STAGES)))[-1]
     with app.served(config) as address:
         _query(address)
         log.info("   report  %s/report.html", report.uri)

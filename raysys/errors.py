@@ -39,6 +39,12 @@ class MissingError(InputError):
     code = "not_found"
 
 
+class MissingArtifact(MissingError):
+    """An artifact that an earlier stage makes does not exist yet."""
+
+    code = "artifact_not_found"
+
+
 class SpaceMismatch(InputError):
     """Two things of different embedding spaces would have been compared (law 1)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raysys.config.schema import FolderCatalog, TableCatalog
-from raysys.shards.catalog import CatalogRow, empty_catalog, sources
+from raysys.pack.catalog import CatalogRow, empty_catalog, sources
 
 
 def read_catalog(section: TableCatalog | FolderCatalog, split_column: str | None = None) -> list[CatalogRow]:

@@ -36,7 +36,7 @@ jaxtyping.install_import_hook(
     [
         "raysys.encoder.projection",
         "raysys.evaluate.metrics",
-        "raysys.evaluate.shelf",
+        "raysys.evaluate.attribute_precision",
         "raysys.evaluate.significance",
         "raysys.index.exact",
         "raysys.stream.order",

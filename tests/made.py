@@ -13,14 +13,14 @@ import webdataset
 from PIL import Image
 
 from raysys import artifacts, storage
-from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
+from raysys.columns import item_hash
 from raysys.config.schema import TinyConfig
 from raysys.encoder.bundle import publish_bundle
-from raysys.encoder.preprocess import TextPreprocessing
+from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
-from raysys.records import Item, item_hash
-from raysys.stream.shard import ShardRef
-from raysys.tars import key_of
+from raysys.shards.reader import Item, ShardRef
+from raysys.shards.tar import key_of
 
 TINY = TinyConfig(
     image_size_px=16, hidden_size=16, num_layers=1, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
@@ -42,10 +42,10 @@ def tiny_checkpoint(folder: Path, titles: Sequence[str]) -> str:
 
 def tiny_bundle(folder: Path, titles: Sequence[str], seed: int = 7, bias: float = TINY.logit_bias) -> str:
     """The same, published as an EncoderBundle."""
-    target = Target(str(folder), EncoderBundleManifest, {}, {})
+    spec = ArtifactSpec(str(folder), EncoderBundleManifest, {}, {})
     size = TINY.model_copy(update={"logit_bias": bias})
     text = TextPreprocessing(max_length=size.max_length)
-    publish_bundle(target, lambda draft: build_tiny(draft, list(titles), size, seed=seed), text=text)
+    publish_bundle(spec, lambda draft: build_tiny(draft, list(titles), size, seed=seed), text=text)
     return str(folder)
 
 

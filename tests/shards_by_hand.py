@@ -11,10 +11,11 @@ from typing import TypeAlias
 import webdataset
 from PIL import Image
 
-from raysys import artifacts, storage, tars
-from raysys.artifacts import ShardEntry, ShardSetManifest, Target
-from raysys.shards.checking.find import ShardPiece
-from raysys.tars import Member
+from raysys import artifacts, storage
+from raysys.artifacts import ArtifactSpec, ShardEntry, ShardSetManifest
+from raysys.shards import tar
+from raysys.shards.tar import Member
+from raysys.verify.find import ShardPiece
 
 Sample: TypeAlias = dict[str, bytes | str]
 
@@ -56,7 +57,7 @@ def write_tar(path: Path, samples: Sequence[Mapping[str, bytes | str]]) -> Path:
 def members_of(path: Path) -> dict[str, Member]:
     """Where each member of a whole tar lies."""
     with path.open("rb") as stream:
-        members, _ = tars.scan(stream)
+        members, _ = tar.scan(stream)
     return {member.name: member for member in members}
 
 
@@ -86,11 +87,11 @@ def write_shard_set(folder: Path, *shards: Sequence[str], split: str = "train") 
         for name, keys in zip(names, shards, strict=True)
     ]
     num_items = sum(map(len, shards))
-    target = Target(str(folder), ShardSetManifest, {"split": split}, {})
+    spec = ArtifactSpec(str(folder), ShardSetManifest, {"split": split}, {})
     return artifacts.publish(
         str(folder),
         ShardSetManifest(
-            **artifacts.common_fields(target, files, num_items, 0.0),
+            **artifacts.common_fields(spec, files, num_items, 0.0),
             split=split,
             shards=entries,
             item_schema={},

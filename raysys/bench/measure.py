@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from raysys import observe
 from raysys.bench.memory import PeakMemory
+from raysys.tracking import logs
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def measure(case: Case, rounds: int) -> Finding:
         for number in range(1, rounds + 1):
             for name, seat in seats.items():
                 trial = seat.take_turn()
-                observe.log.info(
+                logs.log.info(
                     "    bench  %s  round %d  %s: %.1f %s", case.name, number, name, trial.rate, case.unit
                 )
     rates = {name: Spread.of([trial.rate for trial in seat.trials]) for name, seat in seats.items()}

@@ -26,7 +26,7 @@ from raysys.bench.measure import Case, Finding, Standing, Trial
 from raysys.config import Config
 from raysys.encoder.preprocess import decode_image
 from raysys.errors import ClusterError
-from raysys.shards.synth import draw_item, imagine_items
+from raysys.synth import generate_items, render_item
 
 OURS, PEER, LIMIT = "raysys pack", "webdataset.ShardWriter, unchecked", "read and decode alone"
 _SEED = 7
@@ -140,16 +140,16 @@ def _draw_photos(folder: Path, size_px: int) -> list[Path]:
     """Some hundred distinct photos, which stand for as many items as are wanted."""
     folder.mkdir()
     paths = []
-    for item in imagine_items(_DISTINCT, _SEED):
+    for item in generate_items(_DISTINCT, _SEED):
         paths.append(folder / f"{item.item_id}.jpg")
-        paths[-1].write_bytes(draw_item(item, size_px))
+        paths[-1].write_bytes(render_item(item, size_px))
     return paths
 
 
 def _make_catalogue(folder: Path, photos: Sequence[Path], num_items: int) -> Path:
     """A CSV of distinct ids and titles; their photos are hard links to those that were drawn."""
     (folder / "images").mkdir(parents=True)
-    items = imagine_items(_DISTINCT, _SEED)
+    items = generate_items(_DISTINCT, _SEED)
     table = folder / "items.csv"
     with table.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raysys import artifacts
-from raysys.artifacts import FileEntry, ShardEntry, ShardSetManifest, Target
-from raysys.records import ATTRIBUTES, ITEM_ID, TITLE
-from raysys.shards.synth import DrawnItem, draw_item, imagine_items
+from raysys.artifacts import ArtifactSpec, FileEntry, ShardEntry, ShardSetManifest
+from raysys.columns import ATTRIBUTES, ITEM_ID, TITLE
+from raysys.synth import DrawnItem, generate_items, render_item
 
 _QUALITY = 90
 _DRAWN_PX = 256
@@ -31,7 +31,7 @@ def make_shard_set(
     folder: Path, megapixels: float, *, num_items: int, distinct: int, items_per_shard: int, seed: int
 ) -> str:
     """Write a ShardSet of photos of one size and return its URI; `distinct` photos stand under all ids."""
-    items = imagine_items(num_items, seed)
+    items = generate_items(num_items, seed)
     photos = [photo_like(item, megapixels, seed + number) for number, item in enumerate(items[:distinct])]
     folder.mkdir(parents=True)
     shards = [
@@ -41,9 +41,9 @@ def make_shard_set(
         for start in range(0, num_items, items_per_shard)
     ]
     files = {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
-    target = Target(str(folder), ShardSetManifest, {}, {})
+    spec = ArtifactSpec(str(folder), ShardSetManifest, {}, {})
     manifest = ShardSetManifest(
-        **artifacts.common_fields(target, files, num_items, 0.0),
+        **artifacts.common_fields(spec, files, num_items, 0.0),
         split="train",
         shards=shards,
         item_schema={"seller": "text"},
@@ -60,7 +60,7 @@ def photo_like(item: DrawnItem, megapixels: float, seed: int) -> bytes:
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     size = (height * 4 // 3, height)
     rng = np.random.default_rng(seed)
-    with Image.open(io.BytesIO(draw_item(item, _DRAWN_PX))) as drawn:
+    with Image.open(io.BytesIO(render_item(item, _DRAWN_PX))) as drawn:
         pixels = np.asarray(drawn.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
     encoded = io.BytesIO()
     grey = _texture(size, rng)[:, :, None]

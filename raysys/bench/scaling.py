@@ -31,9 +31,9 @@ from raysys.config import Config
 from raysys.config.schema import BenchConfig, TrainConfig
 from raysys.encoder import siglip, start
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.shards.synth import imagine_items
-from raysys.train.engine.towers import TwoTowers
-from raysys.train.figures.flops import training_flops_per_pair
+from raysys.synth import generate_items
+from raysys.train.metrics.flops import training_flops_per_pair
+from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward
 
 TOGETHER, ALONE = "together", "each alone"
@@ -69,7 +69,7 @@ class Work:
 def cases(config: Config, folder: Path) -> Iterator[Case]:
     """Every number of ranks with steps of every size, together and each alone."""
     section, encoder = config.bench, folder / "encoder"
-    start.fill_start(config.encoder, lambda: [item.title for item in imagine_items(_TITLES, _SEED)])(encoder)
+    start.fill_start(config.encoder, lambda: [item.title for item in generate_items(_TITLES, _SEED)])(encoder)
     model = siglip.load_model(encoder)
     for ranks, rows in product(section.scaling_ranks, section.scaling_rows):
         work = Work(
@@ -186,7 +186,7 @@ def _train(work: Work, rows: int) -> list[float]:
     """Seconds of each step behind the warm-up."""
     model = siglip.load_model(Path(work.encoder_uri)).train()
     batch: Batch = random_batch(model.config, work.image, work.max_length, rows)
-    plain = TwoTowers(model, work.image)
+    plain = DualEncoder(model, work.image)
     towers = torch.nn.parallel.DistributedDataParallel(plain) if dist.is_initialized() else plain
     optimizer = torch.optim.AdamW(model.parameters(), lr=work.section.learning_rate)
     ended = []

@@ -23,20 +23,15 @@ from raysys import storage
 from raysys.bench import photos
 from raysys.bench.measure import Case, Finding, Trial
 from raysys.cluster import session
+from raysys.columns import PIXELS, TITLE, TOKENS
 from raysys.config import Config
 from raysys.config.schema import AugmentConfig, RayConfig, StreamConfig
 from raysys.encoder import siglip, start
-from raysys.encoder.preprocess import (
-    ImagePreprocessing,
-    TextPreprocessing,
-    decode_image,
-    to_pixels,
-    to_tokens,
-)
+from raysys.encoder.preprocess import ImagePreprocessing, decode_image, to_pixels
+from raysys.encoder.text import TextPreprocessing, to_tokens
 from raysys.encoder.tokenizer import load_tokenizer
-from raysys.records import PIXELS, TITLE, TOKENS
-from raysys.shards.synth import imagine_items
-from raysys.stream.shard import read_shard, shards_of
+from raysys.shards.reader import read_shard, shards_of
+from raysys.synth import generate_items
 
 OURS, OURS_SCALED = "raysys", "raysys, scaled decode"
 PEER, RAY, LIMIT = "webdataset.WebLoader", "ray.data.read_webdataset", "decode loop in memory"
@@ -81,7 +76,7 @@ Contender: TypeAlias = Callable[[Feed], Iterator[Ready]]
 def cases(config: Config, folder: Path) -> Iterator[Case]:
     """Every size of photo with every number of workers."""
     encoder = folder / "encoder"
-    start.fill_start(config.encoder, lambda: [item.title for item in imagine_items(_TITLES, _SEED)])(encoder)
+    start.fill_start(config.encoder, lambda: [item.title for item in generate_items(_TITLES, _SEED)])(encoder)
     image, text = siglip.image_preprocessing_of(encoder), start.text_preprocessing(config.encoder)
     for megapixels in config.bench.megapixels:
         shards_uri, photo_bytes, decode_s = _prepare(folder / f"{megapixels}", megapixels, image)
@@ -126,8 +121,9 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
 
 def read_ours(feed: Feed, *, scaled: bool = False) -> Iterator[Ready]:
     """raysys: the very stream that training reads."""
+    from raysys.stream.blocks import rows_per_block
     from raysys.stream.decode import TrainingDecoder
-    from raysys.stream.read import rows_per_block, training_stream
+    from raysys.stream.read import training_stream
 
     session.connect(feed.ray)
     shards = shards_of(feed.shards_uri)
@@ -279,7 +275,7 @@ def _require_whole(ready: Ready, feed: Feed) -> None:
 def _prepare(folder: Path, megapixels: float, image: ImagePreprocessing) -> tuple[str, int, float]:
     """A ShardSet of photos of one size; the mean size of a photo, and how long one takes to decode."""
     distinct = int(max(4, min(32, _DISTINCT_PIXELS / (megapixels * 1e6))))
-    probe = [photos.photo_like(item, megapixels, _SEED) for item in imagine_items(4, _SEED)]
+    probe = [photos.photo_like(item, megapixels, _SEED) for item in generate_items(4, _SEED)]
     began = time.perf_counter()
     for photo in probe:
         to_pixels(decode_image(photo), image)

@@ -23,13 +23,14 @@ from torch import Tensor
 from raysys.bench import photos
 from raysys.bench.loss import why_no_open_clip
 from raysys.bench.measure import Case, Finding, Trial
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.config import Config
 from raysys.config.schema import RayConfig, StreamConfig, TrainConfig
 from raysys.encoder import siglip, start
-from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
-from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
-from raysys.shards.synth import imagine_items
-from raysys.train.figures.flops import peak_flops, training_flops_per_pair
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.text import TextPreprocessing
+from raysys.synth import generate_items
+from raysys.train.metrics.flops import peak_flops, training_flops_per_pair
 
 OURS, OURS_STREAM = "raysys", "raysys with its stream"
 OPEN_CLIP, TRANSFORMERS, LIMIT = "open_clip", "transformers loop", "towers alone"
@@ -118,9 +119,10 @@ def run_ours(work: Work) -> Trial:
 def run_ours_streamed(work: Work) -> Trial:
     """raysys's own step over the very stream that training reads."""
     from raysys.cluster import session
+    from raysys.shards.reader import shards_of
+    from raysys.stream.blocks import rows_per_block
     from raysys.stream.decode import TrainingDecoder
-    from raysys.stream.read import rows_per_block, training_stream
-    from raysys.stream.shard import shards_of
+    from raysys.stream.read import training_stream
 
     session.connect(work.ray)
     shards, size = shards_of(work.shards_uri), work.section.batch_size
@@ -210,10 +212,10 @@ def _sizes(tower: Any) -> dict[str, Any]:
 
 def run_towers(work: Work) -> Trial:
     """The limit: vectors, and gradients of the weights from any numbers at all."""
-    from raysys.train.engine.towers import TwoTowers
+    from raysys.train.model.dual_encoder import DualEncoder
 
     model = _load(work)
-    towers: Any = TwoTowers(model, work.image)
+    towers: Any = DualEncoder(model, work.image)
     towers = torch.compile(towers) if work.section.compile else towers
 
     def step(batch: Batch) -> None:
@@ -227,11 +229,11 @@ def run_towers(work: Work) -> Trial:
 
 def _our_step(work: Work) -> tuple[Step, Any]:
     """The one place that knows raysys's engine."""
-    from raysys.train.engine import make_engine, open_accelerator
+    from raysys.train.model import make_train_state, open_accelerator
     from raysys.train.step import train_step
 
     accelerator = open_accelerator(work.section, world_size=1)
-    engine = make_engine(work.encoder_uri, work.image, work.section, work.num_steps, accelerator)
+    engine = make_train_state(work.encoder_uri, work.image, work.section, work.num_steps, accelerator)
     return lambda batch: train_step(engine, batch, work.section), engine.model
 
 
@@ -248,7 +250,7 @@ def _plain_step(work: Work, model: Any, loss_of: Callable[[Batch], Tensor]) -> S
         with _precision(work):
             loss = loss_of(batch)
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), section.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), section.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         return float(loss.detach())
@@ -335,7 +337,7 @@ def _model_config(work: Work) -> Any:
 def _prepare(config: Config, folder: Path) -> Work:
     section, on_gpu = config.bench, torch.cuda.is_available()
     encoder = folder / "encoder"
-    start.fill_start(config.encoder, lambda: [item.title for item in imagine_items(_TITLES, _SEED)])(encoder)
+    start.fill_start(config.encoder, lambda: [item.title for item in generate_items(_TITLES, _SEED)])(encoder)
     if on_gpu:
         _write_base_model(encoder)
     recipe: dict[str, Any] = {

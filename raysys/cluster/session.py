@@ -6,14 +6,11 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import ray
 
 from raysys.config.schema import RayConfig
 from raysys.errors import ClusterError
-from raysys.records import Piece, Result
 
 # Ray reads these at import or start. Quiet logs and no usage statistics; training
 # workers are looked after five times a second, which makes a start seconds faster.
@@ -52,23 +49,6 @@ def connect(section: RayConfig) -> None:
         raise ClusterError(f"{where} ({reason}); check `ray status`, ray.num_cpus and free memory") from error
 
 
-def parallel_map(
-    work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: float = 0.0
-) -> Iterable[Result]:
-    """`map(work, pieces)` as Ray tasks, in order, with a bounded number under way; `num_gpus` each."""
-    submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
-    under_way: list[Any] = []
-    # Real cores, not logical ones: every worker process first spends seconds on imports.
-    cores = len(ray.nodes()) * (os.cpu_count() or 1)
-    limit = max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
-    for piece in pieces:
-        if len(under_way) >= limit:
-            yield ray.get(under_way.pop(0))
-        under_way.append(submit(work, piece))
-    while under_way:
-        yield ray.get(under_way.pop(0))
-
-
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     with contextlib.suppress(ConnectionError):
@@ -80,10 +60,6 @@ def _require_answer(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWER_TIMEOUT_S).close()
-
-
-def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
-    return work(piece)
 
 
 def _start_here(section: RayConfig) -> None:

@@ -7,7 +7,7 @@ field is what `raysys config --schema` prints.
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,7 @@ from pydantic import (
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AttributeType = Literal["text", "integer", "number", "boolean"]
 SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
 HostName = Annotated[str, Field(pattern=r"^\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 
@@ -283,7 +284,7 @@ class LoraConfig(Section):
 
 
 class RobustConfig(Section):
-    """How `train.recipe` keeps what the start already knew."""
+    """How `train.method` keeps what the start already knew."""
 
     distil_weight: PositiveFloat = 1.0
     """`distil`: weight of the mean squared distance to the start's vectors, of photos and of titles."""
@@ -325,7 +326,7 @@ class TrainConfig(Section):
     to `workers`; null: it waits for all."""
     use_gpu: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
-    recipe: Literal["full", "distil", "wise_ft", "top_layers"] = "wise_ft"
+    method: Literal["full", "distil", "wise_ft", "top_layers"] = "wise_ft"
     """`full`: all weights, as published. `wise_ft`: the same, then the best of the way back to the start
     (Wortsman et al. 2021). `distil`: held near the start's vectors. `top_layers`: the cheap one."""
     robust: RobustConfig = RobustConfig()
@@ -349,7 +350,7 @@ class TrainConfig(Section):
     muon_learning_rate: PositiveFloat = 0.015
     scale_learning_rate: PositiveFloat | None = None
     """Of the loss's scale and bias; null: `learning_rate`."""
-    max_scale: PositiveFloat = 200.0
+    max_logit_scale: PositiveFloat = 200.0
     """The loss's scale stays below this."""
     weight_decay: NonNegativeFloat = 1.0e-4
     beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
@@ -360,7 +361,7 @@ class TrainConfig(Section):
     frozen_text_layers: NonNegativeInt | Literal["all"] = 0
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A layer's learning rate is that of the next one above times this."""
-    clip_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """The gradient's norm is cut to this."""
     micro_batch_size: PositiveInt | None = None
     """Pairs of a worker in the towers at a time; null: its whole share. The step stays the same."""
@@ -381,7 +382,7 @@ class TrainConfig(Section):
     checkpoint_every_minutes: PositiveFloat | None = 15.0
     """State is also kept this long after it last was, unmeasured; null: never."""
     validation: ValidationConfig = ValidationConfig()
-    changed: Literal["refuse", "restart"] = "refuse"
+    on_config_change: Literal["refuse", "restart"] = "refuse"
     """What happens if a run of this name was trained with other settings or data: `restart` begins a new one
     beside it; nothing of the old one is lost."""
     collective_timeout_s: PositiveFloat = 600.0
@@ -409,8 +410,8 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> TrainConfig:
-        if self.lora is not None and self.recipe in ("distil", "top_layers"):
-            raise ValueError(f"lora and recipe {self.recipe!r} both hold weights back; choose one")
+        if self.lora is not None and self.method in ("distil", "top_layers"):
+            raise ValueError(f"lora and method {self.method!r} both hold weights back; choose one")
         if self.lora is not None and self.optimizer == "muon":
             raise ValueError("lora trains thin matrices, for which muon is not made; set optimizer to adamw")
         if self.parallel == "fsdp" and self.optimizer == "muon":
@@ -440,10 +441,10 @@ class IndexConfig(Section):
 
     kind: Literal["exact", "hnsw"] = "exact"
     """`exact` compares with every vector; `hnsw` walks a graph (Malkov & Yashunin 2016)."""
-    hnsw_links: PositiveInt = 32
-    hnsw_build_effort: PositiveInt = 200
+    hnsw_m: PositiveInt = 32
+    ef_construction: PositiveInt = 200
     """efConstruction: candidates kept while building."""
-    hnsw_search_effort: PositiveInt = 128
+    ef_search: PositiveInt = 128
     """efSearch: candidates kept while searching."""
     recall_queries: PositiveInt = 1000
     """Stored vectors used as queries to measure recall against exact search."""

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage
-from raysys.encoder.bundle import open_bundle
-from raysys.records import (
+from raysys.columns import (
     DETAIL,
     EMBEDDING,
     IMAGE_OFFSET,
@@ -24,6 +23,7 @@ from raysys.records import (
     SPLIT,
     embedding_schema,
 )
+from raysys.encoder.bundle import open_bundle
 
 
 class EmbeddingActor:

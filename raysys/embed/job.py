@@ -7,35 +7,26 @@ import json
 import time
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from raysys import artifacts, observe, storage
-from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest, Target
+from raysys import artifacts, storage
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
+from raysys.artifacts.embedding_set import LEDGER
+from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import EmbeddingActor
-from raysys.embeddings import LEDGER, parts_of, read_embeddings, vectors_of
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.projection import Projection
 from raysys.errors import DamagedData
-from raysys.records import (
-    DETAIL,
-    EMBEDDING,
-    ITEM_ID,
-    LEDGER_SCHEMA,
-    REASON,
-    SOURCE,
-    embedding_schema,
-)
+from raysys.shards.reader import ShardRef
 from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
-from raysys.stream.shard import ShardRef
+from raysys.tracking import logs
 
 
 def embed(
-    target: Target,
+    spec: ArtifactSpec,
     encoder_uri: str,
     shards: list[ShardRef],
     image: ImagePreprocessing,
@@ -49,44 +40,21 @@ def embed(
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
-    artifacts.begin(target)
-    missing = _missing(target.uri, shards)
+    artifacts.begin(spec)
+    missing = _missing(spec.uri, shards)
     total, done, refused = sum(shard.num_items for shard in missing), 0, []
-    with observe.progress("embed", total) as advance:
-        for row in _written(target.uri, encoder_uri, missing, image, section, stream):
+    with logs.progress("embed", total) as advance:
+        for row in _written(spec.uri, encoder_uri, missing, image, section, stream):
             refused += json.loads(row["refused"])
             done += int(row["num_items"])
             advance(done + len(refused))
     if done + len(refused) != total:
         lost = total - done - len(refused)
-        raise DamagedData(f"{target.uri}: {lost} of {total} items did not come out of the shards; run again")
+        raise DamagedData(f"{spec.uri}: {lost} of {total} items did not come out of the shards; run again")
     require_few_refused(refused, sum(shard.num_items for shard in shards), stream.max_bad_fraction)
-    with storage.writable_file(storage.join(target.uri, LEDGER)) as path:
+    with storage.writable_file(storage.join(spec.uri, LEDGER)) as path:
         pq.write_table(pa.Table.from_pylist(refused, schema=LEDGER_SCHEMA), path)
-    return _publish(target, encoder, time.monotonic() - started, num_refused=len(refused))
-
-
-def project(
-    target: Target, source_uri: str, projection: Projection, space: EncoderBundleManifest
-) -> EmbeddingSetManifest:
-    """The EmbeddingSet of `source_uri` in the projected space, file by file."""
-    started = time.monotonic()
-    artifacts.begin(target)
-    source = artifacts.open_artifact(source_uri, EmbeddingSetManifest)
-    for name in parts_of(source):
-        with storage.open_input(storage.join(source_uri, name)) as stream:
-            table = pq.read_table(stream)
-        vectors = projection.apply(vectors_of(table))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        columns = {**{key: table.column(key) for key in table.schema.names}, EMBEDDING: column}
-        with storage.writable_file(storage.join(target.uri, name)) as path:
-            pq.write_table(pa.table(columns, schema=embedding_schema(vectors.shape[1])), path)
-    return _publish(target, space, time.monotonic() - started, num_refused=source.num_refused)
-
-
-def training_vectors(uri: str) -> np.ndarray:
-    """The vectors of the training split, for fitting a projection."""
-    return vectors_of(read_embeddings(uri, splits=("train",)))
+    return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=len(refused))
 
 
 def _written(
@@ -138,18 +106,19 @@ def _stem(shard: ShardRef) -> str:
     return f"{shard.split}-{shard.uri.rsplit('/', 1)[-1].removesuffix('.tar')}"
 
 
-def _publish(
-    target: Target, space: EncoderBundleManifest, seconds: float, *, num_refused: int
+def publish_embedding_set(
+    spec: ArtifactSpec, space: EncoderBundleManifest, seconds: float, *, num_refused: int
 ) -> EmbeddingSetManifest:
-    files = artifacts.describe_files(target.uri)
-    num_items = sum(_num_rows(storage.join(target.uri, name)) for name in files if name != LEDGER)
+    """Publish what was written to `spec.uri` as the EmbeddingSet of the space of bundle `space`."""
+    files = artifacts.describe_files(spec.uri)
+    num_items = sum(_num_rows(storage.join(spec.uri, name)) for name in files if name != LEDGER)
     manifest = EmbeddingSetManifest(
-        **artifacts.common_fields(target, files, num_items, seconds),
+        **artifacts.common_fields(spec, files, num_items, seconds),
         space_id=space.space_id,
         dimensions=space.dimensions,
         num_refused=num_refused,
     )
-    return artifacts.publish(target.uri, manifest)
+    return artifacts.publish(spec.uri, manifest)
 
 
 def _num_rows(uri: str) -> int:

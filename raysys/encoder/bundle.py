@@ -22,11 +22,12 @@ import torch
 import transformers
 
 from raysys import artifacts, storage
-from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.encoder import siglip
 from raysys.encoder.interpolation import Interpolation
-from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.projection import load_projection
+from raysys.encoder.text import TextPreprocessing
 
 _WEIGHTS = "model.safetensors"
 _NORMALISATION = "l2"
@@ -35,7 +36,7 @@ _IGNORED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch
 
 
 def publish_bundle(
-    target: Target,
+    spec: ArtifactSpec,
     fill: Callable[[Path], None],
     *,
     text: TextPreprocessing,
@@ -50,16 +51,16 @@ def publish_bundle(
     `seconds` is how long the weights took to make, if that was not in `fill`.
     """
     started = time.monotonic()
-    artifacts.begin(target)
+    artifacts.begin(spec)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder)
         space_id, dimensions = space_id_of(folder, text), _dimensions_of(folder)
-        storage.upload_folder(folder, target.uri)
-    files = artifacts.describe_files(target.uri)
+        storage.upload_folder(folder, spec.uri)
+    files = artifacts.describe_files(spec.uri)
     took = time.monotonic() - started if seconds is None else seconds
     manifest = EncoderBundleManifest(
-        **artifacts.common_fields(target, files, num_items, took),
+        **artifacts.common_fields(spec, files, num_items, took),
         space_id=space_id,
         dimensions=dimensions,
         parent_space_id=parent_space_id,
@@ -67,7 +68,7 @@ def publish_bundle(
         text=dataclasses.asdict(text),
         interpolation=interpolation.model_dump(mode="json") if interpolation else None,
     )
-    return artifacts.publish(target.uri, manifest)
+    return artifacts.publish(spec.uri, manifest)
 
 
 def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import io
 import struct
-import unicodedata
 import warnings
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import ExifTags, Image
 
@@ -54,14 +52,6 @@ class ImagePreprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     resample: int = int(Image.Resampling.BICUBIC)
-
-
-@dataclass(frozen=True)
-class TextPreprocessing:
-    """How a title becomes the model's input."""
-
-    max_length: int
-    lower_case: bool = True
 
 
 def photo_pixels(data: ImageBytes, how: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
@@ -124,24 +114,6 @@ def to_pixels(picture: Image.Image, how: ImagePreprocessing) -> UInt8[ndarray, "
     if picture.size != (how.size_px, how.size_px):
         picture = picture.resize((how.size_px, how.size_px), Image.Resampling(how.resample))
     return np.asarray(picture, dtype=np.uint8)
-
-
-def normalise_title(title: str, how: TextPreprocessing) -> str:
-    """A title as the tokenizer sees it: NFKC, one space between words, lower case if wanted."""
-    text = " ".join(unicodedata.normalize("NFKC", title).split())
-    return text.lower() if how.lower_case else text
-
-
-def to_tokens(tokenizer: Any, titles: Sequence[str], how: TextPreprocessing) -> Int64[ndarray, "b length"]:
-    """Token ids of titles, padded to `max_length` without a mask (SigLIP attends to its padding)."""
-    encoded = tokenizer(
-        [normalise_title(title, how) for title in titles],
-        padding="max_length",
-        max_length=how.max_length,
-        truncation=True,
-        return_attention_mask=False,
-    )
-    return np.asarray(encoded["input_ids"], dtype=np.int64)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

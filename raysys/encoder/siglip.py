@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,12 @@ import torch
 import transformers
 from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
-from PIL import Image
 from torch import Tensor
 
 from raysys.encoder.hub import require_reachable
-from raysys.encoder.preprocess import (
-    ImagePreprocessing,
-    TextPreprocessing,
-    to_pixels,
-    to_tokens,
-)
+from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, photo_pixels
 from raysys.encoder.projection import Projection
+from raysys.encoder.text import TextPreprocessing, to_tokens
 from raysys.encoder.tokenizer import load_tokenizer, nothing_loads, quiet_transformers
 from raysys.errors import InputError
 
@@ -60,41 +55,43 @@ class SiglipEncoder:
         self, pixels: UInt8[ndarray, "b h w 3"], batch_size: int = 64
     ) -> Float32[ndarray, "b d"]:
         """Unit vectors of photos that `to_pixels` prepared."""
-        return self._in_batches(pixels, batch_size, self._image_features)
+        return self._project(image_vectors(self._model, pixels, self.image, batch_size))
 
-    def embed_tokens(
-        self, tokens: Int64[ndarray, "b length"], batch_size: int = 64
-    ) -> Float32[ndarray, "b d"]:
-        """Unit vectors of titles that `to_tokens` prepared."""
-        return self._in_batches(tokens, batch_size, self._text_features)
+    def embed_photos(self, photos: Sequence[ImageBytes], batch_size: int = 64) -> Float32[ndarray, "b d"]:
+        """Unit vectors of encoded photos; no more than a batch is decoded at a time.
 
-    def embed_pictures(self, pictures: list[Image.Image], batch_size: int = 64) -> Float32[ndarray, "b d"]:
-        """Unit vectors of decoded RGB pictures."""
-        return self.embed_pixels(
-            np.stack([to_pixels(picture, self.image) for picture in pictures]), batch_size
-        )
-
-    def embed_titles(self, titles: list[str], batch_size: int = 64) -> Float32[ndarray, "b d"]:
-        """Unit vectors of titles or search words."""
-        return self.embed_tokens(to_tokens(self.tokenizer, titles, self.text), batch_size)
-
-    def _in_batches(self, rows: ndarray, batch_size: int, features: Any) -> Float32[ndarray, "b d"]:
+        Raises: UnreadableImage.
+        """
         parts = [np.empty((0, self.dimensions), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(rows), batch_size):
-                batch = torch.from_numpy(rows[start : start + batch_size].copy()).to(self._device)
-                parts.append(self._finish(features(batch)))
+        for start in range(0, len(photos), batch_size):
+            batch = [photo_pixels(photo, self.image) for photo in photos[start : start + batch_size]]
+            parts.append(self.embed_pixels(np.stack(batch), batch_size))
         return np.concatenate(parts)
 
-    def _image_features(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
-        return image_features(self._model, normalise(pixels, self.image).to(self._model.dtype))
+    def embed_titles(self, titles: Sequence[str], batch_size: int = 64) -> Float32[ndarray, "b d"]:
+        """Unit vectors of titles or search words."""
+        tokens = to_tokens(self.tokenizer, titles, self.text)
+        return self._project(text_vectors(self._model, tokens, batch_size))
 
-    def _text_features(self, tokens: Int64[Tensor, "b length"]) -> Float[Tensor, "b d"]:
-        return text_features(self._model, tokens)
-
-    def _finish(self, features: Float[Tensor, "b d"]) -> Float32[ndarray, "b d"]:
-        unit = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    def _project(self, vectors: Float[Tensor, "b d"]) -> Float32[ndarray, "b k"]:
+        unit: ndarray = vectors.numpy()
         return self.projection.apply(unit) if self.projection else unit
+
+
+def image_vectors(
+    model: Any, pixels: UInt8[ndarray, "n h w 3"], how: ImagePreprocessing, batch_size: int = 64
+) -> Float[Tensor, "n d"]:
+    """Unit vectors of photos, float32 on the CPU, computed on the model's device without dropout."""
+    return _unit_vectors(
+        model, lambda rows: image_features(model, normalise(rows, how).to(model.dtype)), pixels, batch_size
+    )
+
+
+def text_vectors(
+    model: Any, tokens: Int64[ndarray, "n length"], batch_size: int = 64
+) -> Float[Tensor, "n d"]:
+    """Unit vectors of titles, float32 on the CPU, computed on the model's device without dropout."""
+    return _unit_vectors(model, lambda rows: text_features(model, rows), tokens, batch_size)
 
 
 def normalise(pixels: UInt8[Tensor, "b h w 3"], how: ImagePreprocessing) -> Float[Tensor, "b 3 h w"]:
@@ -172,3 +169,17 @@ def _pooled(output: Any) -> Tensor:
     # transformers 5 returns an output object here, transformers 4 the tensor itself.
     pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return pooled
+
+
+@torch.inference_mode()
+def _unit_vectors(
+    model: Any, features: Callable[[Tensor], Tensor], rows: ndarray, batch_size: int
+) -> Float[Tensor, "n d"]:
+    was_training = model.training
+    model.eval()
+    parts = [torch.empty((0, dimensions_of(model.config)))]
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(rows[start : start + batch_size].copy()).to(model.device)
+        parts.append(torch.nn.functional.normalize(features(batch).float(), dim=-1).cpu())
+    model.train(was_training)
+    return torch.cat(parts)

@@ -12,7 +12,7 @@ from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
-from raysys.encoder.preprocess import TextPreprocessing, normalise_title
+from raysys.encoder.text import TextPreprocessing, normalise_title
 from raysys.encoder.tokenizer import load_tokenizer, quiet_transformers
 from raysys.errors import InputError
 

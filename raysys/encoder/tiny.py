@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from raysys.config.schema import TinyConfig
-from raysys.encoder.neighbours import attend_to_neighbours
+from raysys.encoder.structured_init import init_local_attention
 from raysys.encoder.tokenizer import quiet_transformers
 from raysys.errors import InputError
 
@@ -89,7 +89,7 @@ def _random_model(size: TinyConfig, *, vocab_size: int, seed: int) -> transforme
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.SiglipModel(config)
-        attend_to_neighbours(model)
+        init_local_attention(model)
     # transformers leaves both at 0; the scale is SigLIP's (Zhai et al. 2023, section 3.2).
     torch.nn.init.constant_(model.logit_scale, math.log(10.0))
     torch.nn.init.constant_(model.logit_bias, size.logit_bias)

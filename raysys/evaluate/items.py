@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy import ndarray
 
 from raysys import storage
+from raysys.columns import ITEM_ID
 from raysys.errors import InputError
-from raysys.records import ITEM_ID
-from raysys.stream.shard import ShardRef, read_shard
+from raysys.shards.reader import ShardRef, read_shard
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from raysys import storage
+from raysys.columns import IMPRESSION_ID, ITEM_ID, LOG_SCHEMA, POSITION, QUERY_ID, SIMULATED, TAPPED
 from raysys.config.schema import SimulatedLog
 from raysys.errors import InputError, MissingError, did_you_mean
-from raysys.evaluate.shelf import value_codes
-from raysys.records import IMPRESSION_ID, ITEM_ID, LOG_SCHEMA, POSITION, QUERY_ID, SIMULATED, TAPPED
+from raysys.evaluate.attribute_precision import value_codes
 
 # The shelf of a mediocre recommender, from close kin to strangers:
 # (relevance from, relevance below, share of the shelf that is filled by then).

@@ -10,7 +10,6 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,77 +17,71 @@ import pyarrow.parquet as pq
 from numpy import ndarray
 from PIL import Image
 
-from raysys import artifacts, observe, storage
-from raysys.artifacts import IndexBundleManifest, ReportManifest, Target
+from raysys import artifacts, storage
+from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
-from raysys.encoder.interpolation import Interpolation
 from raysys.encoder.preprocess import decode_image
 from raysys.evaluate import metrics
+from raysys.evaluate.attribute_precision import ALL, attribute_precision, chance_precision
+from raysys.evaluate.baselines import EvaluationInputs, SystemScores, score_systems
 from raysys.evaluate.items import EvaluationItems, read_items
 from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.plots import FINE_TUNED, WISE_FT, ZERO_SHOT
-from raysys.evaluate.report import Neighbours, ReportData, Rung, report_html, report_json, report_lines
-from raysys.evaluate.rungs import Ladder, Scored, score_rungs
-from raysys.evaluate.shelf import ALL, judge_shelf, shelf_chance
+from raysys.evaluate.report import (
+    Neighbours,
+    ReportData,
+    SystemResult,
+    report_html,
+    report_json,
+    report_lines,
+)
 from raysys.evaluate.significance import Interval, bootstrap_lift, bootstrap_mean
 from raysys.evaluate.simulation import simulated_log
 from raysys.index.exact import exact_search
-from raysys.stream.shard import ShardRef, shards_of
+from raysys.shards.reader import ShardRef, shards_of
+from raysys.tracking import logs
+from raysys.tracking.wandb import open_wandb_run
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
 _GRID_NEIGHBOURS = 5
 _GRID_PHOTO_PX = 96
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Where the evaluation finds what it needs."""
-
-    name: str
-    shard_uris: Mapping[str, str]  # split -> ShardSet
-    latent_uri: str | None
-    ladder: Ladder
-    loss_curve: Sequence[dict[str, float]]
-    interpolation: Interpolation | None
-
-
 def evaluate(
-    target: Target, evidence: Evidence, section: EvaluateConfig
+    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
 ) -> tuple[ReportManifest, ReportData]:
     """Judge every rung and publish the Report."""
     started = time.monotonic()
-    artifacts.begin(target)
-    items, log = _items_and_log(target, evidence, section)
-    scored = list(score_rungs(evidence.ladder, items, log, section.seed))
+    artifacts.begin(spec)
+    items, log = _items_and_log(spec, inputs, section)
+    scored = list(score_systems(inputs, items, log, section.seed))
     data = ReportData(
-        name=evidence.name,
+        name=inputs.name,
         simulated=log.simulated,
-        rungs=judge_rungs(scored, log, section),
+        rungs=evaluate_systems(scored, log, section),
         shelf=_judge_shelf(scored, items, section),
-        loss_curve=list(evidence.loss_curve),
+        loss_curve=list(inputs.loss_curve),
         grid=_grid(scored, items, section),
-        interpolation=evidence.interpolation,
-        facts=_facts(target, evidence, log, section),
+        interpolation=inputs.interpolation,
+        facts=_facts(spec, inputs, log, section),
     )
-    storage.write_bytes(
-        storage.join(target.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode()
-    )
-    storage.write_bytes(storage.join(target.uri, REPORT_HTML), report_html(data).encode())
-    files = artifacts.describe_files(target.uri)
+    storage.write_bytes(storage.join(spec.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode())
+    storage.write_bytes(storage.join(spec.uri, REPORT_HTML), report_html(data).encode())
+    files = artifacts.describe_files(spec.uri)
     seconds = time.monotonic() - started
     manifest = ReportManifest(
-        **artifacts.common_fields(target, files, len(log.query_ids), seconds),
+        **artifacts.common_fields(spec, files, len(log.query_ids), seconds),
         seed=section.seed,
         command=_command(),
     )
     for line in report_lines(data):
-        observe.log.info(line)
-    return artifacts.publish(target.uri, manifest), data
+        logs.log.info(line)
+    return artifacts.publish(spec.uri, manifest), data
 
 
 def track(data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]) -> None:
     """Add the report's table and pictures to the training run in W&B."""
-    with observe.tracking(data.name, run_uri, config, **section.model_dump()) as tracker:
+    with open_wandb_run(data.name, run_uri, config, **section.model_dump()) as tracker:
         columns = ["rung", "available", "ndcg@5", "low", "high", "hit@1", "hit@3"]
         tracker.log_table("report/rungs", columns, [_table_row(rung) for rung in data.rungs])
         pictures = [_picture_row(neighbours) for neighbours in data.grid]
@@ -106,13 +99,15 @@ def track(data: ReportData, run_uri: str, section: TrackingConfig, config: Mappi
         )
 
 
-def judge_rungs(scored: Sequence[Scored], log: InteractionLog, section: EvaluateConfig) -> list[Rung]:
+def evaluate_systems(
+    scored: Sequence[SystemScores], log: InteractionLog, section: EvaluateConfig
+) -> list[SystemResult]:
     """nDCG@5, hit@1 and hit@3 of every rung with their intervals, and the lift over zero-shot."""
     ndcg: dict[str, ndarray] = {}
-    rungs: list[Rung] = []
+    rungs: list[SystemResult] = []
     for rung in scored:
         if rung.scores is None:
-            rungs.append(Rung(rung.name, False, rung.reason, {}, None))
+            rungs.append(SystemResult(rung.name, False, rung.reason, {}, None))
             continue
         ranked = metrics.rank_by(rung.scores, log.tapped, log.shown, seed=section.seed)
         ndcg[rung.name] = metrics.ndcg_at(5, ranked)
@@ -127,7 +122,7 @@ def judge_rungs(scored: Sequence[Scored], log: InteractionLog, section: Evaluate
                 ndcg[rung.name], ndcg["zero_shot"], samples=section.bootstrap_samples, seed=section.seed
             )
         rungs.append(
-            Rung(
+            SystemResult(
                 rung.name,
                 True,
                 None,
@@ -139,38 +134,40 @@ def judge_rungs(scored: Sequence[Scored], log: InteractionLog, section: Evaluate
 
 
 def _items_and_log(
-    target: Target, evidence: Evidence, section: EvaluateConfig
+    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
 ) -> tuple[EvaluationItems, InteractionLog]:
     if isinstance(section.log, RecordedLog):
         log = read_log(section.log.path)
-        return read_items(_shards(evidence, evidence.shard_uris), log.item_ids), log
+        return read_items(_shards(inputs, inputs.shard_uris), log.item_ids), log
     splits = {
         *section.splits,
         *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
     }
-    items = read_items(_shards(evidence, sorted(splits)))
-    table = simulated_log(items.of_splits(section.splits), evidence.latent_uri, section.log)
-    with storage.writable_file(storage.join(target.uri, LOG)) as path:
+    items = read_items(_shards(inputs, sorted(splits)))
+    table = simulated_log(items.of_splits(section.splits), inputs.latent_uri, section.log)
+    with storage.writable_file(storage.join(spec.uri, LOG)) as path:
         pq.write_table(table, path)
     return items, read_log(table)
 
 
-def _shards(evidence: Evidence, splits: Iterable[str]) -> list[ShardRef]:
-    return [shard for split in splits for shard in shards_of(evidence.shard_uris[split])]
+def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
+    return [shard for split in splits for shard in shards_of(inputs.shard_uris[split])]
 
 
 def _judge_shelf(
-    scored: Sequence[Scored], items: EvaluationItems, section: EvaluateConfig
+    scored: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
 ) -> dict[str, dict[str, Interval] | float] | None:
     if section.shelf is None:
         return None
     name = f"p@{section.shelf.k}"
     judged: dict[str, dict[str, Interval] | float] = {
-        "chance": shelf_chance(items.attributes, items.splits, section.shelf, items.groups)
+        "chance": chance_precision(items.attributes, items.splits, section.shelf, items.groups)
     }
     for rung in scored:
         if rung.vectors is not None:
-            precision = judge_shelf(rung.vectors, items.attributes, items.splits, section.shelf, items.groups)
+            precision = attribute_precision(
+                rung.vectors, items.attributes, items.splits, section.shelf, items.groups
+            )
             judged[rung.name] = {
                 name if match == ALL else f"{name} {match}": _interval(values, section)
                 for match, values in precision.items()
@@ -182,7 +179,9 @@ def _interval(values: ndarray, section: EvaluateConfig) -> Interval:
     return bootstrap_mean(values, samples=section.bootstrap_samples, seed=section.seed)
 
 
-def _grid(scored: Sequence[Scored], items: EvaluationItems, section: EvaluateConfig) -> list[Neighbours]:
+def _grid(
+    scored: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
+) -> list[Neighbours]:
     """Some queries with what zero-shot and the delivered encoder find among the other sellers' items."""
     by_name = {rung.name: rung.vectors for rung in scored if rung.vectors is not None}
     before, after = by_name.get(ZERO_SHOT), by_name.get(WISE_FT, by_name.get(FINE_TUNED))
@@ -215,7 +214,7 @@ def _thumb(photo: bytes) -> bytes:
     return encoded.getvalue()
 
 
-def _table_row(rung: Rung) -> list[Any]:
+def _table_row(rung: SystemResult) -> list[Any]:
     if not rung.available:
         return [rung.name, False, None, None, None, None, None]
     ndcg = rung.metrics["ndcg@5"]
@@ -236,9 +235,9 @@ def _picture_row(neighbours: Neighbours) -> list[Any]:
 
 
 def _facts(
-    target: Target, evidence: Evidence, log: InteractionLog, section: EvaluateConfig
+    spec: ArtifactSpec, inputs: EvaluationInputs, log: InteractionLog, section: EvaluateConfig
 ) -> dict[str, str]:
-    index = artifacts.open_artifact(evidence.ladder.index_uri, IndexBundleManifest)
+    index = artifacts.open_artifact(inputs.index_uri, IndexBundleManifest)
     return {
         "queries": f"{len(log.query_ids)} impressions with a tap ({log.num_untapped} without)",
         "log": f"simulated, seed {section.log.seed}"
@@ -247,7 +246,7 @@ def _facts(
         "index": f"{index.index_kind}, "
         + ", ".join(f"{name} {value:.4g}" for name, value in index.recall.items()),
         "items": f"{index.num_items:,} in the index, {index.dimensions} dimensions",
-        "inputs": ", ".join(f"{name} {entry.fingerprint[:12]}" for name, entry in target.inputs.items()),
+        "inputs": ", ".join(f"{name} {entry.fingerprint[:12]}" for name, entry in spec.inputs.items()),
         "seed": str(section.seed),
         "command": _command(),
         "code version": artifacts.code_version(),

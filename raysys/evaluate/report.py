@@ -39,7 +39,7 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Rung:
+class SystemResult:
     """One way to order a shelf, and what it scored; `reason` says why it is not available."""
 
     name: str
@@ -70,9 +70,9 @@ class ReportData:
 
     name: str
     simulated: bool
-    rungs: list[Rung]
+    rungs: list[SystemResult]
     shelf: Mapping[str, Mapping[str, Interval] | float] | None
-    """Rung -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
+    """SystemResult -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
     loss_curve: list[dict[str, Any]]
     """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, `val_r@1`, `val_ndcg@5`."""
     grid: list[Neighbours]
@@ -200,7 +200,7 @@ def _choice(found: Interpolation) -> str:
     return " ".join(told)
 
 
-def _metric_names(rungs: Sequence[Rung]) -> list[str]:
+def _metric_names(rungs: Sequence[SystemResult]) -> list[str]:
     return list(dict.fromkeys(metric for rung in rungs for metric in rung.metrics)) or [MAIN_METRIC]
 
 
@@ -216,7 +216,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:+.1f}%"
 
 
-def _rung_json(rung: Rung) -> dict[str, Any]:
+def _rung_json(rung: SystemResult) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": rung.name,
         "available": rung.available,

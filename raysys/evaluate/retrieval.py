@@ -8,17 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from numpy import ndarray
 from torch import Tensor
 
 from raysys import storage
 from raysys.encoder.bundle import preprocessing_of
-from raysys.encoder.preprocess import photo_pixels, to_tokens
-from raysys.encoder.siglip import image_features, normalise, text_features
+from raysys.encoder.preprocess import photo_pixels
+from raysys.encoder.siglip import image_vectors, text_vectors
+from raysys.encoder.text import caption_keys, to_tokens
 from raysys.encoder.tokenizer import load_tokenizer
-from raysys.stream.decode import caption_keys
-
-_BATCH = 64
 
 
 class Pairs(NamedTuple):
@@ -35,13 +32,11 @@ def embed_pairs(model: Any, encoder_uri: str, photos: Sequence[bytes], titles: S
     with storage.readable_folder(encoder_uri) as folder:
         tokens = to_tokens(load_tokenizer(folder), titles, text)
     pixels = np.stack([photo_pixels(photo, image) for photo in photos])
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        of_photos = _unit(lambda rows: image_features(model, normalise(rows, image)), pixels, model.device)
-        of_titles = _unit(lambda rows: text_features(model, rows), tokens, model.device)
-    model.train(was_training)
-    return Pairs(of_photos, of_titles, torch.from_numpy(caption_keys(titles, text)))
+    return Pairs(
+        image_vectors(model, pixels, image),
+        text_vectors(model, tokens),
+        torch.from_numpy(caption_keys(titles, text)),
+    )
 
 
 def recalls(pairs: Pairs) -> dict[str, float]:
@@ -57,8 +52,3 @@ def recall_at(k: int, scores: Float[Tensor, "rows n"], keys: Int64[Tensor, " n"]
     """Share of rows whose k best columns hold one with the row's own key."""
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return float((keys[best] == keys[:, None]).any(dim=1).double().mean())
-
-
-def _unit(features: Any, rows: ndarray, device: torch.device) -> Float[Tensor, "n d"]:
-    parts = [features(part.to(device)).float() for part in torch.from_numpy(rows).split(_BATCH)]
-    return torch.nn.functional.normalize(torch.cat(parts), dim=-1).cpu()

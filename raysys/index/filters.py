@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
+from raysys.columns import Attributes
 from raysys.errors import InputError, did_you_mean
-from raysys.records import Attributes
 
 Filter: TypeAlias = Mapping[str, Mapping[str, Any]]
 

@@ -16,17 +16,17 @@ from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
+from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 from raysys.errors import InputError, MissingError
 from raysys.index.exact import exact_search
 from raysys.index.filters import Filter, matching_rows
-from raysys.records import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 
 INDEX_FILE = "shard-00000.faiss"
 ITEMS_FILE = "items.parquet"
 
 
 @dataclass(frozen=True)
-class Listed:
+class IndexedItem:
     """An item of the index, as a shelf shows it."""
 
     item_id: str
@@ -38,7 +38,7 @@ class Listed:
 class Neighbour:
     """An item and the cosine of its vector with the query's."""
 
-    item: Listed
+    item: IndexedItem
     score: float
 
 
@@ -71,10 +71,10 @@ class Searcher:
             raise MissingError(f"item '{item_id}' is not in the index of {len(self)} items; check the id")
         return self._item_id_to_row[item_id]
 
-    def item(self, row: int) -> Listed:
+    def item(self, row: int) -> IndexedItem:
         """What is known of a row."""
         title = self._items.column(TITLE)[row].as_py()
-        return Listed(self._item_ids[row], title, self._attributes[row])
+        return IndexedItem(self._item_ids[row], title, self._attributes[row])
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row."""

@@ -16,14 +16,19 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from raysys import targets
-from raysys.artifacts import EncoderBundleManifest, IndexBundleManifest, open_artifact, require_same_space
+from raysys.artifacts import (
+    EncoderBundleManifest,
+    IndexBundleManifest,
+    open_artifact,
+    require_same_space,
+    specs,
+)
 from raysys.cluster import session
 from raysys.config import Config, load_config
 from raysys.errors import ClusterError
-from raysys.serve.encode import Encoder
+from raysys.serve.encoder_deployment import Encoder
 from raysys.serve.gateway import Gateway
-from raysys.serve.search import Searcher
+from raysys.serve.search_deployment import Searcher
 
 APP_NAME = "raysys"
 
@@ -38,7 +43,7 @@ def bind(config: Config) -> Application:
 
     Raises: MissingError without encoder or index, SpaceMismatch if they are of different spaces.
     """
-    encoder_uri, index_uri = targets.served_encoder(config), targets.places_of(config).index
+    encoder_uri, index_uri = specs.served_encoder(config), specs.layout_of(config).index
     encoder = open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
     require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)

@@ -26,8 +26,8 @@ from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import InputError, MissingError, RaysysError, TooLarge
-from raysys.index.search import Listed
-from raysys.serve.encode import EncoderFacts
+from raysys.index.search import IndexedItem
+from raysys.serve.encoder_deployment import EncoderFacts
 from raysys.serve.schemas import (
     EmbedBody,
     EmbedOut,
@@ -41,7 +41,7 @@ from raysys.serve.schemas import (
     parse_body,
     parse_json_field,
 )
-from raysys.serve.search import IndexFacts, Shelf
+from raysys.serve.search_deployment import IndexFacts, Shelf
 
 ARM = "default"  # the only one while no experiment runs
 _MAX_EMBEDDED_AT_ONCE = 64
@@ -152,7 +152,7 @@ class Gateway:
         self, limit: int = Query(24, ge=1, le=100), seed: int = Query(0, ge=0)
     ) -> dict[str, list[ItemOut]]:
         """Some listed items to start from."""
-        listed: list[Listed] = await self._searcher.sample.remote(limit, seed)
+        listed: list[IndexedItem] = await self._searcher.sample.remote(limit, seed)
         return {"items": [self._item_out(item) for item in listed]}
 
     @app.get("/v1/items/{item_id}/similar", response_model_exclude_none=True)
@@ -274,7 +274,7 @@ class Gateway:
             raise InputError(f"k: 1 to {self._section.max_k}, got {k}")
         return k
 
-    def _item_out(self, item: Listed) -> ItemOut:
+    def _item_out(self, item: IndexedItem) -> ItemOut:
         return ItemOut(
             item_id=item.item_id,
             title=item.title,

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from raysys.columns import Attributes
 from raysys.errors import InputError
-from raysys.records import Attributes
 
 
 class _Body(BaseModel):

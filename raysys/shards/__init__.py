@@ -1,1 +1,1 @@
-"""From a catalogue to shards: WebDataset tars that any tool reads, and a ledger of what was refused."""
+"""The shard format: WebDataset tars, the files beside them, and a reader of numbered samples."""

@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 
 from raysys.errors import MissingError, StorageError
 from raysys.storage import uri as uris
-from raysys.storage.patience import CutShort, patiently
+from raysys.storage.retry import CutShort, with_retry
 
 _CHUNK_BYTES = 8 << 20
 
@@ -37,7 +37,7 @@ def list_files(uri: str) -> dict[str, int]:
     """
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    infos = patiently(lambda: filesystem.get_file_info(selector), uri, "listed")
+    infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
     files = (info for info in infos if info.type == pafs.FileType.File)
     sizes = {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in files}
     return {name: sizes[name] for name in sorted(sizes) if "/." not in f"/{name}"}
@@ -47,7 +47,7 @@ def list_folders(uri: str) -> list[str]:
     """The names of the folders in a folder, also those that begin with a dot, sorted."""
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, allow_not_found=True)
-    infos = patiently(lambda: filesystem.get_file_info(selector), uri, "listed")
+    infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
     return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
 
 
@@ -63,7 +63,7 @@ def open_input(uri: str) -> pa.NativeFile:
     """A readable, seekable file; the caller closes it. A read gives all that was asked for, up to the end."""
     if uris.is_local(uri):
         filesystem, path = uris.resolve(uri)
-        local: pa.NativeFile = patiently(lambda: filesystem.open_input_file(path), uri, "read")
+        local: pa.NativeFile = with_retry(lambda: filesystem.open_input_file(path), uri, "read")
         return local
     return pa.PythonFile(_Steady(uri), mode="r")
 
@@ -127,12 +127,12 @@ class _Steady(io.RawIOBase):
         self._uri = uri
         self._position = 0
         self._stream: pa.NativeFile | None = None
-        self.num_bytes = patiently(self._reopen, uri, "read")
+        self.num_bytes = with_retry(self._reopen, uri, "read")
 
     def read_at(self, num_bytes: int, offset: int) -> bytes:
         """`num_bytes` from `offset`, fewer only where the file ends before."""
         wanted = max(0, min(num_bytes, self.num_bytes - offset))
-        return patiently(lambda: self._try_read(wanted, offset), self._uri, "read") if wanted else b""
+        return with_retry(lambda: self._try_read(wanted, offset), self._uri, "read") if wanted else b""
 
     def read(self, num_bytes: int | None = -1) -> bytes:
         """The next bytes; all that are left if no number is given."""
@@ -191,13 +191,13 @@ class _Steady(io.RawIOBase):
 
 def _info(uri: str) -> pafs.FileInfo:
     filesystem, path = uris.resolve(uri)
-    return patiently(lambda: filesystem.get_file_info(path), uri, "looked up")
+    return with_retry(lambda: filesystem.get_file_info(path), uri, "looked up")
 
 
 def _stat_at_one_place(files: list[str]) -> dict[str, tuple[int, int]]:
     filesystem = uris.resolve(files[0])[0]
     paths = [uris.resolve(uri)[1] for uri in files]
-    infos = patiently(lambda: filesystem.get_file_info(paths), files[0], "looked up")
+    infos = with_retry(lambda: filesystem.get_file_info(paths), files[0], "looked up")
     return {
         uri: (int(info.size), int(info.mtime_ns or 0)) if info.type == pafs.FileType.File else (-1, 0)
         for uri, info in zip(files, infos, strict=True)

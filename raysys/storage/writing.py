@@ -18,8 +18,8 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from raysys.storage import uri as uris
-from raysys.storage.patience import CutShort, is_full, patiently, told
 from raysys.storage.reading import list_folders
+from raysys.storage.retry import CutShort, is_full, told, with_retry
 
 
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
@@ -62,7 +62,7 @@ def delete(uri: str) -> None:
             elif kind == pafs.FileType.File:
                 filesystem.delete_file(path)
 
-    patiently(remove, uri, "removed")
+    with_retry(remove, uri, "removed")
 
 
 @contextlib.contextmanager
@@ -144,7 +144,7 @@ def _upload(uri: str, num_bytes: int, put: Callable[[pafs.FileSystem, str], None
             delete(uri)
             raise CutShort(f"{arrived} of {num_bytes} bytes arrived")
 
-    patiently(once, uri, "written")
+    with_retry(once, uri, "written")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from raysys.artifacts import canonical_json
-from raysys.records import (
+from raysys.columns import (
     ATTRIBUTES,
     DETAIL,
     EPOCH,
@@ -25,7 +25,9 @@ from raysys.records import (
     STREAM_POSITION,
     TITLE,
 )
-from raysys.stream.shard import BadSample, ShardRef, StoredItem
+from raysys.config.schema import StreamConfig
+from raysys.shards.reader import BadSample, ShardRef, StoredItem
+from raysys.stream.order import block_rows
 
 SCHEMA = pa.schema(
     [
@@ -79,3 +81,22 @@ class BlockBuilder:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
             yield pa.Table.from_arrays(arrays, schema=SCHEMA)
             self._rows, self._num_bytes = [], 0
+
+
+def rows_per_block(
+    shards: Sequence[ShardRef],
+    section: StreamConfig,
+    *,
+    batch_size: int,
+    workers: int,
+    is_elastic: bool = False,
+) -> int:
+    """How `training_stream` should cut its rows for so many workers, given how large its photos are.
+
+    `is_elastic`: for any smaller number of workers, too.
+    """
+    sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
+    block_bytes = section.block_megabytes * 2**20
+    return block_rows(
+        batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes
+    )

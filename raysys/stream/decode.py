@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +15,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from raysys import storage
-from raysys.config.schema import AugmentConfig
-from raysys.encoder.preprocess import (
-    ImagePreprocessing,
-    TextPreprocessing,
-    decode_image,
-    normalise_title,
-    photo_pixels,
-    to_tokens,
-)
-from raysys.errors import UnreadableImage
-from raysys.records import (
+from raysys.columns import (
     ATTRIBUTES,
     CAPTION_KEYS,
     CONTENT_HASH,
@@ -47,6 +36,10 @@ from raysys.records import (
     TOKENS,
     AttributeValue,
 )
+from raysys.config.schema import AugmentConfig
+from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels
+from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
+from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
 
 _PLACE = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
@@ -143,12 +136,6 @@ def content_hash(photo: bytes | pa.Buffer, title: str) -> str:
     return digest.hexdigest()
 
 
-def caption_keys(captions: Sequence[str], how: TextPreprocessing) -> Int64[ndarray, " n"]:
-    """One number a caption: equal for captions that are equal to the model, 0 for an empty one."""
-    texts = [normalise_title(caption, how) for caption in captions]
-    return np.array([_key(text) if text else 0 for text in texts], dtype=np.int64)
-
-
 def _texts(block: pa.Table) -> list[tuple[str, str]]:
     return list(zip(block.column(TITLE).to_pylist(), block.column(ATTRIBUTES).to_pylist(), strict=True))
 
@@ -159,15 +146,11 @@ def _group_keys(block: pa.Table) -> Int64[ndarray, " n"]:
     positions = block.column(STREAM_POSITION).to_pylist()
     return np.array(
         [
-            _key(group) >> 1 & (2**62 - 1) if group else -1 - position
+            text_key(group) >> 1 & (2**62 - 1) if group else -1 - position
             for group, position in zip(groups, positions, strict=True)
         ],
         np.int64,
     )
-
-
-def _key(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
 
 
 def _as_text(value: AttributeValue) -> str:

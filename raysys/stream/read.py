@@ -18,12 +18,12 @@ import pyarrow as pa
 import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from raysys.cluster.datasource import dataset_of
 from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
-from raysys.reads import dataset_of
+from raysys.shards.reader import BadSample, OpenShard, ShardRef, missing_shard, open_shard
 from raysys.stream.blocks import BlockBuilder
-from raysys.stream.order import Window, block_rows, rows_of, windows
-from raysys.stream.shard import BadSample, OpenShard, ShardRef, missing_shard, open_shard
+from raysys.stream.order import Window, rows_of, windows
 
 Decode: TypeAlias = Callable[[pa.Table], Any]  # a block of compressed rows -> a block of arrays
 _PAUSE_S = 0.02
@@ -56,25 +56,6 @@ def training_stream(
         section,
     ).repartition(target_num_rows_per_block=rows_per_block, strict=True)
     return _decoded(rows, decode, section)
-
-
-def rows_per_block(
-    shards: Sequence[ShardRef],
-    section: StreamConfig,
-    *,
-    batch_size: int,
-    workers: int,
-    is_elastic: bool = False,
-) -> int:
-    """How `training_stream` should cut its rows for so many workers, given how large its photos are.
-
-    `is_elastic`: for any smaller number of workers, too.
-    """
-    sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
-    block_bytes = section.block_megabytes * 2**20
-    return block_rows(
-        batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes
-    )
 
 
 def embedding_stream(shards: Sequence[ShardRef], decode: Decode, section: StreamConfig) -> ray.data.Dataset:

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
-from raysys.records import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
-from raysys.train.engine import Engine
-from raysys.train.engine.distil import drift
-from raysys.train.engine.parallel import average_whole_gradients, clip_gradients, kept_back
-from raysys.train.engine.towers import Embedded, TwoTowers
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
+from raysys.train.model import TrainState
+from raysys.train.model.distil import drift
+from raysys.train.model.dual_encoder import DualEncoder, Embedded
+from raysys.train.model.parallel import average_whole_gradients, clip_gradients, no_sync
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class StepResult:
     bias: float
 
 
-def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
+def train_step(engine: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
     """Update the weights by one global batch; `batch` is this worker's part of it, here or on the host."""
     accelerator, model = engine.accelerator, engine.model
     share = backward(engine.towers, batch, section, engine.base)
-    grad_norm = clip_gradients(engine.towers.parameters(), section.clip_norm)
+    grad_norm = clip_gradients(engine.towers.parameters(), section.max_grad_norm)
     for optimizer, schedule in zip(engine.optimizers, engine.schedules, strict=True):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        model.logit_scale.clamp_(max=math.log(section.max_scale))
+        model.logit_scale.clamp_(max=math.log(section.max_logit_scale))
     if engine.ema is not None:
         engine.ema.update()
     loss = accelerator.reduce(share, reduction="sum")
@@ -55,7 +55,7 @@ def train_step(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -
     return StepResult(*torch.stack([number.reshape(()).float() for number in told]).tolist())
 
 
-def settle(engine: Engine, batch: dict[str, Tensor], section: TrainConfig) -> None:
+def warm_up_ddp_buckets(engine: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> None:
     """Before an attempt's first step: let DDP order its buckets as they stay, by gradients that are dropped.
 
     It fills them anew after the first backward pass, and the sum of three and more workers' gradients depends
@@ -71,25 +71,25 @@ def backward(
     towers: torch.nn.Module,
     batch: dict[str, Tensor],
     section: TrainConfig,
-    base: TwoTowers | None = None,
+    base: DualEncoder | None = None,
 ) -> Float[Tensor, ""]:
     """Give every weight its gradient of the global loss, and return this worker's share of the loss.
 
     Photos and captions get to the towers' device a micro-batch at a time. `base` is the frozen start, near
-    which the towers are held (`train.recipe=distil`).
+    which the towers are held (`train.method=distil`).
     """
     device = next(towers.parameters()).device
     parts = _micro_batches(batch, section.micro_batch_size)
     numbers = {name: batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS)}
-    start = _without_graph(base, parts, device) if base is not None else None
+    start = _embed_no_grad(base, parts, device) if base is not None else None
     if len(parts) == 1:
         embedded = _embedded(towers, parts[0], device)
-        share, felt = _felt(embedded, numbers, section, start)
-        _send_back(embedded, felt)
+        share, felt = _embedding_grads(embedded, numbers, section, start)
+        _backward_from_embeddings(embedded, felt)
     else:
-        whole = _without_graph(towers, parts, device)
-        share, felt = _felt(whole, numbers, section, start)
-        _send_back_in_parts(towers, parts, felt, device)
+        whole = _embed_no_grad(towers, parts, device)
+        share, felt = _embedding_grads(whole, numbers, section, start)
+        _backward_in_micro_batches(towers, parts, felt, device)
     average_whole_gradients(towers)
     return share
 
@@ -107,7 +107,7 @@ def _embedded(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.de
 
 
 @torch.no_grad()
-def _without_graph(towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device) -> Embedded:
+def _embed_no_grad(towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device) -> Embedded:
     """The vectors of all parts together."""
     pieces = [_embedded(towers, part, device) for part in parts]
     return Embedded(
@@ -118,26 +118,26 @@ def _without_graph(towers: torch.nn.Module, parts: list[dict[str, Tensor]], devi
     )
 
 
-def _send_back_in_parts(
+def _backward_in_micro_batches(
     towers: torch.nn.Module, parts: list[dict[str, Tensor]], felt: Embedded, device: torch.device
 ) -> None:
     sizes = [len(part[PIXELS]) for part in parts]
     of_parts = zip(parts, felt.images.split(sizes), felt.captions.split(sizes), strict=True)
     for number, (part, images, captions) in enumerate(of_parts, start=1):
         is_last = number == len(parts)
-        with nullcontext() if is_last else kept_back(towers):
+        with nullcontext() if is_last else no_sync(towers):
             # Scale and bias feel the whole batch at once.
             here = Embedded(images, captions, felt.scale * float(is_last), felt.bias * float(is_last))
-            _send_back(_embedded(towers, part, device), here)
+            _backward_from_embeddings(_embedded(towers, part, device), here)
 
 
-def _felt(
+def _embedding_grads(
     embedded: Embedded, batch: dict[str, Tensor], section: TrainConfig, start: Embedded | None
 ) -> tuple[Float[Tensor, ""], Embedded]:
     """This worker's share of the loss, and what its vectors, scale and bias feel of the whole.
 
     Each kind of caption (title, then the attributes of `train.caption_weights`) has a loss of its own.
-    `start` are the vectors of the same rows that the recipe holds these near.
+    `start` are the vectors of the same rows that the method holds these near.
     """
     keys, groups = batch[CAPTION_KEYS], batch[GROUP_KEYS]
     all_keys, all_groups = gather_rows(keys), gather_rows(groups)
@@ -176,7 +176,7 @@ def _felt(
     return share, total
 
 
-def _send_back(embedded: Embedded, felt: Embedded) -> None:
+def _backward_from_embeddings(embedded: Embedded, felt: Embedded) -> None:
     # DDP averages gradients over workers; the loss is a sum over them.
     # What comes out of a frozen tower feels nothing.
     felt_by = [

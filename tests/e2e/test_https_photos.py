@@ -18,7 +18,7 @@ import trustme
 
 from raysys.config.schema import PackConfig
 from raysys.errors import MissingError, UnreadableImage
-from raysys.shards import fetch
+from raysys.pack import fetch
 
 PHOTO = b"photo " * 10_000
 PACK = PackConfig(allowed_hosts=("localhost",), fetch_timeout_s=0.6, max_photo_megabytes=0.1)

@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
-from raysys.train.engine import Engine, make_engine
-from raysys.train.engine.parallel import clip_gradients, shard, whole_on_cpu
-from raysys.train.engine.towers import TwoTowers
+from raysys.train.batches import padded
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
-from raysys.train.step import backward, settle, train_step
-from raysys.train.worker.padding import padded
+from raysys.train.model import TrainState, make_train_state
+from raysys.train.model.dual_encoder import DualEncoder
+from raysys.train.model.parallel import clip_gradients, shard, whole_on_cpu
+from raysys.train.step import backward, train_step, warm_up_ddp_buckets
 
 NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
 WAYS = {
@@ -134,7 +134,7 @@ def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -
     )
     part = part_of(global_batch(), rank, world_size)
     one = _engine(folder, section, rank, world_size)
-    settle(one, part, section)
+    warm_up_ddp_buckets(one, part, section)
     losses = [train_step(one, part, section).loss for _ in range(2)]
     torch.save(one.state_dict(), folder / f"state-{rank}.pt")
     losses.append(train_step(one, part, section).loss)
@@ -142,19 +142,19 @@ def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -
         dist.barrier()
     again = _engine(folder, section, rank, world_size)
     again.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
-    settle(again, part, section)
+    warm_up_ddp_buckets(again, part, section)
     losses_again = [train_step(again, part, section).loss]
     return Trained(losses, losses_again, one.weights(), again.weights())
 
 
-def _engine(folder: Path, section: TrainConfig, rank: int, world_size: int) -> Engine:
+def _engine(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
     AcceleratorState._reset_state(reset_partial_state=True)
     # What Ray Train sets for its workers.
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     os.environ.update({name: str(value) for name, value in here.items()} if world_size > 1 else {})
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if section.precision == "bf16" else "no")
     assert accelerator.num_processes == world_size
-    return make_engine(str(folder / "tiny"), IMAGE, section, 8, accelerator)
+    return make_train_state(str(folder / "tiny"), IMAGE, section, 8, accelerator)
 
 
 def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> Step:
@@ -213,12 +213,14 @@ def model_step(
     model = load_model(folder / "tiny")
     base = None
     if is_held:
-        base = TwoTowers(load_model(folder / "tiny"), IMAGE)
+        base = DualEncoder(load_model(folder / "tiny"), IMAGE)
         _move(model)
-    towers: torch.nn.Module = TwoTowers(model, IMAGE)
+    towers: torch.nn.Module = DualEncoder(model, IMAGE)
     if world_size > 1:
         towers = (
-            shard(TwoTowers(model, IMAGE), "fp32") if parallel == "fsdp" else DistributedDataParallel(towers)
+            shard(DualEncoder(model, IMAGE), "fp32")
+            if parallel == "fsdp"
+            else DistributedDataParallel(towers)
         )
     section = TrainConfig(
         batch_size=NUM_PAIRS,

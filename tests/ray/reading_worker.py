@@ -15,8 +15,8 @@ import pyarrow as pa
 import ray
 
 from raysys.config.schema import StreamConfig
+from raysys.shards.reader import ShardRef
 from raysys.stream.read import training_stream
-from raysys.stream.shard import ShardRef
 
 BATCH = 8
 _PAUSE_S = 0.01  # between batches, so that a kill can fall anywhere

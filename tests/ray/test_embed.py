@@ -17,18 +17,18 @@ import torch
 import transformers
 from PIL import Image
 
-from raysys import artifacts, stages, storage, targets
-from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest
+from raysys import artifacts, pipeline, storage
+from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest, specs
+from raysys.artifacts.build import Outcome
+from raysys.artifacts.embedding_set import parts_of, read_embeddings, vectors_of
 from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
-from raysys.embeddings import parts_of, read_embeddings, vectors_of
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.errors import DamagedData
-from raysys.records import Item
+from raysys.shards.reader import Item, StoredItem, read_shard, shards_of
 from raysys.stream.decode import content_hash
-from raysys.stream.shard import StoredItem, read_shard, shards_of
 from tests.made import write_shard
 
 pytestmark = [
@@ -38,7 +38,7 @@ pytestmark = [
 ]
 SPLITS = ("train", "val", "test")
 SMALL = {
-    "train": {"recipe": "full"},  # what is trained is delivered
+    "train": {"method": "full"},  # what is trained is delivered
     "name": "small",
     "catalog": {"kind": "drawn", "num_items": 60, "size_px": 40},
     "pack": {"items_per_shard": 16},
@@ -58,19 +58,19 @@ class Embedded:
     """A catalogue that was embedded, and its items in the order of the shards."""
 
     config: Config
-    outcome: stages.Outcome
+    outcome: Outcome
 
     @property
     def uri(self) -> str:
-        return targets.places_of(self.config).embeddings
+        return specs.layout_of(self.config).embeddings
 
     @property
     def projected_uri(self) -> str:
-        return targets.places_of(self.config).projected_embeddings
+        return specs.layout_of(self.config).projected_embeddings
 
     def stored(self, split: str) -> list[tuple[str, StoredItem]]:
         """Shard and item."""
-        shards = shards_of(targets.places_of(self.config).shards(split))
+        shards = shards_of(specs.layout_of(self.config).shards(split))
         return [(shard.uri, stored) for shard in shards for stored in read_shard(shard)]
 
 
@@ -78,23 +78,23 @@ class Embedded:
 def embedded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Embedded:
     """A drawn catalogue in the space of an untrained encoder, and in its projection."""
     config = Config.model_validate({**SMALL, "root": str(tmp_path_factory.mktemp("root"))})
-    stages.pack(config)
+    pipeline.run_stage("pack", config)
     publish_untrained(config)
-    return Embedded(config, stages.embed(config))
+    return Embedded(config, pipeline.run_stage("embed", config))
 
 
 def publish_untrained(config: Config) -> None:
     """The start stands in for the fine-tuned encoder: training is another test's affair."""
-    places, text = targets.places_of(config), text_preprocessing(config.encoder)
+    layout, text = specs.layout_of(config), text_preprocessing(config.encoder)
     titles = [
-        stored.item.title for shard in shards_of(places.shards("train")) for stored in read_shard(shard)
+        stored.item.title for shard in shards_of(layout.shards("train")) for stored in read_shard(shard)
     ]
-    publish_bundle(targets.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
+    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
 
     def fill(folder: Path) -> None:
-        copy_checkpoint(Path(places.start_encoder), folder)
+        copy_checkpoint(Path(layout.start_encoder), folder)
 
-    publish_bundle(targets.tuned_encoder(config), fill, text=text)
+    publish_bundle(specs.tuned_encoder(config), fill, text=text)
 
 
 def features_of(folder: str, items: list[StoredItem]) -> np.ndarray:
@@ -126,21 +126,21 @@ def test_counts_add_up(embedded: Embedded) -> None:
     assert [manifest.num_items for manifest in manifests] == [60, 60]
     assert [manifest.dimensions for manifest in manifests] == [32, 8]
     assert len(read_embeddings(embedded.uri)) == embedded.outcome.num_items == 60
-    num_shards = sum(len(shards_of(targets.places_of(embedded.config).shards(split))) for split in SPLITS)
+    num_shards = sum(len(shards_of(specs.layout_of(embedded.config).shards(split))) for split in SPLITS)
     assert len(parts_of(manifests[0])) == num_shards  # a part for each shard of this size
     assert [manifest.num_refused for manifest in manifests] == [0, 0]
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_stored_vectors_are_those_of_plain_transformers(embedded: Embedded, split: str) -> None:
-    folder = targets.places_of(embedded.config).encoder
+    folder = specs.layout_of(embedded.config).encoder
     wanted = features_of(folder, [stored for _, stored in embedded.stored(split)])
     assert float(np.abs(vectors_of(read_embeddings(embedded.uri, [split])) - wanted).max()) < 1e-5
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_projected_vectors_are_the_projection_of_plain_transformers(embedded: Embedded, split: str) -> None:
-    folder = targets.places_of(embedded.config).projected_encoder
+    folder = specs.layout_of(embedded.config).projected_encoder
     tensors = safetensors.numpy.load_file(f"{folder}/projection.safetensors")
     unit = features_of(folder, [stored for _, stored in embedded.stored(split)])
     projected = (unit - tensors["mean"]) @ tensors["components"].T
@@ -151,10 +151,10 @@ def test_projected_vectors_are_the_projection_of_plain_transformers(embedded: Em
 
 
 def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
-    places = targets.places_of(embedded.config)
+    layout = specs.layout_of(embedded.config)
     for encoder, embeddings in (
-        (places.encoder, embedded.uri),
-        (places.projected_encoder, embedded.projected_uri),
+        (layout.encoder, embedded.uri),
+        (layout.projected_encoder, embedded.projected_uri),
     ):
         space_id = artifacts.open_artifact(encoder, EncoderBundleManifest).space_id
         assert artifacts.open_artifact(embeddings, EmbeddingSetManifest).space_id == space_id
@@ -162,7 +162,7 @@ def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
 
 def test_second_run_has_nothing_to_do(embedded: Embedded) -> None:
     assert not embedded.outcome.is_skipped
-    assert stages.embed(embedded.config).is_skipped
+    assert pipeline.run_stage("embed", embedded.config).is_skipped
 
 
 # A second embedding job.
@@ -174,9 +174,9 @@ def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedd
     times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
     # What a killed run leaves: no manifest, the mark of what it was making, and not all parts.
     Path(embedded.uri, "manifest.json").unlink()
-    Path(embedded.uri, ".recipe").write_text(before.recipe)
+    Path(embedded.uri, ".spec_hash").write_text(before.spec_hash)
     parts[lost].unlink()
-    stages.embed(embedded.config)
+    pipeline.run_stage("embed", embedded.config)
     changed = [name for name, path in parts.items() if path.stat().st_mtime_ns != times[name]]
     assert changed == [lost]
     assert artifacts.open_artifact(embedded.uri, EmbeddingSetManifest).fingerprint == before.fingerprint
@@ -191,11 +191,11 @@ def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hu
     (_, first), *_ = embedded.stored("val")
     broken = Item("broken", "a cup", b"no photo")
     shards = [write_shard(tmp_path, [first.item, broken], split="val")]
-    places = targets.places_of(embedded.config)
-    target = dataclasses.replace(targets.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
-    image, _ = preprocessing_of(places.encoder)
+    layout = specs.layout_of(embedded.config)
+    target = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
+    image, _ = preprocessing_of(layout.encoder)
     patient = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
-    manifest = job.embed(target, places.encoder, shards, image, EmbedConfig(), patient)
+    manifest = job.embed(target, layout.encoder, shards, image, EmbedConfig(), patient)
     assert (manifest.num_items, manifest.num_refused) == (1, 1)
     ledger = pq.read_table(f"{tmp_path}/embeddings/ledger.parquet").to_pylist()
     assert ledger == [

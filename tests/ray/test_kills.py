@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from raysys.records import Item
+from raysys.shards.reader import Item, ShardRef
 from raysys.stream.order import rows_of, windows
-from raysys.stream.shard import ShardRef
 from tests.made import photo, write_shards
 from tests.ray.reading_worker import BATCH
 

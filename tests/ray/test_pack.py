@@ -16,18 +16,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from raysys import targets
-from raysys.artifacts import Target
+from raysys.artifacts import ArtifactSpec, specs
 from raysys.config import Config, load_config
-from raysys.config.schema import PackConfig, TableCatalog
+from raysys.config.schema import SPLITS, PackConfig, TableCatalog
 from raysys.errors import InputError
-from raysys.shards import pack as packing
-from raysys.shards.catalog import sources
-from raysys.shards.fingerprint import fingerprint
-from raysys.shards.job import RayFlow
-from raysys.shards.pack import Catalog, Flow, pack
-from raysys.shards.serial import Serial
-from raysys.shards.splits import SPLITS
+from raysys.pack import shard_sets as packing
+from raysys.pack.catalog import sources
+from raysys.pack.fingerprint import fingerprint
+from raysys.pack.ray_executor import RayExecutor
+from raysys.pack.serial_executor import SerialExecutor
+from raysys.pack.shard_sets import Catalog, Executor, pack_shard_sets
 
 pytestmark = [
     # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
@@ -74,15 +72,17 @@ def configured(
     return load_config(str(folder / "config.yaml"))
 
 
-def packed(config: Config, flow: Flow) -> None:
+def packed(config: Config, flow: Executor) -> None:
     table = config.catalog
     assert isinstance(table, TableCatalog)
     split = getattr(config.pack.split, "column", None)
     counted = fingerprint(table, sources(table), split)
-    wanted: dict[str, Target] = {
-        name: targets.shard_set(config, name, table.columns, counted.entry) for name in SPLITS
+    wanted: dict[str, ArtifactSpec] = {
+        name: specs.shard_set(config, name, table.columns, counted.entry) for name in SPLITS
     }
-    pack(Catalog(table, sources(table), counted.num_rows), config.pack, wanted, flow)
+    pack_shard_sets(
+        Catalog(table, sources(table), counted.num_rows, counted.entry), config.pack, wanted, flow
+    )
 
 
 def tree(config: Config) -> dict[str, bytes]:
@@ -92,7 +92,7 @@ def tree(config: Config) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in paths
-        if path.name not in ("manifest.json", ".packing.lock")
+        if path.name not in ("manifest.json", ".lock")
     }
 
 
@@ -109,8 +109,8 @@ def test_ray_data_and_one_process_give_the_same_bytes(
     monkeypatch.setattr(packing, "ROWS_PER_PART", 50)
     monkeypatch.setattr(packing, "ROWS_PER_READ", rows_per_read)
     alone, together = (configured(tmp_path / name, photos, 400, 60) for name in ("alone", "together"))
-    packed(alone, Serial())
-    packed(together, RayFlow())
+    packed(alone, SerialExecutor())
+    packed(together, RayExecutor())
     ours, theirs = tree(alone), tree(together)
     assert len([name for name in ours if name.endswith(".tar")]) >= 7  # 395 items in tars of 60
     # The ledgers name the table, which lies elsewhere.
@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_row_comes_back_from_its_task_as_one_line(tmp_path:
     config = configured(tmp_path / "config", photos, 5, 60, part="dev")
     by_column = PackConfig.model_validate({"split": {"kind": "column", "column": "part"}})
     with pytest.raises(InputError) as caught:
-        packed(config.model_copy(update={"pack": by_column}), RayFlow())
+        packed(config.model_copy(update={"pack": by_column}), RayExecutor())
     where = f"{tmp_path}/config/items.csv:2"
     assert str(caught.value) == f"{where}: column 'part' should be one of train, val, test, got 'dev'"
 
@@ -154,9 +154,9 @@ def test_a_pack_killed_in_the_survey_and_in_the_writing_continues_with_the_same_
     assert {name: again[name] for name in surveyed} == surveyed  # none of them was done twice
     assert not list(home.rglob("manifest.json"))
 
-    packed(config, Serial())
+    packed(config, SerialExecutor())
     undisturbed = config.model_copy(update={"root": str(tmp_path / "undisturbed")})
-    packed(undisturbed, Serial())
+    packed(undisturbed, SerialExecutor())
     assert tree(config) == tree(undisturbed)
 
 

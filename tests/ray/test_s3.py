@@ -17,10 +17,9 @@ from PIL import Image
 from raysys import storage
 from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
-from raysys.records import Item
-from raysys.storage import patience
+from raysys.shards.reader import Item, ShardRef, read_shard
+from raysys.storage import retry
 from raysys.stream.read import embedding_stream, training_stream
-from raysys.stream.shard import ShardRef, read_shard
 from tests.made import write_shards
 from tests.s3 import FAULTS, FaultyProxy, faulty_proxy, make_bucket
 
@@ -52,7 +51,7 @@ def hasty(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
     filesystem = pafs.S3FileSystem(endpoint_override=proxy.url, region="us-east-1", retry_strategy=once)
     monkeypatch.setattr("raysys.storage.uri._store", lambda scheme, bucket, query: (filesystem, bucket))
-    monkeypatch.setattr(patience, "pause", lambda seconds: None)
+    monkeypatch.setattr(retry, "pause", lambda seconds: None)
 
 
 @pytest.mark.usefixtures("hasty")

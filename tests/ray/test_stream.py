@@ -18,10 +18,9 @@ import ray.data
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 from raysys.config.schema import StreamConfig
-from raysys.records import Item
+from raysys.shards.reader import Item, ShardRef, read_shard
 from raysys.stream.order import rows_of, windows, worker_positions
 from raysys.stream.read import embedding_stream, training_stream
-from raysys.stream.shard import ShardRef, read_shard
 from tests.made import photo, write_shards
 
 pytestmark = [

@@ -17,16 +17,16 @@ import pytest
 import torch
 import transformers
 
-from raysys import artifacts, stages, storage, targets
-from raysys.artifacts import EncoderBundleManifest, ShardSetManifest
+from raysys import artifacts, pipeline, storage
+from raysys.artifacts import EncoderBundleManifest, ShardSetManifest, specs
 from raysys.cluster import session
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
 from raysys.errors import DamagedData, InputError
-from raysys.train.figures.metrics import read_metrics
-from raysys.train.run.checkpoint import CheckpointManifest, checkpoint_name
-from raysys.train.run.registry import best_step, newest_step
+from raysys.tracking.metrics_log import read_metrics
+from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name
+from raysys.train.checkpoint.registry import best_step, newest_step
 from tests.ray.wandb_file import OfflineRun, read_run
 
 pytestmark = [
@@ -69,7 +69,7 @@ class Run:
     @property
     def weights(self) -> bytes:
         """The file of the fine-tuned weights."""
-        return Path(targets.places_of(self.config).tuned_encoder, "model.safetensors").read_bytes()
+        return Path(specs.layout_of(self.config).tuned_encoder, "model.safetensors").read_bytes()
 
     @property
     def tracked(self) -> list[OfflineRun]:
@@ -96,7 +96,7 @@ def small(
 
 
 def run_of(config: Config) -> Run:
-    return Run(config, targets.training_run(config).uri)
+    return Run(config, specs.training_run(config).uri)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A root with shards and a starting encoder, and its number of training items."""
     root = tmp_path_factory.mktemp("start")
     config = small(root, num_items=100)
-    stages.pack(config)
+    pipeline.run_stage("pack", config)
     num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
     return root, num_items
 
@@ -113,7 +113,7 @@ def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def undisturbed(start: tuple[Path, int]) -> Run:
     """Two workers train from the first step to the last."""
     config = small(*start)
-    stages.train(config)
+    pipeline.run_stage("train", config)
     return run_of(config)
 
 
@@ -124,7 +124,7 @@ def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
     run = run_of(config)
     killer = threading.Thread(target=kill_a_worker, args=(run.uri,), daemon=True)
     killer.start()
-    stages.train(config)
+    pipeline.run_stage("train", config)
     killer.join(timeout=1)
     assert not killer.is_alive()
     return run
@@ -142,7 +142,7 @@ def longer(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
     shutil.copytree(undisturbed.uri, run.uri)
     Path(run.uri, HALF).mkdir()
     tear(run)
-    stages.train(config)
+    pipeline.run_stage("train", config)
     return run
 
 
@@ -235,9 +235,9 @@ def test_best_and_newest_checkpoint_are_kept(name: str, request: pytest.FixtureR
 
 
 def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undisturbed: Run) -> None:
-    uri = targets.places_of(undisturbed.config).tuned_encoder
+    uri = specs.layout_of(undisturbed.config).tuned_encoder
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
-    start_uri = targets.places_of(undisturbed.config).start_encoder
+    start_uri = specs.layout_of(undisturbed.config).start_encoder
     assert manifest.parent_space_id == artifacts.open_artifact(start_uri, EncoderBundleManifest).space_id
     best = best_step(undisturbed.uri)
     assert manifest.training_run == f"{undisturbed.uri}/{checkpoint_name(best)}"
@@ -250,16 +250,16 @@ def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undistu
 
 
 def test_of_a_line_of_two_points_one_end_is_delivered(undisturbed: Run) -> None:
-    places = targets.places_of(undisturbed.config)
-    found = read_interpolation(places.encoder)
-    ends = {0.0: places.start_encoder, 1.0: places.tuned_encoder}
+    layout = specs.layout_of(undisturbed.config)
+    found = read_interpolation(layout.encoder)
+    ends = {0.0: layout.start_encoder, 1.0: layout.tuned_encoder}
     assert [point.a for point in found.points] == list(ends)
-    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (places.encoder, ends[found.chosen]))  # fmt: skip
+    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[found.chosen]))  # fmt: skip
     assert all(torch.equal(weight, chosen[name]) for name, weight in delivered.items())
     measured = {row["step"]: row["val_score"] for row in read_metrics(undisturbed.uri) if "val_score" in row}
     scores = [point.figures["score"] for point in found.points]
     assert scores == pytest.approx([measured[0], measured[best_step(undisturbed.uri)]])
-    tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (places.tuned_encoder, places.encoder))  # fmt: skip
+    tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (layout.tuned_encoder, layout.encoder))  # fmt: skip
     assert (manifest.parent_space_id, manifest.training_run) == (tuned.space_id, tuned.training_run)
 
 
@@ -267,7 +267,7 @@ def test_checkpoint_says_what_it_is_of(undisturbed: Run) -> None:
     folder = Path(undisturbed.uri, checkpoint_name(NUM_STEPS))
     manifest = CheckpointManifest.model_validate_json((folder / "checkpoint.json").read_bytes())
     assert (manifest.step, manifest.stream_position, manifest.world_size) == (NUM_STEPS, NUM_STEPS * BATCH, 2)
-    assert manifest.recipe == targets.training_run(undisturbed.config).recipe
+    assert manifest.spec_hash == specs.training_run(undisturbed.config).spec_hash
     assert manifest.files == artifacts.describe_files(str(folder), ["state.pt"])
 
 
@@ -292,7 +292,7 @@ def test_last_checkpoint_that_a_kill_left_unmeasured_is_measured(
     wanted = figures.read_bytes()
     figures.unlink()
     tear(run)
-    stages.train(config)
+    pipeline.run_stage("train", config)
     assert figures.read_bytes() == wanted
     assert run.weights == undisturbed.weights
 
@@ -306,15 +306,15 @@ def test_name_of_another_run_is_refused_before_a_cluster_is_asked(
     monkeypatch.setattr(session, "connect", forbidden)
     train = undisturbed.config.train.model_copy(update={"learning_rate": 2e-3})
     with pytest.raises(InputError) as caught:
-        stages.train(undisturbed.config.model_copy(update={"train": train}))
+        pipeline.run_stage("train", undisturbed.config.model_copy(update={"train": train}))
     assert str(caught.value) == (
-        f"{targets.places_of(undisturbed.config).runs}: was trained with train.learning_rate=0.001, now 0.002; "
-        "give it another name, or set train.changed=restart"
+        f"{specs.layout_of(undisturbed.config).runs}: was trained with train.learning_rate=0.001, now 0.002; "
+        "give it another name, or set train.on_config_change=restart"
     )
 
 
 def test_second_command_has_nothing_to_do(undisturbed: Run) -> None:
-    assert stages.train(undisturbed.config).is_skipped
+    assert pipeline.run_stage("train", undisturbed.config).is_skipped
 
 
 def test_weights_and_biases_is_told_everything(undisturbed: Run) -> None:
@@ -333,16 +333,16 @@ def test_weights_and_biases_is_told_everything(undisturbed: Run) -> None:
 
 
 def test_weights_and_biases_knows_what_the_bundle_was_made_from(undisturbed: Run) -> None:
-    places = targets.places_of(undisturbed.config)
-    bundle = artifacts.open_artifact(places.tuned_encoder, EncoderBundleManifest)
+    layout = specs.layout_of(undisturbed.config)
+    bundle = artifacts.open_artifact(layout.tuned_encoder, EncoderBundleManifest)
     first, last = undisturbed.tracked[0], undisturbed.tracked[-1]
     lineage = {name: entry.model_dump() for name, entry in bundle.inputs.items()}
     assert set(lineage) == {"shards", "start"}
     assert first.config["lineage"] == lineage
     assert last.references == {
-        "small-shards": (f"file://{places.shards('train')}/manifest.json", lineage["shards"]["fingerprint"]),
-        "small-start": (f"file://{places.start_encoder}/manifest.json", lineage["start"]["fingerprint"]),
-        "small-encoder": (f"file://{places.tuned_encoder}/manifest.json", bundle.fingerprint),
+        "small-shards": (f"file://{layout.shards('train')}/manifest.json", lineage["shards"]["fingerprint"]),
+        "small-start": (f"file://{layout.start_encoder}/manifest.json", lineage["start"]["fingerprint"]),
+        "small-encoder": (f"file://{layout.tuned_encoder}/manifest.json", bundle.fingerprint),
     }
 
 
@@ -370,11 +370,11 @@ def test_one_worker_takes_the_first_step_of_two(
     start: tuple[Path, int], undisturbed: Run, tmp_path: Path
 ) -> None:
     config = small(copied(start[0], tmp_path), start[1], workers=1, num_steps=1)
-    stages.train(config)
+    pipeline.run_stage("train", config)
     one, two = (read_metrics(run.uri)[0] for run in (run_of(config), undisturbed))
     assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
-    assert storage.exists(f"{targets.places_of(config).tuned_encoder}/manifest.json")
+    assert storage.exists(f"{specs.layout_of(config).tuned_encoder}/manifest.json")
 
 
 # A run that would take minutes to its last step, so that it surely ends before.
@@ -391,11 +391,11 @@ def test_a_run_that_gets_no_better_ends_early_and_is_finished(
         "validation": {"patience": 1},
     }
     config = Config.model_validate(tree)
-    stages.train(config)
+    pipeline.run_stage("train", config)
     run = run_of(config)
     scores = [row["val_score"] for row in read_metrics(run.uri) if row["step"] and "val_score" in row]
     assert len(scores) >= 2
     assert newest_step(run.uri) < 20_000
-    tuned = artifacts.open_artifact(targets.places_of(config).tuned_encoder, EncoderBundleManifest)
+    tuned = artifacts.open_artifact(specs.layout_of(config).tuned_encoder, EncoderBundleManifest)
     assert tuned.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
-    assert stages.train(config).is_skipped
+    assert pipeline.run_stage("train", config).is_skipped

@@ -17,18 +17,19 @@ import pytest
 import ray
 import torch
 
-from raysys import artifacts, stages, targets
-from raysys.artifacts import ShardSetManifest
+from raysys import artifacts, pipeline
+from raysys.artifacts import ShardSetManifest, specs
+from raysys.artifacts.build import run_steps
+from raysys.columns import PIXELS
 from raysys.config import Config
 from raysys.config.schema import TrainConfig
-from raysys.errors import InputError, OutOfMemory, Stopped, TrainingDiverged
-from raysys.records import PIXELS
-from raysys.stream.shard import read_shard, shards_of
-from raysys.train import launch
+from raysys.errors import Busy, OutOfMemory, Stopped, TrainingDiverged
+from raysys.shards.reader import read_shard, shards_of
 from raysys.train import step as steps
-from raysys.train.run.registry import newest_step
+from raysys.train import trainer
+from raysys.train.attempt import run_attempt
+from raysys.train.checkpoint.registry import newest_step
 from raysys.train.step import StepResult
-from raysys.train.worker.attempt import attempt
 from tests.ray.test_train import (
     EVERY,
     NUM_STEPS,
@@ -53,11 +54,8 @@ def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A root with shards and a starting encoder, and its number of training items."""
     root = tmp_path_factory.mktemp("start")
     config = small(root, num_items=100)
-    stages.pack(config)
-    with pytest.MonkeyPatch.context() as patch:  # the starting encoder alone
-        patch.setattr(stages, "_fine_tune", lambda config, target, shards, validation: None)
-        with pytest.raises(AttributeError):
-            stages.train(config)
+    pipeline.run_stage("pack", config)
+    run_steps("train", pipeline.stage_steps("train", config)[:1])  # the starting encoder alone
     return root, artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
 
 
@@ -65,7 +63,7 @@ def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def undisturbed(start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two workers train from the first step to the last."""
     config = small(copied(start[0], tmp_path_factory.mktemp("undisturbed")), start[1])
-    stages.train(config)
+    pipeline.run_stage("train", config)
     return run_of(config)
 
 
@@ -103,7 +101,7 @@ def num_attempts(run: Run) -> int:
 def test_diverged_run_names_step_and_items_and_is_not_tried_again(config: Config) -> None:
     config = changed(config, optimizer="adamw", learning_rate=1e30, warmup_fraction=0.0)
     with pytest.raises(TrainingDiverged) as caught:
-        stages.train(config)
+        pipeline.run_stage("train", config)
     found = re.match(
         r"train: the loss is (nan|inf) at step (\d+) \(gradient norm .*; no checkpoint has it",
         str(caught.value),
@@ -127,7 +125,7 @@ def test_run_that_is_asked_to_stop_keeps_its_step_and_is_not_done(config: Config
     asking = after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGTERM))
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped) as caught:
-        stages.train(config)
+        pipeline.run_stage("train", config)
     asking.join(timeout=1)
     step = newest_step(run.uri)
     assert EVERY < step < NUM_STEPS
@@ -137,7 +135,7 @@ def test_run_that_is_asked_to_stop_keeps_its_step_and_is_not_done(config: Config
         f"train: stopped; kept up to step {step} of {NUM_STEPS} ({kept}); the same command continues"
     )
     assert caught.value.exit_status == 143
-    assert not Path(targets.places_of(config).tuned_encoder, "manifest.json").exists()
+    assert not Path(specs.layout_of(config).tuned_encoder, "manifest.json").exists()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -147,9 +145,9 @@ def test_stopped_run_continues_to_the_same_bits(config: Config, undisturbed: Run
     run = run_of(config)
     after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped) as caught:
-        stages.train(config)
+        pipeline.run_stage("train", config)
     assert caught.value.exit_status == 130
-    stages.train(config)
+    pipeline.run_stage("train", config)
     assert run.losses == undisturbed.losses
     assert run.weights == undisturbed.weights
 
@@ -162,7 +160,7 @@ def test_hung_worker_is_named_and_the_run_recovers_to_the_same_bits(
     config = changed(config, collective_timeout_s=30.0)
     run = run_of(config)
     after_a_checkpoint(run.uri, lambda: os.kill(max(training_workers()), signal.SIGSTOP))
-    stages.train(config)
+    pipeline.run_stage("train", config)
     named = (
         r"rank [01] on node \S+ is silent \(last at step \d+, [a-z ]+\), since \d+ s; the others wait for it"
     )
@@ -180,8 +178,8 @@ def scarce_worker(loop_config: dict[str, Any]) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
         return real_step(engine, batch, section)
 
-    with patch("raysys.train.worker.loop.train_step", train_step):
-        attempt(loop_config["job"], loop_config["watch"])
+    with patch("raysys.train.loop.train_step", train_step):
+        run_attempt(loop_config["job"], loop_config["coordinator"])
 
 
 # A run of Ray Train more, in two attempts.
@@ -189,10 +187,10 @@ def scarce_worker(loop_config: dict[str, Any]) -> None:
 def test_run_without_memory_goes_on_with_half_the_micro_batch(
     config: Config, undisturbed: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(launch, "_train_worker", scarce_worker)
+    monkeypatch.setattr(trainer, "_train_worker", scarce_worker)
     config = changed(config, on_out_of_memory="halve", max_failures=1)
-    stages.train(config)
-    assert "has too little memory for 8 pairs at a time; from the last checkpoint on 4" in caplog.text
+    pipeline.run_stage("train", config)
+    assert "has too little memory for micro_batch_size 8; from the last checkpoint on 4" in caplog.text
     assert run_of(config).losses == pytest.approx(undisturbed.losses, rel=1e-3)
 
 
@@ -201,18 +199,18 @@ def test_run_without_memory_goes_on_with_half_the_micro_batch(
 def test_run_without_memory_says_what_to_lower_and_is_not_tried_again(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_train_worker", scarce_worker)
+    monkeypatch.setattr(trainer, "_train_worker", scarce_worker)
     with pytest.raises(OutOfMemory) as caught:
-        stages.train(config)
+        pipeline.run_stage("train", config)
     assert "has too little memory (CUDA out of memory)" in str(caught.value)
     assert "lower train.micro_batch_size (now 8, the whole share of a worker)" in str(caught.value)
     assert num_attempts(run_of(config)) == 1
 
 
 def test_run_that_another_command_on_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_NAME_WAIT_S", 0.0)
+    monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
-    first = launch._start_watch(job)
-    with pytest.raises(InputError, match="s3://bucket/runs/shop/0123: another command trains it"):
-        launch._start_watch(job)
+    first = trainer._start_coordinator(job)
+    with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
+        trainer._start_coordinator(job)
     ray.kill(first)

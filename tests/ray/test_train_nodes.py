@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from raysys import artifacts, targets
-from raysys.artifacts import ShardSetManifest
+from raysys import artifacts
+from raysys.artifacts import ShardSetManifest, specs
 from raysys.config import Config
 from raysys.config.schema import RayConfig
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.start import fill_start, text_preprocessing
-from raysys.stream.ledger import read_skipped
+from raysys.shards.reader import BadSample, open_shard, read_shard, shards_of
 from raysys.stream.order import rows_of, windows
-from raysys.stream.shard import BadSample, open_shard, read_shard, shards_of
-from raysys.train.figures.metrics import read_metrics
+from raysys.stream.skipped import read_skipped
+from raysys.tracking.metrics_log import read_metrics
 from tests.ray.growing import growing_cluster
 from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
 from tests.ray.training_driver import SLOT
@@ -49,10 +49,10 @@ def start(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def make_start(config: Config) -> None:
     """The starting encoder, which is made of whole shards alone."""
-    shards = shards_of(targets.places_of(config).shards("train"))
+    shards = shards_of(specs.layout_of(config).shards("train"))
     titles = [stored.item.title for shard in shards for stored in read_shard(shard)]
     how = text_preprocessing(config.encoder)
-    publish_bundle(targets.start_encoder(config), fill_start(config.encoder, lambda: titles), text=how)
+    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=how)
 
 
 def on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
@@ -75,7 +75,7 @@ def undisturbed(nodes: TwoNodes, start: tuple[Path, int]) -> Run:
 def bad_positions(root: Path, num_items: int, num_steps: int = NUM_STEPS) -> list[int]:
     """Where the plan of the run has the samples that are gone."""
     config = small(root, num_items)
-    shards = shards_of(targets.places_of(config).shards("train"))
+    shards = shards_of(specs.layout_of(config).shards("train"))
     is_bad = []
     for shard in shards:
         with open_shard(shard) as samples:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raysys import doctor
 from raysys.errors import DamagedData
+from raysys.verify import stage
 from tests.shards_by_hand import cut, foreign, write_tar
 
 
@@ -20,9 +20,9 @@ def test_many_shards_are_verified_and_repaired_in_parallel(tmp_path: Path) -> No
     cut(tmp_path / "in" / "5.tar", 100)
     out = io.StringIO()
     with pytest.raises(DamagedData, match="5 damages in 5 of 7 shards and folders"):
-        doctor.run([str(tmp_path / "in")], [], None, True, out)
+        stage.run([str(tmp_path / "in")], [], None, True, out)
     assert json.loads(out.getvalue())["counts"] == {"repeated_key": 4, "damaged_header": 1}
 
-    doctor.run([str(tmp_path / "in")], [], str(tmp_path / "out"), True, out)
+    stage.run([str(tmp_path / "in")], [], str(tmp_path / "out"), True, out)
     said = json.loads(out.getvalue().splitlines()[1])["repaired"]
     assert said == {"uri": str(tmp_path / "out"), "num_kept": 6, "num_lost": 4, "num_parts": 1}

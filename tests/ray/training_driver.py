@@ -12,14 +12,14 @@ from unittest.mock import patch
 
 import ray.train
 
-from raysys import stages
+from raysys import pipeline
 from raysys.config import Config
 from raysys.config.schema import TrainConfig
-from raysys.train import launch
+from raysys.train import trainer
 
 SLOT = "slot"
 RESIZE_EVERY_S = 20.0  # instead of 60: how soon a run grows back
-_scaling = launch._scaling
+_scaling = trainer._scaling
 
 
 def one_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
@@ -34,8 +34,8 @@ def one_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.Scal
 def main(stage: str, config_file: str) -> None:
     """Run the stage."""
     config = Config.model_validate_json(Path(config_file).read_text())
-    with patch.object(launch, "_scaling", one_a_node):
-        getattr(stages, stage)(config)
+    with patch.object(trainer, "_scaling", one_a_node):
+        pipeline.run_stage(stage, config)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from raysys.bench.photos import make_shard_set, photo_like
-from raysys.shards.synth import imagine_items
-from raysys.stream.shard import read_shard, shards_of
+from raysys.shards.reader import read_shard, shards_of
+from raysys.synth import generate_items
 
 
 @pytest.mark.parametrize("megapixels", [0.05, 0.3])
 def test_photo_has_its_size_and_the_weight_of_a_photo(megapixels: float) -> None:
-    data = photo_like(imagine_items(1, 7)[0], megapixels, seed=1)
+    data = photo_like(generate_items(1, 7)[0], megapixels, seed=1)
     with Image.open(io.BytesIO(data)) as picture:
         width, height = picture.size
         assert (picture.format, picture.mode) == ("JPEG", "RGB")
@@ -25,7 +25,7 @@ def test_photo_has_its_size_and_the_weight_of_a_photo(megapixels: float) -> None
 
 
 def test_same_seed_same_bytes() -> None:
-    item = imagine_items(1, 7)[0]
+    item = generate_items(1, 7)[0]
     assert photo_like(item, 0.01, seed=1) == photo_like(item, 0.01, seed=1) != photo_like(item, 0.01, seed=2)
 
 
@@ -34,5 +34,5 @@ def test_shard_set_holds_every_item_once(tmp_path: Path) -> None:
     shards = shards_of(uri)
     assert [shard.num_items for shard in shards] == [3, 3, 1]
     stored = [found.item for shard in shards for found in read_shard(shard)]
-    assert sorted(item.item_id for item in stored) == sorted(item.item_id for item in imagine_items(7, 7))
+    assert sorted(item.item_id for item in stored) == sorted(item.item_id for item in generate_items(7, 7))
     assert len({item.image for item in stored}) == 2

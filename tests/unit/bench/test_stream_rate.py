@@ -12,7 +12,8 @@ import pytest
 from raysys.bench import stream
 from raysys.bench.stream import Feed, Ready
 from raysys.config.schema import RayConfig, StreamConfig
-from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.text import TextPreprocessing
 
 FEED = Feed(
     shards_uri="shards",

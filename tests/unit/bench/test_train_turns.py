@@ -8,9 +8,9 @@ from raysys.bench import scaling, train
 from raysys.bench.measure import Finding, Spread, Standing
 from raysys.config.schema import BenchConfig, RayConfig, StreamConfig, TinyConfig, TrainConfig
 from raysys.encoder import siglip
-from raysys.encoder.preprocess import TextPreprocessing
+from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
-from raysys.shards.synth import imagine_items
+from raysys.synth import generate_items
 
 SIZE = TinyConfig(
     image_size_px=16,
@@ -26,7 +26,7 @@ SIZE = TinyConfig(
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> train.Work:
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
-    build_tiny(folder, [item.title for item in imagine_items(200, 7)], SIZE, seed=7)
+    build_tiny(folder, [item.title for item in generate_items(200, 7)], SIZE, seed=7)
     return train.Work(
         str(folder),
         "shards",

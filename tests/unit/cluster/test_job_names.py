@@ -1,11 +1,11 @@
 """What can be sent to a cluster, and what its job is called."""
 
-from raysys import cli
+from raysys import cli, pipeline
 from raysys.cluster import jobs
 
 
 def test_every_stage_and_the_whole_run_can_be_sent() -> None:
-    assert {"run", *cli.STAGES} <= set(jobs.STAGES)
+    assert {"run", *pipeline.STAGES} <= set(jobs.STAGES)
 
 
 def test_whatever_can_be_sent_is_a_command() -> None:

@@ -11,12 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.config.schema import TinyConfig
 from raysys.encoder.bundle import copy_checkpoint, open_bundle, preprocessing_of, publish_bundle, space_id_of
-from raysys.encoder.preprocess import ImagePreprocessing, TextPreprocessing
+from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
 from raysys.errors import DamagedData, InputError, SpaceMismatch
 
@@ -56,17 +57,19 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Target:
-    return Target(str(tmp_path / "bundle"), EncoderBundleManifest, {"start": "tiny"}, {})
+def spec(tmp_path: Path) -> ArtifactSpec:
+    return ArtifactSpec(str(tmp_path / "bundle"), EncoderBundleManifest, {"start": "tiny"}, {})
 
 
-def publish(target: Target, checkpoint: Path, projection: Projection | None = None) -> EncoderBundleManifest:
+def publish(
+    spec: ArtifactSpec, checkpoint: Path, projection: Projection | None = None
+) -> EncoderBundleManifest:
     def fill(folder: Path) -> None:
         copy_checkpoint(checkpoint, folder)
         if projection:
             projection.save(folder)
 
-    return publish_bundle(target, fill, text=TEXT)
+    return publish_bundle(spec, fill, text=TEXT)
 
 
 def a_projection(dimensions: int) -> Projection:
@@ -166,65 +169,65 @@ def test_space_is_64_hex_digits(checkpoint: Path) -> None:
     assert len(bytes.fromhex(space_id_of(checkpoint, TEXT))) == 32
 
 
-def test_opened_bundle_gives_the_checkpoint_s_vectors(target: Target, checkpoint: Path) -> None:
-    manifest = publish(target, checkpoint)
-    encoder = open_bundle(target.uri)
+def test_opened_bundle_gives_the_checkpoint_s_vectors(spec: ArtifactSpec, checkpoint: Path) -> None:
+    manifest = publish(spec, checkpoint)
+    encoder = open_bundle(spec.uri)
     plain = SiglipEncoder(checkpoint, space_id="", text=TEXT)
     assert encoder.space_id == manifest.space_id == space_id_of(checkpoint, TEXT)
     assert encoder.dimensions == manifest.dimensions == 16
     assert (encoder.embed_pixels(PIXELS) == plain.embed_pixels(PIXELS)).all()
 
 
-def test_opened_bundle_applies_its_projection(target: Target, checkpoint: Path) -> None:
-    manifest = publish(target, checkpoint, a_projection(4))
-    encoder = open_bundle(target.uri)
+def test_opened_bundle_applies_its_projection(spec: ArtifactSpec, checkpoint: Path) -> None:
+    manifest = publish(spec, checkpoint, a_projection(4))
+    encoder = open_bundle(spec.uri)
     expected = a_projection(4).apply(SiglipEncoder(checkpoint, space_id="", text=TEXT).embed_pixels(PIXELS))
     assert encoder.dimensions == manifest.dimensions == 4
     np.testing.assert_allclose(encoder.embed_pixels(PIXELS), expected, atol=1e-6)
 
 
-def test_bundle_states_its_preprocessing(target: Target, checkpoint: Path) -> None:
-    publish(target, checkpoint)
-    assert preprocessing_of(target.uri) == (ImagePreprocessing(size_px=16), TEXT)
+def test_bundle_states_its_preprocessing(spec: ArtifactSpec, checkpoint: Path) -> None:
+    publish(spec, checkpoint)
+    assert preprocessing_of(spec.uri) == (ImagePreprocessing(size_px=16), TEXT)
 
 
-def test_bundle_with_a_changed_weight_is_refused(target: Target, checkpoint: Path) -> None:
-    manifest = publish(target, checkpoint)
-    weights = Path(target.uri, "model.safetensors")
+def test_bundle_with_a_changed_weight_is_refused(spec: ArtifactSpec, checkpoint: Path) -> None:
+    manifest = publish(spec, checkpoint)
+    weights = Path(spec.uri, "model.safetensors")
     tensors = safetensors.torch.load_file(weights)
     tensors["logit_bias"] += 1.0
     safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(SpaceMismatch) as caught:
-        open_bundle(target.uri)
-    now = space_id_of(Path(target.uri), TEXT)
+        open_bundle(spec.uri)
+    now = space_id_of(Path(spec.uri), TEXT)
     assert str(caught.value).startswith(
-        f"{target.uri}: manifest is of embedding space {manifest.space_id[:12]}, its files of {now[:12]}: "
+        f"{spec.uri}: manifest is of embedding space {manifest.space_id[:12]}, its files of {now[:12]}: "
     )
 
 
-def test_bundle_with_a_lost_file_is_refused(target: Target, checkpoint: Path) -> None:
-    publish(target, checkpoint)
-    Path(target.uri, "spiece.model").unlink()
+def test_bundle_with_a_lost_file_is_refused(spec: ArtifactSpec, checkpoint: Path) -> None:
+    publish(spec, checkpoint)
+    Path(spec.uri, "spiece.model").unlink()
     with pytest.raises(DamagedData, match=r"spiece\.model should have \d+ bytes, found nothing; rebuild it$"):
-        open_bundle(target.uri)
+        open_bundle(spec.uri)
 
 
-def test_copy_takes_all_but_the_manifest(target: Target, checkpoint: Path, tmp_path: Path) -> None:
-    publish(target, checkpoint)
+def test_copy_takes_all_but_the_manifest(spec: ArtifactSpec, checkpoint: Path, tmp_path: Path) -> None:
+    publish(spec, checkpoint)
     (tmp_path / "copy").mkdir()
-    copy_checkpoint(Path(target.uri), tmp_path / "copy")
+    copy_checkpoint(Path(spec.uri), tmp_path / "copy")
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == sorted(
         path.name for path in checkpoint.iterdir()
     )
 
 
-def test_bundle_that_cannot_be_filled_is_not_published(target: Target) -> None:
+def test_bundle_that_cannot_be_filled_is_not_published(spec: ArtifactSpec) -> None:
     def fill(folder: Path) -> None:
         raise InputError("no titles")
 
     with pytest.raises(InputError, match="no titles"):
-        publish_bundle(target, fill, text=TEXT)
-    assert not Path(target.uri, "manifest.json").exists()
+        publish_bundle(spec, fill, text=TEXT)
+    assert not Path(spec.uri, "manifest.json").exists()
 
 
 def test_tensors_of_another_type_are_another_space(folder: Path) -> None:

@@ -13,20 +13,13 @@ import transformers
 from PIL import Image, features
 
 from raysys.config.schema import TinyConfig
-from raysys.encoder.preprocess import (
-    ImagePreprocessing,
-    TextPreprocessing,
-    decode_image,
-    normalise_title,
-    photo_pixels,
-    to_pixels,
-    to_tokens,
-)
+from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels, to_pixels
 from raysys.encoder.siglip import SiglipEncoder, normalise
+from raysys.encoder.text import TextPreprocessing, normalise_title, to_tokens
 from raysys.encoder.tiny import build_tiny
 from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import UnreadableImage
-from raysys.shards.synth import draw_item, imagine_items
+from raysys.synth import generate_items, render_item
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -240,7 +233,7 @@ def test_scaled_decoding_moves_no_vector_by_more_than_the_law_allows(tmp_path: P
         tmp_path, ["a red cup", "a blue hat"], TinyConfig(image_size_px=size_px, vocab_size=40), seed=7
     )
     encoder = SiglipEncoder(tmp_path, space_id="", text=TextPreprocessing(max_length=8))
-    photos = [draw_item(item, 512) for item in imagine_items(6, seed=3)]
+    photos = [render_item(item, 512) for item in generate_items(6, seed=3)]
     assert decode_image(photos[0], at_least_px=3 * size_px).size[0] < 512
     fast = encoder.embed_pixels(np.stack([photo_pixels(photo, how) for photo in photos]))
     whole = encoder.embed_pixels(np.stack([to_pixels(decode_image(photo), how) for photo in photos]))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from raysys.artifacts import EncoderBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder.bundle import publish_bundle
-from raysys.encoder.preprocess import TextPreprocessing
 from raysys.encoder.start import text_preprocessing
+from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
 from tests.made import TINY, tiny_checkpoint
 
@@ -35,7 +35,7 @@ def test_siglip_wants_titles_in_lower_case(tmp_path: Path) -> None:
 
 def test_a_bundle_that_was_trained_with_case_keeps_it(tmp_path: Path) -> None:
     text = TextPreprocessing(TINY.max_length, lower_case=False)
-    target = Target(str(tmp_path), EncoderBundleManifest, {}, {})
-    publish_bundle(target, lambda folder: build_tiny(folder, TITLES, TINY, seed=7), text=text)
+    spec = ArtifactSpec(str(tmp_path), EncoderBundleManifest, {}, {})
+    publish_bundle(spec, lambda folder: build_tiny(folder, TITLES, TINY, seed=7), text=text)
     assert not lowers(str(tmp_path))
     assert lowers(str(tmp_path), lower_case=True)

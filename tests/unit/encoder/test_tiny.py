@@ -9,7 +9,7 @@ import transformers
 
 from raysys.config.schema import TinyConfig
 from raysys.encoder.bundle import space_id_of
-from raysys.encoder.preprocess import TextPreprocessing, to_tokens
+from raysys.encoder.text import TextPreprocessing, to_tokens
 from raysys.encoder.tiny import build_tiny
 from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import InputError

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysys.columns import LOG_SCHEMA
 from raysys.config.schema import SimulatedLog
 from raysys.errors import InputError, MissingError
 from raysys.evaluate import logs
 from raysys.evaluate.logs import InteractionLog, popularity_scores, read_log, simulate_log
 from raysys.evaluate.metrics import ndcg_at, rank_by
-from raysys.records import LOG_SCHEMA
 
 WEIGHTS = SimulatedLog().weights
 FOUND = "impression_id, query_id, item_id, position"

@@ -9,7 +9,14 @@ from html.parser import HTMLParser
 import pytest
 
 from raysys.encoder.interpolation import Point, choose
-from raysys.evaluate.report import Neighbours, ReportData, Rung, report_html, report_json, report_lines
+from raysys.evaluate.report import (
+    Neighbours,
+    ReportData,
+    SystemResult,
+    report_html,
+    report_json,
+    report_lines,
+)
 from raysys.evaluate.significance import Interval
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,9 +40,9 @@ def interval(value: float) -> Interval:
     return Interval(value, value - 0.01, value + 0.02)
 
 
-def rung(name: str, ndcg: float, lift: Interval | None = None) -> Rung:
+def rung(name: str, ndcg: float, lift: Interval | None = None) -> SystemResult:
     metrics = {"ndcg@5": interval(ndcg), "hit@1": interval(0.3), "hit@3": interval(0.6)}
-    return Rung(name, available=True, reason=None, metrics=metrics, lift=lift)
+    return SystemResult(name, available=True, reason=None, metrics=metrics, lift=lift)
 
 
 def report() -> ReportData:
@@ -44,10 +51,10 @@ def report() -> ReportData:
         simulated=True,
         rungs=[
             rung("random", 0.35),
-            Rung("mobilenet_v2", available=False, reason="no <network>", metrics={}, lift=None),
+            SystemResult("mobilenet_v2", available=False, reason="no <network>", metrics={}, lift=None),
             rung("zero_shot", 0.5),
             rung("fine_tuned", 0.6, Interval(0.2, 0.15, 0.25)),
-            Rung("wise_ft", available=False, reason="train.recipe is full", metrics={}, lift=None),
+            SystemResult("wise_ft", available=False, reason="train.method is full", metrics={}, lift=None),
         ],
         shelf={"zero_shot": {"p@5": interval(0.2)}, "fine_tuned": {"p@5": interval(0.3)}, "chance": 0.05},
         loss_curve=[{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0, "val_r@1": 0.25, "val_r@10": 0.5}],

@@ -8,13 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysys import artifacts
-from raysys.artifacts import EmbeddingSetManifest, IndexBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
+from raysys.columns import embedding_schema
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, MissingError
-from raysys.index import job
-from raysys.index.build import build_index, measure_recall
+from raysys.index.build import build_index, measure_recall, publish_index
 from raysys.index.exact import exact_search
-from raysys.records import embedding_schema
 
 EXACT = IndexConfig(kind="exact")
 
@@ -36,13 +35,13 @@ def an_embedding_set(folder: Path, vectors: np.ndarray) -> str:
         ["x.tar"] * num,
     ]
     arrays = [*map(pa.array, texts), pa.array([0] * num), pa.array([1] * num), pa.array(["h"] * num), column]
-    target = Target(str(folder), EmbeddingSetManifest, {}, {})
-    artifacts.begin(target)
+    spec = ArtifactSpec(str(folder), EmbeddingSetManifest, {}, {})
+    artifacts.begin(spec)
     pq.write_table(pa.table(arrays, schema=embedding_schema(dimensions)), folder / "train-00000.parquet")
-    files = artifacts.describe_files(target.uri)
-    said = artifacts.common_fields(target, files, num, 0.0)
-    artifacts.publish(target.uri, EmbeddingSetManifest(**said, space_id="s" * 64, dimensions=dimensions))
-    return target.uri
+    files = artifacts.describe_files(spec.uri)
+    said = artifacts.common_fields(spec, files, num, 0.0)
+    artifacts.publish(spec.uri, EmbeddingSetManifest(**said, space_id="s" * 64, dimensions=dimensions))
+    return spec.uri
 
 
 def test_flat_index_is_exact_search() -> None:
@@ -70,7 +69,7 @@ def test_graph_finds_nearly_all_neighbours_of_new_queries() -> None:
 
 
 def test_settings_of_the_graph_reach_it() -> None:
-    section = IndexConfig(kind="hnsw", hnsw_links=8, hnsw_build_effort=50, hnsw_search_effort=30)
+    section = IndexConfig(kind="hnsw", hnsw_m=8, ef_construction=50, ef_search=30)
     index = build_index(unit_vectors(20), section)
     assert (index.hnsw.efConstruction, index.hnsw.efSearch) == (50, 30)
     assert index.hnsw.nb_neighbors(1) == 8  # twice that in the lowest layer
@@ -113,9 +112,9 @@ def test_recall_is_measured_on_as_many_vectors_as_are_asked_for() -> None:
 
 def test_job_publishes_the_index_with_its_recall(tmp_path: Path) -> None:
     embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(30))
-    target = Target(str(tmp_path / "index"), IndexBundleManifest, {}, {})
-    manifest = job.index(target, embeddings_uri, EXACT)
-    assert artifacts.open_artifact(target.uri, IndexBundleManifest) == manifest
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    manifest = publish_index(spec, embeddings_uri, EXACT)
+    assert artifacts.open_artifact(spec.uri, IndexBundleManifest) == manifest
     assert (manifest.num_items, manifest.dimensions, manifest.index_kind) == (30, 16, "exact")
     assert manifest.space_id == "s" * 64
     assert manifest.recall == {"recall@1": 1.0, "recall@10": 1.0, "queries": 30}
@@ -123,13 +122,11 @@ def test_job_publishes_the_index_with_its_recall(tmp_path: Path) -> None:
 
 def test_index_that_finds_too_little_is_refused(tmp_path: Path) -> None:
     embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(600))
-    poor = IndexConfig(kind="hnsw", hnsw_links=2, hnsw_build_effort=1, hnsw_search_effort=1, min_recall=0.99)
-    target = Target(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    poor = IndexConfig(kind="hnsw", hnsw_m=2, ef_construction=1, ef_search=1, min_recall=0.99)
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
     with pytest.raises(DamagedData) as caught:
-        job.index(target, embeddings_uri, poor)
-    assert str(caught.value).startswith(f"{target.uri}: recall@")
-    assert str(caught.value).endswith(
-        ", below index.min_recall 0.99; raise index.hnsw_search_effort or index.hnsw_links"
-    )
+        publish_index(spec, embeddings_uri, poor)
+    assert str(caught.value).startswith(f"{spec.uri}: recall@")
+    assert str(caught.value).endswith(", below index.min_recall 0.99; raise index.ef_search or index.hnsw_m")
     with pytest.raises(MissingError):
-        artifacts.open_artifact(target.uri, IndexBundleManifest)
+        artifacts.open_artifact(spec.uri, IndexBundleManifest)

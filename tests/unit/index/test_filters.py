@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from raysys.columns import Attributes
 from raysys.errors import InputError
 from raysys.index.filters import check_filter, matching_rows
-from raysys.records import Attributes
 
 ROWS: list[Attributes] = [
     {"category": "shoes", "seller": "a", "price": 5},

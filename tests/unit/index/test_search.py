@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysys import artifacts
-from raysys.artifacts import EmbeddingSetManifest, IndexBundleManifest, Target
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
+from raysys.columns import embedding_schema
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError, MissingError
-from raysys.index import job
+from raysys.index.build import publish_index
 from raysys.index.search import Neighbour, Searcher
-from raysys.records import embedding_schema
 
 NUM, DIMENSIONS = 60, 8
 ATTRIBUTES = [
@@ -35,7 +35,7 @@ VECTORS = unit_vectors()
 def an_index(
     folder: Path, vectors: np.ndarray = VECTORS, kind: Literal["exact", "hnsw"] = "exact"
 ) -> Searcher:
-    embeddings = Target(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
+    embeddings = ArtifactSpec(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
     artifacts.begin(embeddings)
     shard = folder / "00000.tar"
     shard.write_bytes(b"".join(b"%03d" % row for row in range(NUM)))
@@ -58,9 +58,9 @@ def an_index(
     said = artifacts.common_fields(embeddings, artifacts.describe_files(embeddings.uri), NUM, 0.0)
     manifest = EmbeddingSetManifest(**said, space_id="5" * 64, dimensions=DIMENSIONS)
     artifacts.publish(embeddings.uri, manifest)
-    target = Target(str(folder / "index"), IndexBundleManifest, {}, {})
-    job.index(target, embeddings.uri, IndexConfig(kind=kind))
-    return Searcher(target.uri)
+    spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
+    publish_index(spec, embeddings.uri, IndexConfig(kind=kind))
+    return Searcher(spec.uri)
 
 
 @pytest.fixture(scope="module", params=["exact", "hnsw"])

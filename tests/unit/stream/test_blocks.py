@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from raysys.records import Item
+from raysys.shards.reader import BadSample, Item, ShardRef, StoredItem
 from raysys.stream.blocks import SCHEMA, BlockBuilder
-from raysys.stream.shard import BadSample, ShardRef, StoredItem
 
 SHARD = ShardRef("a/00000.tar", "train", 9, 9216)
 

@@ -16,9 +16,9 @@ from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.encoder.tiny import build_tiny
 from raysys.errors import InputError
-from raysys.train.engine import Engine, lora, make_engine
-from raysys.train.engine.towers import TwoTowers
 from raysys.train.loss import dense_loss, local_pairs
+from raysys.train.model import TrainState, lora, make_train_state
+from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward, train_step
 
 IMAGE = ImagePreprocessing(size_px=16)
@@ -57,8 +57,8 @@ def batch(seed: int = 3) -> dict[str, Tensor]:
     }
 
 
-def engine(start: Path, how: TrainConfig) -> Engine:
-    return make_engine(str(start), IMAGE, how, 8, Accelerator(cpu=True))
+def engine(start: Path, how: TrainConfig) -> TrainState:
+    return make_train_state(str(start), IMAGE, how, 8, Accelerator(cpu=True))
 
 
 def gradients(towers: torch.nn.Module) -> dict[str, Tensor]:
@@ -87,17 +87,17 @@ def test_layers_computed_again_have_the_same_gradients(start: Path) -> None:
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_distillation_has_the_gradients_of_autograd(start: Path, micro_batch_size: int | None) -> None:
     how = section(
-        recipe="distil", robust=RobustConfig(distil_weight=3.0), micro_batch_size=micro_batch_size, caption_weights={}
+        method="distil", robust=RobustConfig(distil_weight=3.0), micro_batch_size=micro_batch_size, caption_weights={}
     )  # fmt: skip
     one = engine(start, how)
     moved(one.model)
     rows = {**batch(), "tokens": batch()["tokens"][:, :1], "caption_keys": KEYS[:, :1]}
     assert one.base is not None
     share = backward(one.towers, rows, how, one.base)
-    other = TwoTowers(copy.deepcopy(one.model), IMAGE)
+    other = DualEncoder(copy.deepcopy(one.model), IMAGE)
     other.zero_grad()
     now, then = (
-        towers(rows["pixels"], rows["tokens"]) for towers in (other, TwoTowers(load_model(start), IMAGE))
+        towers(rows["pixels"], rows["tokens"]) for towers in (other, DualEncoder(load_model(start), IMAGE))
     )
     pairs = local_pairs(
         now.images, now.captions[:, 0], KEYS[:, 0], torch.arange(6),
@@ -117,10 +117,10 @@ def test_distillation_has_the_gradients_of_autograd(start: Path, micro_batch_siz
 
 
 def test_start_is_neither_trained_nor_moved(start: Path) -> None:
-    one = engine(start, section(recipe="distil"))
+    one = engine(start, section(method="distil"))
     assert one.base is not None
     before = [parameter.clone() for parameter in one.base.parameters()]
-    train_step(one, batch(), section(recipe="distil"))
+    train_step(one, batch(), section(method="distil"))
     assert not any(parameter.requires_grad for parameter in one.base.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, one.base.parameters(), strict=True))
 
@@ -182,7 +182,7 @@ def test_merged_updates_are_the_model_that_was_trained(start: Path) -> None:
     }
     with torch.no_grad():
         trained, merged = (
-            towers(batch()["pixels"], batch()["tokens"]) for towers in (one.towers, TwoTowers(plain, IMAGE))
+            towers(batch()["pixels"], batch()["tokens"]) for towers in (one.towers, DualEncoder(plain, IMAGE))
         )
     torch.testing.assert_close(trained.images, merged.images, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(trained.captions, merged.captions, rtol=1e-4, atol=1e-5)
@@ -202,7 +202,7 @@ def test_missing_peft_is_one_line(start: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_top_layers_alone_are_trained(start: Path) -> None:
-    how = section(recipe="top_layers", robust=RobustConfig(top_layers=1))
+    how = section(method="top_layers", robust=RobustConfig(top_layers=1))
     one = engine(start, how)
     still = {name for name, parameter in one.model.named_parameters() if not parameter.requires_grad}
     wanted = ("embeddings", "vision_model.encoder.layers.0")
@@ -216,7 +216,7 @@ def test_top_layers_alone_are_trained(start: Path) -> None:
 def test_compiled_towers_take_the_same_steps_and_compile_once(
     start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TwoTowers.compile_towers, "__defaults__", ("eager",))  # what is traced, without g++
+    monkeypatch.setattr(DualEncoder.compile_towers, "__defaults__", ("eager",))  # what is traced, without g++
     require_compiled_once(start, monkeypatch)
 
 

@@ -1,0 +1,42 @@
+"""An EmbeddingSet as tables and arrays, for the stages that read one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+from numpy import ndarray
+
+from raysys import storage
+from raysys.artifacts import EmbeddingSetManifest, open_artifact
+from raysys.columns import EMBEDDING, SPLIT
+
+LEDGER = "ledger.parquet"  # what could not be embedded, and why
+
+
+def parts_of(manifest: EmbeddingSetManifest) -> list[str]:
+    """The names of the files that hold vectors, in order."""
+    return sorted(name for name in manifest.files if name != LEDGER)
+
+
+def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
+    """The rows of an EmbeddingSet, in the order of its files, of these splits alone if they are given."""
+    manifest = open_artifact(uri, EmbeddingSetManifest)
+    tables = []
+    for name in parts_of(manifest):
+        with storage.open_input(storage.join(uri, name)) as stream:
+            table = pq.read_table(stream)
+        tables.append(table.filter(pc.is_in(table[SPLIT], pa.array(splits))) if splits else table)
+    return pa.concat_tables(tables)
+
+
+def vectors_of(table: pa.Table) -> Float32[ndarray, "n d"]:
+    """The vectors of a table's rows."""
+    column = table.column(EMBEDDING)
+    dimensions = column.type.list_size
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat.reshape(-1, dimensions), dtype=np.float32)

@@ -1,0 +1,76 @@
+"""Where things stand under the configured root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysys import storage
+
+LATENT = "latent.parquet"  # the latent attributes of a drawn catalogue
+
+
+@dataclass(frozen=True)
+class ArtifactLayout:
+    """URIs of all that one configuration makes."""
+
+    root: str
+    name: str
+
+    @property
+    def catalog(self) -> str:
+        """The drawn catalogue, where there is one."""
+        return storage.join(self.root, "catalog")
+
+    @property
+    def packed(self) -> str:
+        """What holds the ShardSets of all splits."""
+        return storage.join(self.root, "shards")
+
+    def shards(self, split: str) -> str:
+        """The ShardSet of a split."""
+        return storage.join(self.packed, split)
+
+    @property
+    def runs(self) -> str:
+        """Training state, a folder a run."""
+        return storage.join(self.root, "runs", self.name)
+
+    @property
+    def start_encoder(self) -> str:
+        """The bundle that training starts from (the zero-shot encoder)."""
+        return storage.join(self.root, "encoders", f"{self.name}-start")
+
+    @property
+    def tuned_encoder(self) -> str:
+        """The fine-tuned bundle, where what is delivered is made from it."""
+        return storage.join(self.root, "encoders", f"{self.name}-tuned")
+
+    @property
+    def encoder(self) -> str:
+        """The bundle that training delivers, and that embeds the catalogue."""
+        return storage.join(self.root, "encoders", self.name)
+
+    @property
+    def projected_encoder(self) -> str:
+        """The delivered bundle with its projection."""
+        return storage.join(self.root, "encoders", f"{self.name}-pca")
+
+    @property
+    def embeddings(self) -> str:
+        """The catalogue in the delivered bundle's space."""
+        return storage.join(self.root, "embeddings", self.name)
+
+    @property
+    def projected_embeddings(self) -> str:
+        """The catalogue in the projected space."""
+        return storage.join(self.root, "embeddings", f"{self.name}-pca")
+
+    @property
+    def index(self) -> str:
+        """The index that is served."""
+        return storage.join(self.root, "indexes", self.name)
+
+    @property
+    def report(self) -> str:
+        """The report."""
+        return storage.join(self.root, "reports", self.name)

@@ -1,0 +1,96 @@
+"""Column names, dtypes and shapes of what crosses a stage. Dict keys come from here alone.
+
+Rows that travel inside Ray Data use the same names as the Parquet files they end up in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeAlias
+
+import pyarrow as pa
+
+AttributeValue: TypeAlias = str | int | float | bool | None
+Attributes: TypeAlias = dict[str, AttributeValue]
+
+# An item, in shards and everywhere after.
+ITEM_ID = "item_id"
+TITLE = "title"
+ATTRIBUTES = "attributes"  # JSON text: attribute name -> value
+GROUP = "group"  # what listings of the same thing have in common, else ""
+IMAGE = "image"  # encoded photo, bytes
+SPLIT = "split"
+
+# Where an item's photo lies: a ranged read of its shard gives the file back.
+SHARD = "shard"  # URI of the tar
+IMAGE_OFFSET = "image_offset"  # bytes from the start of the tar
+IMAGE_BYTES = "image_bytes"
+
+# A batch for the model.
+PIXELS = "pixels"  # uint8, size_px * size_px * 3, RGB, row-major
+TOKENS = "tokens"  # int64, kinds of caption * max_length; the title is the first kind
+CAPTION_KEYS = "caption_keys"  # int64, kinds of caption: equal for equal captions, 0 for none
+EPOCH = "epoch"
+SHARD_NUMBER = "shard_number"  # int64: which shard of the stream
+SAMPLE_NUMBER = "sample_number"  # int64: which sample of the shard
+SKIPPED = "skipped"  # int64: 0 for a sample that can be used, else a place in SKIP_REASONS, from 1
+GROUP_KEYS = "group_keys"  # int64: equal for listings of one group, else a number of its own
+STREAM_POSITION = "stream_position"  # int64: which sample of the endless training sequence
+
+SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "unreadable_photo")
+
+# Embeddings.
+EMBEDDING = "embedding"  # float32, L2-normalised
+CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: what an embedding depends on
+ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
+
+PHOTO_HASH = "photo_hash"  # perceptual, 128 bits: near photos differ in few of them
+
+# The interaction log: one row an item shown.
+IMPRESSION_ID = "impression_id"
+QUERY_ID = "query_id"
+POSITION = "position"  # 0 is the first place of the shelf
+TAPPED = "tapped"
+SIMULATED = "simulated"
+
+# The ledger of refused items.
+REASON = "reason"
+DETAIL = "detail"
+SOURCE = "source"
+
+LEDGER_SCHEMA = pa.schema(
+    [(ITEM_ID, pa.string()), (REASON, pa.string()), (DETAIL, pa.string()), (SOURCE, pa.string())]
+)
+
+LOG_SCHEMA = pa.schema(
+    [
+        (IMPRESSION_ID, pa.int64()),
+        (QUERY_ID, pa.string()),
+        (ITEM_ID, pa.string()),
+        (POSITION, pa.int32()),
+        (TAPPED, pa.bool_()),
+        (SIMULATED, pa.bool_()),
+    ]
+)
+
+
+def item_hash(photo_sha256: bytes, title: str, attributes_json: str) -> bytes:
+    """SHA-256 over all that a shard says of an item: photo, title and attributes as canonical JSON."""
+    return hashlib.sha256(b"\0".join([photo_sha256, title.encode(), attributes_json.encode()])).digest()
+
+
+def embedding_schema(dimensions: int) -> pa.Schema:
+    """The columns of an EmbeddingSet's Parquet files."""
+    return pa.schema(
+        [
+            (ITEM_ID, pa.string()),
+            (TITLE, pa.string()),
+            (ATTRIBUTES, pa.string()),
+            (SPLIT, pa.string()),
+            (SHARD, pa.string()),
+            (IMAGE_OFFSET, pa.int64()),
+            (IMAGE_BYTES, pa.int64()),
+            (CONTENT_HASH, pa.string()),
+            (EMBEDDING, pa.list_(pa.float32(), dimensions)),
+        ]
+    )

@@ -1,0 +1,18 @@
+"""`raysys index`: an EmbeddingSet becomes an IndexBundle with its measured recall."""
+
+from __future__ import annotations
+
+from raysys.artifacts import ArtifactSpec, Manifest, specs
+from raysys.artifacts.build import Step
+from raysys.config import Config
+
+
+def steps(config: Config) -> list[Step]:
+    """The index over the served space."""
+
+    def build(spec: ArtifactSpec) -> Manifest:
+        from raysys.index.build import publish_index
+
+        return publish_index(spec, specs.served_embeddings(config), config.index)
+
+    return [Step.single(lambda: specs.index(config), build)]

@@ -1,0 +1,51 @@
+"""Records of a Parquet file, read in batches of a few megabytes: photos may lie inside.
+
+Memory is bounded by a batch and by the file's own pages, of which one of each column is unpacked at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysys import storage
+from raysys.errors import InputError
+from raysys.pack.catalog.table import Record, require_columns
+
+_BATCH_BYTES = 8 << 20
+_MAX_BATCH_ROWS = 1024
+_BUFFER_BYTES = 1 << 20
+
+
+def read_parquet(uri: str, wanted: dict[str, str], optional: tuple[str, ...]) -> Iterator[Record]:
+    """A record a row; `place` counts rows from 0, as pandas and DuckDB do.
+
+    Raises: InputError for a file that is no Parquet, is damaged, or lacks a `wanted` column.
+    """
+    try:
+        with (
+            storage.open_input(uri) as stream,
+            pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
+        ):
+            names = list(file.schema_arrow.names)
+            require_columns(uri, wanted, names)
+            columns = [name for name in (*wanted.values(), *optional) if name in names]
+            number = 0
+            for batch in _batches(file, columns):
+                for values in batch.to_pylist():
+                    yield Record(f"{uri}:row {number}", values)
+                    number += 1
+    except (pa.ArrowInvalid, OSError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise InputError(f"{uri}: not a readable Parquet file ({said}); write it again") from error
+
+
+def _batches(file: Any, columns: list[str]) -> Iterator[Any]:
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        row_bytes = about.total_byte_size / max(1, about.num_rows)
+        size = max(1, min(_MAX_BATCH_ROWS, int(_BATCH_BYTES / max(1.0, row_bytes))))
+        yield from file.iter_batches(batch_size=size, row_groups=[group], columns=columns)

@@ -1,0 +1,81 @@
+"""The stages in the order of the data: run them, or print what they would make."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+
+from raysys.artifacts.build import Outcome, Step, plan_steps, run_steps
+from raysys.config import Config
+from raysys.config.schema import DrawnCatalog, SimulatedLog
+from raysys.errors import InputError, did_you_mean
+from raysys.tracking import logs
+
+STAGES = {
+    "pack": "ShardSets from a catalogue",
+    "train": "a fine-tuned EncoderBundle from a ShardSet",
+    "embed": "an EmbeddingSet from ShardSets and an EncoderBundle",
+    "index": "an IndexBundle from an EmbeddingSet",
+    "evaluate": "a Report on all of them",
+}
+
+
+def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
+    """Run the named stages in order and log one line each.
+
+    Raises: InputError before the first stage if the last one needs an attribute that the catalogue lacks.
+    """
+    require_known_attributes(config, names)
+    for name in names:
+        outcome = run_stage(name, config)
+        if outcome.is_skipped:
+            line = logs.skipped_line(name, outcome.num_items, outcome.uri)
+        else:
+            line = logs.stage_line(name, outcome.num_items, outcome.seconds, outcome.uri)
+        logs.log.info(line)
+        yield outcome
+
+
+def plan_stages(config: Config, names: Sequence[str]) -> Iterator[str]:
+    """The lines of `--dry-run`: every artifact of the named stages and whether it would be made."""
+    require_known_attributes(config, names)
+    planned: set[str] = set()
+    for name in names:
+        yield from plan_steps(name, stage_steps(name, config), planned)
+
+
+def run_stage(name: str, config: Config) -> Outcome:
+    """Run one stage; nothing is done if its artifacts are up to date."""
+    return run_steps(name, stage_steps(name, config))
+
+
+def stage_steps(name: str, config: Config) -> list[Step]:
+    """The steps of one stage: `raysys.<name>.stage.steps(config)`."""
+    module = importlib.import_module(f"raysys.{name}.stage")
+    steps: list[Step] = module.steps(config)
+    return steps
+
+
+def require_known_attributes(config: Config, names: Sequence[str]) -> None:
+    """Check the attributes that later stages need before the first stage starts.
+
+    Raises: InputError for an attribute that the catalogue does not have.
+    """
+    if isinstance(config.catalog, DrawnCatalog):
+        return
+    known = config.catalog.columns.attributes
+    needed = {"train.caption_weights": list(config.train.caption_weights)} if "train" in names else {}
+    if "evaluate" in names:
+        log, protocol = config.evaluate.log, config.evaluate.shelf
+        if isinstance(log, SimulatedLog):
+            needed["evaluate.log.weights"] = list(log.weights)
+        if protocol is not None:
+            needed["evaluate.shelf"] = [*protocol.where, *protocol.exclude_same, *protocol.match]
+    for key, attributes in needed.items():
+        for name in attributes:
+            if name not in known:
+                hint = did_you_mean(name, known) or "; name one of them, or add it to them"
+                raise InputError(
+                    f"{key}: unknown attribute '{name}' "
+                    f"(catalog.columns.attributes: {', '.join(known) or 'none'}){hint}"
+                )

@@ -1,0 +1,108 @@
+"""What became of the samples that a run asked for: seen, or skipped with a reason.
+
+Every worker writes the samples it had to skip to a file of its own beside the checkpoints. Positions are
+the same in every attempt, so what a restarted run meets again is one entry.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from jaxtyping import Int64
+from numpy import ndarray
+
+from raysys import storage
+from raysys.columns import EPOCH, SAMPLE_NUMBER, SHARD_NUMBER, SKIP_REASONS, SKIPPED, STREAM_POSITION
+from raysys.errors import DamagedData
+from raysys.shards.reader import ShardRef
+
+LEDGER_COLUMNS = (SKIPPED, STREAM_POSITION, EPOCH, SHARD_NUMBER, SAMPLE_NUMBER)
+_PREFIX = "skipped-"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample of the training sequence that could not be used."""
+
+    position: int
+    epoch: int
+    shard: str
+    sample: int  # its number in the shard
+    reason: str
+
+
+class StreamLedger:
+    """Counts one worker's samples from position `start` on; `add` every batch.
+
+    What a run skipped before `start` is rank 0's: another number of workers may have dealt it otherwise.
+    """
+
+    def __init__(self, shards: Sequence[ShardRef], run_uri: str, rank: int, start: int) -> None:
+        self._shards = shards
+        self._uri = storage.join(run_uri, f"{_PREFIX}{rank:05d}.jsonl")
+        self._in_file = {entry.position: entry for entry in _read(self._uri)}
+        before = read_skipped(run_uri) if rank == 0 else []
+        self._counted = {entry.position for entry in before if entry.position < start}
+
+    def add(self, batch: Mapping[str, Int64[ndarray, " n"]]) -> None:
+        """Keep what a batch could not use."""
+        codes = batch[SKIPPED]
+        if not codes.any():
+            return
+        for row in codes.nonzero()[0]:
+            position = int(batch[STREAM_POSITION][row])
+            self._counted.add(position)
+            self._in_file[position] = Skipped(
+                position=position,
+                epoch=int(batch[EPOCH][row]),
+                shard=self._shards[int(batch[SHARD_NUMBER][row])].uri,
+                sample=int(batch[SAMPLE_NUMBER][row]),
+                reason=SKIP_REASONS[int(codes[row]) - 1],
+            )
+        lines = (json.dumps(asdict(entry)) + "\n" for _, entry in sorted(self._in_file.items()))
+        storage.write_bytes(self._uri, "".join(lines).encode())
+
+    def num_skipped(self, first: int, stop: int) -> int:
+        """Samples skipped from position `first` to `stop`."""
+        return sum(first <= position < stop for position in self._counted)
+
+
+def read_skipped(run_uri: str) -> list[Skipped]:
+    """All that the workers of a run skipped, by position, each once."""
+    names = [name for name in storage.list_files(run_uri) if name.startswith(_PREFIX)]
+    found = {entry.position: entry for name in names for entry in _read(storage.join(run_uri, name))}
+    return [entry for _, entry in sorted(found.items())]
+
+
+def require_few_skipped(
+    skipped: Sequence[Skipped], shards: Sequence[ShardRef], max_bad_fraction: float
+) -> None:
+    """Refuse to go on when too much of an epoch is bad.
+
+    Raises: DamagedData that names the worst shard.
+    """
+    per_epoch = sum(shard.num_items for shard in shards)
+    for epoch, count in collections.Counter(entry.epoch for entry in skipped).items():
+        if count > max_bad_fraction * per_epoch:
+            of_epoch = [entry for entry in skipped if entry.epoch == epoch]
+            shard, worst = collections.Counter(entry.shard for entry in of_epoch).most_common(1)[0]
+            raise DamagedData(
+                f"{shard}: {worst} of the {count} samples that epoch {epoch} had to skip "
+                f"({reasons_line(of_epoch)}; {per_epoch} in all); see `raysys verify`, pack again, "
+                "or raise stream.max_bad_fraction"
+            )
+
+
+def reasons_line(skipped: Sequence[Skipped]) -> str:
+    """`3 missing, 1 unreadable_photo`."""
+    counts = collections.Counter(entry.reason for entry in skipped).most_common()
+    return ", ".join(f"{count} {reason}" for reason, count in counts)
+
+
+def _read(uri: str) -> list[Skipped]:
+    if not storage.exists(uri):
+        return []
+    return [Skipped(**json.loads(line)) for line in storage.read_bytes(uri).decode().splitlines()]

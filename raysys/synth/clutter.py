@@ -1,0 +1,111 @@
+"""What else is in the picture: hanger, hand, ruler, sticker, watermark, a stray object."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysys.synth.attributes import COLOURS, KINDS, PATTERNS
+from raysys.synth.painting import Rgba, dye_for, paint
+from raysys.synth.patterns import pattern_field
+from raysys.synth.silhouettes import SILHOUETTES
+from raysys.synth.sketch import Material, Sketch
+
+_HANGING = ("fashion/tops", "fashion/dresses")
+
+
+def hang(sketch: Sketch, category: str, shot: np.random.Generator) -> None:
+    """Sometimes a hanger, drawn before the garment that will hide most of it."""
+    if category in _HANGING and shot.random() < 0.3:
+        material = Material.WOOD if shot.random() < 0.5 else Material.INK
+        sketch.line([(0.22, 0.21), (0.5, 0.10), (0.78, 0.21)], 0.035, material)
+        sketch.bow(
+            [(0.5, 0.10), (0.5, 0.06), (0.55, 0.03), (0.52, 0.005), (0.47, 0.02)], 0.022, Material.METAL
+        )
+
+
+def stray_object(size_px: int, shot: np.random.Generator) -> Rgba:
+    """Another thing, to be pasted half out of the frame."""
+    names = tuple(KINDS)
+    kind = names[int(shot.integers(len(names)))]
+    colour = tuple(COLOURS)[int(shot.integers(len(COLOURS)))]
+    pattern = PATTERNS[int(shot.integers(len(PATTERNS)))]
+    sketch = Sketch(size_px)
+    SILHOUETTES[kind](sketch, KINDS[kind].styles[0])
+    materials = sketch.materials()
+    return paint(materials, pattern_field(pattern, materials, shot), dye_for(colour, pattern, shot))
+
+
+def foreground(size_px: int, place: np.random.Generator, shot: np.random.Generator) -> Rgba | None:
+    """What lies over the item, a full frame of it; None for the tidy majority."""
+    has_sticker = place.random() < 0.15
+    fate = shot.random()
+    if not has_sticker and fate > 0.3:
+        return None
+    sketch = Sketch(size_px)
+    if fate < 0.12:
+        _hand(sketch, shot)
+    elif fate < 0.2:
+        _ruler(sketch, shot)
+    elif fate < 0.25:
+        _thumb(sketch, shot)
+    if has_sticker:
+        _sticker(sketch, place)
+    materials = sketch.materials()
+    return paint(materials, np.zeros(materials.shape, np.float32), dye_for("grey", "plain", place))
+
+
+def watermark(size_px: int, place: np.random.Generator) -> NDArray[np.float32] | None:
+    """Where a seller's name is printed over all their photos, 0 or 1 per pixel, as slanted bars."""
+    if place.random() >= 0.12:
+        return None
+    sketch = Sketch(size_px)
+    y, slant = place.uniform(0.3, 0.7), place.uniform(-0.2, 0.2)
+    for letter in range(7):
+        x = 0.14 + 0.11 * letter
+        top = y + slant * (x - 0.5)
+        sketch.line([(x, top), (x + 0.03, top + 0.08)], 0.014, Material.WHITE)
+        sketch.line([(x + 0.03, top + 0.08), (x + 0.07, top + (letter % 3) * 0.04)], 0.014, Material.WHITE)
+    return (sketch.materials() > 0).astype(np.float32)
+
+
+def _hand(sketch: Sketch, shot: np.random.Generator) -> None:
+    """Four fingers that reach in from the left or right edge."""
+    side, y = (-1 if shot.random() < 0.5 else 1), shot.uniform(0.45, 0.8)
+    edge = 0.5 + side * 0.52
+    sketch.oval((edge, y + 0.05), 0.13, 0.15, Material.SKIN)
+    for finger in range(4):
+        tip = edge - side * (0.19 + 0.03 * (finger in (1, 2)))
+        sketch.line(
+            [(edge, y - 0.04 + 0.06 * finger), (tip, y - 0.08 + 0.065 * finger)], 0.055, Material.SKIN
+        )
+        sketch.oval((tip, y - 0.08 + 0.065 * finger), 0.029, 0.029, Material.SKIN)
+
+
+def _thumb(sketch: Sketch, shot: np.random.Generator) -> None:
+    """A fingertip over a corner of the lens."""
+    x, y = (0.02 if shot.random() < 0.5 else 0.98), (0.02 if shot.random() < 0.5 else 0.98)
+    sketch.oval((x, y), shot.uniform(0.12, 0.2), shot.uniform(0.12, 0.2), Material.SKIN)
+
+
+def _ruler(sketch: Sketch, shot: np.random.Generator) -> None:
+    """A tape along the lower or left edge, for scale."""
+    at = shot.uniform(0.9, 0.96)
+    is_upright = shot.random() < 0.5
+
+    def turned(x: float, y: float) -> tuple[float, float]:
+        return (1 - y, x) if is_upright else (x, y)
+
+    sketch.line([turned(0, at), turned(1, at)], 0.075, Material.YELLOW)
+    for tick in range(24):
+        x = 0.02 + tick / 24
+        sketch.line(
+            [turned(x, at - 0.035), turned(x, at - (0.0 if tick % 4 == 0 else 0.018))], 0.010, Material.INK
+        )
+
+
+def _sticker(sketch: Sketch, place: np.random.Generator) -> None:
+    """A seller's round SALE badge, in the same corner of every photo."""
+    x, y = (0.14 if place.random() < 0.5 else 0.86), (0.14 if place.random() < 0.5 else 0.86)
+    sketch.oval((x, y), 0.12, 0.12, Material.RED if place.random() < 0.6 else Material.YELLOW)
+    sketch.ring((x, y), 0.10, 0.10, 0.015, Material.WHITE)
+    for bar in (-0.03, 0.02):
+        sketch.line([(x - 0.06, y + bar), (x + 0.06, y + bar)], 0.025, Material.WHITE)

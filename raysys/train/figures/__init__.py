@@ -1,1 +1,0 @@
-"""A run's figures: how they are taken, where they are kept, and who is told."""

@@ -1,0 +1,126 @@
+"""What every training worker needs to know of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysys.artifacts import InputEntry, specs
+from raysys.artifacts.specs import TrainingRun
+from raysys.config import Config
+from raysys.config.schema import TrackingConfig, TrainConfig
+from raysys.encoder.bundle import preprocessing_of
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.text import TextPreprocessing
+from raysys.errors import InputError
+from raysys.shards.reader import ShardRef, shards_of
+from raysys.stream.blocks import rows_per_block
+from raysys.tracking.wandb import TrackedRun
+from raysys.train.validation.validation import Validation
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A run's settings and URIs; a worker opens everything else by URI."""
+
+    run_name: str
+    run_uri: str
+    spec_hash: str  # of the run
+    start_uri: str
+    image: ImagePreprocessing
+    text: TextPreprocessing
+    section: TrainConfig
+    tracking: TrackingConfig
+    config: dict[str, Any]  # the resolved configuration and its inputs, for W&B
+    shards: list[ShardRef]
+    is_validated: bool  # whether checkpoints are validated
+    score: str  # the metric that decides which checkpoint is the best
+    max_bad_fraction: float
+    rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
+    seed: int  # of the sample order and of all random numbers
+    num_steps: int
+    checkpoint_steps: int  # a checkpoint every so many steps, and after the last one
+
+    @property
+    def tracked(self) -> TrackedRun:
+        """The run as W&B knows it."""
+        return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
+
+    def is_checkpoint_step(self, step: int) -> bool:
+        """Whether a checkpoint is scheduled after this step."""
+        return step % self.checkpoint_steps == 0 or step == self.num_steps
+
+    def is_validated_step(self, step: int) -> bool:
+        """Whether a checkpoint after this step is validated."""
+        return self.is_validated and self.is_checkpoint_step(step)
+
+    @property
+    def num_items(self) -> int:
+        """Pairs in an epoch."""
+        return sum(shard.num_items for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run's length in steps."""
+
+    num_steps: int
+    checkpoint_steps: int
+
+
+def make_job(
+    config: Config, run: TrainingRun, *, lineage: Mapping[str, InputEntry], validation: Validation
+) -> TrainJob:
+    """The job of a run; `lineage` names the artifacts that it is trained from.
+
+    Raises: InputError if the train split has fewer items than a batch.
+    """
+    layout = specs.layout_of(config)
+    image, text = preprocessing_of(layout.start_encoder)
+    shards = shards_of(layout.shards("train"))
+    schedule = make_schedule(sum(shard.num_items for shard in shards), config.train)
+    return TrainJob(
+        run_name=config.name,
+        run_uri=run.uri,
+        spec_hash=run.spec_hash,
+        start_uri=layout.start_encoder,
+        image=image,
+        text=text,
+        section=config.train,
+        tracking=config.tracking,
+        config={
+            **config.model_dump(mode="json"),
+            "lineage": {name: entry.model_dump() for name, entry in lineage.items()},
+        },
+        shards=shards,
+        is_validated=bool(validation.item_ids),
+        score=validation.score,
+        max_bad_fraction=config.stream.max_bad_fraction,
+        rows_per_block=rows_per_block(
+            shards,
+            config.stream,
+            batch_size=config.train.batch_size,
+            workers=config.train.workers,
+            is_elastic=config.train.is_elastic,
+        ),
+        seed=config.encoder.seed,
+        num_steps=schedule.num_steps,
+        checkpoint_steps=schedule.checkpoint_steps,
+    )
+
+
+def make_schedule(num_items: int, section: TrainConfig) -> Schedule:
+    """Whole global batches in `section.epochs` passes over `num_items`.
+
+    Raises: InputError if there are fewer items than a batch.
+    """
+    if num_items < section.batch_size:
+        raise InputError(
+            f"train.batch_size: {section.batch_size} pairs a step, "
+            f"but the train split has {num_items} items; lower it"
+        )
+    num_steps = max(1, math.floor(section.epochs * num_items / section.batch_size))
+    every = max(1, round(section.checkpoint_every_epochs * num_items / section.batch_size))
+    return Schedule(num_steps, every)

@@ -1,0 +1,79 @@
+"""Both towers as the loss needs them: photos and captions in, unit vectors out."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
+
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.siglip import image_features, normalise, text_features
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of photos and of their captions, and the loss's scale and bias; or what they feel."""
+
+    images: Float[Tensor, "b d"]
+    captions: Float[Tensor, "b kinds d"]
+    scale: Float[Tensor, ""]
+    bias: Float[Tensor, ""]
+
+
+class DualEncoder(torch.nn.Module):
+    """A SigLIP model as the loss needs it; one forward, so that DDP sees every parameter used."""
+
+    def __init__(self, model: Any, image: ImagePreprocessing) -> None:
+        super().__init__()
+        self.model = model
+        self._image = image
+        self._is_compiled = False
+
+    def forward(self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]) -> Embedded:
+        """Everything that the loss needs, in float32."""
+        images = image_features(self.model, normalise(pixels, self._image))
+        return Embedded(
+            torch.nn.functional.normalize(images.float(), dim=-1),
+            torch.nn.functional.normalize(self._captions(tokens).float(), dim=-1),
+            self.model.logit_scale.exp().squeeze(),
+            self.model.logit_bias.squeeze(),
+        )
+
+    def compile_towers(self, backend: str = "inductor") -> None:
+        """Have torch compile both towers at their first call; the names of the state stay."""
+        self._is_compiled = True
+        for tower in (self.model.vision_model, self.model.text_model):
+            tower.compile(backend=backend, dynamic=False)
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """The same, a layer at a time: what is cut over workers is put together between layers."""
+        self._is_compiled = True
+        for layer in self.layers():
+            layer.compile(backend=backend, dynamic=False)
+
+    def checkpoint_activations(self) -> None:
+        """Keep what goes into each layer alone, and compute the rest again in the backward pass."""
+        for layer in self.layers():
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+
+    def layers(self) -> list[torch.nn.Module]:
+        """The layers of both towers."""
+        return [*self.model.vision_model.encoder.layers, *self.model.text_model.encoder.layers]
+
+    def of_loss(self) -> list[Parameter]:
+        """The loss's scale and bias, of one number each."""
+        return [self.model.logit_scale, self.model.logit_bias]
+
+    def _captions(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
+        if tokens.shape[1] == 1:  # titles alone rarely repeat
+            return text_features(self.model, tokens[:, 0])[:, None]
+        flat = tokens.flatten(0, 1)
+        if self._is_compiled:  # each number of distinct captions would be compiled anew
+            return text_features(self.model, flat).view(*tokens.shape[:2], -1)
+        distinct, places = flat.unique(dim=0, return_inverse=True)
+        captions: Tensor = text_features(self.model, distinct)[places]
+        return captions.view(*tokens.shape[:2], -1)

@@ -1,0 +1,1 @@
+"""Watching a run: capacity, heartbeats, stalls, stop requests, progress."""

@@ -1,0 +1,115 @@
+"""The actor through which the driver and the workers of a run exchange status and requests.
+
+It runs on the driver's node: the run ends with that node anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from raysys.errors import RaysysError
+from raysys.train.monitor.stall import LastHeartbeat, WorkerStatus, is_running, stall_line
+
+_ALARM_SHARE = 0.8  # of the collective timeout: the stall is reported before the waiting ranks fail
+_SILENT_S = 5.0
+_GIVE_UP_TIMEOUT_S = 5.0  # how long the first rank that gives up waits for the others
+
+
+class AttemptConfig(NamedTuple):
+    """What a worker group asks for when it starts."""
+
+    is_over: bool
+    micro_batch_size: int | None
+    """Smaller than the configured one after an out-of-memory error; None: as configured."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """The state of a run for the driver, with the log lines that it has not received yet."""
+
+    lines: list[str]
+    stall: str | None
+    fatal_error: RaysysError | None
+    is_running: bool
+    has_finished: bool
+    """Whether a worker has returned normally; Ray may still be validating checkpoints."""
+
+
+class RunCoordinator:
+    """One instance a run, as an asynchronous Ray actor."""
+
+    def __init__(self, collective_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_after_s, self._clock = _ALARM_SHARE * collective_timeout_s, clock
+        self._stop, self._all_gave_up = asyncio.Event(), asyncio.Event()
+        self._heartbeats: dict[int, LastHeartbeat] = {}
+        self._lines: list[str] = []
+        self._fatal_error: RaysysError | None = None
+        self._num_gave_up = 0
+        self._micro_batch_size: int | None = None
+        self._has_finished = False
+
+    async def request_stop(self) -> None:
+        """Ask the workers to stop after their step, with a checkpoint."""
+        self._stop.set()
+
+    async def wait_for_stop_request(self) -> bool:
+        """Return True once a stop was requested."""
+        await self._stop.wait()
+        return True
+
+    async def attempt_config(self) -> AttemptConfig:
+        """For a worker that starts."""
+        return AttemptConfig(self._stop.is_set() or self._fatal_error is not None, self._micro_batch_size)
+
+    async def heartbeat(self, status: WorkerStatus) -> None:
+        """Record the status of a worker."""
+        now, before = self._clock(), self._heartbeats.get(status.rank)
+        moved = before.moved_s if before and before.status == status else now
+        self._heartbeats[status.rank] = LastHeartbeat(status, now, moved)
+
+    async def log(self, line: str) -> None:
+        """Pass a line to the driver's log."""
+        self._lines.append(line)
+
+    async def halve_micro_batch(self, micro_batch_size: int, worker: str) -> None:
+        """Use half of a micro-batch that was too large for `worker` from the next attempt on.
+
+        Several ranks may ask for the same size; it is halved once.
+        """
+        half = max(1, micro_batch_size // 2)
+        if self._micro_batch_size is None or half < self._micro_batch_size:
+            self._micro_batch_size = half
+            self._lines.append(
+                f"{worker} for micro_batch_size {micro_batch_size}; from the last checkpoint on {half}"
+            )
+
+    async def give_up(self, error: RaysysError, world_size: int) -> bool:
+        """Record why the run must end. True if all ranks gave up within seconds."""
+        self._fatal_error = self._fatal_error or error
+        self._num_gave_up += 1
+        if self._num_gave_up >= world_size:
+            self._all_gave_up.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_gave_up.wait(), _GIVE_UP_TIMEOUT_S)
+        return self._all_gave_up.is_set()
+
+    async def finish(self) -> None:
+        """Record that a worker returned normally: after its last step, or after a stop request."""
+        self._has_finished = True
+
+    async def status(self) -> RunStatus:
+        """For the driver; every log line is returned once."""
+        now, heartbeats = self._clock(), list(self._heartbeats.values())
+        lines, self._lines = self._lines, []
+        return RunStatus(
+            lines=lines,
+            stall=stall_line(heartbeats, now, self._stall_after_s),
+            fatal_error=self._fatal_error,
+            is_running=is_running(heartbeats, now, _SILENT_S),
+            has_finished=self._has_finished,
+        )

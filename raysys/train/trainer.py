@@ -1,0 +1,338 @@
+"""The driver's side of a training: what Ray Train runs, and how the driver follows it to its end."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+import ray.autoscaler.sdk
+import ray.data
+import ray.train
+import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysys import storage
+from raysys.config.schema import StreamConfig, TrainConfig
+from raysys.errors import Busy, ClusterError, InputError, RaysysError, Stopped, known_cause
+from raysys.parallel import run_in_thread
+from raysys.stream.decode import TrainingDecoder
+from raysys.stream.read import execution_options, prepare_context, training_stream
+from raysys.stream.shuffle_quality import measure_shuffle_quality
+from raysys.stream.skipped import read_skipped, reasons_line, require_few_skipped
+from raysys.tracking.logs import log
+from raysys.tracking.metrics_log import read_validations
+from raysys.train.attempt import run_attempt
+from raysys.train.checkpoint.format import checkpoint_name
+from raysys.train.checkpoint.registry import SCORE, newest_step, registered_steps, remove_unregistered
+from raysys.train.checkpoint.saver import checkpoint_at
+from raysys.train.job import TrainJob
+from raysys.train.monitor.capacity import Resources, capacity_shortfall
+from raysys.train.monitor.coordinator import RunCoordinator, RunStatus
+from raysys.train.monitor.progress import RunLength, show_progress
+from raysys.train.monitor.signals import StopRequest, stop_request
+from raysys.train.validation.early_stopping import has_stopped_early
+from raysys.train.validation.measurement import CheckpointValidator
+
+_NODES_TIMEOUT_S = 300.0  # for the first nodes of an autoscaling cluster
+_NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver
+_EXIT_TIMEOUT_S = 5.0  # for Ray to register the last checkpoint after a stop request
+
+
+def is_finished(job: TrainJob) -> bool:
+    """Whether the run's last step has a checkpoint, or early stopping has ended it."""
+    trained = newest_step(job.run_uri)
+    return trained >= job.num_steps or has_stopped_early(job.run_uri, job.section.validation.patience)
+
+
+def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> None:
+    """Train to the last step; a run with checkpoints continues after the last of them.
+
+    Raises: InputError if the cluster is too small, Busy if another driver of this cluster trains the run,
+    Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than allowed;
+    TrainingDiverged, OutOfMemory or DamagedData without a retry.
+    """
+    worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
+    _wait_for_capacity(job, worker)
+    prepare_context()
+    _log_shuffle_quality(job, stream)
+    length = RunLength(job.num_steps, job.section.batch_size, job.num_items)
+    with _run_coordinator(job) as coordinator, show_progress(job.run_uri, length, job.score):
+        _follow(_make_trainer(job, stream, coordinator, worker, validator), job, coordinator)
+    remove_unregistered(job.run_uri)  # left by workers that were killed
+    if not is_finished(job):  # a half-trained model is never exported
+        raise ClusterError(
+            f"train: the workers ended after step {newest_step(job.run_uri)} of {job.num_steps}; "
+            "run again to continue from the last checkpoint"
+        )
+
+
+def validate_remaining(job: TrainJob, validator: CheckpointValidator) -> None:
+    """Validate the checkpoints that a kill after the last step left without metrics."""
+    validated = {row["step"] for row in read_validations(job.run_uri)}
+    task = ray.remote(num_cpus=1, num_gpus=job.section.validation.num_gpus)(_validate)
+    for step in registered_steps(job.run_uri):
+        if job.is_validated_step(step) and step not in validated:
+            log.info("    train  validates the checkpoint of step %d, which has no metrics yet", step)
+            checkpoint = checkpoint_at(storage.join(job.run_uri, checkpoint_name(step)))
+            ray.get(task.remote(validator, checkpoint))
+
+
+def report_skipped_samples(job: TrainJob) -> None:
+    """Log how many samples were skipped and why.
+
+    Raises: DamagedData above `stream.max_bad_fraction`.
+    """
+    skipped = read_skipped(job.run_uri)
+    require_few_skipped(skipped, job.shards, job.max_bad_fraction)
+    if skipped:
+        log.warning(
+            "    train  %d of %d samples were skipped (%s); %s lists them",
+            len(skipped), job.num_steps * job.section.batch_size, reasons_line(skipped), job.run_uri,
+        )  # fmt: skip
+
+
+def spare_blocks(section: TrainConfig) -> int:
+    """Blocks after the last step's, so that Ray deals all of the last step's to any number of workers."""
+    return section.workers - 1 if section.is_elastic else 0
+
+
+def _make_trainer(
+    job: TrainJob,
+    stream: StreamConfig,
+    coordinator: Any,
+    worker: dict[str, float],
+    validator: CheckpointValidator,
+) -> ray.train.torch.TorchTrainer:
+    """The trainer with these resources for each worker."""
+    section = job.section
+    filesystem, path = storage.resolve(job.run_uri)
+    storage_path, _, name = path.rpartition("/")
+    failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
+        # Preemptions are counted separately and without a limit.
+        max_failures=section.max_failures,
+        # Without a limit Ray retries for ever a request that the cluster can never meet.
+        controller_failure_limit=section.max_failures,
+    )
+    return ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # Ray types it as Train V1's, too
+        _train_worker,
+        train_loop_config={"job": job, "coordinator": coordinator},
+        # Ranks that wait for a hung one fail after this, and Ray restarts the group.
+        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
+        scaling_config=_scaling(section, worker),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=storage_path,
+            storage_filesystem=filesystem,  # with the endpoint of the environment
+            failure_config=failures,
+            # Ray keeps the best one and always the newest.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
+        ),
+        validation_config=ray.train.ValidationConfig(
+            validator,
+            task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
+            ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
+        ),
+        datasets={"train": functools.partial(_train_stream, job, stream)},
+        # Ray Train would set its own options, and batches would come in any order.
+        dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
+    )
+
+
+def _validate(validator: CheckpointValidator, checkpoint: ray.train.Checkpoint) -> dict[str, float]:
+    return validator(checkpoint)
+
+
+def _train_worker(loop_config: dict[str, Any]) -> None:
+    run_attempt(loop_config["job"], loop_config["coordinator"])
+
+
+def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
+    """The stream after the last checkpoint; Ray Train calls this at every start of the worker group."""
+    section = job.section
+    decode = TrainingDecoder(
+        job.start_uri,
+        job.image,
+        job.text,
+        section.augment,
+        tuple(section.caption_weights),
+        job.seed,
+        stream.scaled_decoding,
+    )
+    return training_stream(
+        job.shards,
+        decode,
+        stream,
+        seed=job.seed,
+        start=newest_step(job.run_uri) * section.batch_size,
+        stop=job.num_steps * section.batch_size + spare_blocks(section) * job.rows_per_block,
+        rows_per_block=job.rows_per_block,
+    )
+
+
+def _scaling(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
+    workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
+    # Ray looks for nodes every 60 s; at 5 s it kept resizing a healthy group.
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker)
+
+
+def _wait_for_capacity(job: TrainJob, worker: dict[str, float]) -> None:
+    """Wait a bounded time for the nodes of a cluster that may autoscale.
+
+    Raises: InputError if the workers do not fit; at once on a cluster started on this machine.
+    """
+    may_grow = bool(job.config["ray"]["address"] or os.environ.get("RAY_ADDRESS"))
+    deadline = time.monotonic() + (_NODES_TIMEOUT_S if may_grow else 0)
+    fewest = job.section.min_workers or job.section.workers
+    is_requested = False
+    try:
+        while shortfall := capacity_shortfall(_node_resources(), worker, job.section):
+            if time.monotonic() >= deadline:
+                raise InputError(shortfall)
+            if not is_requested:
+                log.warning("    train  waits up to %.0f s for nodes: %s", _NODES_TIMEOUT_S, shortfall)
+                ray.autoscaler.sdk.request_resources(bundles=[worker] * fewest)
+                is_requested = True
+            time.sleep(1.0)
+    finally:
+        if is_requested:  # from now on the workers hold these resources themselves
+            ray.autoscaler.sdk.request_resources(bundles=[])
+
+
+def _node_resources() -> list[Resources]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
+    found = measure_shuffle_quality(
+        [shard.num_items for shard in job.shards],
+        seed=job.seed,
+        shards_per_window=stream.shuffle_window_shards,
+        batch_size=job.section.batch_size,
+    )
+    log.info(
+        "    train  %d shards; relative to a full shuffle: displacement %.2f, shards per batch %.2f",
+        len(job.shards), found.displacement, found.batch_spread,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _run_coordinator(job: TrainJob) -> Iterator[Any]:
+    """The handle of the run's `RunCoordinator` while the block runs; then its name is free again."""
+    coordinator = _start_coordinator(job)
+    try:
+        yield coordinator
+    finally:
+        ray.kill(coordinator)
+
+
+def _start_coordinator(job: TrainJob) -> Any:
+    """Start the run's `RunCoordinator` under a name that a cluster assigns only once.
+
+    Raises: Busy if another driver of this cluster trains the run.
+    """
+    # On the driver's node: the run survives the loss of every other node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(
+        RunCoordinator
+    )
+    named = actor.options(name=f"train {job.run_uri}", namespace="raysys")
+    deadline = time.monotonic() + _NAME_TIMEOUT_S
+    while True:
+        try:
+            return named.remote(job.section.collective_timeout_s)
+        except ValueError as error:  # the name is taken
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    f"{job.run_uri}: another `raysys train` on this cluster trains this run; "
+                    "wait for it to end, or change `name`"
+                ) from error
+            time.sleep(1.0)
+
+
+def _follow(trainer: ray.train.torch.TorchTrainer, job: TrainJob, coordinator: Any) -> None:
+    """Run `trainer.fit` in a thread and follow it from the main thread, the only one that receives signals.
+
+    Raises: Stopped if a signal asked for the end, else the reason why the training ended too early.
+    """
+    reporter = _StatusReporter()
+    with stop_request() as request:
+        try:
+            error = _wait(run_in_thread(trainer.fit), coordinator, request, reporter)
+        except KeyboardInterrupt:
+            raise _stopped(job, request.signal_number or signal.SIGINT) from None
+        reporter.report(status := ray.get(coordinator.status.remote()))
+    if status.fatal_error is not None:
+        raise status.fatal_error from error
+    if request.signal_number is not None:
+        raise _stopped(job, request.signal_number)
+    if error is not None:
+        raise _failure(error, reporter.stall) from error
+
+
+def _wait(
+    fitted: Future[Any], coordinator: Any, request: StopRequest, reporter: _StatusReporter
+) -> BaseException | None:
+    """What `fit` raised, if anything. After a stop request, wait no longer than workers are active."""
+    is_forwarded, idle_since = False, math.inf
+    while not concurrent.futures.wait([fitted], timeout=1.0).done:
+        reporter.report(status := ray.get(coordinator.status.remote()))
+        if request.signal_number is not None and not is_forwarded:
+            coordinator.request_stop.remote()
+            log.warning("    train  stops after this step, with a checkpoint; press again to stop at once")
+            is_forwarded = True
+        is_active = status.is_running and not status.has_finished
+        idle_since = math.inf if is_active else min(idle_since, time.monotonic())
+        if is_forwarded and time.monotonic() - idle_since > _EXIT_TIMEOUT_S:
+            # No worker is left to stop, or only validation is running, which the next run repeats.
+            return None
+    return fitted.exception()
+
+
+class _StatusReporter:
+    """Logs what changes in a run's status."""
+
+    def __init__(self) -> None:
+        self.stall: str | None = None
+        """Which ranks the others last waited for; None once the run moves again."""
+
+    def report(self, status: RunStatus) -> None:
+        for line in status.lines:
+            log.warning("    train  %s", line)
+        if status.stall and self.stall is None:
+            log.warning("    train  %s", status.stall)
+        if status.stall or status.is_running:
+            self.stall = status.stall
+
+
+def _stopped(job: TrainJob, signal_number: int) -> Stopped:
+    step = newest_step(job.run_uri)
+    kept = storage.join(job.run_uri, checkpoint_name(step)) if step else "no checkpoint yet"
+    return Stopped(
+        f"train: stopped; kept up to step {step} of {job.num_steps} ({kept}); the same command continues",
+        signal_number,
+    )
+
+
+def _failure(error: BaseException, stall: str | None) -> BaseException:
+    """The error of ours behind a failed training; otherwise a ClusterError of one line."""
+    if not isinstance(error, ray.train.TrainingFailedError):
+        return error
+    causes = list(getattr(error, "worker_failures", {}).values())
+    causes += [cause] if (cause := getattr(error, "controller_failure", None)) else []
+    for cause in causes:
+        if isinstance(known := known_cause(cause), RaysysError) and not isinstance(known, ClusterError):
+            return known
+    reason = str(next(iter(causes), error)).strip().split("\n")[-1][:300]
+    where = f"; {stall}" if stall else ""
+    return ClusterError(
+        f"train: the workers failed ({reason}{where}); run again to continue from the last checkpoint"
+    )

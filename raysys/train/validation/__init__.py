@@ -1,0 +1,1 @@
+"""Validation while training: metrics of checkpoints, early stopping, the retention check, neighbour grids."""

@@ -1,0 +1,56 @@
+"""Validation of a checkpoint: its metrics, those of the start, and the gain over the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysys import storage
+from raysys.encoder import siglip
+from raysys.tracking.metrics_log import neighbour_grid_uri, read_validations, record_validation
+from raysys.train.checkpoint.format import load_weights
+from raysys.train.validation.neighbour_grid import NeighbourGrid
+from raysys.train.validation.validation import Validation
+
+
+@dataclass(frozen=True)
+class CheckpointValidator:
+    """Validates checkpoints of one run; calls are Ray tasks, started by Ray Train beside the training."""
+
+    run_uri: str
+    start_uri: str
+    validation: Validation
+    neighbour_grid: NeighbourGrid
+
+    def __call__(self, checkpoint: Any, **_: Any) -> dict[str, float]:
+        """The metrics of a `ray.train.Checkpoint`, which Ray Train stores with it."""
+        with checkpoint.as_directory() as folder:
+            return self.validate(Path(folder))
+
+    def validate(self, folder: Path) -> dict[str, float]:
+        """Measure the model of a checkpoint, record its metrics with the run, and return them.
+
+        The run's first validation also measures the start (zero-shot) and records it as step 0.
+        """
+        with storage.readable_folder(self.start_uri) as start_folder:
+            start_model, model = siglip.load_model(start_folder), siglip.load_model(start_folder)
+        start = next((row for row in read_validations(self.run_uri) if row["step"] == 0), None)
+        if start is None:
+            start = _prefixed(self.validation.measure(start_model))
+            record_validation(self.run_uri, 0, start)
+        step = load_weights(model, folder)
+        if grid := self.neighbour_grid.draw(start_model, model):  # before the metrics, which mark the end
+            storage.write_bytes(neighbour_grid_uri(self.run_uri, step), grid)
+        found = self.validation.measure(model)
+        record_validation(self.run_uri, step, {**_prefixed(found), **gains(found, start)})
+        return found
+
+
+def gains(metrics: dict[str, float], start: dict[str, float]) -> dict[str, float]:
+    """How much higher each metric is than the start's, as `val_r@5_gain`."""
+    return {f"val_{name}_gain": value - start[f"val_{name}"] for name, value in metrics.items()}
+
+
+def _prefixed(metrics: dict[str, float]) -> dict[str, float]:
+    return {f"val_{name}": value for name, value in metrics.items()}

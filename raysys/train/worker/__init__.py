@@ -1,1 +1,0 @@
-"""What runs on every training worker, where Ray Train is near: the loop, and what it leans on."""

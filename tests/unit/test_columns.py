@@ -1,0 +1,22 @@
+"""Column names: a collision of two would silently merge two columns."""
+
+import dataclasses
+from collections import Counter
+
+from raysys import columns
+from raysys.columns import LEDGER_SCHEMA, embedding_schema
+from raysys.verify.repair import Refusal
+
+
+def test_no_two_columns_share_a_name() -> None:
+    names = Counter(value for key, value in vars(columns).items() if key.isupper() and isinstance(value, str))
+    assert len(names) > 20
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_ledger_holds_the_fields_of_a_refusal() -> None:
+    assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(Refusal)]
+
+
+def test_embedding_column_is_as_wide_as_the_space() -> None:
+    assert embedding_schema(7).field(columns.EMBEDDING).type.list_size == 7

@@ -1,0 +1,155 @@
+"""Which run may begin, which goes on, and what is said to the others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysys.artifacts import InputEntry
+from raysys.artifacts.specs import TrainingRun
+from raysys.config.schema import LoraConfig, TrainConfig
+from raysys.errors import InputError
+from raysys.train.checkpoint import run_folder
+from raysys.train.checkpoint.format import checkpoint_name
+
+USAGE = namedtuple("USAGE", "total used free")
+
+
+def run_of(
+    tmp_path: Path, *, shards: str = "a", start: str = "b", encoder: Any = None, **train: Any
+) -> TrainingRun:
+    inputs = {
+        name: InputEntry(uri=name, fingerprint=of) for name, of in (("shards", shards), ("start", start))
+    }
+    said = {"train": {"learning_rate": 1e-5, "batch_size": 32, "lora": None, **train}, "encoder": {"seed": 0}}
+    return TrainingRun(str(tmp_path / "runs/shop"), said | (encoder or {}), inputs)
+
+
+def begin(run: TrainingRun, num_steps: int = 100, start_uri: str = "nowhere", **train: Any) -> None:
+    run_folder.prepare_run_folder(run, TrainConfig(**train), num_steps=num_steps, start_uri=start_uri)
+
+
+def trained(run: TrainingRun, step: int, **train: Any) -> None:
+    """A run with a registered checkpoint."""
+    begin(run, **train)
+    folder = Path(run.uri) / checkpoint_name(step)
+    folder.mkdir()
+    (folder / "checkpoint.json").write_text("{}")
+    results = [{"checkpoint_dir_name": checkpoint_name(step), "metrics": {}}]
+    text = json.dumps({"ray_version": importlib.metadata.version("ray"), "checkpoint_results": results})
+    (Path(run.uri) / "checkpoint_manager_snapshot.json").write_text(text)
+
+
+def refusal(run: TrainingRun, **train: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        begin(run, **train)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_run_json_says_what_the_run_is_of(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    begin(run)
+    said = json.loads((Path(run.uri) / "run.json").read_text())
+    assert said["settings"] == run.settings
+    assert said["spec_hash"] == run.spec_hash
+    assert said["inputs"]["shards"] == {"uri": "shards", "fingerprint": "a"}
+
+
+def test_same_run_goes_on_and_loses_its_half_checkpoints(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 40)
+    (Path(run.uri) / checkpoint_name(60)).mkdir()
+    begin(run)
+    assert [path.name for path in Path(run.uri).glob("checkpoint_0*")] == [checkpoint_name(40)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"learning_rate": 3e-5}, "train.learning_rate=1e-05, now 3e-05"),
+        ({"shards": "c"}, "other shards"),
+        ({"start": "c"}, "another start"),
+        ({"lora": {"rank": 8}}, 'train.lora=null, now {"rank": 8}'),
+        (
+            {"learning_rate": 3e-5, "encoder": {"encoder": {"seed": 1}}, "shards": "c"},
+            "encoder.seed=0, now 1, and train.learning_rate=1e-05, now 3e-05, and other shards",
+        ),
+        (
+            {"learning_rate": 3e-5, "batch_size": 64, "ema_decay": 0.9, "shards": "c", "start": "d"},
+            "train.batch_size=32, now 64, and train.ema_decay=unset, now 0.9, "
+            "and train.learning_rate=1e-05, now 3e-05, and 2 more",
+        ),
+    ],
+)
+def test_another_run_of_the_name_is_refused(tmp_path: Path, changes: dict[str, Any], wanted: str) -> None:
+    trained(run_of(tmp_path), 40)
+    assert refusal(run_of(tmp_path, **changes)) == (
+        f"{tmp_path}/runs/shop: was trained with {wanted}; give it another name, or set train.on_config_change=restart"
+    )
+
+
+def test_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    trained(run_of(tmp_path), 40)
+    changed = run_of(tmp_path, learning_rate=3e-5)
+    refusal(changed)
+    assert not Path(changed.uri).exists()
+
+
+def test_run_that_never_had_a_checkpoint_stops_nobody(tmp_path: Path) -> None:
+    begin(run_of(tmp_path))
+    begin(run_of(tmp_path, learning_rate=3e-5))
+
+
+def test_restarted_run_lies_beside_the_old_one_and_both_go_on(tmp_path: Path) -> None:
+    old, new = run_of(tmp_path), run_of(tmp_path, learning_rate=3e-5)
+    trained(old, 40)
+    trained(new, 10, on_config_change="restart")
+    for run in (old, new):
+        begin(run)
+        assert Path(run.uri, "run.json").exists()
+
+
+def test_run_that_is_longer_already_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 40)
+    begin(run, num_steps=40)
+    assert refusal(run, num_steps=39, epochs=2) == (
+        f"{run.uri}: was already trained for 40 steps, train.epochs=2 are 39; "
+        "raise it, or give the run another name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "needed"),
+    [
+        ({}, 9_000),  # 3 checkpoints of the weights and AdamW's two averages
+        ({"ema_decay": 0.9}, 12_000),
+        ({"lora": LoraConfig()}, 3_000),
+    ],
+)
+def test_disk_without_room_for_three_checkpoints_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], needed: int
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    with (start / "model.safetensors").open("wb") as stream:
+        stream.truncate(1_000_000_000)  # a hole, which takes no room
+    free = needed * 10**6
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(0, 0, free))
+    run = run_of(tmp_path)
+    begin(run, start_uri=str(start), **section)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(0, 0, free - 10**9))
+    assert refusal(run, start_uri=str(start), **section) == (
+        f"{run.uri}: 3 checkpoints need {needed / 1000:.1f} GB, {needed / 1000 - 1:.1f} GB are free; "
+        "free space there, or set root to another place"
+    )
+    with (Path(run.uri) / "checkpoint_00000040").open("wb") as stream:
+        stream.truncate(10**9)  # what its own checkpoints take will be theirs again
+    begin(run, start_uri=str(start), **section)

@@ -1,0 +1,36 @@
+"""Whether a cluster is large enough, by hand."""
+
+from __future__ import annotations
+
+from raysys.config.schema import TrainConfig
+from raysys.train.monitor.capacity import capacity_shortfall, num_workers_fit
+
+GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
+
+
+def test_worker_is_never_split_over_nodes() -> None:
+    halves = [{"CPU": 8.0, "GPU": 1.5}, {"CPU": 8.0, "GPU": 1.5}]
+    assert num_workers_fit(halves, GPU) == 2
+    assert num_workers_fit([{"CPU": 3.0, "GPU": 8.0}, {"GPU": 1.0}], {"GPU": 1.0, "CPU": 2.0}) == 1
+
+
+def test_cluster_that_is_large_enough_lacks_nothing() -> None:
+    section = TrainConfig(workers=4, batch_size=8, use_gpu=True)
+    assert capacity_shortfall([{"CPU": 4.0}, {"GPU": 2.0}, {"GPU": 2.0}], GPU, section) is None
+
+
+def test_too_small_a_cluster_is_told_with_its_nodes() -> None:
+    section = TrainConfig(workers=4, batch_size=8, use_gpu=True)
+    assert capacity_shortfall([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}], GPU, section) == (
+        "train.workers: 4 workers with 1 GPU each; the cluster has 2 nodes with 16, 8 CPUs and 2, 0 GPUs; "
+        "lower train.workers, set train.use_gpu=false or add nodes"
+    )
+
+
+def test_elastic_run_needs_its_fewest_workers_alone() -> None:
+    section = TrainConfig(workers=8, min_workers=2, batch_size=8)
+    assert capacity_shortfall([{"CPU": 2.0}], CPU, section) is None
+    assert capacity_shortfall([{"CPU": 1.0}], CPU, section) == (
+        "train.min_workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs and 0 GPUs; "
+        "lower train.min_workers or add nodes"
+    )

@@ -1,0 +1,57 @@
+"""The length of a run, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysys.config.schema import TrainConfig
+from raysys.errors import InputError
+from raysys.train.job import Schedule, make_schedule
+from raysys.train.trainer import _scaling, spare_blocks
+
+
+@pytest.mark.parametrize(
+    ("num_items", "batch_size", "epochs", "every", "wanted"),
+    [
+        (1000, 100, 5.0, 1.0, Schedule(50, 10)),
+        (1050, 100, 2.0, 1.0, Schedule(21, 10)),  # 2100 pairs; an epoch is 10.5 steps, rounded to even
+        (1000, 100, 0.55, 0.25, Schedule(5, 2)),  # 550 pairs; 2.5 steps, rounded to even
+        (100, 100, 0.5, 1.0, Schedule(1, 1)),  # half a batch is still a step
+        (1000, 100, 1.0, 0.01, Schedule(10, 1)),
+        (1000, 100, 1.0, 50.0, Schedule(10, 500)),  # after the last step alone
+    ],
+)
+def test_steps_are_whole_batches(
+    num_items: int, batch_size: int, epochs: float, every: float, wanted: Schedule
+) -> None:
+    section = TrainConfig(batch_size=batch_size, epochs=epochs, checkpoint_every_epochs=every)
+    assert make_schedule(num_items, section) == wanted
+
+
+def test_batch_larger_than_the_split_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        make_schedule(255, TrainConfig(batch_size=256))
+    assert str(caught.value) == (
+        "train.batch_size: 256 pairs a step, but the train split has 255 items; lower it"
+    )
+
+
+def test_elastic_run_leaves_the_number_of_workers_to_ray() -> None:
+    scaling = _scaling(TrainConfig(workers=4, min_workers=2), {"CPU": 1.0})
+    assert scaling.num_workers == (2, 4)
+    # At 5 s a healthy group was resized to and fro.
+    assert vars(scaling)["elastic_resize_monitor_interval_s"] >= 60
+
+
+@pytest.mark.parametrize("min_workers", [None, 4])
+def test_run_that_is_not_elastic_waits_for_all_its_workers(min_workers: int | None) -> None:
+    section = TrainConfig(workers=4, min_workers=min_workers)
+    assert _scaling(section, {"CPU": 1.0}).num_workers == 4
+    assert spare_blocks(section) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_spare_blocks_are_enough_for_whole_rounds_of_any_number_of_workers(workers: int) -> None:
+    section = TrainConfig(workers=4, min_workers=1)
+    for needed in range(1, 20):
+        assert (needed + spare_blocks(section)) // workers * workers >= needed

@@ -1,0 +1,317 @@
+"""Every damage of a shard is found, named and placed; what is whole is not touched by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from raysys import storage
+from raysys.artifacts import FileEntry, InheritedShard
+from raysys.verify.find import ShardPiece, ShardSource, find_sources, open_shard_set
+from raysys.verify.health import Finding, ShardHealth
+from raysys.verify.shard_checks import Verdict, verify, verify_shard
+from tests.shards_by_hand import (
+    Sample,
+    cut,
+    flip,
+    foreign,
+    members_of,
+    ours,
+    photo,
+    promised,
+    write_shard_set,
+    write_tar,
+)
+
+MAX_PIXELS = 1000
+
+
+def checked(path: Path, *samples: Sample) -> ShardHealth:
+    """What is found in a foreign tar of these samples."""
+    return verify_shard(ShardPiece(str(write_tar(path / "x.tar", samples))), max_pixels=MAX_PIXELS)
+
+
+def found(path: Path, piece: ShardPiece | None = None) -> list[tuple[str, str, int]]:
+    """Kind, key and offset of all that is found in a tar."""
+    health = verify_shard(piece or ShardPiece(str(path)), max_pixels=MAX_PIXELS)
+    return [(finding.kind, finding.key, finding.offset) for finding in health.findings]
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    """Three samples of a jpg and a txt."""
+    return write_tar(tmp_path / "00000.tar", [foreign(key) for key in ("a", "b", "c")])
+
+
+def test_whole_shard_is_healthy(tar: Path) -> None:
+    health = verify_shard(ShardPiece(str(tar)), max_pixels=MAX_PIXELS)
+    assert (health.num_items, health.num_bytes) == (3, tar.stat().st_size)
+    assert (health.findings, health.counts, health.num_damages) == ((), {}, 0)
+    assert health.is_whole.tolist() == [True, True, True]
+
+
+def test_cut_inside_a_photo(tar: Path) -> None:
+    jpg = members_of(tar)["b.jpg"]
+    cut(tar, jpg.offset + 10)
+    assert found(tar) == [("truncated", "b", jpg.offset - 512)]
+
+
+def test_cut_inside_a_text_leaves_a_photo_without_one(tar: Path) -> None:
+    members = members_of(tar)
+    cut(tar, members["b.txt"].offset + 2)
+    assert found(tar) == [
+        ("truncated", "b", members["b.txt"].offset - 512),
+        ("no_text", "b", members["b.jpg"].offset),
+    ]
+
+
+def test_cut_between_two_samples(tar: Path) -> None:
+    border = members_of(tar)["b.jpg"].offset - 512
+    cut(tar, border)
+    assert found(tar) == [("no_end", "", border)]
+
+
+def test_cut_inside_the_padding_of_the_last_member(tar: Path) -> None:
+    txt = members_of(tar)["c.txt"]
+    cut(tar, txt.offset + txt.num_bytes + 1)
+    assert found(tar) == [("no_end", "", txt.offset + txt.num_bytes + 1)]
+
+
+def test_missing_end(tar: Path) -> None:
+    txt = members_of(tar)["c.txt"]
+    cut(tar, txt.offset + 512)
+    assert found(tar) == [("no_end", "", txt.offset + 512)]
+
+
+def test_damaged_header_of_a_photo(tar: Path) -> None:
+    members = members_of(tar)
+    flip(tar, members["b.jpg"].offset - 512 + 148)  # its checksum
+    assert found(tar) == [
+        ("damaged_header", "", members["b.jpg"].offset - 512),
+        ("no_photo", "b", members["b.txt"].offset),
+    ]
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"")
+    assert found(tmp_path / "x.tar") == [("empty", "", 0)]
+
+
+def test_what_is_no_tar(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"<html>" * 500)
+    assert found(tmp_path / "x.tar") == [("damaged_header", "", 0)]
+
+
+def test_absent_shard(tmp_path: Path) -> None:
+    health = verify_shard(ShardPiece(str(tmp_path / "x.tar")), max_pixels=MAX_PIXELS)
+    assert health.findings == (Finding("absent_shard", f"{tmp_path}/x.tar", "no such file"),)
+
+
+def test_unsorted_keys_are_a_remark_in_foreign_shards_and_damage_in_ours(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [ours("b"), ours("a")])
+    remark = verify_shard(ShardPiece(str(path)), max_pixels=MAX_PIXELS)
+    damage = verify_shard(promised(path, 2), max_pixels=MAX_PIXELS)
+    assert remark.counts == damage.counts == {"unsorted": 1}
+    assert (remark.num_damages, damage.num_damages) == (0, 1)
+    assert damage.findings[0].detail == "'a' comes after 'b'"
+
+
+def test_scattered_key_and_repeated_member(tmp_path: Path) -> None:
+    health = checked(
+        tmp_path,
+        {"__key__": "a", "jpg": photo()},
+        foreign("b"),
+        {"__key__": "a", "txt": b"a cup"},
+        {"__key__": "a", "txt": b"a cup"},
+    )
+    assert [(f.kind, f.key) for f in health.findings] == [("scattered_key", "a"), ("repeated_member", "a")]
+    assert health.is_whole.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("members", "kind", "detail"),
+    [
+        ({"jpg": photo()}, "no_text", "members: jpg"),
+        ({"txt": b"a cup"}, "no_photo", "members: txt"),
+        (
+            {"jpg": photo(side_px=30)[:640], "txt": b"a cup"},
+            "unreadable_photo",
+            "x.jpg: photo cannot be decoded (",
+        ),
+        ({"png": b"<svg>", "txt": b"a cup"}, "unreadable_photo", "x.png: not a photo (5 bytes)"),
+        ({"jpg": photo(side_px=32), "txt": b"a"}, "too_many_pixels", "x.jpg: photo has 32 x 32 pixels"),
+        ({"jpg": photo(), "json": b'{"title": '}, "bad_json", "x.json: Expecting value"),
+        ({"jpg": photo(), "json": b"[1]"}, "bad_json", "x.json: an object is needed, got list"),
+        ({"jpg": photo(), "json": b"[" * 100_000}, "bad_json", "x.json: maximum recursion depth"),
+        ({"jpg": photo(), "txt": b"\xff"}, "bad_text", "x.txt: 'utf-8' codec can't decode byte 0xff"),
+        ({"jpg": photo(), "txt": b" \n"}, "empty_title", "no text in title or caption or text of json"),
+        ({"jpg": photo(), "json": b'{"caption": null}'}, "empty_title", "no text in title or caption"),
+    ],
+)
+def test_bad_sample_is_named(tmp_path: Path, members: dict[str, bytes], kind: str, detail: str) -> None:
+    health = checked(tmp_path, foreign("w"), {"__key__": "x", **members}, foreign("y"))
+    assert [(finding.kind, finding.key) for finding in health.findings] == [(kind, "x")]
+    assert detail in health.findings[0].detail
+    assert health.is_whole.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "webp", "gif", "JPG"])
+@pytest.mark.parametrize(
+    "text",
+    [{"txt": b"a cup"}, {"json": b'{"caption": "a cup"}'}, {"txt": b"", "json": b'{"text": "a cup"}'}],
+)
+def test_what_other_tools_write_is_healthy(tmp_path: Path, suffix: str, text: dict[str, bytes]) -> None:
+    data = photo(kind={"JPG": "JPEG"}.get(suffix, suffix))
+    assert checked(tmp_path, {"__key__": "x", suffix: data, **text}).findings == ()
+
+
+def test_our_json_needs_what_pack_writes(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "jpg": photo(), "json": b'{"title": "a cup"}'}])
+    (finding,) = verify_shard(promised(path, 1), max_pixels=MAX_PIXELS).findings
+    assert (finding.kind, finding.detail) == ("bad_json", "a.json: no item_id, attributes")
+
+
+def test_counts_are_exact_where_examples_are_few(tmp_path: Path) -> None:
+    samples: list[Sample] = [{"__key__": f"{number:03d}", "jpg": photo()} for number in range(30)]
+    health = checked(tmp_path, *samples)
+    assert health.counts == {"no_text": 30}
+    assert len(health.findings) == 20
+
+
+def verdict_of(*sources: ShardSource) -> Verdict:
+    return verify(sources, map, max_pixels=MAX_PIXELS)
+
+
+def kinds(verdict: Verdict) -> list[tuple[str, str]]:
+    """Kind and file name of all that is found."""
+    everything = [*verdict.shards, *verdict.folders]
+    return [(f.kind, f.uri.rpartition("/")[2]) for health in everything for f in health.findings]
+
+
+def test_whole_shard_set_is_healthy(tmp_path: Path) -> None:
+    write_shard_set(tmp_path / "set", "ab", "cd")
+    assert kinds(verdict_of(open_shard_set(str(tmp_path / "set")))) == []
+
+
+def test_bytes_and_counts_are_held_against_the_manifest(tmp_path: Path) -> None:
+    write_shard_set(tmp_path / "set", "ab", "cd", "ef")
+    first, second, third = (tmp_path / "set" / f"0000{number}.tar" for number in range(3))
+    flip(first, members_of(first)["a.jpg"].offset - 512 + 100)  # the mode in a header: breaks that header
+    write_tar(second, [{**ours("c"), "npy": bytes(20_000)}])
+    third.unlink()
+    write_tar(tmp_path / "set" / "old.tar", [ours("g")])
+    (tmp_path / "set" / "ledger.parquet").write_bytes(b"another")
+    assert kinds(verdict_of(open_shard_set(str(tmp_path / "set")))) == [
+        ("damaged_header", "00000.tar"),
+        ("wrong_sha256", "00000.tar"),
+        ("no_photo", "00000.tar"),
+        ("wrong_num_items", "00001.tar"),
+        ("wrong_bytes", "00001.tar"),
+        ("absent_shard", "00002.tar"),
+        ("unnamed_shard", "old.tar"),
+        ("wrong_file", "ledger.parquet"),
+    ]
+
+
+def test_damaged_manifest_is_told(tmp_path: Path) -> None:
+    write_shard_set(tmp_path / "set", "ab")
+    cut(tmp_path / "set" / "manifest.json", 100)
+    assert kinds(verdict_of(open_shard_set(str(tmp_path / "set")))) == [("bad_manifest", "manifest.json")]
+
+
+def test_key_in_two_shards_is_found_in_the_later_one(tmp_path: Path) -> None:
+    first = write_tar(tmp_path / "1.tar", [foreign("a"), foreign("b")])
+    second = write_tar(tmp_path / "2.tar", [foreign("b"), foreign("c")])
+    source = ShardSource(str(tmp_path), (ShardPiece(str(first)), ShardPiece(str(second))))
+    one, two = verdict_of(source).shards
+    assert one.findings == ()
+    assert two.findings == (
+        Finding(
+            "repeated_key", str(second), f"'b' is in {first}, too", "b", members_of(second)["b.jpg"].offset
+        ),
+    )
+
+
+def test_of_repeated_samples_the_first_whole_one_stays(tmp_path: Path) -> None:
+    first = write_tar(tmp_path / "1.tar", [{"__key__": "a", "jpg": photo()}])
+    second = write_tar(tmp_path / "2.tar", [foreign("a")])
+    source = ShardSource(str(tmp_path), (ShardPiece(str(first)), ShardPiece(str(second))))
+    repeats = verdict_of(source).repeats
+    assert {uri: [one.key for one in found] for uri, found in repeats.items()} == {
+        str(first): ["a"],
+        str(second): [],
+    }
+
+
+def test_tombstones_that_cannot_be_read_are_a_damaged_file(tmp_path: Path) -> None:
+    set_uri = str(tmp_path / "set")
+    manifest = write_shard_set(tmp_path / "set", "ab")
+    (tmp_path / "set" / "tombstones.parquet").write_bytes(b"no Parquet")
+    (piece,) = open_shard_set(set_uri).pieces
+    piece = dataclasses.replace(piece, tombstones_uri=f"{set_uri}/tombstones.parquet")
+    files = {**manifest.files, "tombstones.parquet": FileEntry(bytes=10, sha256="0")}
+    source = ShardSource(set_uri, (piece,), manifest.model_copy(update={"files": files}))
+    assert kinds(verdict_of(source)) == [("wrong_file", "tombstones.parquet")]
+
+
+def test_inherited_shard_is_verified_without_what_its_tombstones_name(tmp_path: Path) -> None:
+    old = write_shard_set(tmp_path / "old", "ab")
+    new = write_shard_set(tmp_path / "new", "bc")
+    (entry,) = old.shards
+    uri = f"{tmp_path}/old/00000.tar"
+    inherited = InheritedShard(uri=uri, num_items=2, num_live=1, bytes=entry.bytes, sha256=entry.sha256)
+    changed = new.model_copy(update={"inherited": [inherited], "num_tombstones": 1})
+    manifest = tmp_path / "new" / "manifest.json"
+    manifest.write_text(json.dumps(changed.model_dump()))
+    pq.write_table(pa.table({"shard": [uri], "item_id": ["b"]}), tmp_path / "new" / "tombstones.parquet")
+    verdict = verdict_of(open_shard_set(str(tmp_path / "new")))
+    assert [(health.num_items, health.findings) for health in verdict.shards] == [(1, ()), (2, ())]
+    both = verdict_of(open_shard_set(str(tmp_path / "old")), open_shard_set(str(tmp_path / "new")))
+    assert kinds(both) == []  # the tar that both have is looked at once, and its 'b' is dead
+
+
+def test_one_member_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    member_bytes = 1 << 20
+    samples: list[Sample] = [{**foreign(f"{number:02d}"), "npy": bytes(member_bytes)} for number in range(8)]
+    samples += [{**foreign(f"x{number}"), "jpg": b"\xff" * member_bytes} for number in range(8)]
+    path = write_tar(tmp_path / "x.tar", samples)
+    del samples
+    tracemalloc.start()
+    health = verify_shard(promised(path, 16), max_pixels=MAX_PIXELS)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert health.counts == {"unreadable_photo": 8, "no_text": 16}
+    assert path.stat().st_size > 16 * member_bytes
+    assert peak_bytes < 10 * member_bytes  # 8 MiB are hashed at a time
+
+
+def test_shards_on_an_object_store_are_found_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard_set(tmp_path / "bucket" / "set", "ab", "cd")
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    local = storage.resolve
+    monkeypatch.setattr(
+        storage.uri,
+        "resolve",
+        lambda uri: (store, uri.removeprefix("s3://")) if uri.startswith("s3://") else local(uri),
+    )
+    for word in (
+        "s3://bucket/set/",
+        "s3://bucket",
+        "s3://bucket/*/0000?.tar",
+        "s3://bucket/set/0000{0..1}.tar",
+    ):
+        verdict = verdict_of(*find_sources([word]))
+        assert [health.uri for health in verdict.shards] == [
+            "s3://bucket/set/00000.tar",
+            "s3://bucket/set/00001.tar",
+        ]
+        assert kinds(verdict) == []
