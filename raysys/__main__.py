@@ -1,8 +1,8 @@
-"""`python -m raysys`: the same as the `raysys` command; jobs on a cluster start this way."""
+"""`python -m raysys`: the `raysys` command, as jobs on a cluster start it."""
 
 import sys
 
-from raysys.cli import main
+from raysys.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

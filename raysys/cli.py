@@ -1,7 +1,7 @@
-"""The `raysys` command: one subcommand a stage, in the order of the data; parses, calls, prints.
+# PYTHON_ARGCOMPLETE_OK
+"""The `raysys` command: arguments in, results on stdout, progress and logs on stderr.
 
-stdout carries the result, its last line the artifact's URI; stderr carries progress and logs. Exit
-status 0: done, 1: the work failed, 2: the input is wrong.
+The last line of stdout is the artifact's URI. Exit status 0: done, 1: the work failed, 2: the input is wrong.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from raysys.config import Config, load_config
 from raysys.errors import known_cause
 from raysys.pipeline import STAGES, plan_stages, run_stages
 from raysys.tracking import logs
+from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
 BENCHES = {
     "stream": "tar to ready batch, beside webdataset and Ray Data",
@@ -54,41 +55,47 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _STOPPED = "stopped; the same command continues where it was"
 
 
+def run() -> int:
+    """The entry point of the `raysys` command and of `python -m raysys`."""
+    with native_stderr_as_log():
+        return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
     logs.show_logs(debug=debug)
     try:
-        with _results_apart() as arguments.out:
+        with _results_only_on_stdout() as arguments.out:
             status: int = arguments.call(arguments)
         return status
     except KeyboardInterrupt:
-        return _say(_STOPPED, INTERRUPTED)
+        return _fail(_STOPPED, INTERRUPTED)
     except SystemExit as error:
-        if error.code != signal.SIGTERM:  # what Ray ends a driver with at SIGTERM
+        if error.code != signal.SIGTERM:  # Ray exits a driver with this code at SIGTERM
             raise
-        return _say(_STOPPED, TERMINATED)
+        return _fail(_STOPPED, TERMINATED)
     except Exception as error:
         known = known_cause(error)
         if debug or known is None:
             raise
-        return _say(known, known.exit_status)
+        return _fail(known, known.exit_status)
 
 
-def _say(what: object, status: int) -> int:
-    print(f"raysys: {what}", file=sys.stderr)
+def _fail(message: object, status: int) -> int:
+    print(f"raysys: {message}", file=sys.stderr)
     return status
 
 
 @contextlib.contextmanager
-def _results_apart() -> Iterator[TextIO]:
-    """Yield stdout for results alone; what anybody else prints meanwhile goes to stderr.
+def _results_only_on_stdout() -> Iterator[TextIO]:
+    """Yield stdout for results; whatever a library prints meanwhile becomes a log line on stderr.
 
-    Ray prints its cluster's warnings, some not before it is left: so a session begun here ends here.
+    A Ray session that starts in the block ends in it, because Ray prints some messages at its end.
     """
     out, was_connected = sys.stdout, _is_connected()
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.closing(RayMessages()) as messages, contextlib.redirect_stdout(messages):
         try:
             yield out
         finally:
@@ -105,8 +112,12 @@ def _is_connected() -> bool:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell while it completes a command line
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     arguments, rest = parser.parse_known_args(argv)
-    # Words behind an option come back unparsed; `key=value` may stand anywhere.
+    # argparse does not parse positional words after an option; `key=value` is accepted anywhere.
     unknown = [word for word in rest if word.startswith("-") or "=" not in word]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -117,25 +128,23 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raysys", description=raysys.__doc__)
     parser.add_argument("--version", action="version", version=f"raysys {raysys.__version__}")
-    commands = parser.add_subparsers(
-        title="commands, in the order of the data", required=True, metavar="COMMAND"
-    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = _command(
-        commands, "demo", _demo, "the whole path on a drawn catalogue, then a live page", needs_config=False
+        commands, "demo", _demo, "run every stage on a drawn catalogue, then serve it", needs_config=False
     )
-    demo.add_argument("--exit", action="store_true", help="end by itself; also when there is no terminal")
-    _with_output(_command(commands, "run", _run, "every stage in order, skipping what is up to date"))
-    for stage, what in STAGES.items():
-        _with_output(_command(commands, stage, _stage, what)).set_defaults(stage=stage)
+    demo.add_argument(
+        "--exit", action="store_true", help="exit after the queries; the default without a terminal"
+    )
+    _with_output(_command(commands, "run", _run, "run every stage in order and skip what is up to date"))
+    for stage, made in STAGES.items():
+        _with_output(_command(commands, stage, _stage, f"make {made}")).set_defaults(stage=stage)
         if stage == "pack":
             _with_verify(commands)
-    _command(commands, "serve", _serve, "encoder and index answer over HTTP, until Ctrl-C")
-    submit = _command(commands, "submit", _submit, "a stage as a job on a Ray cluster")
-    submit.add_argument("stage", help="run, or one of the stages")
+    _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
+    submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
+    submit.add_argument("stage", help="run, serve or a stage")
     submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
-    submit.add_argument(
-        "--follow", action="store_true", help="copy the job's log and end with its exit status"
-    )
+    submit.add_argument("--follow", action="store_true", help="copy the job's log and exit with its status")
     submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
     bench = commands.add_parser(
         "bench", help="measured beside peers and the limit", description=_bench_help()
@@ -147,42 +156,50 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     bench.add_argument("--quick", action="store_true", help="small and soon over; its figures say nothing")
     bench.set_defaults(call=_bench, overrides=[])
-    show = _command(commands, "config", _config, "the resolved configuration", needs_config=False)
+    show = _command(commands, "config", _config, "print the resolved configuration", needs_config=False)
     show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
     return parser
 
 
 def _command(
-    commands: Any, name: str, call: Callable[[argparse.Namespace], int], what: str, needs_config: bool = True
+    commands: Any,
+    name: str,
+    call: Callable[[argparse.Namespace], int],
+    summary: str,
+    needs_config: bool = True,
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     if name != "demo":
         parser.add_argument(
             "config", metavar="CONFIG", nargs=None if needs_config else "?", help="a YAML file"
         )
     if name != "submit":
-        parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings over the file's")
+        parser.add_argument(
+            "overrides", metavar="key=value", nargs="*", help="settings that override the file"
+        )
     parser.set_defaults(call=call, overrides=[])
     return parser
 
 
 def _with_verify(commands: Any) -> None:
-    what = "shards, ours or any WebDataset, are looked through for damage"
-    parser = commands.add_parser("verify", help=what, description=what)
+    summary = "check shards, ours or any WebDataset, for damage"
+    parser = commands.add_parser("verify", help=summary, description=summary)
     parser.add_argument(
         "paths",
         metavar="PATH",
         nargs="+",
         help="a YAML file (the ShardSets of that configuration), or folders, tars, patterns, URIs; key=value",
     )
-    parser.add_argument("--repair", metavar="OUT", help="write a clean copy there, with a ledger")
+    parser.add_argument(
+        "--repair", metavar="OUT", help="write a clean copy there, with a ledger of lost samples"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(call=_verify, overrides=[])
 
 
 def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be made, and why")
     return parser
 
 
@@ -231,8 +248,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     config = load_config(str(demo_config()), arguments.overrides)
     from raysys import demo
 
-    ends = arguments.exit or not arguments.out.isatty()
-    demo.run(config, ends_by_itself=ends, out=arguments.out)
+    exits = arguments.exit or not arguments.out.isatty()
+    demo.run(config, exits=exits, out=arguments.out)
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Column names, dtypes and shapes of what crosses a stage. Dict keys come from here alone.
+"""Column names, dtypes and shapes of the data that crosses a stage. Every dict key of a row is defined here.
 
-Rows that travel inside Ray Data use the same names as the Parquet files they end up in.
+Rows inside Ray Data use the same names as the Parquet files they are written to.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import pyarrow as pa
 AttributeValue: TypeAlias = str | int | float | bool | None
 Attributes: TypeAlias = dict[str, AttributeValue]
 
-# An item, in shards and everywhere after.
+# An item, in shards and in every later artifact.
 ITEM_ID = "item_id"
 TITLE = "title"
 ATTRIBUTES = "attributes"  # JSON text: attribute name -> value
-GROUP = "group"  # what listings of the same thing have in common, else ""
+GROUP = "group"  # equal for listings of the same thing, "" for a group of its own
 IMAGE = "image"  # encoded photo, bytes
 SPLIT = "split"
 
-# Where an item's photo lies: a ranged read of its shard gives the file back.
+# The position of an item's photo: a ranged read of its shard returns the file.
 SHARD = "shard"  # URI of the tar
 IMAGE_OFFSET = "image_offset"  # bytes from the start of the tar
 IMAGE_BYTES = "image_bytes"
@@ -31,20 +31,20 @@ PIXELS = "pixels"  # uint8, size_px * size_px * 3, RGB, row-major
 TOKENS = "tokens"  # int64, kinds of caption * max_length; the title is the first kind
 CAPTION_KEYS = "caption_keys"  # int64, kinds of caption: equal for equal captions, 0 for none
 EPOCH = "epoch"
-SHARD_NUMBER = "shard_number"  # int64: which shard of the stream
-SAMPLE_NUMBER = "sample_number"  # int64: which sample of the shard
-SKIPPED = "skipped"  # int64: 0 for a sample that can be used, else a place in SKIP_REASONS, from 1
-GROUP_KEYS = "group_keys"  # int64: equal for listings of one group, else a number of its own
-STREAM_POSITION = "stream_position"  # int64: which sample of the endless training sequence
+SHARD_NUMBER = "shard_number"  # int64: index of the shard in the stream
+SAMPLE_NUMBER = "sample_number"  # int64: index of the sample in the shard
+SKIPPED = "skipped"  # int64: 0 for a usable sample, else 1 + its index in SKIP_REASONS
+GROUP_KEYS = "group_keys"  # int64: equal for listings of one group, else unique
+STREAM_POSITION = "stream_position"  # int64: position in the endless training sequence
 
 SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "unreadable_photo")
 
 # Embeddings.
 EMBEDDING = "embedding"  # float32, L2-normalised
-CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: what an embedding depends on
+CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: an embedding depends on nothing else
 ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
 
-PHOTO_HASH = "photo_hash"  # perceptual, 128 bits: near photos differ in few of them
+PHOTO_HASH = "photo_hash"  # perceptual hash, 128 bits: similar photos differ in few bits
 
 # The interaction log: one row an item shown.
 IMPRESSION_ID = "impression_id"
@@ -75,7 +75,7 @@ LOG_SCHEMA = pa.schema(
 
 
 def item_hash(photo_sha256: bytes, title: str, attributes_json: str) -> bytes:
-    """SHA-256 over all that a shard says of an item: photo, title and attributes as canonical JSON."""
+    """SHA-256 over the photo, the title and the attributes (canonical JSON) of an item in a shard."""
     return hashlib.sha256(b"\0".join([photo_sha256, title.encode(), attributes_json.encode()])).digest()
 
 

@@ -1,4 +1,4 @@
-"""`raysys demo`: the whole path on a drawn catalogue, real queries over HTTP, and the page."""
+"""`raysys demo`: every stage on a drawn catalogue, then real queries over HTTP and the page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from raysys.tracking.logs import log
 _TIMEOUT_S = 30.0
 
 
-def run(config: Config, *, ends_by_itself: bool, out: TextIO) -> None:
-    """Run every stage, serve the result, query it; then stay until Ctrl-C unless it is to end by itself."""
+def run(config: Config, *, exits: bool, out: TextIO) -> None:
+    """Run every stage, serve the result and query it; then serve until Ctrl-C, or return if `exits`."""
     started = time.monotonic()
     report = list(run_stages(config, list(STAGES)))[-1]
     with app.served(config) as address:
@@ -25,31 +25,29 @@ def run(config: Config, *, ends_by_itself: bool, out: TextIO) -> None:
         log.info("   report  %s/report.html", report.uri)
         log.info("     page  %s   (%.0f s since the start)", address, time.monotonic() - started)
         print(address, flush=True, file=out)
-        if not ends_by_itself:
-            log.info("Ctrl-C ends it.")
+        if not exits:
+            log.info("Press Ctrl-C to stop.")
             app.wait_for_stop()
 
 
 def _query(address: str) -> None:
-    """Ask what a shop would ask: ready, the neighbours of an item, of a photo, of words."""
+    """Query the service as a shop would: readiness, then neighbours of an item, of a photo and of words."""
     with httpx.Client(base_url=address, timeout=_TIMEOUT_S) as client:
         ready = _json(client.get("/readyz"))
         item = _json(client.get("/v1/items", params={"limit": 1}))["items"][0]
         photo = client.get(item["image_url"]).content
-        shelves = {
+        responses = {
             item["title"]: client.get(f"/v1/items/{item['item_id']}/similar", params={"k": 3}),
             "its photo": client.post("/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3"}),
             "red dress": client.post("/v1/search", json={"text": "red dress", "k": 3}),
         }
         log.info("    serve  %s items, space %s", f"{ready['num_items']:,}", ready["space_id"][:12])
-        for query, response in shelves.items():
-            found = [
-                f"{neighbour['title']} ({neighbour['score']:.2f})" for neighbour in _json(response)["items"]
-            ]
-            log.info("    query  %s  ->  %s", query, "  |  ".join(found))
+        for query, response in responses.items():
+            titles = [f"{item['title']} ({item['score']:.2f})" for item in _json(response)["items"]]
+            log.info("    query  %s  ->  %s", query, "  |  ".join(titles))
 
 
 def _json(response: httpx.Response) -> Any:
     if response.status_code != httpx.codes.OK:
-        raise ClusterError(f"{response.request.url}: answered {response.status_code}: {response.text[:200]}")
+        raise ClusterError(f"{response.request.url}: status {response.status_code}: {response.text[:200]}")
     return response.json()

@@ -1,7 +1,7 @@
-"""What can go wrong, once: each error knows its exit status and its HTTP status.
+"""All errors of raysys, each with its exit status and its HTTP status.
 
-Every message is one line in four parts: where, what, got, do. A command prints it to stderr and
-exits with `exit_status`; the server answers `{"error": {"code", "message"}}` with `http_status`.
+Every message is one line in four parts: where, what, got, what to do. A command prints it to stderr and
+exits with `exit_status`; the server responds `{"error": {"code", "message"}}` with `http_status`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RaysysError(Exception):
 
 
 class InputError(RaysysError):
-    """What the user gave is wrong: a file, a column, a value, a port."""
+    """The user's input is wrong: a file, a column, a value, a port."""
 
     exit_status = 2
     http_status = 422
@@ -42,18 +42,16 @@ class MissingError(InputError):
 class MissingArtifact(MissingError):
     """An artifact that an earlier stage makes does not exist yet."""
 
-    code = "artifact_not_found"
-
 
 class SpaceMismatch(InputError):
-    """Two things of different embedding spaces would have been compared (law 1)."""
+    """Vectors of two embedding spaces were about to be compared (law 1)."""
 
     http_status = 409
     code = "space_mismatch"
 
 
 class UnreadableImage(InputError):
-    """Bytes that are no photo we can decode; `reason` is a short word for ledgers."""
+    """Bytes that cannot be decoded as a photo; `reason` is a short word for ledgers."""
 
     http_status = 415
     code = "unreadable_image"
@@ -71,52 +69,52 @@ class TooLarge(InputError):
 
 
 class DamagedData(RaysysError):
-    """Stored data is not what its manifest promises, or too much of it is bad."""
+    """Stored data differs from its manifest, or too much of it is bad."""
 
     code = "damaged_data"
 
 
 class TrainingDiverged(RaysysError):
-    """The loss is no number any more."""
+    """The loss or a gradient is not finite."""
 
     code = "training_diverged"
 
 
 class OutOfMemory(RaysysError):
-    """A worker has too little memory for its part of a batch."""
+    """A worker has too little memory for its share of a batch."""
 
     code = "out_of_memory"
 
 
 class Stopped(RaysysError):
-    """Somebody asked for the end by a signal, and what was done so far is kept."""
+    """A signal stopped the work; what was done so far is kept."""
 
     code = "stopped"
 
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message, number)
-        self.exit_status = 128 + number  # as a shell says it: 130 for SIGINT, 143 for SIGTERM
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, signal_number)
+        self.exit_status = 128 + signal_number  # the shell's convention: 130 for SIGINT, 143 for SIGTERM
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class StorageError(RaysysError):
-    """A disk or an object store did not do what was asked, also when asked again."""
+    """A disk or an object store failed, also after retries."""
 
     http_status = 503
     code = "storage_failed"
 
 
 class Busy(RaysysError):
-    """Somebody else is at the same work in the same place."""
+    """Another process does the same work in the same place."""
 
     http_status = 409
     code = "busy"
 
 
 class ClusterError(RaysysError):
-    """Ray, a port or a remote job did not do what was asked."""
+    """Ray, a port or a remote job failed."""
 
     http_status = 503
     code = "unavailable"
@@ -129,10 +127,10 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def known_cause(error: BaseException) -> RaysysError | None:
-    """The error of ours behind one that may have crossed Ray; None if there is none.
+    """The RaysysError behind an error that may have crossed Ray; None if there is none.
 
-    What a Ray task raises arrives with its traceback as text and the error itself as `cause`. Of an actor
-    that died only the text arrives: its last line is then said.
+    An error of a Ray task arrives as a traceback with the original error as `cause`. Of a dead actor only
+    the text arrives: its last line becomes the message of a ClusterError.
     """
     link: BaseException | None = error
     while link is not None:

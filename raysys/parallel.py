@@ -1,4 +1,4 @@
-"""Independent work run in parallel: by whoever calls `Parallel`, or by one thread."""
+"""How independent pieces of work run: the `Parallel` protocol, and a thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parallel(Protocol):
 
 
 def run_in_thread(work: Callable[[], Result]) -> Future[Result]:
-    """What `work` comes to in a thread that holds up nobody's exit."""
+    """The future result of `work` in a daemon thread, which does not delay the exit of the process."""
     future: Future[Result] = Future()
 
     def run() -> None:

@@ -1,7 +1,18 @@
 """Artifacts: immutable directories between stages, each opened and checked by its manifest."""
 
-from raysys.artifacts.manifest import (
+from raysys.artifacts.directory import (
     MANIFEST,
+    as_input,
+    begin,
+    code_version,
+    common_fields,
+    describe_files,
+    find_up_to_date,
+    open_artifact,
+    publish,
+    require_same_space,
+)
+from raysys.artifacts.manifest import (
     ArtifactSpec,
     CatalogManifest,
     EmbeddingSetManifest,
@@ -14,16 +25,7 @@ from raysys.artifacts.manifest import (
     ReportManifest,
     ShardEntry,
     ShardSetManifest,
-    as_input,
-    begin,
     canonical_json,
-    code_version,
-    common_fields,
-    describe_files,
-    find_up_to_date,
-    open_artifact,
-    publish,
-    require_same_space,
 )
 
 __all__ = [

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from raysys.artifacts.manifest import ArtifactSpec, Manifest, find_up_to_date
+from raysys.artifacts.directory import find_up_to_date
+from raysys.artifacts.manifest import ArtifactSpec, Manifest
 from raysys.errors import MissingArtifact
 
 

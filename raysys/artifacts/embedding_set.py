@@ -1,4 +1,4 @@
-"""An EmbeddingSet as tables and arrays, for the stages that read one."""
+"""Reads an EmbeddingSet as tables and arrays."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from raysys import storage
 from raysys.artifacts import EmbeddingSetManifest, open_artifact
 from raysys.columns import EMBEDDING, SPLIT
 
-LEDGER = "ledger.parquet"  # what could not be embedded, and why
+LEDGER = "ledger.parquet"  # items that could not be embedded, with the reason
 
 
 def parts_of(manifest: EmbeddingSetManifest) -> list[str]:
-    """The names of the files that hold vectors, in order."""
+    """The names of the files with vectors, in order."""
     return sorted(name for name in manifest.files if name != LEDGER)
 
 
 def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
-    """The rows of an EmbeddingSet, in the order of its files, of these splits alone if they are given."""
+    """The rows of an EmbeddingSet in the order of its files; only those of `splits` if given."""
     manifest = open_artifact(uri, EmbeddingSetManifest)
     tables = []
     for name in parts_of(manifest):
@@ -35,7 +35,7 @@ def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
 
 
 def vectors_of(table: pa.Table) -> Float32[ndarray, "n d"]:
-    """The vectors of a table's rows."""
+    """The vectors of the rows of a table."""
     column = table.column(EMBEDDING)
     dimensions = column.type.list_size
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

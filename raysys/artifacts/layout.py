@@ -1,4 +1,4 @@
-"""Where things stand under the configured root."""
+"""The URIs of all artifacts under the configured root."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ LATENT = "latent.parquet"  # the latent attributes of a drawn catalogue
 
 @dataclass(frozen=True)
 class ArtifactLayout:
-    """URIs of all that one configuration makes."""
+    """The URIs of the artifacts of one configuration."""
 
     root: str
     name: str
 
     @property
     def catalog(self) -> str:
-        """The drawn catalogue, where there is one."""
+        """The drawn catalogue, if the configuration has one."""
         return storage.join(self.root, "catalog")
 
     @property
     def packed(self) -> str:
-        """What holds the ShardSets of all splits."""
+        """The folder of the ShardSets of all splits."""
         return storage.join(self.root, "shards")
 
     def shards(self, split: str) -> str:
@@ -32,7 +32,7 @@ class ArtifactLayout:
 
     @property
     def runs(self) -> str:
-        """Training state, a folder a run."""
+        """The folder of the training runs of this name, one folder each."""
         return storage.join(self.root, "runs", self.name)
 
     @property
@@ -42,17 +42,17 @@ class ArtifactLayout:
 
     @property
     def tuned_encoder(self) -> str:
-        """The fine-tuned bundle, where what is delivered is made from it."""
+        """The fine-tuned bundle, if the delivered one is interpolated from it."""
         return storage.join(self.root, "encoders", f"{self.name}-tuned")
 
     @property
     def encoder(self) -> str:
-        """The bundle that training delivers, and that embeds the catalogue."""
+        """The bundle that training delivers and that embeds the catalogue."""
         return storage.join(self.root, "encoders", self.name)
 
     @property
     def projected_encoder(self) -> str:
-        """The delivered bundle with its projection."""
+        """The delivered bundle with a projection."""
         return storage.join(self.root, "encoders", f"{self.name}-pca")
 
     @property
@@ -67,7 +67,7 @@ class ArtifactLayout:
 
     @property
     def index(self) -> str:
-        """The index that is served."""
+        """The index over the served space."""
         return storage.join(self.root, "indexes", self.name)
 
     @property

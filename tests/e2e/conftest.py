@@ -53,7 +53,7 @@ def served(made_path: MadePath, tmp_path_factory: pytest.TempPathFactory) -> Ite
     url = f"http://127.0.0.1:{port}/"
     process = start_raysys("serve", str(made_path.config), f"serve.port={port}", log_stem=log_stem)
     try:
-        _wait_until_ready(url, process, log_stem)
+        wait_until_ready(url, process, log_stem)
         yield Served(url, made_path.root)
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_TIMEOUT_S)
@@ -63,7 +63,7 @@ def served(made_path: MadePath, tmp_path_factory: pytest.TempPathFactory) -> Ite
     assert log_stem.with_suffix(".out").read_text() == f"{url}\n"
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path) -> None:
     """Return when the address was printed: every deployment is up then."""
     out = log_stem.with_suffix(".out")
     give_up = time.monotonic() + START_TIMEOUT_S

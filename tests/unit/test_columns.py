@@ -1,4 +1,4 @@
-"""Column names: a collision of two would silently merge two columns."""
+"""Column names: two equal names would silently merge two columns."""
 
 import dataclasses
 from collections import Counter
@@ -14,9 +14,9 @@ def test_no_two_columns_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_ledger_holds_the_fields_of_a_refusal() -> None:
+def test_ledger_schema_has_the_fields_of_a_refusal() -> None:
     assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(Refusal)]
 
 
-def test_embedding_column_is_as_wide_as_the_space() -> None:
+def test_embedding_column_has_the_dimensions_of_the_space() -> None:
     assert embedding_schema(7).field(columns.EMBEDDING).type.list_size == 7

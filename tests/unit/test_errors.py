@@ -1,4 +1,4 @@
-"""What each error costs at the process edge, and that it survives the way between processes."""
+"""The exit status, HTTP status and code of each error, and that errors survive pickling."""
 
 import pickle
 import signal
@@ -30,7 +30,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     InputError: (2, 422, "invalid_input"),
     ConfigError: (2, 422, "invalid_config"),
     MissingError: (2, 404, "not_found"),
-    MissingArtifact: (2, 404, "artifact_not_found"),
+    MissingArtifact: (2, 404, "not_found"),
     SpaceMismatch: (2, 409, "space_mismatch"),
     UnreadableImage: (2, 415, "unreadable_image"),
     TooLarge: (2, 413, "too_large"),
@@ -48,35 +48,35 @@ def test_statuses_and_code(error: type[RaysysError]) -> None:
     assert (error.exit_status, error.http_status, error.code) == EXPECTED[error]
 
 
-def test_every_error_stands_in_the_table() -> None:
+def test_every_error_has_an_expectation() -> None:
     children = {child for parent in EXPECTED for child in parent.__subclasses__()}
     assert {child for child in children if child.__module__ == "raysys.errors"} <= {*EXPECTED, Stopped}
 
 
-def test_a_stop_has_the_status_of_its_signal_also_between_processes() -> None:
+def test_stopped_keeps_the_status_of_its_signal_when_pickled() -> None:
     copy = pickle.loads(pickle.dumps(Stopped("train: stopped", signal.SIGTERM)))
     assert (str(copy), copy.exit_status, copy.code) == ("train: stopped", 143, "stopped")
 
 
 @pytest.mark.parametrize("error", EXPECTED)
-def test_message_travels_between_processes(error: type[RaysysError]) -> None:
+def test_message_survives_pickling(error: type[RaysysError]) -> None:
     copy = pickle.loads(pickle.dumps(error("shop.yaml: what; do")))
     assert type(copy) is error
     assert str(copy) == "shop.yaml: what; do"
 
 
-def test_reason_of_an_unreadable_image_travels_between_processes() -> None:
+def test_reason_of_an_unreadable_image_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(UnreadableImage("photo is huge", "too_many_pixels")))
     assert (str(copy), copy.reason) == ("photo is huge", "too_many_pixels")
 
 
-def test_nearest_word_is_offered_and_no_far_one() -> None:
+def test_did_you_mean_offers_only_a_close_word() -> None:
     assert did_you_mean("trian", ["train", "embed"]) == "; did you mean 'train'?"
     assert did_you_mean("wheels", ["train", "embed"]) == ""
     assert did_you_mean("train", []) == ""
 
 
-def test_an_error_of_ours_is_found_behind_those_that_carried_it() -> None:
+def test_known_cause_finds_a_raysys_error_behind_its_carrier() -> None:
     class TaskError(RuntimeError):  # as Ray's
         cause = InputError("items.csv: empty")
 
@@ -85,9 +85,9 @@ def test_an_error_of_ours_is_found_behind_those_that_carried_it() -> None:
     assert known_cause(ValueError("a bug of ours")) is None
 
 
-def test_of_a_foreign_ray_error_the_last_line_is_said() -> None:
+def test_known_cause_of_another_ray_error_has_its_last_line() -> None:
     from ray.exceptions import RayError
 
-    said = known_cause(RayError("The actor died\n  raysys.errors.SpaceMismatch: two spaces"))
-    assert isinstance(said, ClusterError)
-    assert str(said) == "raysys.errors.SpaceMismatch: two spaces"
+    known = known_cause(RayError("The actor died\n  raysys.errors.SpaceMismatch: two spaces"))
+    assert isinstance(known, ClusterError)
+    assert str(known) == "raysys.errors.SpaceMismatch: two spaces"

@@ -1,0 +1,158 @@
+"""The directory of an artifact: begin it, publish it, open it.
+
+`manifest.json` is written last and atomically: a directory without one does not exist for any reader.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+import raysys
+from raysys import storage
+from raysys.artifacts.manifest import (
+    FORMAT,
+    AnyManifest,
+    ArtifactSpec,
+    FileEntry,
+    InputEntry,
+    Manifest,
+    hash_json,
+)
+from raysys.errors import DamagedData, InputError, MissingArtifact, SpaceMismatch
+
+MANIFEST = "manifest.json"
+_IN_PROGRESS = ".spec_hash"  # the spec hash of an artifact that is being made
+
+
+def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
+    """The manifest of an existing artifact, checked against the sizes of its files.
+
+    Raises: MissingArtifact if there is none, InputError if it is of another kind, DamagedData if a file is
+    missing or has another size.
+    """
+    found = _read(uri, manifest)
+    if found is None:
+        reason = f"no {MANIFEST}"
+        if storage.exists(path := storage.join(uri, MANIFEST)):
+            reason = f"{MANIFEST} has format {json.loads(storage.read_bytes(path)).get('format')}, "
+            reason += f"{FORMAT} is read"
+        raise MissingArtifact(
+            f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
+        )
+    on_disk = storage.list_files(uri)
+    for name, entry in found.files.items():
+        if on_disk.get(name) != entry.bytes:
+            got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
+            raise DamagedData(f"{uri}: {name} should have {entry.bytes} bytes, found {got}; rebuild it")
+    return found
+
+
+def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
+    """The manifest if the artifact is complete and its spec hash is that of `spec`, else None."""
+    found = _read(spec.uri, spec.manifest)
+    if found is None or found.spec_hash != spec.spec_hash:
+        return None
+    return open_artifact(spec.uri, spec.manifest)
+
+
+def begin(spec: ArtifactSpec) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
+    marker = storage.join(spec.uri, _IN_PROGRESS)
+    if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
+        return
+    storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
+    storage.delete(spec.uri)
+    storage.write_bytes(marker, spec.spec_hash.encode())
+
+
+def publish(uri: str, manifest: AnyManifest) -> AnyManifest:
+    """Write `manifest.json`, which makes the directory an artifact."""
+    storage.write_bytes(storage.join(uri, MANIFEST), manifest.model_dump_json(indent=2).encode())
+    storage.delete(storage.join(uri, _IN_PROGRESS))
+    return manifest
+
+
+def describe_files(uri: str, only: Iterable[str] | None = None) -> dict[str, FileEntry]:
+    """Size and SHA-256 of the files of a directory that is about to be published."""
+    names = storage.list_files(uri) if only is None else only
+    return {name: _describe(storage.join(uri, name)) for name in names if name != MANIFEST}
+
+
+def common_fields(
+    spec: ArtifactSpec, files: dict[str, FileEntry], num_items: int, seconds: float
+) -> dict[str, Any]:
+    """The fields of every manifest except `kind`, for `SomeManifest(**common_fields(..), ..)`."""
+    return {
+        "spec_hash": spec.spec_hash,
+        "fingerprint": hash_json({name: entry.sha256 for name, entry in files.items()}),
+        "config": dict(spec.config),
+        "inputs": dict(spec.inputs),
+        "files": files,
+        "num_items": num_items,
+        "code_version": code_version(),
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+    }
+
+
+def as_input(uri: str, manifest: type[Manifest]) -> InputEntry:
+    """The entry with which a child records the artifact at `uri`. Raises: MissingArtifact."""
+    return InputEntry(uri=uri, fingerprint=open_artifact(uri, manifest).fingerprint)
+
+
+def require_same_space(first: str, first_space_id: str, second: str, second_space_id: str) -> None:
+    """Refuse to compare vectors of different embedding spaces (law 1).
+
+    Raises: SpaceMismatch that names both sides.
+    """
+    if first_space_id != second_space_id:
+        raise SpaceMismatch(
+            f"{first} is of embedding space {first_space_id[:12]}, {second} of {second_space_id[:12]}: "
+            "their vectors cannot be compared; embed and index again with the encoder that is used"
+        )
+
+
+@functools.cache
+def code_version() -> str:
+    """The version of raysys, with the commit when it runs from a checkout."""
+    checkout = Path(raysys.__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return raysys.__version__
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{raysys.__version__}+{commit}" if commit else raysys.__version__
+
+
+def _describe(uri: str) -> FileEntry:
+    size, sha256 = storage.sha256_of(uri)
+    return FileEntry(bytes=size, sha256=sha256)
+
+
+def _kind(manifest: type[Manifest]) -> str:
+    return str(manifest.model_fields["kind"].default)
+
+
+def _read(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
+    """The manifest; None if there is none, or one of another format."""
+    path = storage.join(uri, MANIFEST)
+    if not storage.exists(path):
+        return None
+    try:
+        content = json.loads(storage.read_bytes(path))
+        if content.get("kind") != (kind := _kind(manifest)):
+            raise InputError(f"{uri}: a {kind} is needed, found a {content.get('kind')}; check the path")
+        if content.get("format") != FORMAT:
+            return None
+        return manifest.model_validate(content)
+    except (ValueError, AttributeError, pydantic.ValidationError) as error:
+        raise DamagedData(
+            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); rebuild it"
+        ) from error

@@ -1,0 +1,97 @@
+"""Messages that Ray prints in the driver process, as log lines of ours.
+
+Ray prints warnings of the raylet on stdout, which carries results alone, and its C++ code writes to file
+descriptor 2. Each line becomes a log line on stderr; messages about normal operation become debug lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+
+from raysys.tracking.logs import log
+
+# Ray 2.60 prints these in every successful run on a small machine.
+_NORMAL_OPERATION = re.compile(
+    r"\d+ PYTHON worker processes have been started on node"
+    r"|Task ServeController\.graceful_shutdown failed"  # the task ends when its actor is killed
+    r"|has constructor arguments in the object store and max_restarts > 0"  # Ray Data's actor pools
+)
+_ANSI_COLOUR = re.compile(r"\x1b\[\d*m")
+_SENDER = re.compile(r"^\((raylet|autoscaler|\w+ pid=\d+|pid=\d+)[^)]*\)\s*")
+_CPP_PREFIX = re.compile(r"^\[[\d\- :,]+ [A-Z] \d+ \d+\] (\([\w-]+\) )?[\w.]+:\d+: ")
+_FLUSH_TIMEOUT_S = 1.0
+
+
+class RayMessages(io.TextIOBase):
+    """A replacement for `sys.stdout` that logs complete lines; safe to write to from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending = ""
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Log every line that `text` completes."""
+        with self._lock:
+            *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            log_message(line)
+        return len(text)
+
+    def close(self) -> None:
+        """Log a last line without a newline."""
+        with self._lock:
+            last, self._pending = self._pending, ""
+        log_message(last)
+        super().close()
+
+
+@contextlib.contextmanager
+def native_stderr_as_log() -> Iterator[None]:
+    """Log what native code writes to file descriptor 2 while the block runs.
+
+    `sys.stderr` and the tracebacks of a crash go to the original stderr. Changes the whole process: only for
+    the entry point of a command.
+    """
+    original = os.dup(2)
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, 2)
+    os.close(write_end)
+    python_stderr = sys.stderr
+    sys.stderr = open(original, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # open while the process lives
+    faulthandler.enable(original)
+    reader = threading.Thread(target=_log_lines, args=(read_end,), daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+        os.dup2(original, 2)  # closes the pipe, unless a child process still holds it
+        reader.join(_FLUSH_TIMEOUT_S)
+        sys.stderr.flush()
+        sys.stderr = python_stderr
+
+
+def log_message(line: str) -> None:
+    """Log one line of Ray: as a debug line if it describes normal operation, else as a warning."""
+    message = _CPP_PREFIX.sub("", _SENDER.sub("", _ANSI_COLOUR.sub("", line).strip()))
+    if _NORMAL_OPERATION.search(message):
+        log.debug("      ray  %s", message)
+    elif message:
+        log.warning("      ray  %s", message)
+
+
+def _log_lines(read_end: int) -> None:
+    with open(read_end, encoding="utf-8", errors="backslashreplace") as stream:
+        for line in stream:
+            log_message(line)
