@@ -5,7 +5,7 @@ from collections import Counter
 
 from raysys import columns
 from raysys.columns import LEDGER_SCHEMA, embedding_schema
-from raysys.verify.repair import Refusal
+from raysys.verify.repair import LedgerRow
 
 
 def test_no_two_columns_share_a_name() -> None:
@@ -15,7 +15,7 @@ def test_no_two_columns_share_a_name() -> None:
 
 
 def test_ledger_holds_the_fields_of_a_refusal() -> None:
-    assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(Refusal)]
+    assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(LedgerRow)]
 
 
 def test_embedding_column_is_as_wide_as_the_space() -> None:
