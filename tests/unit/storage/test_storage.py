@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raysys import storage
-from raysys.errors import InputError, MissingError, StorageError
+from raysys.errors import MissingError, StorageError
 
 
 @pytest.fixture(params=["path", "file://", "store://"])
@@ -145,37 +145,6 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_draft(
 def test_written_file_is_readable_by_all_users(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "a"), b"x")
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
-
-
-def test_join_does_not_double_slashes() -> None:
-    assert storage.join("s3://shop/", "/runs/", "a") == "s3://shop/runs/a"
-    assert storage.join("/data", "a") == "/data/a"
-    assert storage.join("/", "a") == "/a"
-
-
-def test_paths_and_file_uris_are_local() -> None:
-    assert storage.is_local("runs")
-    assert storage.is_local("file:///runs")
-    assert not storage.is_local("s3://shop/runs")
-
-
-def test_local_path_refuses_a_remote_uri() -> None:
-    with pytest.raises(InputError) as caught:
-        storage.local_path("s3://shop/runs")
-    assert str(caught.value) == "s3://shop/runs: a local path is required here"
-
-
-def test_unknown_scheme_is_refused() -> None:
-    with pytest.raises(InputError) as caught:
-        storage.exists("ftp://shop/runs")
-    assert str(caught.value).startswith("ftp://shop/runs: cannot be opened (")
-    assert str(caught.value).endswith("); use a path, s3:// or gs://")
-
-
-def test_absolute_resolves_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert storage.absolute(".raysys/demo") == str(tmp_path / ".raysys/demo")
-    assert storage.absolute("s3://bucket/raysys") == "s3://bucket/raysys"
 
 
 def test_is_folder_is_false_for_files_and_absent_names(tmp_path: Path) -> None:

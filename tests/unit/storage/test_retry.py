@@ -253,16 +253,3 @@ def test_durable_write_flushes_the_file_then_its_folder(
     storage.write_bytes(str(tmp_path / "a"), b"x", durable=durable)
     expected = [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino] if durable else []
     assert flushed == expected
-
-
-def test_keys_are_not_percent_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysys.storage.uri._store", lambda scheme, bucket, query: (query, bucket))
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:5000")
-    assert storage.resolve("s3://shop/my cup #2?%20.jpg") == (
-        "?endpoint_override=http%3A%2F%2F127.0.0.1%3A5000&region=us-east-1",
-        "shop/my cup #2?%20.jpg",
-    )
-    assert storage.resolve("gs://shop/a/b") == ("", "shop/a/b")
-    assert storage.resolve("s3://shop") == storage.resolve("s3://shop/")
