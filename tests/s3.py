@@ -52,11 +52,6 @@ def make_bucket(port: int, name: str) -> None:
     _send(port, "PUT", name)
 
 
-def open_uploads(port: int, bucket: str) -> int:
-    """Number of multipart uploads that were neither completed nor aborted."""
-    return _send(port, "GET", f"{bucket}?uploads").count(b"<UploadId>")
-
-
 class FaultyProxy(ThreadingHTTPServer):
     """Forwards requests to a port of this machine; every `every`-th one gets the next of `faults` in turn.
 

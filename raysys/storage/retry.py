@@ -17,7 +17,7 @@ from raysys.errors import InputError, MissingError, RaysysError, StorageError
 from raysys.storage.uri import is_local
 
 T = TypeVar("T")
-TRIES = 6
+_MAX_TRIES = 6
 _FIRST_WAIT_S = 0.25  # doubled before each further try: 7.75 s in total
 _ACCESS_DENIED = (
     "ACCESS_DENIED",
@@ -48,11 +48,11 @@ def with_retry(operation: Callable[[], T], uri: str, action: str) -> T:
     message "could not be ..": `read`, `written`.
     Raises: MissingError, InputError if access is denied, StorageError.
     """
-    for tries in range(1, TRIES + 1):
+    for tries in range(1, _MAX_TRIES + 1):
         try:
             return operation()
         except OSError as error:
-            if tries == TRIES or is_local(uri) or not is_retryable(error):
+            if tries == _MAX_TRIES or is_local(uri) or not is_retryable(error):
                 raise as_storage_error(error, uri, action, tries) from error
             pause(_FIRST_WAIT_S * 2 ** (tries - 1))
     raise AssertionError("unreachable")
