@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from raysys import artifacts, storage
+from raysys import artifacts
 from raysys.artifacts import EmbeddingSetManifest, require_same_space
 from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.columns import ITEM_ID, Attributes

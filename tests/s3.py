@@ -1,4 +1,4 @@
-"""An S3 server on loopback (moto's), and a proxy before it that spoils every n-th request."""
+"""A local S3 server (moto), and a proxy in front of it that injects a fault into every n-th request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAULTS = ("500", "reset", "503", "cut", "slow")
 
 @contextlib.contextmanager
 def moto_server() -> Iterator[int]:
-    """The port of a running server without a bucket, which ends with the block."""
+    """Run a server without buckets for the duration of the block; yields its port."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -29,10 +29,10 @@ def moto_server() -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        give_up = time.monotonic() + START_TIMEOUT_S
-        while not _answers(port):
-            assert process.poll() is None, "moto ended at its start"
-            assert time.monotonic() < give_up, "moto did not come up"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _is_running(port):
+            assert process.poll() is None, "moto exited during its start"
+            assert time.monotonic() < deadline, "moto did not start"
             time.sleep(0.1)
         yield port
     finally:
@@ -41,33 +41,28 @@ def moto_server() -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """An unused loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
 
 
 def make_bucket(port: int, name: str) -> None:
-    """An empty bucket on the server."""
+    """Create an empty bucket."""
     _send(port, "PUT", name)
 
 
-def open_uploads(port: int, bucket: str) -> int:
-    """Multipart uploads that were begun, and neither completed nor aborted."""
-    return _send(port, "GET", f"{bucket}?uploads").count(b"<UploadId>")
-
-
 class FaultyProxy(ThreadingHTTPServer):
-    """Passes requests on to a port of this machine; every `every`-th meets the next of `faults` in turn.
+    """Forwards requests to a port of this machine; every `every`-th one gets the next of `faults` in turn.
 
-    `500` and `503` answer at once; `reset` and `cut` pass the request on and end the connection in the
-    middle of the answer (with RST, with FIN); `slow` sends the answer in ten pieces.
+    `500` and `503` respond at once; `reset` and `cut` forward the request and close the connection in the
+    middle of the response (with RST or FIN); `slow` sends the response in ten parts.
     """
 
     daemon_threads = True
 
     def __init__(self, upstream_port: int, *, port: int, every: int, faults: Sequence[str]) -> None:
-        super().__init__(("127.0.0.1", port), _Passing)
+        super().__init__(("127.0.0.1", port), _ProxyHandler)
         self.upstream_port = upstream_port
         self.injected: Counter[str] = Counter()
         self._every, self._faults = every, faults
@@ -75,11 +70,11 @@ class FaultyProxy(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address of the proxy."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def next_fault(self) -> str:
-        """The fault of the next request; empty for none."""
+        """The fault of the next request, or an empty string."""
         number = next(self._numbers)
         if number % self._every:
             return ""
@@ -88,14 +83,14 @@ class FaultyProxy(ThreadingHTTPServer):
         return fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections break here by design."""
+        """Print nothing: broken connections are expected here."""
 
 
 @contextlib.contextmanager
 def faulty_proxy(
     upstream_port: int, *, port: int = 0, every: int, faults: Sequence[str] = FAULTS
 ) -> Iterator[FaultyProxy]:
-    """A proxy that listens (on a free port, if none is given) while the block runs."""
+    """Run a proxy for the duration of the block, on a free port if none is given."""
     proxy = FaultyProxy(upstream_port, port=port, every=every, faults=faults)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -107,32 +102,32 @@ def faulty_proxy(
         proxy.server_close()
 
 
-class _Passing(BaseHTTPRequestHandler):
+class _ProxyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FaultyProxy
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def _pass(self) -> None:
+    def _forward(self) -> None:
         body = self._body()
         fault = self.server.next_fault()
         if fault in ("500", "503"):
             code = {"500": "InternalError", "503": "SlowDown"}[fault]
-            said = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
-            self._answer(int(fault), [("Content-Type", "application/xml")], said, "")
+            error = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+            self._respond(int(fault), [("Content-Type", "application/xml")], error, "")
             return
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream_port)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         upstream.request(self.command, self.path, body=body, headers=headers)
         response = upstream.getresponse()
-        answer = response.read()
+        content = response.read()
         upstream.close()
-        kept = [(name, value) for name, value in response.getheaders() if name.lower() not in _FRAMING]
+        forwarded = [(name, value) for name, value in response.getheaders() if name.lower() not in _FRAMING]
         length = response.getheader("Content-Length") if self.command == "HEAD" else None
-        self._answer(response.status, kept, answer, fault, length)
+        self._respond(response.status, forwarded, content, fault, length)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
 
     def _body(self) -> bytes | None:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -146,7 +141,7 @@ class _Passing(BaseHTTPRequestHandler):
             pass
         return b"".join(parts)
 
-    def _answer(
+    def _respond(
         self, status: int, headers: list[tuple[str, str]], body: bytes, fault: str, length: str | None = None
     ) -> None:
         if fault in ("reset", "cut") and not body:
@@ -164,16 +159,16 @@ class _Passing(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self._break(fault)
         elif fault == "slow":
-            piece = len(body) // 10 + 1
-            for start in range(0, len(body), piece):
-                self.wfile.write(body[start : start + piece])
+            part_bytes = len(body) // 10 + 1
+            for start in range(0, len(body), part_bytes):
+                self.wfile.write(body[start : start + part_bytes])
                 time.sleep(0.02)
         else:
             self.wfile.write(body)
 
     def _break(self, fault: str) -> None:
         self.close_connection = True
-        if fault == "reset":  # closing with this option sends RST
+        if fault == "reset":  # with this option, close() sends RST
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.rfile.close()
             self.connection.close()
@@ -183,7 +178,7 @@ _HOP_BY_HOP = ("connection", "transfer-encoding", "expect", "content-length")
 _FRAMING = ("connection", "transfer-encoding", "content-length", "server", "date")
 
 
-def _answers(port: int) -> bool:
+def _is_running(port: int) -> bool:
     try:
         _send(port, "GET", "")
     except OSError:

@@ -1,4 +1,4 @@
-"""WebDataset shards written by hand, and ways to damage them byte by byte."""
+"""Write WebDataset shards by hand, and damage them byte by byte."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, ShardEntry, ShardSetManifest
 from raysys.shards import tar
+from raysys.shards.reader import ShardRef
 from raysys.shards.tar import Member
-from raysys.verify.find import ShardPiece
 
 Sample: TypeAlias = dict[str, bytes | str]
 
@@ -27,19 +27,19 @@ def photo(colour: str = "red", side_px: int = 8, kind: str = "JPEG") -> bytes:
     return data.getvalue()
 
 
-def ours(key: str, title: str = "a cup") -> Sample:
-    """A sample as raysys packs it."""
-    said = {"item_id": key, "title": title, "attributes": {}}
-    return {"__key__": key, "jpg": photo(), "json": json.dumps(said).encode()}
+def raysys_sample(key: str, title: str = "a cup") -> Sample:
+    """A sample as `raysys pack` writes it."""
+    fields = {"item_id": key, "title": title, "attributes": {}}
+    return {"__key__": key, "jpg": photo(), "json": json.dumps(fields).encode()}
 
 
-def foreign(key: str, text: str = "a cup") -> Sample:
-    """A sample as many others write it."""
+def foreign_sample(key: str, text: str = "a cup") -> Sample:
+    """A sample as many other tools write it."""
     return {"__key__": key, "jpg": photo(), "txt": text.encode()}
 
 
 def tar_of(samples: Sequence[Mapping[str, bytes | str]]) -> bytes:
-    """A WebDataset tar of the samples, in their order."""
+    """The bytes of a WebDataset tar with these samples, in this order."""
     data = io.BytesIO()
     with webdataset.TarWriter(data, mtime=0, encoder=False) as writer:
         for sample in samples:
@@ -48,37 +48,37 @@ def tar_of(samples: Sequence[Mapping[str, bytes | str]]) -> bytes:
 
 
 def write_tar(path: Path, samples: Sequence[Mapping[str, bytes | str]]) -> Path:
-    """The tar on disk."""
+    """Write the tar and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tar_of(samples))
     return path
 
 
 def members_of(path: Path) -> dict[str, Member]:
-    """Where each member of a whole tar lies."""
+    """Name -> member, of an undamaged tar."""
     with path.open("rb") as stream:
         members, _ = tar.scan(stream)
     return {member.name: member for member in members}
 
 
 def flip(path: Path, offset: int) -> None:
-    """Change one byte."""
+    """Invert one byte."""
     data = bytearray(path.read_bytes())
     data[offset] ^= 0xFF
     path.write_bytes(data)
 
 
 def cut(path: Path, num_bytes: int) -> None:
-    """Keep the first bytes alone."""
+    """Truncate the file to its first `num_bytes` bytes."""
     path.write_bytes(path.read_bytes()[:num_bytes])
 
 
 def write_shard_set(folder: Path, *shards: Sequence[str], split: str = "train") -> ShardSetManifest:
-    """A ShardSet of these keys, a sequence a shard."""
+    """Write a ShardSet with one shard for each sequence of keys."""
     ledger = folder / "ledger.parquet"
     names = [f"{number:05d}.tar" for number in range(len(shards))]
     for name, keys in zip(names, shards, strict=True):
-        write_tar(folder / name, [ours(key) for key in keys])
+        write_tar(folder / name, [raysys_sample(key) for key in keys])
     folder.mkdir(parents=True, exist_ok=True)
     ledger.write_bytes(b"a ledger")
     files = artifacts.describe_files(str(folder))
@@ -102,9 +102,7 @@ def write_shard_set(folder: Path, *shards: Sequence[str], split: str = "train") 
     )
 
 
-def promised(path: Path, num_items: int) -> ShardPiece:
-    """The tar with the promise of what it is now."""
+def shard_ref(path: Path, num_items: int) -> ShardRef:
+    """The shard with what a manifest would state about its current bytes."""
     num_bytes, sha256 = storage.sha256_of(str(path))
-    return ShardPiece(
-        str(path), ShardEntry(name=path.name, num_items=num_items, bytes=num_bytes, sha256=sha256)
-    )
+    return ShardRef(str(path), "train", num_items, num_bytes, sha256)

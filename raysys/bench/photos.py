@@ -83,7 +83,7 @@ def _write_shard(folder: Path, name: str, items: Sequence[DrawnItem], photos: Se
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         for item in sorted(items, key=lambda item: item.item_id):
             said = {ITEM_ID: item.item_id, TITLE: item.title, ATTRIBUTES: {"seller": item.seller}}
-            photo = photos[item.look_seed % len(photos)]
+            photo = photos[item.object_seed % len(photos)]
             writer.write(
                 {"__key__": item.item_id, "jpg": photo, "json": artifacts.canonical_json(said).encode()}
             )

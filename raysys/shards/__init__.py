@@ -1,1 +1,1 @@
-"""The shard format: WebDataset tars, the files beside them, and a reader of numbered samples."""
+"""The shard format: WebDataset tars, the files beside them, and a reader that addresses samples by number."""

@@ -1,8 +1,8 @@
-"""One shard as numbered samples: as many as its manifest promises, each whole or with the reason why not.
+"""Read a shard by sample number: exactly as many samples as its manifest states, each an item or an error.
 
-The number of a sample decides where it comes in the order of training, so damage may not shift the
-others: what is missing stays a place in the shard, told by a `BadSample`. A shard on an object store is
-copied to a local disk first; only headers and one sample at a time are in memory.
+The number of a sample determines its position in the training order, so damage must not shift the other
+samples: a missing sample keeps its number and is returned as a `BadSample`. A shard on an object store is
+first copied to a local disk. Memory holds the headers and one sample at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
 from raysys.errors import DamagedData, MissingError
 from raysys.shards import tar
-from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, dead_keys
+from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, tombstoned_keys
 from raysys.shards.tar import Member, Sample
 
 _CHUNK_BYTES = 1 << 20
@@ -30,30 +30,39 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """A listing as it stands in a shard; `image` holds the encoded photo."""
+    """A listing as a shard stores it; `image` is the encoded photo."""
 
     item_id: str
     title: str
     image: bytes
     attributes: Attributes = field(default_factory=dict)
-    group: str = ""  # listings of one group show the same thing; "" is a group of its own
+    group: str = ""  # equal for listings that show the same thing; "" is a group of one
 
 
 @dataclass(frozen=True)
 class ShardRef:
-    """A shard and what is promised of it; `num_items` leaves out what its tombstones name."""
+    """The URI of a shard, and the size, hash and number of live samples that its manifest states.
+
+    A WebDataset tar without a manifest has `sha256=None`; its counts may be 0, which means unknown.
+    """
 
     uri: str
-    split: str
-    num_items: int
-    num_bytes: int
-    sha256: str | None = None  # None for a WebDataset without a manifest
+    split: str = ""
+    num_items: int = 0  # without the samples that tombstones remove
+    num_bytes: int = 0
+    sha256: str | None = None
     tombstones_uri: str | None = None
+    num_tombstones: int = 0  # samples in the tar that the tombstones remove
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether a manifest describes this shard, that is, whether raysys wrote it."""
+        return self.sha256 is not None
 
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An item and where its photo lies in its shard."""
+    """An item and the offset of its photo in the tar, in bytes."""
 
     item: Item
     image_offset: int
@@ -61,7 +70,7 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class BadSample:
-    """A sample that cannot be used: a word for the ledger, and what is wrong."""
+    """An unusable sample; `reason` is one of a fixed set of words, `detail` is a sentence for people."""
 
     key: str
     reason: str
@@ -73,24 +82,25 @@ class OpenShard:
 
     def __init__(self, shard: ShardRef, stream: IO[bytes]) -> None:
         self._shard, self._stream = shard, stream
-        members, faults = tar.scan(stream)
-        found, more_faults = tar.samples(members)
-        self.faults = [*faults, *more_faults]
+        members, tar_faults = tar.scan(stream)
+        samples, sample_faults = tar.group_samples(members)
+        self._faults = [*tar_faults, *sample_faults]
         self._hashes = None if _is_intact(shard, stream) else _item_hashes(shard)
-        dead = dead_keys(shard.tombstones_uri, shard.uri) if shard.tombstones_uri else set()
-        self.samples = [sample for sample in found if sample.key not in dead]
-        if len(self.samples) > shard.num_items:
+        removed = tombstoned_keys(shard.tombstones_uri, shard.uri) if shard.tombstones_uri else set()
+        self._samples = [sample for sample in samples if sample.key not in removed]
+        if len(self._samples) > shard.num_items:
             raise DamagedData(
-                f"{shard.uri}: {len(self.samples)} samples, its manifest says {shard.num_items}; pack again"
+                f"{shard.uri}: {len(self._samples)} samples, but its manifest states {shard.num_items}; "
+                "pack again"
             )
 
     def read(self, number: int) -> StoredItem | BadSample:
-        """The sample of a number from 0 to `num_items` - 1."""
-        if number >= len(self.samples):
-            what = self.faults[0].detail if self.faults else "no damage shows"
-            detail = f"{len(self.samples)} of {self._shard.num_items} samples are there ({what})"
+        """The sample with a number from 0 to `num_items` - 1."""
+        if number >= len(self._samples):
+            fault = self._faults[0].detail if self._faults else "no fault found in the tar"
+            detail = f"the shard has {len(self._samples)} of {self._shard.num_items} samples ({fault})"
             return BadSample("", "missing", detail)
-        sample = self.samples[number]
+        sample = self._samples[number]
         photo = sample.photo()
         if photo is None:
             return BadSample(sample.key, "no_photo", f"members: {', '.join(sample.members)}")
@@ -98,27 +108,27 @@ class OpenShard:
             item = self._item(sample, photo)
             if self._hashes is not None and self._hashes.get(item.item_id) != _hash_of(item):
                 return BadSample(
-                    sample.key, "changed", "not what was packed: another photo, title or attribute"
+                    sample.key, "changed", "photo, title or attributes differ from the packed item"
                 )
             return StoredItem(item, photo.offset)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
 
     def _item(self, sample: Sample, photo: Member) -> Item:
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if "json" in sample.members:
-            said = json.loads(self._bytes(sample.members["json"]))
-        title = next((said[key] for key in TITLE_KEYS if said.get(key)), "")
+            fields = json.loads(self._bytes(sample.members["json"]))
+        title = next((fields[key] for key in TITLE_KEYS if fields.get(key)), "")
         if not title and "txt" in sample.members:
             title = self._bytes(sample.members["txt"]).decode()
         if not str(title).strip():
             raise ValueError("the sample has no title")
         return Item(
-            item_id=str(said.get(ITEM_ID, sample.key)),
+            item_id=str(fields.get(ITEM_ID, sample.key)),
             title=str(title),
             image=self._bytes(photo),
-            attributes=dict(said.get(ATTRIBUTES, {})),
-            group=str(said.get(GROUP) or ""),
+            attributes=dict(fields.get(ATTRIBUTES, {})),
+            group=str(fields.get(GROUP) or ""),
         )
 
     def _bytes(self, member: Member) -> bytes:
@@ -128,43 +138,56 @@ class OpenShard:
 
 @contextlib.contextmanager
 def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
-    """The samples of a shard, damaged or not.
+    """Open a shard, damaged or not.
 
-    Raises: MissingError if it is not there, DamagedData if it holds more than its manifest says.
+    Raises: MissingError if the file is absent; DamagedData if it has more samples than its manifest
+    states, or if it is damaged and the table of item hashes is absent.
     """
     with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
         yield OpenShard(shard, stream)
 
 
 def read_shard(shard: ShardRef) -> Iterator[StoredItem]:
-    """The items of a shard, in order, strictly: for callers that cannot do with less than all.
+    """All items of a shard in order, for callers that need every item.
 
-    Raises: DamagedData if its bytes or the number of its items are not those of the manifest.
+    Raises: DamagedData if its bytes or its number of items differ from the manifest.
     """
     if shard.sha256 is not None:
         num_bytes, sha256 = storage.sha256_of(shard.uri)
         if sha256 != shard.sha256:
             raise DamagedData(
-                f"{shard.uri}: {num_bytes} bytes with another SHA-256 than its manifest says; "
-                "`raysys verify` tells more, `raysys pack` makes it anew"
+                f"{shard.uri}: the SHA-256 of its {num_bytes} bytes differs from the manifest; "
+                "run `raysys verify` for details, or `raysys pack` to write it again"
             )
-    with open_shard(shard) as samples:
+    with open_shard(shard) as opened:
         for number in range(shard.num_items):
-            stored = samples.read(number)
+            stored = opened.read(number)
             if isinstance(stored, BadSample):
                 raise DamagedData(
                     f"{shard.uri}: sample '{stored.key or number}': {stored.reason}: {stored.detail}; "
-                    "`raysys verify` tells more, `raysys pack` makes it anew"
+                    "run `raysys verify` for details, or `raysys pack` to write it again"
                 )
             yield stored
 
 
 def shards_of(uri: str) -> list[ShardRef]:
-    """The shards of a ShardSet, in order: those it inherited, less its tombstones, then its own."""
-    manifest = open_artifact(uri, ShardSetManifest)
-    tombstones = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
+    """The shards of the ShardSet at `uri`: the inherited ones without tombstoned items, then its own."""
+    return shards_in_manifest(uri, open_artifact(uri, ShardSetManifest))
+
+
+def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
+    """The shards that the manifest of the ShardSet at `uri` names, in order."""
+    tombstones_uri = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
     inherited = [
-        ShardRef(entry.uri, manifest.split, entry.num_live, entry.bytes, entry.sha256, tombstones)
+        ShardRef(
+            entry.uri,
+            manifest.split,
+            entry.num_live,
+            entry.bytes,
+            entry.sha256,
+            tombstones_uri,
+            entry.num_items - entry.num_live,
+        )
         for entry in manifest.inherited
     ]
     return inherited + [
@@ -173,29 +196,13 @@ def shards_of(uri: str) -> list[ShardRef]:
     ]
 
 
-def foreign_shards(uris: list[str], split: str = "train") -> list[ShardRef]:
-    """Shards of a WebDataset without a manifest: their samples are counted once, from the headers.
-
-    Raises: MissingError, DamagedData for a tar with a fault: without a promise nobody knows what is lost.
-    """
-    shards = []
-    for uri in uris:
-        with storage.readable_file(uri) as path, path.open("rb") as stream:
-            members, faults = tar.scan(stream)
-            found, more_faults = tar.samples(members)
-            num_bytes = path.stat().st_size
-        damage = [fault for fault in (*faults, *more_faults) if fault.kind != "unsorted"]
-        if damage:
-            raise DamagedData(
-                f"{uri}: {damage[0].kind} at byte {damage[0].offset}: {damage[0].detail}; "
-                "`raysys verify --repair` writes a clean copy"
-            )
-        shards.append(ShardRef(uri, split, len(found), num_bytes))
-    return shards
+def missing_shard(error: MissingError) -> BadSample:
+    """The result for every sample of a shard whose file is absent."""
+    return BadSample("", "missing_shard", str(error))
 
 
 def _is_intact(shard: ShardRef, stream: IO[bytes]) -> bool:
-    """Whether the bytes are those of the manifest; then no sample has to be looked at on its own."""
+    """Whether the bytes match the manifest; if so, items need no check one by one."""
     if shard.sha256 is None:
         return True
     digest = hashlib.sha256()
@@ -206,24 +213,19 @@ def _is_intact(shard: ShardRef, stream: IO[bytes]) -> bool:
 
 
 def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
-    """What each item of a damaged shard should be, from the table that was packed beside it."""
+    """Item id -> hash of the packed item, for a damaged shard, from the table beside it."""
     folder, _, name = shard.uri.rpartition("/")
     if not storage.exists(table_uri := storage.join(folder, ITEMS)):
         raise DamagedData(
-            f"{shard.uri}: not the bytes that its manifest says, and no {ITEMS} tells which items they hurt; "
-            "`raysys verify --repair` writes a clean copy"
+            f"{shard.uri}: its bytes differ from the manifest, and without {ITEMS} the damaged items cannot "
+            "be identified; `raysys verify --repair` writes a clean copy"
         )
     with storage.open_input(table_uri) as stream:
         table = pq.read_table(stream, columns=[SHARD, ITEM_ID, ITEM_HASH])
-    mine = table.filter(pc.equal(table.column(SHARD), name))
-    return dict(zip(mine.column(ITEM_ID).to_pylist(), mine.column(ITEM_HASH).to_pylist(), strict=True))
+    rows = table.filter(pc.equal(table.column(SHARD), name))
+    return dict(zip(rows.column(ITEM_ID).to_pylist(), rows.column(ITEM_HASH).to_pylist(), strict=True))
 
 
 def _hash_of(item: Item) -> bytes:
     photo_sha256 = hashlib.sha256(item.image).digest()
     return item_hash(photo_sha256, item.title, canonical_json(item.attributes))
-
-
-def missing_shard(error: MissingError) -> BadSample:
-    """What every sample is of a shard that is gone."""
-    return BadSample("", "missing_shard", str(error))

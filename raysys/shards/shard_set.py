@@ -1,4 +1,4 @@
-"""What stands beside the tars of a ShardSet, for whoever writes, reads or examines one."""
+"""Files beside the tars of a ShardSet, and checks that every writer and reader of one shares."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from raysys.columns import ITEM_ID, SHARD, TITLE
 from raysys.errors import InputError
 from raysys.shards.tar import key_of
 
-LEDGER = "ledger.parquet"  # what was refused, and why
-ITEMS = "items.parquet"  # every item: its shard, its group, a hash of all that it says
-TOMBSTONES = "tombstones.parquet"  # items of inherited shards that a later catalogue no longer has
-TITLE_KEYS = (TITLE, "caption", "text")  # where a json holds the title: ours, img2dataset's, others'
+LEDGER = "ledger.parquet"  # refused items and the reasons
+ITEMS = "items.parquet"  # every item: its shard, its group, and a hash of its photo, title and attributes
+TOMBSTONES = "tombstones.parquet"  # items of inherited shards that a later catalogue removed or changed
+TITLE_KEYS = (TITLE, "caption", "text")  # JSON keys of a title: of raysys, of img2dataset, of other tools
 
 
-def require_attributes(uri: str, names: Iterable[str], wanted_by: str) -> None:
-    """Refuse a ShardSet none of whose items has an attribute that a setting names.
+def require_attributes(uri: str, names: Iterable[str], setting: str) -> None:
+    """Check that the ShardSet's schema has every attribute that a setting names.
 
-    Raises: InputError for the first that is missing.
+    Raises: InputError for the first attribute that no item has.
     """
-    known = open_artifact(uri, ShardSetManifest).item_schema
+    schema = open_artifact(uri, ShardSetManifest).item_schema
     for name in names:
-        if name not in known:
+        if name not in schema:
             raise InputError(
-                f"{uri}: no item has the attribute '{name}' that {wanted_by} names (found: "
-                f"{', '.join(known) or 'none'}); pack again with it, or take it out of {wanted_by}"
+                f"{uri}: no item has the attribute '{name}' from {setting} (found: "
+                f"{', '.join(schema) or 'none'}); pack again with this attribute, or remove it from {setting}"
             )
 
 
-def dead_keys(tombstones_uri: str, shard_uri: str) -> set[str]:
-    """The keys in a shard that count no more."""
+def tombstoned_keys(tombstones_uri: str, shard_uri: str) -> set[str]:
+    """The sample keys of a shard that the tombstones remove."""
     with storage.open_input(tombstones_uri) as stream:
         table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
-    dead = table.filter(pc.equal(table.column(SHARD), shard_uri)).column(ITEM_ID).to_pylist()
-    return {key_of(item_id) for item_id in dead}
+    removed = table.filter(pc.equal(table.column(SHARD), shard_uri)).column(ITEM_ID).to_pylist()
+    return {key_of(item_id) for item_id in removed}

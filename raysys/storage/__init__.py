@@ -1,10 +1,18 @@
-"""Places: one way to read, write and list, whether a URI is a local path, `s3://` or `gs://`.
+"""Read, write and list files by URI: a local path, `file://`, `s3://` or `gs://`.
 
-It is pyarrow's filesystems with five habits added: writes are atomic, reads are whole, what failed in
-passing is tried again, paths are joined as text, and what goes wrong is one line that names the URI.
-`gs://` goes the same way as `s3://` and is not tested here.
+The functions wrap pyarrow's filesystems and add five guarantees:
 
-uri.py says where a URI lies, patience.py what is tried again, reading.py and writing.py do the rest.
+- Writes are atomic: a reader sees the complete new file, or the old one.
+- Reads are complete: a response that ends early is an error and is read again.
+- Transient errors of object stores are retried, up to six times.
+- Paths are joined as text; nothing is percent-encoded.
+- Errors are one line with the URI: `MissingError`, `InputError` (access denied) or `StorageError`.
+
+`gs://` takes the same code path as `s3://`; the tests cover `s3://` only. Credentials and the address of an
+S3-compatible store come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_REGION`).
+
+Modules: `uri` (URI to filesystem and path), `retry` (what is retried, and the error messages), `reading`,
+`writing`, and `lock` (one writer per local folder).
 """
 
 from raysys.storage.reading import (

@@ -1,7 +1,7 @@
-"""A lock on a folder: one process at a time writes there.
+"""A lock on a folder, so that only one process at a time writes to it.
 
-On a local disk the operating system holds the lock and releases it however the holder ends. Object stores
-have no such lock: two commands that write to the same place there are not kept apart.
+On a local disk the operating system holds the lock, and releases it even if the process is killed. Object
+stores have no such lock: nothing prevents two commands from writing to the same URI there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder_uri: str, command: str) -> Iterator[None]:
-    """Hold the folder while the block runs; it is created if it does not exist.
+    """Lock the folder for the duration of the block, and create it if it does not exist.
 
-    Raises: Busy if another process holds it.
+    Raises: Busy if another process has locked it.
     """
     if not is_local(folder_uri):
         yield

@@ -1,4 +1,4 @@
-"""Reading and listing: the whole of what was asked for, or an error; never less."""
+"""Read and list files: each call returns everything that was requested, or raises an error."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import pyarrow.fs as pafs
 
 from raysys.errors import MissingError, StorageError
 from raysys.storage import uri as uris
-from raysys.storage.retry import CutShort, with_retry
+from raysys.storage.retry import TruncatedTransfer, with_retry
 
 _CHUNK_BYTES = 8 << 20
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or a folder is there."""
+    """Whether a file or a folder exists."""
     return bool(_info(uri).type != pafs.FileType.NotFound)
 
 
 def is_folder(uri: str) -> bool:
-    """Whether a folder is there (on an object store: whether anything is below the name)."""
+    """Whether a folder exists (on an object store: whether any key starts with this path)."""
     return bool(_info(uri).type == pafs.FileType.Directory)
 
 
 def list_files(uri: str) -> dict[str, int]:
-    """Every file below a folder: path relative to it -> size in bytes, sorted; empty if absent.
+    """Every file below a folder: relative path -> size in bytes, sorted; empty if the folder is absent.
 
-    Names that begin with a dot are left out: what a writer that was killed left behind is no file.
+    Names that begin with a dot are left out: they are drafts of unfinished writes.
     """
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
@@ -44,7 +44,7 @@ def list_files(uri: str) -> dict[str, int]:
 
 
 def list_folders(uri: str) -> list[str]:
-    """The names of the folders in a folder, also those that begin with a dot, sorted."""
+    """The names of the folders directly in a folder, sorted, including names that begin with a dot."""
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, allow_not_found=True)
     infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
@@ -52,38 +52,40 @@ def list_folders(uri: str) -> list[str]:
 
 
 def stat_files(files: list[str]) -> list[tuple[int, int]]:
-    """Size in bytes and time of change in ns of URIs, in order; (-1, 0) for one that is absent."""
+    """Size in bytes and modification time in ns of each URI, in order; (-1, 0) for an absent file."""
     stats: dict[str, tuple[int, int]] = {}
-    for _, group in itertools.groupby(sorted(set(files), key=lambda uri: (_place(uri), uri)), key=_place):
-        stats |= _stat_at_one_place(list(group))
+    for _, group in itertools.groupby(
+        sorted(set(files), key=lambda uri: (_filesystem_of(uri), uri)), key=_filesystem_of
+    ):
+        stats |= _stat_on_one_filesystem(list(group))
     return [stats[uri] for uri in files]
 
 
 def open_input(uri: str) -> pa.NativeFile:
-    """A readable, seekable file; the caller closes it. A read gives all that was asked for, up to the end."""
+    """A readable, seekable file that the caller closes. A read returns all requested bytes up to the end."""
     if uris.is_local(uri):
         filesystem, path = uris.resolve(uri)
         local: pa.NativeFile = with_retry(lambda: filesystem.open_input_file(path), uri, "read")
         return local
-    return pa.PythonFile(_Steady(uri), mode="r")
+    return pa.PythonFile(_RetryingFile(uri), mode="r")
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file."""
-    with _Steady(uri) as stream:
+    """The complete content of a file."""
+    with _RetryingFile(uri) as stream:
         return stream.read_at(stream.num_bytes, 0)
 
 
 def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
-    """`num_bytes` from `offset`, as one ranged read; fewer only where the file ends before."""
-    with _Steady(uri) as stream:
+    """`num_bytes` from `offset`, as one ranged read; fewer only at the end of the file."""
+    with _RetryingFile(uri) as stream:
         return stream.read_at(num_bytes, offset)
 
 
 def sha256_of(uri: str) -> tuple[int, str]:
-    """Size in bytes and SHA-256 (hex) of a file, read in pieces."""
+    """Size in bytes and SHA-256 (hex) of a file, read in chunks."""
     digest = hashlib.sha256()
-    with _Steady(uri) as stream:
+    with _RetryingFile(uri) as stream:
         for offset in range(0, stream.num_bytes, _CHUNK_BYTES):
             digest.update(stream.read_at(_CHUNK_BYTES, offset))
         return stream.num_bytes, digest.hexdigest()
@@ -96,7 +98,7 @@ def sha256_of_bytes(data: bytes) -> str:
 
 @contextlib.contextmanager
 def readable_file(uri: str) -> Iterator[Path]:
-    """A local path that holds the file's bytes: itself when local, else a copy for the block's time."""
+    """A local path with the file's bytes: the file itself if it is local, else a temporary copy."""
     if uris.is_local(uri):
         if not uris.local_path(uri).is_file():
             raise MissingError(f"{uri}: no such file; check the path")
@@ -109,7 +111,7 @@ def readable_file(uri: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def readable_folder(uri: str) -> Iterator[Path]:
-    """A local path that holds what `uri` holds: itself when local, else a copy for the block's time."""
+    """A local path with the folder's files: the folder itself if it is local, else a temporary copy."""
     if uris.is_local(uri):
         yield uris.local_path(uri)
         return
@@ -119,8 +121,8 @@ def readable_folder(uri: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-class _Steady(io.RawIOBase):
-    """A file whose every read is whole: what was cut short or reset is read again from where it began."""
+class _RetryingFile(io.RawIOBase):
+    """A file on an object store; a read that fails or ends early is repeated from its start."""
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -130,25 +132,27 @@ class _Steady(io.RawIOBase):
         self.num_bytes = with_retry(self._reopen, uri, "read")
 
     def read_at(self, num_bytes: int, offset: int) -> bytes:
-        """`num_bytes` from `offset`, fewer only where the file ends before."""
-        wanted = max(0, min(num_bytes, self.num_bytes - offset))
-        return with_retry(lambda: self._try_read(wanted, offset), self._uri, "read") if wanted else b""
+        """`num_bytes` from `offset`; fewer only at the end of the file."""
+        available = max(0, min(num_bytes, self.num_bytes - offset))
+        if not available:
+            return b""
+        return with_retry(lambda: self._try_read(available, offset), self._uri, "read")
 
     def read(self, num_bytes: int | None = -1) -> bytes:
-        """The next bytes; all that are left if no number is given."""
-        whole = num_bytes is None or num_bytes < 0
-        data = self.read_at(self.num_bytes if whole else num_bytes or 0, self._position)
+        """The next bytes; all remaining bytes without a number."""
+        all_bytes = num_bytes is None or num_bytes < 0
+        data = self.read_at(self.num_bytes if all_bytes else num_bytes or 0, self._position)
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Set the position of the next read, and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
         self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """The byte that the next read begins with."""
+        """The position of the next read."""
         return self._position
 
     def readable(self) -> bool:
@@ -158,20 +162,22 @@ class _Steady(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Let go of the file; a second time does nothing."""
-        self._drop()
+        """Close the file; closing it again does nothing."""
+        self._close_stream()
         super().close()
 
-    def _try_read(self, wanted: int, offset: int) -> bytes:
+    def _try_read(self, num_bytes: int, offset: int) -> bytes:
         if self._stream is None and self._reopen() != self.num_bytes:
-            raise StorageError(f"{self._uri}: changed while it was read; read it again when it rests")
+            raise StorageError(
+                f"{self._uri}: changed while it was read; run again after the writer has finished"
+            )
         assert self._stream is not None
         try:
-            data: bytes = self._stream.read_at(wanted, offset)
-            if len(data) != wanted:
-                raise CutShort(f"{len(data)} of {wanted} bytes from {offset} came, then the answer ended")
+            data: bytes = self._stream.read_at(num_bytes, offset)
+            if len(data) != num_bytes:
+                raise TruncatedTransfer(f"{len(data)} of {num_bytes} bytes arrived from offset {offset}")
         except OSError:
-            self._drop()
+            self._close_stream()
             raise
         return data
 
@@ -182,7 +188,7 @@ class _Steady(io.RawIOBase):
         self._stream = stream
         return num_bytes
 
-    def _drop(self) -> None:
+    def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             with contextlib.suppress(OSError):
@@ -194,7 +200,7 @@ def _info(uri: str) -> pafs.FileInfo:
     return with_retry(lambda: filesystem.get_file_info(path), uri, "looked up")
 
 
-def _stat_at_one_place(files: list[str]) -> dict[str, tuple[int, int]]:
+def _stat_on_one_filesystem(files: list[str]) -> dict[str, tuple[int, int]]:
     filesystem = uris.resolve(files[0])[0]
     paths = [uris.resolve(uri)[1] for uri in files]
     infos = with_retry(lambda: filesystem.get_file_info(paths), files[0], "looked up")
@@ -204,13 +210,13 @@ def _stat_at_one_place(files: list[str]) -> dict[str, tuple[int, int]]:
     }
 
 
-def _place(uri: str) -> str:
-    """What the URIs of one filesystem have in common."""
+def _filesystem_of(uri: str) -> str:
+    """The prefix that URIs of one filesystem share: scheme and bucket; empty if local."""
     return "" if uris.is_local(uri) else "/".join(uri.split("/", 3)[:3])
 
 
 def _download(uri: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _Steady(uri) as source, target.open("wb") as draft:
+    with _RetryingFile(uri) as source, target.open("wb") as draft:
         for offset in range(0, source.num_bytes, _CHUNK_BYTES):
             draft.write(source.read_at(_CHUNK_BYTES, offset))

@@ -1,9 +1,9 @@
-"""What is tried again, how often, and what is said when it stays broken.
+"""Which storage errors are retried, how often, and the error that is raised in the end.
 
-An object store answers 500 or 503, resets a connection and cuts an answer short as a matter of course.
-The AWS client tries each of its requests anew for some six seconds; here the whole operation is done
-again, which also covers what no client sees: an answer that is short without an error. A store that is
-gone for good is given up after three quarters of a minute.
+Object stores regularly return 500 or 503, reset connections and end a response early. The AWS client
+retries each request for about six seconds. Here the complete operation is repeated, which also covers what
+the client does not notice: a short response without an error. With both, an unreachable store is given up
+after about 45 seconds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from raysys.errors import InputError, MissingError, RaysysError, StorageError
 from raysys.storage.uri import is_local
 
 T = TypeVar("T")
-TRIES = 6
-_FIRST_WAIT_S = 0.25  # doubled before each further try: 7.75 s of waiting in all
-_REFUSED = (
+_MAX_TRIES = 6
+_FIRST_WAIT_S = 0.25  # doubled before each further try: 7.75 s in total
+_ACCESS_DENIED = (
     "ACCESS_DENIED",
     "INVALID_ACCESS_KEY_ID",
     "INVALID_CLIENT_TOKEN_ID",
@@ -28,32 +28,33 @@ _REFUSED = (
     "UNRECOGNIZED_CLIENT",
     "MISSING_AUTHENTICATION_TOKEN",
     "NO_AWS_CREDENTIALS",
-    "PERMISSION_DENIED",  # Google's
+    "PERMISSION_DENIED",  # Google Cloud Storage
     "UNAUTHENTICATED",
     "HTTP status 401",
     "HTTP status 403",
     "PermissionDenied",
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class CutShort(OSError):
-    """An answer ended early, without an error."""
+class TruncatedTransfer(OSError):
+    """A response or an upload ended early, without an error."""
 
 
-def with_retry(do: Callable[[], T], uri: str, doing: str) -> T:
-    """What `do` returns, which is called again after an error that may pass; `doing` is `read`, `written`..
+def with_retry(operation: Callable[[], T], uri: str, action: str) -> T:
+    """Call `operation`, again after each transient error, and return its result.
 
-    `do` must be safe to repeat; a local disk is asked once.
+    `operation` must be safe to repeat. On a local disk it is called once. `action` completes the error
+    message "could not be ..": `read`, `written`.
     Raises: MissingError, InputError if access is denied, StorageError.
     """
-    for tried in range(1, TRIES + 1):
+    for tries in range(1, _MAX_TRIES + 1):
         try:
-            return do()
+            return operation()
         except OSError as error:
-            if tried == TRIES or is_local(uri) or not is_retryable(error):
-                raise told(error, uri, doing, tried) from error
-            pause(_FIRST_WAIT_S * 2 ** (tried - 1))
+            if tries == _MAX_TRIES or is_local(uri) or not is_retryable(error):
+                raise as_storage_error(error, uri, action, tries) from error
+            pause(_FIRST_WAIT_S * 2 ** (tries - 1))
     raise AssertionError("unreachable")
 
 
@@ -63,44 +64,48 @@ def pause(seconds: float) -> None:
 
 
 def is_retryable(error: OSError) -> bool:
-    """Whether to try again: network errors have no errno of a disk, and a refusal stays one."""
-    if isinstance(error, ConnectionError | TimeoutError | CutShort):
+    """Whether an error may be transient: not an error of a disk, a missing file or denied access."""
+    if isinstance(error, ConnectionError | TimeoutError | TruncatedTransfer):
         return True
-    return error.errno is None and not _is_missing(error) and not _is_refused(error)
+    return error.errno is None and not _is_missing(error) and not _is_access_denied(error)
 
 
-def told(error: OSError, uri: str, doing: str, tries: int = 1) -> RaysysError:
-    """The error of ours that says what went wrong at a URI, in one line."""
+def as_storage_error(error: OSError, uri: str, action: str, tries: int = 1) -> RaysysError:
+    """An `OSError` as an error of raysys with a one-line message that names the URI and the remedy."""
     reason = _reason(error)
     if _is_missing(error):
         missing = "no such bucket" if "NO_SUCH_BUCKET" in str(error) else "no such file"
         return MissingError(f"{uri}: {missing}; check the path")
-    if _is_refused(error):
-        return InputError(f"{uri}: access denied, it could not be {doing} ({reason}); check {_rights(uri)}")
+    if _is_access_denied(error):
+        return InputError(
+            f"{uri}: access denied, it could not be {action} ({reason}); check {_access_hint(uri)}"
+        )
     if is_full(error):
-        return StorageError(f"{uri}: could not be {doing} ({reason}); free space there, or use another place")
+        return StorageError(
+            f"{uri}: could not be {action} ({reason}); free space there, or use another place"
+        )
     times = "" if tries == 1 else f" in {tries} tries"
-    return StorageError(f"{uri}: could not be {doing}{times} ({reason}); check the place, then run again")
+    return StorageError(f"{uri}: could not be {action}{times} ({reason}); check the location, then run again")
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a disk, or a quota on it, is full."""
-    return error.errno in _FULL
+    """Whether a disk or a quota is full."""
+    return error.errno in _DISK_FULL
 
 
 def _is_missing(error: OSError) -> bool:
     return isinstance(error, FileNotFoundError) or "NO_SUCH_BUCKET" in str(error)
 
 
-def _is_refused(error: OSError) -> bool:
-    return isinstance(error, PermissionError) or any(word in str(error) for word in _REFUSED)
+def _is_access_denied(error: OSError) -> bool:
+    return isinstance(error, PermissionError) or any(word in str(error) for word in _ACCESS_DENIED)
 
 
-def _rights(uri: str) -> str:
+def _access_hint(uri: str) -> str:
     if is_local(uri):
         return "its owner and mode"
     keys = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-    return f"the credentials in the environment ({keys}) and the rights on the place"
+    return f"the credentials in the environment ({keys}) and the permissions of the bucket"
 
 
 def _reason(error: OSError) -> str:

@@ -1,9 +1,9 @@
-"""Writing and removing: a reader sees all of a file or nothing, whatever happens half way.
+"""Write and delete files: a reader sees a complete file or none, even if the writer fails.
 
-On a local disk that is a temporary name and a rename. On an object store an upload becomes visible only
-when its last request succeeds; it is repeated as a whole, and its size is looked up at the end. pyarrow
-has no call that aborts an upload in parts: the parts of one that failed are no object, and stay until the
-bucket's lifecycle rule for incomplete uploads removes them.
+On a local disk, a file is written under a temporary name and renamed. On an object store, an upload becomes
+visible only when its last request succeeds; a failed upload is repeated from the start, and its size is
+checked at the end. pyarrow has no call to abort a multipart upload: parts of a failed one are never visible,
+and stay until the bucket's lifecycle rule for incomplete uploads removes them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import pyarrow.fs as pafs
 
 from raysys.storage import uri as uris
 from raysys.storage.reading import list_folders
-from raysys.storage.retry import CutShort, is_full, told, with_retry
+from raysys.storage.retry import TruncatedTransfer, as_storage_error, is_full, with_retry
 
 
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader sees all of it or nothing; `durable` also survives a power cut."""
+    """Write a file atomically; with `durable`, it also survives a power cut."""
     if uris.is_local(uri):
-        with _saying(uri):
+        with _as_storage_errors(uri):
             _write_local(uris.local_path(uri), data, durable)
         return
 
@@ -37,26 +37,26 @@ def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
 
 
 def create_folder(uri: str) -> None:
-    """Make sure that a folder is there; object stores need none."""
+    """Create a local folder if it does not exist; object stores need none."""
     if uris.is_local(uri):
-        with _saying(uri):
+        with _as_storage_errors(uri):
             uris.local_path(uri).mkdir(parents=True, exist_ok=True)
 
 
 def delete_drafts(uri: str) -> None:
-    """Remove what killed writers left in a folder; nobody may be writing there."""
+    """Delete the drafts of killed writers from a folder; no writer may be active there."""
     for name in list_folders(uri):
         if name.startswith("."):
             delete(uris.join(uri, name))
 
 
 def delete(uri: str) -> None:
-    """Remove a file or a folder with all in it; nothing happens if it is absent."""
+    """Delete a file, or a folder with its content; does nothing if it does not exist."""
     filesystem, path = uris.resolve(uri)
 
     def remove() -> None:
         kind = filesystem.get_file_info(path).type
-        with contextlib.suppress(FileNotFoundError):  # the try before this one went further than it said
+        with contextlib.suppress(FileNotFoundError):  # an earlier try deleted it, although it failed
             if kind == pafs.FileType.Directory:
                 filesystem.delete_dir(path)
             elif kind == pafs.FileType.File:
@@ -67,26 +67,26 @@ def delete(uri: str) -> None:
 
 @contextlib.contextmanager
 def writable_file(uri: str) -> Iterator[Path]:
-    """A local path to write to, which becomes `uri` when the block ends without an error."""
+    """A local path to write to; its file is published as `uri` when the block ends without an error."""
     if uris.is_local(uri):
         target = uris.local_path(uri)
-        with _saying(uri):
+        with _as_storage_errors(uri):
             target.parent.mkdir(parents=True, exist_ok=True)
-        with _full_disk_told(uri), _draft_folder(target.parent, f".{target.name}.") as folder:
+        with _full_disk_as_storage_error(uri), _draft_folder(target.parent, f".{target.name}.") as folder:
             yield folder / target.name
-            with _saying(uri):
+            with _as_storage_errors(uri):
                 _flush_to_disk(folder / target.name)
                 os.replace(folder / target.name, target)
                 _flush_to_disk(target.parent)
         return
-    with _full_disk_told(tempfile.gettempdir()), _draft_folder() as folder:
+    with _full_disk_as_storage_error(tempfile.gettempdir()), _draft_folder() as folder:
         draft = folder / uri.rsplit("/", 1)[-1]
         yield draft
         _upload_file(draft, uri)
 
 
 def upload_folder(source: Path, uri: str) -> None:
-    """Copy the files of a local folder to a URI, each of them atomically."""
+    """Copy the files of a local folder to a URI, each one atomically."""
     for path in sorted(source.rglob("*")):
         if path.is_file():
             with writable_file(uris.join(uri, path.relative_to(source).as_posix())) as draft:
@@ -100,7 +100,7 @@ def _write_local(target: Path, data: bytes, durable: bool) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            if durable:  # a flush to disk costs milliseconds: thousands of small photos go without
+            if durable:  # fsync takes milliseconds: too slow for thousands of small photos
                 os.fsync(stream.fileno())
         os.chmod(name, 0o644)
         os.replace(name, target)
@@ -108,11 +108,11 @@ def _write_local(target: Path, data: bytes, durable: bool) -> None:
         os.unlink(name)
         raise
     if durable:
-        _flush_to_disk(target.parent)  # the name, too, is only then sure to be there after a power cut
+        _flush_to_disk(target.parent)  # makes the rename durable, too
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Flush a file's content, or a folder's names."""
+    """Flush the content of a file, or the entries of a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,17 +134,17 @@ def _upload_file(source: Path, uri: str) -> None:
 
 
 def _upload(uri: str, num_bytes: int, put: Callable[[pafs.FileSystem, str], None]) -> None:
-    """Upload until an object of `num_bytes` is there; what is there and shorter is taken away."""
+    """Upload until an object of `num_bytes` exists; an object of another size is deleted."""
     filesystem, path = uris.resolve(uri)
 
-    def once() -> None:
+    def put_and_check() -> None:
         put(filesystem, path)
         arrived = filesystem.get_file_info(path).size
         if arrived != num_bytes:
             delete(uri)
-            raise CutShort(f"{arrived} of {num_bytes} bytes arrived")
+            raise TruncatedTransfer(f"{arrived} of {num_bytes} bytes arrived")
 
-    with_retry(once, uri, "written")
+    with_retry(put_and_check, uri, "written")
 
 
 @contextlib.contextmanager
@@ -154,20 +154,20 @@ def _draft_folder(parent: Path | None = None, prefix: str | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def _saying(uri: str) -> Iterator[None]:
-    """An error of the disk as one line of ours."""
+def _as_storage_errors(uri: str) -> Iterator[None]:
+    """Raise an `OSError` of the block as an error of raysys."""
     try:
         yield
     except OSError as error:
-        raise told(error, uri, "written") from error
+        raise as_storage_error(error, uri, "written") from error
 
 
 @contextlib.contextmanager
-def _full_disk_told(place: str) -> Iterator[None]:
-    """The same for the block of a caller, whose other errors are its own."""
+def _full_disk_as_storage_error(uri: str) -> Iterator[None]:
+    """The same, but only if a disk is full: other errors of a caller's block are passed on unchanged."""
     try:
         yield
     except OSError as error:
         if is_full(error):
-            raise told(error, place, "written") from error
+            raise as_storage_error(error, uri, "written") from error
         raise

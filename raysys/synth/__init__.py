@@ -1,8 +1,15 @@
-"""A marketplace catalogue drawn from a seed: no download, no licence, and a known truth.
+"""The drawn catalogue: a synthetic marketplace from a seed, without downloads and with known ground truth.
 
-`generate_items` decides what is for sale (kind, colour, pattern, seller, title) in well under
-a second; `render_item` draws one item's photo, alone and the same in every process. The latent
-attributes of a `DrawnItem` are for tests and reports; a model sees photos and titles only.
+`generate_items` generates the items (kind, colour, pattern, seller, title, price); 3,000 take less than a
+second. `render_item` draws the photo of one item; it needs no other item and returns the same bytes in every
+process. `catalog.draw_catalog` writes both as a table with photos, in the form that a user would bring.
+
+A model sees photos, titles and the public columns. The latent attributes (kind, colour, pattern, style) are
+for simulated logs, tests and reports.
+
+Modules in reading order: `attributes` (possible values), `sellers`, `words` and `titles`, `items`; then the
+drawing: `sketch` (shapes as materials), `silhouettes` (one function for each kind), `patterns`, `painting`
+(materials to colours), `backdrops`, `clutter`, `scene` (the complete photo); `catalog` writes the files.
 """
 
 from raysys.synth.attributes import BACKDROPS, COLOURS, KINDS, PATTERNS

@@ -1,7 +1,7 @@
-"""The latent world behind the drawn catalogue: what an item can be.
+"""The possible values of the latent attributes: kind, style, colour, pattern, and the sellers' backdrops.
 
-Everything here is hidden from the model. Only `category` reaches the public catalogue;
-kind, colour, pattern and style exist so that a test can say what "similar" should mean.
+The model sees none of them. Only `category` is in the public catalogue; kind, colour, pattern and style
+define which items are similar, for simulated logs and tests.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Kind:
-    """What one kind of thing shares: its shelf, its shape variants and its usual price."""
+    """The properties of a kind: its category, its shape variants and its typical price."""
 
     category: str
     styles: tuple[str, ...]
@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "toy car": Kind("hobby", ("sedan", "truck", "bus"), 1200),
 }
 
-# Far enough apart that a mild white balance never turns one name into another.
+# Far enough apart that a mild colour cast never turns one named colour into another.
 COLOURS: dict[str, Rgb] = {
     "black": (40, 40, 44),
     "white": (240, 238, 232),
@@ -61,8 +61,8 @@ COLOURS: dict[str, Rgb] = {
     "brown": (116, 72, 42),
 }
 
-# The second colour of a pattern. It contrasts in lightness, so the pattern survives 64 px,
-# and is mostly neutral, so the first colour stays the one that people would name.
+# The second colour of a pattern. It contrasts in lightness, so that the pattern is visible at 64 px, and is
+# mostly neutral, so that people would still name the first colour.
 ACCENTS: dict[str, tuple[str, ...]] = {
     "black": ("white", "white", "grey", "red"),
     "white": ("navy", "black", "red", "sky blue"),
@@ -79,7 +79,7 @@ ACCENTS: dict[str, tuple[str, ...]] = {
 }
 
 PATTERNS = ("plain", "stripes", "checks", "dots", "floral", "gradient", "two-tone", "logo")
-# Plain leads as it does in any wardrobe; the rest share evenly.
+# Plain is the most frequent; the others are equally frequent.
 PATTERN_WEIGHTS = (0.23, 0.11, 0.11, 0.11, 0.11, 0.11, 0.11, 0.11)
 
 BACKDROPS = ("wood", "sheet", "wall", "grass", "tiles", "bed", "tatami", "carpet")

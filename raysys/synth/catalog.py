@@ -1,7 +1,7 @@
-"""A drawn catalogue on disk: the same table and photos that a user would bring, and the truth beside it.
+"""Write a drawn catalogue: a table and photos in the form that a user would bring, and the ground truth.
 
-`latent.parquet` holds what each photo really shows. It is for judging only: nothing that trains,
-embeds or serves reads it.
+`latent.parquet` contains the latent attributes of each item. Only the evaluation reads it; training,
+embedding and serving do not.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _ITEMS_PER_TASK = 250
 
 
 def as_table(uri: str) -> TableCatalog:
-    """How `raysys pack` reads a drawn catalogue: like any other."""
+    """The configuration with which `raysys pack` reads a drawn catalogue, as any other table."""
     attributes = {"seller": "text", "category": "text", "price": "integer", "listed_at": "text"}
     return TableCatalog(path=storage.join(uri, TABLE), columns=Columns(attributes=attributes))
 
 
 def draw_catalog(spec: ArtifactSpec, section: DrawnCatalog, parallel: Parallel) -> CatalogManifest:
-    """Draw the catalogue that `spec` names."""
+    """Draw the catalogue and publish it as `spec`."""
     started = time.monotonic()
     artifacts.begin(spec)
     items = generate_items(section.num_items, section.seed)
     chunks = [items[start : start + _ITEMS_PER_TASK] for start in range(0, len(items), _ITEMS_PER_TASK)]
     files: dict[str, FileEntry] = {}
     with logs.progress("draw", len(items)) as advance:
-        for written in parallel(partial(_draw_chunk, spec.uri, section.size_px), chunks):
-            files |= written
+        for chunk_files in parallel(partial(_draw_chunk, spec.uri, section.size_px), chunks):
+            files |= chunk_files
             advance(len(files))
     storage.write_bytes(storage.join(spec.uri, TABLE), _table(items))
     with storage.writable_file(storage.join(spec.uri, LATENT)) as path:
@@ -59,12 +59,12 @@ def _draw_chunk(uri: str, size_px: int, items: Sequence[DrawnItem]) -> dict[str,
     files = {}
     for item in items:
         data = render_item(item, size_px)
-        storage.write_bytes(storage.join(uri, _image(item)), data, durable=False)
-        files[_image(item)] = FileEntry(bytes=len(data), sha256=storage.sha256_of_bytes(data))
+        storage.write_bytes(storage.join(uri, _photo_path(item)), data, durable=False)
+        files[_photo_path(item)] = FileEntry(bytes=len(data), sha256=storage.sha256_of_bytes(data))
     return files
 
 
-def _image(item: DrawnItem) -> str:
+def _photo_path(item: DrawnItem) -> str:
     return f"images/{item.item_id}.jpg"
 
 
@@ -74,7 +74,15 @@ def _table(items: Sequence[DrawnItem]) -> bytes:
     writer.writerow(_PUBLIC)
     for item in items:
         writer.writerow(
-            [item.item_id, item.title, _image(item), item.seller, item.category, item.price, item.listed_at]
+            [
+                item.item_id,
+                item.title,
+                _photo_path(item),
+                item.seller,
+                item.category,
+                item.price,
+                item.listed_at,
+            ]
         )
     return text.getvalue().encode()
 

@@ -1,4 +1,4 @@
-"""What else is in the picture: hanger, hand, ruler, sticker, watermark, a stray object."""
+"""Everything in a photo besides item and backdrop: hanger, hand, ruler, sticker, watermark, stray object."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,18 @@ from raysys.synth.sketch import Material, Sketch
 _HANGING = ("fashion/tops", "fashion/dresses")
 
 
-def hang(sketch: Sketch, category: str, shot: np.random.Generator) -> None:
-    """Sometimes a hanger, drawn before the garment that will hide most of it."""
+def add_hanger(sketch: Sketch, category: str, shot: np.random.Generator) -> None:
+    """Draw a hanger in 30 % of the photos of garments; the garment, drawn later, covers most of it."""
     if category in _HANGING and shot.random() < 0.3:
         material = Material.WOOD if shot.random() < 0.5 else Material.INK
         sketch.line([(0.22, 0.21), (0.5, 0.10), (0.78, 0.21)], 0.035, material)
-        sketch.bow(
+        sketch.curve(
             [(0.5, 0.10), (0.5, 0.06), (0.55, 0.03), (0.52, 0.005), (0.47, 0.02)], 0.022, Material.METAL
         )
 
 
 def stray_object(size_px: int, shot: np.random.Generator) -> Rgba:
-    """Another thing, to be pasted half out of the frame."""
+    """Another object, to be pasted partly outside the frame."""
     names = tuple(KINDS)
     kind = names[int(shot.integers(len(names)))]
     colour = tuple(COLOURS)[int(shot.integers(len(COLOURS)))]
@@ -34,31 +34,31 @@ def stray_object(size_px: int, shot: np.random.Generator) -> Rgba:
     return paint(materials, pattern_field(pattern, materials, shot), dye_for(colour, pattern, shot))
 
 
-def foreground(size_px: int, place: np.random.Generator, shot: np.random.Generator) -> Rgba | None:
-    """What lies over the item, a full frame of it; None for the tidy majority."""
-    has_sticker = place.random() < 0.15
-    fate = shot.random()
-    if not has_sticker and fate > 0.3:
+def foreground(size_px: int, location: np.random.Generator, shot: np.random.Generator) -> Rgba | None:
+    """A full-size layer in front of the item; None for most photos."""
+    has_sticker = location.random() < 0.15
+    draw = shot.random()
+    if not has_sticker and draw > 0.3:
         return None
     sketch = Sketch(size_px)
-    if fate < 0.12:
+    if draw < 0.12:
         _hand(sketch, shot)
-    elif fate < 0.2:
+    elif draw < 0.2:
         _ruler(sketch, shot)
-    elif fate < 0.25:
+    elif draw < 0.25:
         _thumb(sketch, shot)
     if has_sticker:
-        _sticker(sketch, place)
+        _sticker(sketch, location)
     materials = sketch.materials()
-    return paint(materials, np.zeros(materials.shape, np.float32), dye_for("grey", "plain", place))
+    return paint(materials, np.zeros(materials.shape, np.float32), dye_for("grey", "plain", location))
 
 
-def watermark(size_px: int, place: np.random.Generator) -> NDArray[np.float32] | None:
-    """Where a seller's name is printed over all their photos, 0 or 1 per pixel, as slanted bars."""
-    if place.random() >= 0.12:
+def watermark(size_px: int, location: np.random.Generator) -> NDArray[np.float32] | None:
+    """The mask (0 or 1) of a seller's watermark, drawn as slanted bars; None for most sellers."""
+    if location.random() >= 0.12:
         return None
     sketch = Sketch(size_px)
-    y, slant = place.uniform(0.3, 0.7), place.uniform(-0.2, 0.2)
+    y, slant = location.uniform(0.3, 0.7), location.uniform(-0.2, 0.2)
     for letter in range(7):
         x = 0.14 + 0.11 * letter
         top = y + slant * (x - 0.5)
@@ -68,44 +68,46 @@ def watermark(size_px: int, place: np.random.Generator) -> NDArray[np.float32] |
 
 
 def _hand(sketch: Sketch, shot: np.random.Generator) -> None:
-    """Four fingers that reach in from the left or right edge."""
+    """Four fingers that reach into the frame from the left or right edge."""
     side, y = (-1 if shot.random() < 0.5 else 1), shot.uniform(0.45, 0.8)
     edge = 0.5 + side * 0.52
-    sketch.oval((edge, y + 0.05), 0.13, 0.15, Material.SKIN)
+    sketch.ellipse((edge, y + 0.05), 0.13, 0.15, Material.SKIN)
     for finger in range(4):
         tip = edge - side * (0.19 + 0.03 * (finger in (1, 2)))
         sketch.line(
             [(edge, y - 0.04 + 0.06 * finger), (tip, y - 0.08 + 0.065 * finger)], 0.055, Material.SKIN
         )
-        sketch.oval((tip, y - 0.08 + 0.065 * finger), 0.029, 0.029, Material.SKIN)
+        sketch.ellipse((tip, y - 0.08 + 0.065 * finger), 0.029, 0.029, Material.SKIN)
 
 
 def _thumb(sketch: Sketch, shot: np.random.Generator) -> None:
     """A fingertip over a corner of the lens."""
     x, y = (0.02 if shot.random() < 0.5 else 0.98), (0.02 if shot.random() < 0.5 else 0.98)
-    sketch.oval((x, y), shot.uniform(0.12, 0.2), shot.uniform(0.12, 0.2), Material.SKIN)
+    sketch.ellipse((x, y), shot.uniform(0.12, 0.2), shot.uniform(0.12, 0.2), Material.SKIN)
 
 
 def _ruler(sketch: Sketch, shot: np.random.Generator) -> None:
-    """A tape along the lower or left edge, for scale."""
+    """A measuring tape along the lower or left edge."""
     at = shot.uniform(0.9, 0.96)
     is_upright = shot.random() < 0.5
 
-    def turned(x: float, y: float) -> tuple[float, float]:
+    def oriented(x: float, y: float) -> tuple[float, float]:
         return (1 - y, x) if is_upright else (x, y)
 
-    sketch.line([turned(0, at), turned(1, at)], 0.075, Material.YELLOW)
+    sketch.line([oriented(0, at), oriented(1, at)], 0.075, Material.YELLOW)
     for tick in range(24):
         x = 0.02 + tick / 24
         sketch.line(
-            [turned(x, at - 0.035), turned(x, at - (0.0 if tick % 4 == 0 else 0.018))], 0.010, Material.INK
+            [oriented(x, at - 0.035), oriented(x, at - (0.0 if tick % 4 == 0 else 0.018))],
+            0.010,
+            Material.INK,
         )
 
 
-def _sticker(sketch: Sketch, place: np.random.Generator) -> None:
-    """A seller's round SALE badge, in the same corner of every photo."""
-    x, y = (0.14 if place.random() < 0.5 else 0.86), (0.14 if place.random() < 0.5 else 0.86)
-    sketch.oval((x, y), 0.12, 0.12, Material.RED if place.random() < 0.6 else Material.YELLOW)
+def _sticker(sketch: Sketch, location: np.random.Generator) -> None:
+    """A round SALE badge, in the same corner of every photo of a seller."""
+    x, y = (0.14 if location.random() < 0.5 else 0.86), (0.14 if location.random() < 0.5 else 0.86)
+    sketch.ellipse((x, y), 0.12, 0.12, Material.RED if location.random() < 0.6 else Material.YELLOW)
     sketch.ring((x, y), 0.10, 0.10, 0.015, Material.WHITE)
     for bar in (-0.03, 0.02):
         sketch.line([(x - 0.06, y + bar), (x + 0.06, y + bar)], 0.025, Material.WHITE)

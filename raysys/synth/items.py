@@ -1,7 +1,7 @@
-"""What is for sale: rows of latent attributes, seller, title and price, from a seed.
+"""Generate the items of the catalogue from a seed: latent attributes, seller, title and price.
 
-Item i depends on the seed and on items before i alone, so a catalogue of 3,000 begins with
-the very catalogue of 300.
+Item i depends only on the seed and on the items before it, so a catalogue of 3,000 items begins with the
+catalogue of 300 items of the same seed.
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +20,11 @@ _PATTERN_SHARES = np.cumsum(PATTERN_WEIGHTS)
 
 @dataclass(frozen=True)
 class DrawnItem:
-    """One item for sale. `kind`, `colour`, `pattern` and `style` never reach the model.
+    """An item of the catalogue. The model never sees `kind`, `colour`, `pattern` and `style`.
 
-    The seeds say what a photo depends on: the object itself (`look_seed`), the seller's
-    place (`place_seed`), this shot of it (`shot_seed`), and a crop of the shot (`crop_seed`,
-    0 for the whole frame). A re-listing shares the first two, and the third when the seller
-    used the old photo again.
+    A photo depends on four seeds: of the object (`object_seed`), of the seller's location (`location_seed`),
+    of the shot (`shot_seed`) and of the crop (`crop_seed`, 0 for the full frame). A re-listing has the same
+    object and location, and the same shot if it reuses the old photo.
     """
 
     item_id: str
@@ -40,14 +39,14 @@ class DrawnItem:
     relisted_from: str | None
     listed_at: str
     backdrop: str
-    look_seed: int
-    place_seed: int
+    object_seed: int
+    location_seed: int
     shot_seed: int
     crop_seed: int
 
 
 def generate_items(num_items: int, seed: int) -> list[DrawnItem]:
-    """The first `num_items` of the endless catalogue that `seed` names, in drawing order."""
+    """The first `num_items` items of the infinite catalogue of `seed`, in the order of generation."""
     sellers = generate_sellers(seed)
     shares = seller_shares()
     items: list[DrawnItem] = []
@@ -56,7 +55,7 @@ def generate_items(num_items: int, seed: int) -> list[DrawnItem]:
         item_id = _item_id(seed, index)
         if items and rng.random() < RELISTED_SHARE:
             source = items[int(rng.integers(len(items)))]
-            items.append(_relisted(source, item_id, rng))
+            items.append(_relist(source, item_id, rng))
         else:
             seller = sellers[int(np.searchsorted(shares, rng.random()))]
             items.append(_new_item(item_id, seller, rng))
@@ -64,9 +63,9 @@ def generate_items(num_items: int, seed: int) -> list[DrawnItem]:
 
 
 def _new_item(item_id: str, seller: Seller, rng: np.random.Generator) -> DrawnItem:
-    name = _one_of(tuple(KINDS), rng)
+    name = _pick(tuple(KINDS), rng)
     kind = KINDS[name]
-    style, colour = _one_of(kind.styles, rng), _one_of(tuple(COLOURS), rng)
+    style, colour = _pick(kind.styles, rng), _pick(tuple(COLOURS), rng)
     pattern = PATTERNS[int(np.searchsorted(_PATTERN_SHARES, rng.random()))]
     return DrawnItem(
         item_id=item_id,
@@ -81,15 +80,15 @@ def _new_item(item_id: str, seller: Seller, rng: np.random.Generator) -> DrawnIt
         relisted_from=None,
         listed_at=(_FIRST_DAY + timedelta(days=int(rng.integers(330)))).isoformat(),
         backdrop=seller.backdrop,
-        look_seed=_new_seed(rng),
-        place_seed=seller.seed,
+        object_seed=_new_seed(rng),
+        location_seed=seller.seed,
         shot_seed=_new_seed(rng),
         crop_seed=0,
     )
 
 
-def _relisted(source: DrawnItem, item_id: str, rng: np.random.Generator) -> DrawnItem:
-    """The same object, weeks later and a little cheaper, from an old photo or a new one."""
+def _relist(source: DrawnItem, item_id: str, rng: np.random.Generator) -> DrawnItem:
+    """The same object, listed again days to weeks later, cheaper, with the old photo or a new one."""
     is_old_photo = rng.random() < 0.5
     listed_at = date.fromisoformat(source.listed_at) + timedelta(days=int(rng.integers(3, 35)))
     return replace(
@@ -105,15 +104,15 @@ def _relisted(source: DrawnItem, item_id: str, rng: np.random.Generator) -> Draw
 
 
 def _item_id(seed: int, index: int) -> str:
-    """Unique for the first 10^8 items and in no useful order.
+    """An id that is unique among the first 10^8 items; the order of ids is unrelated to the index.
 
-    The step is prime to 10^8, so index -> id is a permutation of the eight-digit numbers.
+    The step is coprime to 10^8, so index -> id is a permutation of the eight-digit numbers.
     """
     return f"d{(index * 61_803_399 + seed * 7_919 + 31_415_926) % 10**8:08d}"
 
 
-def _price_yen(usual: int, rng: np.random.Generator) -> int:
-    rounded = int(usual * np.exp(rng.normal(0, 0.45)) / 100) * 100
+def _price_yen(typical: int, rng: np.random.Generator) -> int:
+    rounded = int(typical * np.exp(rng.normal(0, 0.45)) / 100) * 100
     return max(300, rounded - (20 if rng.random() < 0.4 else 0))
 
 
@@ -121,5 +120,5 @@ def _new_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(1, 2**31))
 
 
-def _one_of(options: tuple[str, ...], rng: np.random.Generator) -> str:
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]

@@ -1,4 +1,4 @@
-"""From a sketch of materials to colours: one small palette, looked up once a pixel."""
+"""Convert a sketch of materials to colours, by one lookup in a small palette for each pixel."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ _FIXED: dict[Material, Rgb] = {
     Material.WHITE: (240, 240, 236),
     Material.GLASS: (150, 190, 206),
     Material.WOOD: (168, 118, 72),
-    Material.GUM: (150, 104, 70),
+    Material.RUBBER: (150, 104, 70),
     Material.SKIN: (232, 186, 152),
     Material.YELLOW: (250, 222, 120),
     Material.RED: (214, 44, 52),
@@ -27,7 +27,7 @@ _FIXED: dict[Material, Rgb] = {
 
 @dataclass(frozen=True)
 class Dye:
-    """The colours of one object: the one it is named for, its pattern's, its trim's."""
+    """The colours of one object: its named colour, the second colour of its pattern, and its trim."""
 
     first: Rgb
     second: Rgb
@@ -35,7 +35,7 @@ class Dye:
 
 
 def dye_for(colour: str, pattern: str, rng: np.random.Generator) -> Dye:
-    """A named colour with a dye lot's jitter. A plain thing has trim in its own shade."""
+    """The colours of an object, with a small random offset. The trim of a plain object is a darker shade."""
     first = _jittered(COLOURS[colour], rng)
     names = ACCENTS[colour]
     second = _jittered(COLOURS[names[int(rng.integers(len(names)))]], rng)
@@ -44,9 +44,9 @@ def dye_for(colour: str, pattern: str, rng: np.random.Generator) -> Dye:
 
 
 def paint(materials: NDArray[np.uint8], field: NDArray[np.float32], dye: Dye) -> Rgba:
-    """Red, green, blue and coverage per pixel, [size, size, 4]; all 0 where nothing is."""
+    """Red, green, blue and coverage of each pixel, [size, size, 4]; all 0 where the sketch is empty."""
     levels = (field * np.float32(_LEVELS - 1) + np.float32(0.5)).astype(np.uint8)
-    # One 32-bit word a colour: looking up words is ten times as fast as looking up rows of bytes.
+    # One 32-bit word for each colour: indexing words is ten times as fast as indexing rows of bytes.
     words = _palette(dye).view(np.uint32)[:, 0]
     pixels: NDArray[np.uint32] = words[materials * np.uint8(_LEVELS) + levels]
     return pixels.view(np.uint8).reshape(*materials.shape, 4)
@@ -67,12 +67,12 @@ def _palette(dye: Dye) -> NDArray[np.uint8]:
 
 
 def _toned(rgb: NDArray[np.float64], material: Material) -> NDArray[np.float64]:
-    """Cloth in shade or light. On dark cloth a crease shows as a gleam, not as a shadow."""
-    darker, gleam = {Material.SHADE: (0.84, 16.0), Material.FOLD: (0.66, 40.0)}.get(material, (1.0, 0.0))
+    """The colour of cloth in shade or light. On dark cloth, a crease is brighter, not darker."""
+    factor, increase = {Material.SHADE: (0.84, 16.0), Material.FOLD: (0.66, 40.0)}.get(material, (1.0, 0.0))
     if material == Material.LIGHT:
         return rgb + (255 - rgb) * 0.18
     is_dark = rgb.mean(axis=-1, keepdims=True) < 75
-    return np.where(is_dark, rgb + gleam, rgb * darker)
+    return np.where(is_dark, rgb + increase, rgb * factor)
 
 
 def _jittered(rgb: Rgb, rng: np.random.Generator) -> Rgb:

@@ -1,7 +1,7 @@
-"""How the second colour is spread over the cloth: one field per pattern.
+"""The distribution of the second colour over the cloth: one function for each pattern.
 
-A field holds, for each pixel, the share of the second colour from 0 to 1. Periods are near
-a tenth of the canvas: at 96 px with the item half the frame, that is still 5 px a stripe.
+A field contains the share of the second colour at each pixel, from 0 to 1. Periods are about a tenth of the
+canvas: at 96 px, with the item half the width of the frame, a stripe still has about 5 px.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from raysys.synth.sketch import Material
 
 Field = NDArray[np.float32]
 
-_RIM = 6
+_PADDING = 6
 
 
 def pattern_field(pattern: str, materials: NDArray[np.uint8], rng: np.random.Generator) -> Field:
@@ -25,17 +25,17 @@ def pattern_field(pattern: str, materials: NDArray[np.uint8], rng: np.random.Gen
     angle = rng.normal(0, 0.12)
     if pattern in ("stripes", "two-tone", "gradient") and rng.random() < 0.4:
         angle += np.pi / 2
-    # Only where there is cloth, a third of the canvas: this is the dearest step of a drawing.
+    # Computed only on the cloth, a third of the canvas: this is the slowest step of a drawing.
     is_cloth = (materials >= Material.CLOTH) & (materials <= Material.LIGHT)
-    middle = _anchor(is_cloth) if pattern in ("gradient", "two-tone", "logo") else (0.5, 0.5)
-    across, along = _turned_axes(len(is_cloth), middle, angle)
+    centre = _deepest_point(is_cloth) if pattern in ("gradient", "two-tone", "logo") else (0.5, 0.5)
+    across, along = _rotated_axes(len(is_cloth), centre, angle)
     field[is_cloth] = _FIELDS[pattern](across[is_cloth], along[is_cloth], rng)
     return field
 
 
-def _turned_axes(size_px: int, middle: tuple[float, float], angle: float) -> tuple[Field, Field]:
-    """Distance of each pixel from the middle along the pattern's two axes."""
-    x, y = middle
+def _rotated_axes(size_px: int, centre: tuple[float, float], angle: float) -> tuple[Field, Field]:
+    """Distance of each pixel from the centre along the two axes of the pattern."""
+    x, y = centre
     steps = (np.arange(size_px, dtype=np.float32) + np.float32(0.5)) / np.float32(size_px)
     u, v = (steps - np.float32(x))[None, :], (steps - np.float32(y))[:, None]
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -44,28 +44,30 @@ def _turned_axes(size_px: int, middle: tuple[float, float], angle: float) -> tup
 
 def _stripes(across: Field, along: Field, rng: np.random.Generator) -> Field:
     period = rng.uniform(0.11, 0.16)
-    return _is(_saw(along / period) < rng.uniform(0.36, 0.5))
+    return _to_field(_sawtooth(along / period) < rng.uniform(0.36, 0.5))
 
 
 def _checks(across: Field, along: Field, rng: np.random.Generator) -> Field:
     period = rng.uniform(0.14, 0.19)
-    return (_is(_saw(across / period) < 0.5) + _is(_saw(along / period) < 0.5)) * np.float32(0.5)
+    return (
+        _to_field(_sawtooth(across / period) < 0.5) + _to_field(_sawtooth(along / period) < 0.5)
+    ) * np.float32(0.5)
 
 
 def _dots(across: Field, along: Field, rng: np.random.Generator) -> Field:
     x, y = _staggered(across, along, rng.uniform(0.12, 0.16))
-    return _is(x * x + y * y < rng.uniform(0.075, 0.11))
+    return _to_field(x * x + y * y < rng.uniform(0.075, 0.11))
 
 
 def _floral(across: Field, along: Field, rng: np.random.Generator) -> Field:
     x, y = _staggered(across, along, rng.uniform(0.21, 0.26))
     radius = np.hypot(x, y)
     petals = radius < 0.29 + 0.14 * np.cos(5 * np.arctan2(y, x) + rng.uniform(0, 6))
-    return _is(petals & (radius > 0.11))
+    return _to_field(petals & (radius > 0.11))
 
 
 def _gradient(across: Field, along: Field, rng: np.random.Generator) -> Field:
-    """Starts before the middle and stops short, so that the first colour still names the item."""
+    """From the first colour to at most 90 % of the second, so that the first colour stays dominant."""
     side = 1 if rng.random() < 0.5 else -1
     share: Field = np.clip(np.float32(0.36) + np.float32(1.5 * side) * along, 0, 0.9)
     return share
@@ -73,21 +75,23 @@ def _gradient(across: Field, along: Field, rng: np.random.Generator) -> Field:
 
 def _two_tone(across: Field, along: Field, rng: np.random.Generator) -> Field:
     side = 1 if rng.random() < 0.5 else -1
-    return _is(side * along > rng.uniform(0.02, 0.07))
+    return _to_field(side * along > rng.uniform(0.02, 0.07))
 
 
 def _logo(across: Field, along: Field, rng: np.random.Generator) -> Field:
-    """One emblem in the middle of the widest piece of cloth: star, ring, bar sign or heart."""
+    """One emblem in the centre of the largest area of cloth: star, ring, bars or heart."""
     x, y = across / np.float32(0.135), along / np.float32(0.135)
     radius = np.hypot(x, y)
     emblem = int(rng.integers(4))
     if emblem == 0:
-        return _is(radius < 0.72 - 0.34 * np.cos(5 * np.arctan2(y, x) - np.pi / 2))
+        return _to_field(radius < 0.72 - 0.34 * np.cos(5 * np.arctan2(y, x) - np.pi / 2))
     if emblem == 1:
-        return _is((radius < 0.95) & (radius > 0.5))
+        return _to_field((radius < 0.95) & (radius > 0.5))
     if emblem == 2:
-        return _is((np.abs(x) < 1.15) & (np.abs(y) < 0.62) & ((np.abs(y) > 0.25) | (_saw(x * 1.3) < 0.5)))
-    return _is((x * x + (y + 0.62 * np.sqrt(np.abs(x)) - 0.15) ** 2) < 0.75)
+        return _to_field(
+            (np.abs(x) < 1.15) & (np.abs(y) < 0.62) & ((np.abs(y) > 0.25) | (_sawtooth(x * 1.3) < 0.5))
+        )
+    return _to_field((x * x + (y + 0.62 * np.sqrt(np.abs(x)) - 0.15) ** 2) < 0.75)
 
 
 _FIELDS: dict[str, Callable[[Field, Field, np.random.Generator], Field]] = {
@@ -101,28 +105,28 @@ _FIELDS: dict[str, Callable[[Field, Field, np.random.Generator], Field]] = {
 }
 
 
-def _anchor(is_cloth: NDArray[np.bool_]) -> tuple[float, float]:
-    """The point deepest inside the cloth, so that an emblem or a seam lands on it."""
+def _deepest_point(is_cloth: NDArray[np.bool_]) -> tuple[float, float]:
+    """The point of the cloth with the largest distance to its edge, for an emblem or a seam."""
     step = max(1, len(is_cloth) // 32)
-    # Padded, or the blur would take cloth at the rim to go on outside.
-    coarse = np.pad(is_cloth[step // 2 :: step, step // 2 :: step], _RIM)
+    # Without padding, the blur would continue the cloth beyond the edge of the canvas.
+    coarse = np.pad(is_cloth[step // 2 :: step, step // 2 :: step], _PADDING)
     cloth = Image.fromarray(coarse.astype(np.uint8) * np.uint8(255))
-    # The wide blur breaks ties inside a large piece, where the narrow one is flat.
+    # The wide blur breaks ties inside a large area, where the narrow one is constant.
     narrow, wide = (np.asarray(cloth.filter(ImageFilter.BoxBlur(radius)), int) for radius in (4, 8))
-    depth = (2 * narrow + wide)[_RIM:-_RIM, _RIM:-_RIM]
+    depth = (2 * narrow + wide)[_PADDING:-_PADDING, _PADDING:-_PADDING]
     row, column = divmod(int(depth.argmax()), depth.shape[1])
     return (column + 0.5) / depth.shape[1], (row + 0.5) / depth.shape[0]
 
 
 def _staggered(across: Field, along: Field, period: float) -> tuple[Field, Field]:
-    """Offsets from the nearest cell centre, -0.5..0.5, every other row moved half a cell."""
+    """Offsets from the nearest cell centre, in -0.5..0.5; every other row is shifted by half a cell."""
     row = np.floor(along / period + 0.5)
-    return _saw(across / period + 0.5 + row * 0.5) - 0.5, along / period - row
+    return _sawtooth(across / period + 0.5 + row * 0.5) - 0.5, along / period - row
 
 
-def _saw(x: Field) -> Field:
+def _sawtooth(x: Field) -> Field:
     return x - np.floor(x)
 
 
-def _is(where: NDArray[np.bool_]) -> Field:
-    return where.astype(np.float32)
+def _to_field(mask: NDArray[np.bool_]) -> Field:
+    return mask.astype(np.float32)

@@ -1,8 +1,8 @@
-"""Who sells: some 120 people, a few of them with hundreds of items and most with a handful.
+"""The 120 sellers: some have hundreds of items, most have few.
 
-A seller is one place to take photos and one way to write titles. Both are nuisance for a
-search by looks, and both are what a lazy model latches on to: neighbours that share only
-the seller's floor are the failure this catalogue is meant to show.
+A seller has one location for photos and one style of titles. Both are irrelevant for visual similarity, and
+both are shortcuts that a model may learn: neighbours that share only the backdrop are the failure that this
+catalogue makes visible.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ import numpy as np
 from raysys.synth.attributes import BACKDROPS
 
 NUM_SELLERS = 120
-_SELLER_STREAM = 1_000_003  # keeps a seller's draws apart from those of the item of that index
+_SELLER_STREAM = 1_000_003  # separates the random numbers of seller i from those of item i
 
 
 @dataclass(frozen=True)
 class Seller:
-    """One seller's habits; `seed` fixes the tint and grain of the place they shoot in."""
+    """The properties of a seller; `seed` determines tint and texture of the backdrop."""
 
     name: str
     seed: int
@@ -31,14 +31,14 @@ class Seller:
 
 
 def generate_sellers(seed: int) -> list[Seller]:
-    """All sellers of a catalogue, the largest first."""
+    """All sellers of a catalogue, in descending order of expected size."""
     return [_generate_seller(seed, number) for number in range(NUM_SELLERS)]
 
 
 def seller_shares() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Cumulative share of the items by seller number, last value 1.
 
-    Zipf-like with exponent 0.8: the first seller holds about 7 %, half of them under 0.5 %.
+    Zipf-like with exponent 0.8: the first seller has about 7 %, half of the sellers have under 0.5 % each.
     """
     sizes = (np.arange(NUM_SELLERS) + 2.0) ** -0.8
     return np.cumsum(sizes / sizes.sum())

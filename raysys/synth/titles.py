@@ -1,7 +1,6 @@
-"""Titles as people type them: two languages, any order, noise, full width, typos.
+"""Generate titles like those of real sellers: two languages, any word order, noise, full width, typos.
 
-Shares are fixed so that title-photo pairs teach kind, colour and pattern and yet no title
-can be trusted: about 98 % name the kind, 85 % the colour, 70 % the pattern.
+Titles are informative but not reliable: about 98 % name the kind, 85 % the colour, 70 % the pattern.
 """
 
 import numpy as np
@@ -26,14 +25,14 @@ _PATTERN_SHARE = 0.70
 _BRAND_SHARE = 0.45
 _SIZE_SHARE = 0.35
 _TYPO_SHARE = 0.04
-# ASCII "!" to "~" and their full-width forms, which lie 0xFEE0 further on.
+# From ASCII "!" to "~" to their full-width forms, at an offset of 0xFEE0.
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
 
 def write_title(
     kind: str, colour: str, pattern: str, category: str, seller: Seller, rng: np.random.Generator
 ) -> str:
-    """One title in the seller's habits."""
+    """A title in the style of the seller."""
     core = _core_words(kind, colour, pattern, category, seller, rng)
     before, after = _noise(category, seller, rng)
     words = _with_typo(before + core + after, rng)
@@ -44,7 +43,7 @@ def write_title(
 
 
 def retitle(title: str, rng: np.random.Generator) -> str:
-    """The title of a re-listing: as it was, or with a word to say that it is back."""
+    """The title of a re-listing: unchanged, or with a prefix that marks it as re-listed."""
     if rng.random() < 0.5:
         return title
     return _pick(("値下げ ", "再出品 ", "RELIST ", "【最終】"), rng) + title
@@ -53,34 +52,35 @@ def retitle(title: str, rng: np.random.Generator) -> str:
 def _core_words(
     kind: str, colour: str, pattern: str, category: str, seller: Seller, rng: np.random.Generator
 ) -> list[str]:
-    """Kind, colour and pattern, each as often as its share; either kind first or last."""
+    """Words for kind, colour and pattern, each with its probability; the kind is first or last."""
     names_kind = rng.random() < _KIND_SHARE
-    kind_word = _say(KIND_WORDS[kind] if names_kind else GENERAL_WORDS[category.split("/")[0]], seller, rng)
-    looks = []
-    fate = rng.random()
-    if fate < _COLOUR_SHARE:
-        looks.append(_say(COLOUR_WORDS[colour], seller, rng))
-    elif fate < _COLOUR_SHARE + _VAGUE_COLOUR_SHARE:
-        looks.append(_say(VAGUE_COLOURS, seller, rng))
+    kind_words = KIND_WORDS[kind] if names_kind else GENERAL_WORDS[category.split("/")[0]]
+    kind_word = _choose_word(kind_words, seller, rng)
+    appearance = []
+    colour_draw = rng.random()
+    if colour_draw < _COLOUR_SHARE:
+        appearance.append(_choose_word(COLOUR_WORDS[colour], seller, rng))
+    elif colour_draw < _COLOUR_SHARE + _VAGUE_COLOUR_SHARE:
+        appearance.append(_choose_word(VAGUE_COLOURS, seller, rng))
     if rng.random() < _PATTERN_SHARE:
-        looks.append(_say(PATTERN_WORDS[pattern], seller, rng))
+        appearance.append(_choose_word(PATTERN_WORDS[pattern], seller, rng))
     if rng.random() < 0.3:
-        looks.reverse()
+        appearance.reverse()
     kind_is_first = seller.puts_kind_first != (rng.random() < 0.2)
-    return [kind_word, *looks] if kind_is_first else [*looks, kind_word]
+    return [kind_word, *appearance] if kind_is_first else [*appearance, kind_word]
 
 
 def _noise(category: str, seller: Seller, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """What stands before and after the words that matter."""
+    """Words before and after the core words: brand, size, sales phrases."""
     before, after = [], []
     if rng.random() < _BRAND_SHARE:
         latin, katakana = BRANDS[int(rng.integers(len(BRANDS)))]
-        before.append(_say(Words((latin,), (katakana,)), seller, rng))
+        before.append(_choose_word(Words((latin,), (katakana,)), seller, rng))
     if rng.random() < _SIZE_SHARE:
         after.append(_size(category, seller, rng))
     for _ in range(seller.num_noise_words):
         if rng.random() < 0.6:
-            word = _say_once(NOISE_WORDS, seller, rng)
+            word = _choose_word_in_one_language(NOISE_WORDS, seller, rng)
             side = before if rng.random() < 0.4 else after
             side.append(word.translate(_FULL_WIDTH) if seller.types_full_width else word)
     return before, after
@@ -97,20 +97,20 @@ def _size(category: str, seller: Seller, rng: np.random.Generator) -> str:
     return size.translate(_FULL_WIDTH) if seller.types_full_width else size
 
 
-def _say(words: Words, seller: Seller, rng: np.random.Generator) -> str:
-    """A word in the seller's language; who writes both sometimes says it twice."""
+def _choose_word(words: Words, seller: Seller, rng: np.random.Generator) -> str:
+    """A word in the language of the seller; sellers with both languages sometimes use both words."""
     if seller.language == "both" and rng.random() < 0.25:
         return f"{_pick(words.en, rng)} {_pick(words.ja, rng)}"
-    return _say_once(words, seller, rng)
+    return _choose_word_in_one_language(words, seller, rng)
 
 
-def _say_once(words: Words, seller: Seller, rng: np.random.Generator) -> str:
+def _choose_word_in_one_language(words: Words, seller: Seller, rng: np.random.Generator) -> str:
     is_english = rng.random() < {"en": 1.0, "ja": 0.0, "both": 0.5}[seller.language]
     return _pick(words.en if is_english else words.ja, rng)
 
 
 def _with_typo(words: list[str], rng: np.random.Generator) -> list[str]:
-    """Now and then two neighbouring letters of one longer Latin word change places."""
+    """The words; in 4 % of the titles, two adjacent letters of one longer Latin word may be swapped."""
     if rng.random() >= _TYPO_SHARE:
         return words
     at = int(rng.integers(len(words)))

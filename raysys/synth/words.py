@@ -1,13 +1,13 @@
-"""The words of titles: several per kind, colour and pattern, in English and Japanese.
+"""The words of titles: several for each kind, colour and pattern, in English and Japanese.
 
-Search by looks has to live with them as they are: synonyms, loanwords, no plain standard.
+As in real titles, there are synonyms and loanwords, and no standard vocabulary.
 """
 
 from typing import NamedTuple
 
 
 class Words(NamedTuple):
-    """The ways to say one thing in each language."""
+    """The synonyms of one meaning in each language."""
 
     en: tuple[str, ...]
     ja: tuple[str, ...]
@@ -66,7 +66,7 @@ PATTERN_WORDS: dict[str, Words] = {
     "logo": Words(("logo", "logo print"), ("ロゴ", "ワンポイント")),
 }
 
-# For the seller who names no kind at all: the first part of the category decides.
+# For titles that do not name the kind: words by the first part of the category.
 GENERAL_WORDS: dict[str, Words] = {
     "fashion": Words(("fashion item", "nice one"), ("ファッション小物", "おしゃれ")),
     "home": Words(("home goods", "interior"), ("雑貨", "インテリア")),
@@ -109,7 +109,7 @@ NOISE_WORDS = Words(
 
 EMOJI = ("✨", "🎁", "💕", "🌸", "‼️")
 
-# Invented; each in Latin letters and in katakana.
+# Fictional brands, each in Latin letters and in katakana.
 BRANDS = (
     ("Velmori", "ヴェルモリ"),
     ("Kinaro", "キナロ"),

@@ -1,1 +1,1 @@
-"""What `raysys verify` does to a folder of shards: find them, look into each, and copy what is whole."""
+"""`raysys verify`: find the shards, check every sample in them, and copy the intact ones."""

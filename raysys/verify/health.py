@@ -1,4 +1,4 @@
-"""What can be found out about a shard: findings, each of a kind, at a place, damage or a remark."""
+"""The result of checking a shard: findings, each with a kind and a position, either damage or a remark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raysys.shards.tar import FaultKind
 FindingKind: TypeAlias = (
     FaultKind
     | Literal[
-        "bad_manifest",  # of the set
+        "bad_manifest",  # of the ShardSet
         "unnamed_shard",
         "wrong_file",
         "absent_shard",  # of the shard as a file
@@ -33,14 +33,14 @@ FindingKind: TypeAlias = (
         "repeated_key",
     ]
 )
-_EXAMPLES = 20  # of each kind are kept of a shard: a set without any title should not fill the memory
+_MAX_EXAMPLES = 20  # findings stored of each kind and shard: a set without any title must not fill the memory
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something found, at a byte offset of the file at `uri`; `key` names the sample, if one is concerned.
+    """A problem at a byte offset of the file at `uri`; `key` names the affected sample, if there is one.
 
-    A remark (`is_damage` is false) costs nothing: the members of somebody else's WebDataset may be unsorted.
+    A remark has `is_damage=False` and loses no data: a third-party WebDataset may have unsorted keys.
     """
 
     kind: FindingKind
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ShardHealth:
-    """What is known of a shard: exact counts, and the first findings of each kind."""
+    """The findings of a shard or a folder: exact counts by kind, and the first findings of each kind."""
 
     uri: str
     num_items: int
@@ -61,12 +61,12 @@ class ShardHealth:
     counts: dict[FindingKind, int]
     num_damages: int
     findings: tuple[Finding, ...]
-    # A place a sample, in their order. Hashes, not keys: 8 bytes a sample are all that a large set needs.
+    # One entry a sample, in shard order. Hashes, not keys: a large set then needs 8 bytes a sample.
     key_hashes: np.ndarray
-    is_whole: np.ndarray
+    is_intact: np.ndarray
 
     def with_findings(self, more: Iterable[Finding]) -> ShardHealth:
-        """The same shard, of which more is known."""
+        """A copy with more findings."""
         added = list(more)
         return dataclasses.replace(
             self,
@@ -77,24 +77,24 @@ class ShardHealth:
 
 
 def health_of(uri: str, findings: Iterable[Finding], num_bytes: int = 0) -> ShardHealth:
-    """The health of a file without samples."""
-    nothing = ShardHealth(uri, 0, num_bytes, {}, 0, (), np.zeros(0, np.uint64), np.zeros(0, bool))
-    return nothing.with_findings(findings)
+    """The health of a file or folder without samples."""
+    empty = ShardHealth(uri, 0, num_bytes, {}, 0, (), np.zeros(0, np.uint64), np.zeros(0, bool))
+    return empty.with_findings(findings)
 
 
 def count_kinds(counts: dict[FindingKind, int], findings: Sequence[Finding]) -> dict[FindingKind, int]:
-    """Counts by kind, with these findings added."""
+    """Counts by kind with these findings added."""
     total = collections.Counter(counts)
     total.update(finding.kind for finding in findings)
     return dict(total)
 
 
-def first_of_each_kind(findings: Iterable[Finding], examples: int = _EXAMPLES) -> list[Finding]:
-    """The first findings of each kind, in order."""
+def first_of_each_kind(findings: Iterable[Finding], max_examples: int = _MAX_EXAMPLES) -> list[Finding]:
+    """The first `max_examples` findings of each kind, in order."""
     seen: collections.Counter[FindingKind] = collections.Counter()
-    kept = []
+    examples = []
     for finding in findings:
         seen[finding.kind] += 1
-        if seen[finding.kind] <= examples:
-            kept.append(finding)
-    return kept
+        if seen[finding.kind] <= max_examples:
+            examples.append(finding)
+    return examples

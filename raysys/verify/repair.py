@@ -1,8 +1,8 @@
-"""`raysys verify --repair OUT`: a clean copy of damaged shards, and a ledger of what it had to leave out.
+"""`raysys verify --repair OUT`: a clean copy of damaged shards, and a ledger of everything it omits.
 
-Samples that are whole are copied byte by byte, sorted by key. A line of the ledger is a sample that was
-left out, or a part of a tar that is no sample: an extra member, a place that nobody can read, a missing
-end. So samples in = samples kept + samples lost. A ShardSet becomes a ShardSet.
+Intact samples are copied byte by byte, sorted by key. A row of the ledger is either a lost sample or an
+unidentified part of a tar: a repeated member, unreadable bytes, a missing end-of-archive marker. So samples
+in = samples kept + samples lost. The copy of a ShardSet is a ShardSet.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from raysys.artifacts import ArtifactSpec, FileEntry, InputEntry, ShardEntry, Sh
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.parallel import Parallel
+from raysys.shards.reader import ShardRef
 from raysys.shards.shard_set import LEDGER
 from raysys.shards.tar import Sample
 from raysys.tracking import logs
-from raysys.verify.find import ShardPiece, ShardSource, shared_parts
+from raysys.verify.find import ShardSource, common_parts
 from raysys.verify.health import Finding, FindingKind
 from raysys.verify.sample_checks import check_sample, live_samples, printable, read_member
-from raysys.verify.shard_checks import Repeat, unopened
+from raysys.verify.shard_checks import RepeatedSample, open_failure
 
-_NOTHING_LOST: tuple[FindingKind, ...] = ("unsorted", "scattered_key")  # the copy has them in order
+_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key")  # the copy has all members, in order
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A line of the ledger: which item was refused, why, and where it came from."""
+class LedgerRow:
+    """A row of the ledger: the item, the reason, a detail, and the URI and offset of its source."""
 
     item_id: str
     reason: str
@@ -45,8 +46,8 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """What became of samples; `num_parts` counts the lines of the ledger that are no sample."""
+class RepairSummary:
+    """Numbers of samples kept and lost; `num_parts` counts the rows of the ledger that are no sample."""
 
     num_kept: int
     num_lost: int
@@ -55,174 +56,189 @@ class Repaired:
 
 @dataclass(frozen=True)
 class RepairTask:
-    """A shard to copy: from where, to where, and which repeated samples to leave out."""
+    """A shard to copy, the URI of the copy, and the repeated samples to omit."""
 
-    piece: ShardPiece
+    shard: ShardRef
     uri: str
-    repeats: tuple[Repeat, ...]
+    repeats: tuple[RepeatedSample, ...]
 
 
 @dataclass(frozen=True)
 class RepairedShard:
-    """A copied shard (None if nothing in it was whole) and the lines that it adds to the ledger."""
+    """The copy of a shard (None if it has no intact sample) and its rows of the ledger."""
 
     entry: ShardEntry | None
-    lost: list[Refusal]
-    parts: list[Refusal]
+    lost: list[LedgerRow]
+    parts: list[LedgerRow]
 
 
 def require_empty(out_uri: str) -> None:
-    """Raises: InputError if something is at the place of the copy."""
+    """Raises: InputError if `out_uri` is a file or a folder with files."""
     if storage.exists(out_uri) and (not storage.is_folder(out_uri) or storage.list_files(out_uri)):
-        raise InputError(f"--repair {out_uri}: there is something already; name a new or an empty folder")
+        raise InputError(f"--repair {out_uri}: not empty; name a new or an empty folder")
 
 
 def repair(
     sources: Sequence[ShardSource],
     out_uri: str,
-    repeats: Mapping[str, Sequence[Repeat]],
+    repeats: Mapping[str, Sequence[RepeatedSample]],
     parallel: Parallel,
     *,
     max_pixels: int,
-) -> Repaired:
-    """Write a clean copy of every source: at `out_uri` itself, or below it as they lie to one another.
+) -> RepairSummary:
+    """Write a clean copy of every source: one source to `out_uri`, several to folders below it.
 
-    Raises: InputError if `out_uri` is not empty, DamagedData if no sample is whole.
+    Raises: InputError if `out_uri` is not empty, DamagedData if no sample is intact.
     """
     require_empty(out_uri)
-    done = [
-        _repair_source(source, place, repeats, parallel, max_pixels)
-        for source, place in zip(sources, places_below(out_uri, [s.uri for s in sources]), strict=True)
+    copy_uris = copy_uris_below(out_uri, [source.uri for source in sources])
+    summaries = [
+        _repair_source(source, copy_uri, repeats, parallel, max_pixels)
+        for source, copy_uri in zip(sources, copy_uris, strict=True)
     ]
-    total = Repaired(
-        *(sum(getattr(one, name) for one in done) for name in ("num_kept", "num_lost", "num_parts"))
+    total = RepairSummary(
+        num_kept=sum(summary.num_kept for summary in summaries),
+        num_lost=sum(summary.num_lost for summary in summaries),
+        num_parts=sum(summary.num_parts for summary in summaries),
     )
     if not total.num_kept:
-        raise DamagedData(f"{sources[0].uri}: no sample is whole; {out_uri} has the ledger alone")
+        raise DamagedData(
+            f"{sources[0].uri}: no sample is intact; {out_uri} contains only the ledger: restore the shards"
+        )
     return total
 
 
-def places_below(out_uri: str, uris: Sequence[str]) -> list[str]:
-    """Where the copy of each folder goes: one to `out_uri`, several below it by their relative paths."""
-    shared = len(shared_parts(uris))
-    below = [[part for part in uri.split("/")[shared:] if part and not part.endswith(":")] for uri in uris]
-    return [storage.join(out_uri, *parts) if parts else out_uri for parts in below]
+def copy_uris_below(out_uri: str, uris: Sequence[str]) -> list[str]:
+    """The URI of each folder's copy: `out_uri` for one folder, relative paths below it for several."""
+    num_common = len(common_parts(uris))
+    relative = [
+        [part for part in uri.split("/")[num_common:] if part and not part.endswith(":")] for uri in uris
+    ]
+    return [storage.join(out_uri, *parts) if parts else out_uri for parts in relative]
 
 
 def repair_shard(task: RepairTask, *, max_pixels: int) -> RepairedShard:
-    """Copy the whole samples of a shard, and say what was left out."""
+    """Copy the intact samples of a shard, and list what was omitted."""
     try:
-        with storage.readable_file(task.piece.uri) as path, path.open("rb") as stream:
+        with storage.readable_file(task.shard.uri) as path, path.open("rb") as stream:
             return _copy(task, stream, max_pixels)
     except (MissingError, OSError) as error:
-        return RepairedShard(None, [], [_line(unopened(task.piece, error))])
+        return RepairedShard(None, [], [_ledger_row(open_failure(task.shard, error))])
 
 
 def _copy(task: RepairTask, stream: IO[bytes], max_pixels: int) -> RepairedShard:
-    import webdataset  # brings torch along, which only a writer should wait for
-
-    samples, faults = live_samples(task.piece, stream)
+    samples, tar_findings = live_samples(task.shard, stream)
     repeats = {repeat.key: repeat for repeat in task.repeats}
-    lost: dict[str, Refusal] = {}
+    lost: dict[str, LedgerRow] = {}
     kept: list[Sample] = []
     for sample in sorted(samples, key=lambda sample: sample.key):
-        wrong = check_sample(task.piece, stream, sample, max_pixels)
-        if wrong:
-            lost[sample.key] = _line(_cause(wrong, faults))
+        problems = check_sample(task.shard, stream, sample, max_pixels)
+        if problems:
+            lost[sample.key] = _ledger_row(_cause(problems, tar_findings))
         elif sample.key in repeats:
-            lost[sample.key] = _repeated(task.piece, repeats[sample.key])
+            lost[sample.key] = _repeat_row(task.shard, repeats[sample.key])
         else:
             kept.append(sample)
     if kept:
-        with (
-            storage.writable_file(task.uri) as path,
-            path.open("wb") as out,
-            webdataset.TarWriter(out, mtime=0, encoder=False, keep_meta=True) as writer,
-        ):
-            for sample in kept:
-                content = {name: read_member(stream, at) for name, at in sample.members.items()}
-                writer.write({"__key__": sample.key, **content})
-    known = {printable(sample.key) for sample in samples}
+        _write_samples(task.uri, kept, stream)
+    known_keys = {printable(sample.key) for sample in samples}
     parts = []
-    for fault in faults:
-        if fault.kind == "truncated" and fault.key not in known:  # all that is left of it is its name
-            lost[fault.key] = _line(fault)
-        elif _is_part(task.piece, fault, len(samples)) and not (
-            fault.kind == "truncated" and fault.key in lost
+    for finding in tar_findings:
+        if finding.kind == "truncated" and finding.key not in known_keys:  # only the sample's name is left
+            lost[finding.key] = _ledger_row(finding)
+        elif _is_part(task.shard, finding, len(samples)) and not (
+            finding.kind == "truncated" and finding.key in lost
         ):
-            parts.append(_line(fault))
+            parts.append(_ledger_row(finding))
     return RepairedShard(_entry(task.uri, len(kept)) if kept else None, list(lost.values()), parts)
 
 
-def _cause(wrong: list[Finding], faults: list[Finding]) -> Finding:
-    """Why a sample is not whole: the cut that took a member of it, else what is wrong with it first."""
-    cuts = (fault for fault in faults if fault.kind == "truncated" and fault.key == wrong[0].key)
-    return next(cuts, wrong[0])
+def _write_samples(uri: str, samples: Sequence[Sample], stream: IO[bytes]) -> None:
+    """Copy the members of the samples from an open tar to a new one."""
+    import webdataset  # imports torch, which only the writer needs
+
+    with (
+        storage.writable_file(uri) as path,
+        path.open("wb") as out,
+        webdataset.TarWriter(out, mtime=0, encoder=False, keep_meta=True) as writer,
+    ):
+        for sample in samples:
+            content = {suffix: read_member(stream, member) for suffix, member in sample.members.items()}
+            writer.write({"__key__": sample.key, **content})
 
 
-def _is_part(piece: ShardPiece, fault: Finding, num_items: int) -> bool:
-    """Whether a fault of the tar may have cost something that is no sample we know of."""
-    if fault.kind == "wrong_num_items":
-        return piece.promise is not None and num_items < piece.promise.num_items
-    return fault.kind not in _NOTHING_LOST
+def _cause(problems: list[Finding], tar_findings: list[Finding]) -> Finding:
+    """Why a sample is damaged: the cut that removed one of its members, else its first problem."""
+    cuts = (
+        finding for finding in tar_findings if finding.kind == "truncated" and finding.key == problems[0].key
+    )
+    return next(cuts, problems[0])
+
+
+def _is_part(shard: ShardRef, finding: Finding, num_samples: int) -> bool:
+    """Whether a finding about the tar may have cost data that belongs to no known sample."""
+    if finding.kind == "wrong_num_items":
+        return shard.has_manifest and num_samples < shard.num_items + shard.num_tombstones
+    return finding.kind not in _LOSSLESS
 
 
 def _repair_source(
     source: ShardSource,
     out_uri: str,
-    repeats: Mapping[str, Sequence[Repeat]],
+    repeats: Mapping[str, Sequence[RepeatedSample]],
     parallel: Parallel,
     max_pixels: int,
-) -> Repaired:
+) -> RepairSummary:
     started = time.monotonic()
-    spec = _target(source, out_uri, max_pixels)
+    spec = _copy_spec(source, out_uri, max_pixels)
     if spec:
         artifacts.begin(spec)
     tasks = [
-        RepairTask(piece, storage.join(out_uri, name), tuple(repeats.get(piece.uri, ())))
-        for piece, name in zip(source.pieces, _names(source.pieces), strict=True)
+        RepairTask(shard, storage.join(out_uri, name), tuple(repeats.get(shard.uri, ())))
+        for shard, name in zip(source.shards, _copy_names(source.shards), strict=True)
     ]
-    shards: list[ShardEntry] = []
+    entries: list[ShardEntry] = []
     reasons: collections.Counter[str] = collections.Counter()
     num_lost = 0
-    with logs.progress("repair", len(tasks)) as advance, _ledger(out_uri) as ledger:
-        work = partial(repair_shard, max_pixels=max_pixels)
-        for number, made in enumerate(parallel(work, tasks), start=1):
-            lines = [*made.lost, *made.parts]
-            ledger.write_table(_table(lines))
-            reasons.update(line.reason for line in lines)
-            num_lost += len(made.lost)
-            shards += [made.entry] if made.entry else []
+    with logs.progress("repair", len(tasks)) as advance, _open_ledger(out_uri) as ledger:
+        for number, repaired in enumerate(
+            parallel(partial(repair_shard, max_pixels=max_pixels), tasks), start=1
+        ):
+            rows = [*repaired.lost, *repaired.parts]
+            ledger.write_table(_to_table(rows))
+            reasons.update(row.reason for row in rows)
+            num_lost += len(repaired.lost)
+            entries += [repaired.entry] if repaired.entry else []
             advance(number)
     if spec and source.manifest:
-        _publish(spec, source.manifest, shards, dict(reasons), time.monotonic() - started)
-    num_kept = sum(shard.num_items for shard in shards)
-    return Repaired(num_kept, num_lost, reasons.total() - num_lost)
+        _publish(spec, source.manifest, entries, dict(reasons), time.monotonic() - started)
+    num_kept = sum(entry.num_items for entry in entries)
+    return RepairSummary(num_kept, num_lost, reasons.total() - num_lost)
 
 
-def _target(source: ShardSource, out_uri: str, max_pixels: int) -> ArtifactSpec | None:
-    """The ShardSet that the copy of a ShardSet is; the copy of anything else is tars and a ledger."""
+def _copy_spec(source: ShardSource, out_uri: str, max_pixels: int) -> ArtifactSpec | None:
+    """The ShardSet to publish as the copy; None if the source is no ShardSet: its copy has no manifest."""
     if source.manifest is None:
         return None
-    said = {**source.manifest.config, "repaired": {"max_pixels": max_pixels}}
+    config = {**source.manifest.config, "repaired": {"max_pixels": max_pixels}}
     origin = InputEntry(uri=source.uri, fingerprint=source.manifest.fingerprint)
-    return ArtifactSpec(out_uri, ShardSetManifest, said, {"shards": origin})
+    return ArtifactSpec(out_uri, ShardSetManifest, config, {"shards": origin})
 
 
 def _publish(
     spec: ArtifactSpec,
     old: ShardSetManifest,
-    shards: list[ShardEntry],
+    entries: list[ShardEntry],
     reasons: dict[str, int],
     seconds: float,
 ) -> None:
     files = artifacts.describe_files(spec.uri, only=[LEDGER])
-    files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
-    num_kept, num_refused = sum(shard.num_items for shard in shards), sum(reasons.values())
+    files |= {entry.name: FileEntry(bytes=entry.bytes, sha256=entry.sha256) for entry in entries}
+    num_kept, num_refused = sum(entry.num_items for entry in entries), sum(reasons.values())
     new = {
         **artifacts.common_fields(spec, files, num_kept, seconds),
-        "shards": shards,
-        "inherited": [],  # the copy holds what is live of them
+        "shards": entries,
+        "inherited": [],  # the copy contains the live samples of inherited shards
         "num_tombstones": 0,
         "num_rows": num_kept + num_refused,
         "num_refused": num_refused,
@@ -231,9 +247,9 @@ def _publish(
     artifacts.publish(spec.uri, old.model_copy(update=new))
 
 
-def _names(pieces: Sequence[ShardPiece]) -> list[str]:
-    """Names of the copies: as they were, unless inherited shards have the same."""
-    names = [piece.uri.rpartition("/")[2] for piece in pieces]
+def _copy_names(shards: Sequence[ShardRef]) -> list[str]:
+    """File names of the copies: the original names, or numbers if inherited shards share a name."""
+    names = [shard.uri.rpartition("/")[2] for shard in shards]
     return names if len(set(names)) == len(names) else [f"{number:05d}.tar" for number in range(len(names))]
 
 
@@ -242,23 +258,25 @@ def _entry(uri: str, num_items: int) -> ShardEntry:
     return ShardEntry(name=uri.rpartition("/")[2], num_items=num_items, bytes=num_bytes, sha256=sha256)
 
 
-def _repeated(piece: ShardPiece, repeat: Repeat) -> Refusal:
-    detail = f"the copy has the one of {repeat.first_uri}"
-    return _line(Finding("repeated_key", piece.uri, detail, printable(repeat.key), repeat.offset))
+def _repeat_row(shard: ShardRef, repeat: RepeatedSample) -> LedgerRow:
+    detail = f"the copy has the sample from {repeat.first_uri}"
+    return _ledger_row(Finding("repeated_key", shard.uri, detail, printable(repeat.key), repeat.offset))
 
 
-def _line(finding: Finding) -> Refusal:
-    return Refusal(finding.key, finding.kind, finding.detail, f"{finding.uri}#{finding.offset}")
+def _ledger_row(finding: Finding) -> LedgerRow:
+    return LedgerRow(finding.key, finding.kind, finding.detail, f"{finding.uri}#{finding.offset}")
 
 
-def _table(lines: Sequence[Refusal]) -> pa.Table:
-    rows = [{ITEM_ID: r.item_id, REASON: r.reason, DETAIL: r.detail, SOURCE: r.source} for r in lines]
-    return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
+def _to_table(rows: Sequence[LedgerRow]) -> pa.Table:
+    records = [
+        {ITEM_ID: row.item_id, REASON: row.reason, DETAIL: row.detail, SOURCE: row.source} for row in rows
+    ]
+    return pa.Table.from_pylist(records, schema=LEDGER_SCHEMA)
 
 
 @contextlib.contextmanager
-def _ledger(out_uri: str) -> Iterator[pq.ParquetWriter]:
-    """Lines go to disk shard by shard: a large set may lose much."""
+def _open_ledger(out_uri: str) -> Iterator[pq.ParquetWriter]:
+    """A writer of the ledger; rows go to disk shard by shard, because a large set may have many."""
     with (
         storage.writable_file(storage.join(out_uri, LEDGER)) as path,
         pq.ParquetWriter(path, LEDGER_SCHEMA) as writer,

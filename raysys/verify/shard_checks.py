@@ -1,8 +1,8 @@
-"""`raysys verify`: what is wrong with WebDataset shards, ours or anybody's.
+"""Check shards of raysys or of any WebDataset, and find keys that several shards have.
 
-A shard is read member by member: the tar itself, then every photo, json and txt. Keys that several
-shards have are found by their hashes; only the shards concerned are opened again, for the names.
-Everything found is damage, but for the order of keys in a tar that we did not write.
+Every member of a shard is read: first the headers of the tar, then each photo, json and txt. Repeated keys
+are found by their hashes; only the shards that have one are opened again, for the names. Every finding
+is damage, except unsorted keys in a tar that raysys did not write.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import numpy as np
 from raysys import storage
 from raysys.errors import MissingError
 from raysys.parallel import Parallel
+from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
-from raysys.verify.find import ShardPiece, ShardSource
+from raysys.verify.find import ShardSource
 from raysys.verify.health import Finding, ShardHealth, health_of
 from raysys.verify.sample_checks import check_sample, live_samples, printable
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """A sample whose key an earlier shard has."""
+class RepeatedSample:
+    """A sample whose key another shard has, too; `first_uri` is the shard whose sample is used."""
 
     key: str
     offset: int
@@ -37,136 +38,142 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was found: the health of every shard and of the folders, and which samples are repeated."""
+class VerifyResult:
+    """The health of every shard and folder, and the repeated samples."""
 
     shards: list[ShardHealth]
     folders: list[ShardHealth]
-    repeats: dict[str, list[Repeat]]  # by the shard that should not have them
+    repeats: dict[str, list[RepeatedSample]]  # URI of a shard -> its samples that repeat those of another
 
 
-def verify(sources: Sequence[ShardSource], parallel: Parallel, *, max_pixels: int) -> Verdict:
-    """Look at every shard of the sources, then for keys that come twice in all of them."""
-    pieces = _each_once(piece for source in sources for piece in source.pieces)
-    shards = []
-    with logs.progress("verify", len(pieces)) as advance:
-        for health in parallel(partial(verify_shard, max_pixels=max_pixels), pieces):
-            shards.append(health)
-            advance(len(shards))
-    repeats = find_repeats(pieces, shards, parallel)
-    return Verdict(
+def verify(sources: Sequence[ShardSource], parallel: Parallel, *, max_pixels: int) -> VerifyResult:
+    """Check every shard of the sources, then find keys that appear more than once in all of them."""
+    shards = _unique_shards(shard for source in sources for shard in source.shards)
+    healths = []
+    with logs.progress("verify", len(shards)) as advance:
+        for health in parallel(partial(verify_shard, max_pixels=max_pixels), shards):
+            healths.append(health)
+            advance(len(healths))
+    repeats = find_repeats(shards, healths, parallel)
+    return VerifyResult(
         shards=[
-            health.with_findings(_as_findings(health.uri, repeats.get(health.uri, []))) for health in shards
+            health.with_findings(_repeat_findings(health.uri, repeats.get(health.uri, [])))
+            for health in healths
         ],
-        folders=[health_of(source.uri, [*source.findings, *_other_files(source)]) for source in sources],
+        folders=[health_of(source.uri, [*source.findings, *_check_files(source)]) for source in sources],
         repeats=repeats,
     )
 
 
-def verify_shard(piece: ShardPiece, *, max_pixels: int) -> ShardHealth:
-    """What is known of a shard after every member of it was read."""
+def verify_shard(shard: ShardRef, *, max_pixels: int) -> ShardHealth:
+    """Read every member of a shard and return what was found."""
     try:
-        with storage.readable_file(piece.uri) as path, path.open("rb") as stream:
-            return _read_through(piece, path, stream, max_pixels)
+        with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
+            return _check_open_shard(shard, path, stream, max_pixels)
     except (MissingError, OSError) as error:
-        return health_of(piece.uri, [unopened(piece, error)])
+        return health_of(shard.uri, [open_failure(shard, error)])
 
 
-def unopened(piece: ShardPiece, error: Exception) -> Finding:
-    """Why a shard cannot even be opened."""
+def open_failure(shard: ShardRef, error: Exception) -> Finding:
+    """The finding for a shard that cannot be opened."""
     if not isinstance(error, MissingError):
-        return Finding("unreadable_shard", piece.uri, printable(str(error)))
-    promised = f", its manifest promises {piece.promise.num_items} items" if piece.promise else ""
-    return Finding("absent_shard", piece.uri, f"no such file{promised}")
+        return Finding("unreadable_shard", shard.uri, printable(str(error)))
+    num_expected = shard.num_items + shard.num_tombstones
+    stated = f", but its manifest states {num_expected} items" if shard.has_manifest else ""
+    return Finding("absent_shard", shard.uri, f"no such file{stated}")
 
 
 def find_repeats(
-    pieces: Sequence[ShardPiece], shards: Sequence[ShardHealth], parallel: Parallel
-) -> dict[str, list[Repeat]]:
-    """Samples whose key another shard has: all but the first one that is whole, by shard."""
-    hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *(shard.key_hashes for shard in shards)]))
-    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    places: list[list[int]] = [
-        np.flatnonzero(np.isin(shard.key_hashes, repeated)).tolist() for shard in shards
+    shards: Sequence[ShardRef], healths: Sequence[ShardHealth], parallel: Parallel
+) -> dict[str, list[RepeatedSample]]:
+    """For each shard, its samples whose key another shard has.
+
+    Of the samples with one key, the first intact one is used (the first one if none is intact), and the
+    others are returned.
+    """
+    hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *(health.key_hashes for health in healths)]))
+    repeated_hashes = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    rows_by_shard: list[list[int]] = [
+        np.flatnonzero(np.isin(health.key_hashes, repeated_hashes)).tolist() for health in healths
     ]
-    concerned = [number for number, found in enumerate(places) if found]
-    asked = [(pieces[number], places[number]) for number in concerned]
-    first: dict[str, tuple[int, int]] = {}  # key -> shard and place of the one that stays
-    names = dict(zip(concerned, parallel(_name_samples, asked), strict=True))
-    for wants_whole in (True, False):
-        for number in concerned:
-            for place, (key, _) in zip(places[number], names[number], strict=True):
-                if shards[number].is_whole[place] == wants_whole:
-                    first.setdefault(key, (number, place))
+    affected = [number for number, rows in enumerate(rows_by_shard) if rows]
+    requests = [(shards[number], rows_by_shard[number]) for number in affected]
+    names = dict(zip(affected, parallel(_name_samples, requests), strict=True))
+    used: dict[str, tuple[int, int]] = {}  # key -> shard number and row of the sample that is used
+    for is_intact in (True, False):
+        for number in affected:
+            for row, (key, _) in zip(rows_by_shard[number], names[number], strict=True):
+                if healths[number].is_intact[row] == is_intact:
+                    used.setdefault(key, (number, row))
     return {
-        pieces[number].uri: [
-            Repeat(key, offset, pieces[first[key][0]].uri)
-            for place, (key, offset) in zip(places[number], names[number], strict=True)
-            if first[key] != (number, place)
+        shards[number].uri: [
+            RepeatedSample(key, offset, shards[used[key][0]].uri)
+            for row, (key, offset) in zip(rows_by_shard[number], names[number], strict=True)
+            if used[key] != (number, row)
         ]
-        for number in concerned
+        for number in affected
     }
 
 
-def _each_once(pieces: Iterable[ShardPiece]) -> list[ShardPiece]:
-    """Every tar once; of a ShardSet and a later one that inherits from it, as the later one has it."""
-    by_uri: dict[str, ShardPiece] = {}
-    for piece in pieces:
-        if piece.uri not in by_uri or piece.tombstones_uri:
-            by_uri[piece.uri] = piece
+def _unique_shards(shards: Iterable[ShardRef]) -> list[ShardRef]:
+    """Each tar once; a tar that a later ShardSet inherits is checked with the later one's tombstones."""
+    by_uri: dict[str, ShardRef] = {}
+    for shard in shards:
+        if shard.uri not in by_uri or shard.tombstones_uri:
+            by_uri[shard.uri] = shard
     return list(by_uri.values())
 
 
-def _read_through(piece: ShardPiece, path: Path, stream: IO[bytes], max_pixels: int) -> ShardHealth:
-    samples, findings = live_samples(piece, stream)
-    findings += _check_promise(piece, path)
-    is_whole = np.zeros(len(samples), bool)
-    health = health_of(piece.uri, findings, path.stat().st_size)
-    for place, sample in enumerate(samples):
-        wrong = check_sample(piece, stream, sample, max_pixels)
-        is_whole[place] = not wrong
-        health = health.with_findings(wrong) if wrong else health
+def _check_open_shard(shard: ShardRef, path: Path, stream: IO[bytes], max_pixels: int) -> ShardHealth:
+    samples, findings = live_samples(shard, stream)
+    findings += _check_bytes(shard, path)
+    is_intact = np.zeros(len(samples), bool)
+    health = health_of(shard.uri, findings, path.stat().st_size)
+    for row, sample in enumerate(samples):
+        problems = check_sample(shard, stream, sample, max_pixels)
+        is_intact[row] = not problems
+        health = health.with_findings(problems) if problems else health
     hashes = np.array([_hash(sample.key) for sample in samples], np.uint64)
-    return dataclasses.replace(health, num_items=len(samples), key_hashes=hashes, is_whole=is_whole)
+    return dataclasses.replace(health, num_items=len(samples), key_hashes=hashes, is_intact=is_intact)
 
 
-def _check_promise(piece: ShardPiece, path: Path) -> Iterator[Finding]:
-    if piece.promise is None:
+def _check_bytes(shard: ShardRef, path: Path) -> Iterator[Finding]:
+    if not shard.has_manifest:
         return
     num_bytes, sha256 = storage.sha256_of(str(path))
-    if num_bytes != piece.promise.bytes:
-        detail = f"{num_bytes} bytes, its manifest says {piece.promise.bytes}"
-        yield Finding("wrong_bytes", piece.uri, detail)
-    elif sha256 != piece.promise.sha256:
-        yield Finding("wrong_sha256", piece.uri, "not the bytes that its manifest says: another SHA-256")
+    if num_bytes != shard.num_bytes:
+        detail = f"{num_bytes} bytes, but its manifest states {shard.num_bytes}"
+        yield Finding("wrong_bytes", shard.uri, detail)
+    elif sha256 != shard.sha256:
+        yield Finding("wrong_sha256", shard.uri, "the SHA-256 differs from the manifest")
 
 
-def _as_findings(uri: str, repeats: Sequence[Repeat]) -> Iterator[Finding]:
+def _repeat_findings(uri: str, repeats: Sequence[RepeatedSample]) -> Iterator[Finding]:
     for repeat in repeats:
-        detail = f"'{printable(repeat.key)}' is in {repeat.first_uri}, too"
+        detail = f"'{printable(repeat.key)}' is also in {repeat.first_uri}"
         yield Finding("repeated_key", uri, detail, printable(repeat.key), repeat.offset)
 
 
-def _name_samples(asked: tuple[ShardPiece, list[int]]) -> list[tuple[str, int]]:
-    """Key and offset of the samples at these places of a shard."""
-    piece, places = asked
-    with storage.readable_file(piece.uri) as path, path.open("rb") as stream:
-        samples, _ = live_samples(piece, stream)
-    chosen = (samples[place] for place in places)
+def _name_samples(request: tuple[ShardRef, list[int]]) -> list[tuple[str, int]]:
+    """Key and offset of the samples at these rows of a shard."""
+    shard, rows = request
+    with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
+        samples, _ = live_samples(shard, stream)
+    chosen = (samples[row] for row in rows)
     return [(sample.key, next(iter(sample.members.values())).offset) for sample in chosen]
 
 
-def _other_files(source: ShardSource) -> Iterator[Finding]:
-    """What is wrong with the files of a ShardSet that are no tars: its ledger, its tombstones."""
+def _check_files(source: ShardSource) -> Iterator[Finding]:
+    """Findings about the files of a ShardSet beside its tars, such as the ledger and the tombstones."""
     if source.manifest is None:
         return
     tar_names = {entry.name for entry in source.manifest.shards}
     for name in itertools.filterfalse(tar_names.__contains__, source.manifest.files):
-        promised, uri = source.manifest.files[name], storage.join(source.uri, name)
+        expected, uri = source.manifest.files[name], storage.join(source.uri, name)
         if not storage.exists(uri):
             yield Finding("wrong_file", uri, "no such file, but the manifest names it")
-        elif storage.sha256_of(uri) != (promised.bytes, promised.sha256):
-            yield Finding("wrong_file", uri, "not the bytes that the manifest says")
+        elif storage.sha256_of(uri) != (expected.bytes, expected.sha256):
+            yield Finding("wrong_file", uri, "the size or the SHA-256 differs from the manifest")
 
 
 def _hash(key: str) -> int:

@@ -1,4 +1,4 @@
-"""The whole path with its root in a bucket, through a network that fails."""
+"""The complete pipeline with its root in a bucket, over an unreliable network."""
 
 from __future__ import annotations
 

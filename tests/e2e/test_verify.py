@@ -1,4 +1,4 @@
-"""`raysys verify` as a command: exit statuses, table, JSON, and the clean copy."""
+"""`raysys verify` as a command: exit status, table, JSON, and the clean copy."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pytest
 import yaml
 
 from raysys import cli
-from tests.shards_by_hand import cut, foreign, members_of, photo, write_shard_set, write_tar
+from tests.shards_by_hand import cut, foreign_sample, members_of, photo, write_shard_set, write_tar
 
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """Two tars, one cut between two samples, the other without a text."""
-    first = write_tar(tmp_path / "data" / "1.tar", [foreign("a"), foreign("b")])
-    write_tar(tmp_path / "data" / "2.tar", [foreign("c"), {"__key__": "d", "jpg": photo()}])
+    """Two tars: one cut between two samples, one with a sample without text."""
+    first = write_tar(tmp_path / "data" / "1.tar", [foreign_sample("a"), foreign_sample("b")])
+    write_tar(tmp_path / "data" / "2.tar", [foreign_sample("c"), {"__key__": "d", "jpg": photo()}])
     cut(first, members_of(first)["b.jpg"].offset - 512)
     return tmp_path / "data"
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[str], str]:
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[str], str]:
     """Exit status, lines of stdout, and stderr."""
-    status = cli.main([str(word) for word in words])
+    status = cli.main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return status, captured.out.splitlines(), captured.err
 
 
-def test_healthy_set_ends_with_its_uri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_tar(tmp_path / "1.tar", [foreign("a"), foreign("b")])
+def test_healthy_shards_end_with_their_uri(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_tar(tmp_path / "1.tar", [foreign_sample("a"), foreign_sample("b")])
     status, out, err = call(capsys, "verify", tmp_path)
     assert (status, err) == (0, "")
     assert out[-1] == str(tmp_path)
@@ -37,7 +37,9 @@ def test_healthy_set_ends_with_its_uri(tmp_path: Path, capsys: pytest.CaptureFix
     assert row.split()[1:] == ["2", f"{path.stat().st_size:,}", "healthy"]
 
 
-def test_damage_is_a_table_and_status_1(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_printed_as_a_table_with_status_1(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, out, err = call(capsys, "verify", damaged)
     end = (damaged / "1.tar").stat().st_size
     assert status == 1
@@ -45,84 +47,84 @@ def test_damage_is_a_table_and_status_1(damaged: Path, capsys: pytest.CaptureFix
     text = "\n".join(out)
     assert "1 no_end" in text
     assert "1 no_text" in text
-    assert f"no_end: {damaged}/1.tar#{end}: the file ends without the end that a tar has" in text
+    assert f"no_end: {damaged}/1.tar#{end}: the end-of-archive marker is missing" in text
     assert err == (
         f"raysys: {damaged}: 2 damages in 2 of 3 shards and folders (first {damaged}/1.tar); "
         "`raysys verify .. --repair OUT` writes a clean copy\n"
     )
 
 
-def test_json_holds_every_figure(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_counts_shards_and_findings(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "verify", damaged, "--json")
     assert status == 1
     (line,) = out
-    said = json.loads(line)
-    assert (said["uri"], said["is_healthy"], said["repaired"]) == (str(damaged), False, None)
-    assert (said["num_shards"], said["num_items"]) == (2, 3)
-    assert said["counts"] == {"no_end": 1, "no_text": 1}
-    assert [shard["counts"] for shard in said["shards"]] == [{"no_end": 1}, {"no_text": 1}]
-    assert said["findings"][1]["key"] == "d"
-    assert said["findings"][1]["is_damage"] is True
+    result = json.loads(line)
+    assert (result["uri"], result["is_healthy"], result["repaired"]) == (str(damaged), False, None)
+    assert (result["num_shards"], result["num_items"]) == (2, 3)
+    assert result["counts"] == {"no_end": 1, "no_text": 1}
+    assert [shard["counts"] for shard in result["shards"]] == [{"no_end": 1}, {"no_text": 1}]
+    assert result["findings"][1]["key"] == "d"
+    assert result["findings"][1]["is_damage"] is True
 
 
-def test_repair_leaves_a_healthy_copy(
+def test_repair_writes_a_healthy_copy(
     damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out_folder = tmp_path / "clean"
     status, out, _ = call(capsys, "verify", damaged, "--repair", out_folder)
     assert status == 0
     assert out[-1] == str(out_folder)
-    assert "kept 2 samples, lost 1 samples and 1 parts that are none: ledger.parquet says which" in out
+    assert "kept 2 samples, lost 1 samples and 1 unidentified parts; ledger.parquet lists the losses" in out
     assert call(capsys, "verify", out_folder)[0] == 0
     status, out, err = call(capsys, "verify", damaged, "--repair", out_folder)
     assert (status, out) == (2, [])
-    assert err.startswith(f"raysys: --repair {out_folder}: there is something already;")
+    assert err.startswith(f"raysys: --repair {out_folder}: not empty;")
 
 
-def test_limits_may_be_set(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_are_accepted_as_arguments(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "verify", damaged / "2.tar", "pack.max_megapixels=0.00001", "--json")
     assert status == 1
     assert json.loads(out[0])["counts"] == {"too_many_pixels": 2, "no_text": 1}
 
 
-def test_configuration_means_its_shard_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuration_names_its_shard_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text(yaml.safe_dump({"root": str(tmp_path / "made")}))
+    config.write_text(yaml.safe_dump({"root": str(tmp_path / "root")}))
     status, out, err = call(capsys, "verify", config)
     assert (status, out) == (2, [])
     assert err == (
-        f"raysys: {tmp_path}/made/shards/train: no ShardSet here (no manifest.json); "
+        f"raysys: {tmp_path}/root/shards/train: no ShardSet here (no manifest.json); "
         "make it with `raysys pack`\n"
     )
     for split, keys in {"train": "ab", "val": "c", "test": "d"}.items():
-        write_shard_set(tmp_path / "made" / "shards" / split, keys, split=split)
+        write_shard_set(tmp_path / "root" / "shards" / split, keys, split=split)
     status, out, _ = call(capsys, "verify", config)
-    assert (status, out[-1]) == (0, f"{tmp_path}/made/shards")
-    write_shard_set(tmp_path / "made" / "shards" / "test", "a", split="test")
+    assert (status, out[-1]) == (0, f"{tmp_path}/root/shards")
+    write_shard_set(tmp_path / "root" / "shards" / "test", "a", split="test")
     status, out, _ = call(capsys, "verify", config, "--json")
     assert status == 1
-    assert json.loads(out[0])["counts"] == {"repeated_key": 1}  # an item of two splits
+    assert json.loads(out[0])["counts"] == {"repeated_key": 1}  # an item in two splits
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder; check the path"),
-        (["x.yaml", "more.tar"], "verify: x.yaml is a configuration and stands alone"),
-        (["root=here"], "verify: nothing to look at; give a configuration, or paths of shards"),
+        (["x.yaml", "more.tar"], "verify: x.yaml is a configuration and cannot be combined with paths"),
+        (["root=here"], "verify: no shards named; give a configuration, or paths of shards"),
         ([".", "pack.max_megapixel=1"], "unknown key; did you mean 'max_megapixels'?"),
         (["."], ".: no tar there; give a folder with tars"),
     ],
 )
-def test_wrong_words_are_one_line(
-    words: list[str],
+def test_wrong_arguments_end_with_one_line_and_status_2(
+    arguments: list[str],
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = call(capsys, "verify", *words)
+    status, out, err = call(capsys, "verify", *arguments)
     assert (status, out) == (2, [])
     assert err.startswith("raysys: ")
     assert message in err

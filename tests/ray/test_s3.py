@@ -1,4 +1,4 @@
-"""A real S3 server behind a network that fails: what was written is read, every item once, no byte changed."""
+"""An S3 server behind an unreliable network: files are read unchanged, and streams yield every item once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTION = StreamConfig(shuffle_window_shards=2, decode_concurrency=1)
 
 @pytest.fixture
 def bucket(s3_server: int, request: pytest.FixtureRequest) -> str:
-    """An empty bucket of the test's own."""
+    """An empty bucket for this test."""
     name = "shop-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     make_bucket(s3_server, name)
     return name
@@ -40,24 +40,22 @@ def bucket(s3_server: int, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def proxy(s3_server: int, s3_port: int) -> Iterator[FaultyProxy]:
-    """Every fourth request of any process goes wrong."""
+    """A proxy that injects a fault into every fourth request of any process."""
     with faulty_proxy(s3_server, port=s3_port, every=4) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def hasty(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that tries nothing again, so that only raysys does."""
+def without_client_retries(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable the retries of the AWS client, so that only raysys retries."""
     once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
     filesystem = pafs.S3FileSystem(endpoint_override=proxy.url, region="us-east-1", retry_strategy=once)
     monkeypatch.setattr("raysys.storage.uri._store", lambda scheme, bucket, query: (filesystem, bucket))
     monkeypatch.setattr(retry, "pause", lambda seconds: None)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_files_are_what_was_written_though_every_fourth_request_fails(
-    proxy: FaultyProxy, bucket: str
-) -> None:
+@pytest.mark.usefixtures("without_client_retries")
+def test_files_are_read_unchanged_when_every_fourth_request_fails(proxy: FaultyProxy, bucket: str) -> None:
     root = f"s3://{bucket}/raysys"
     names = [f"below/my cup #{number}?%20é.bin" for number in range(12)]
     data = {name: random.Random(name).randbytes(50_000 + number) for number, name in enumerate(names)}
@@ -79,8 +77,8 @@ def test_files_are_what_was_written_though_every_fourth_request_fails(
 
 # 75 MB through a proxy in Python.
 @pytest.mark.slow
-@pytest.mark.usefixtures("hasty")
-def test_upload_in_parts_is_whole_though_every_fourth_request_fails(
+@pytest.mark.usefixtures("without_client_retries")
+def test_multipart_upload_is_complete_when_every_fourth_request_fails(
     proxy: FaultyProxy, bucket: str, tmp_path: Path
 ) -> None:
     content = random.Random(1).randbytes(25_000_000)  # more than two parts of pyarrow's 10 MB
@@ -96,7 +94,7 @@ def test_upload_in_parts_is_whole_though_every_fourth_request_fails(
     assert sum(proxy.injected.values()) > 5
 
 
-def test_what_is_absent_is_said_through_the_faults(proxy: FaultyProxy, bucket: str) -> None:
+def test_absent_files_and_buckets_are_missing_errors_despite_faults(proxy: FaultyProxy, bucket: str) -> None:
     for uri in (f"s3://{bucket}/absent", "s3://no-such-bucket/absent"):
         with pytest.raises(MissingError, match=f"^{uri}: no such (file|bucket); check the path$"):
             storage.read_bytes(uri)
@@ -106,15 +104,15 @@ def test_what_is_absent_is_said_through_the_faults(proxy: FaultyProxy, bucket: s
         storage.write_bytes("s3://no-such-bucket/a", b"x")
 
 
-def packed(root: str, photo: str) -> list[ShardRef]:
-    """Fifty items in shards of 15, 15, 15 and 5."""
+def write_catalog(root: str, photo: str) -> list[ShardRef]:
+    """Write fifty items in shards of 15, 15, 15 and 5."""
     data = storage.read_bytes(photo)
     items = [Item(f"i{number:02d}", f"cup {number}", data, {"seller": "anna"}) for number in range(NUM_ITEMS)]
     return write_shards(root, items, 15)
 
 
-def say_bytes() -> Callable[[pa.Table], Any]:
-    """A decoder that tells item, position and the hash of the photo; made here so that it travels by value."""
+def make_decoder() -> Callable[[pa.Table], Any]:
+    """A decoder that returns item id, position and hash of the photo; a local function, so Ray pickles it by value."""
 
     def decode(block: pa.Table) -> dict[str, np.ndarray]:
         photos = [hashlib.sha256(photo).hexdigest() for photo in block.column("image").to_pylist()]
@@ -127,18 +125,18 @@ def say_bytes() -> Callable[[pa.Table], Any]:
     return decode
 
 
-# The whole path over S3 is in e2e, and slow as well; files and folders stay in `make test`.
+# Slow, as is the complete pipeline over S3 in tests/e2e; `make test` covers files and folders on S3.
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_streams_over_s3_give_every_item_once_and_the_bytes_of_the_disk(
+def test_streams_over_s3_yield_every_item_once_with_the_bytes_of_local_shards(
     proxy: FaultyProxy, bucket: str, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg", quality=95)
     photo = (tmp_path / "photo.jpg").read_bytes()
     storage.write_bytes(f"s3://{bucket}/photo.jpg", photo)
-    local = packed(str(tmp_path), str(tmp_path / "photo.jpg"))
-    remote = packed(f"s3://{bucket}/shards", f"s3://{bucket}/photo.jpg")
+    local = write_catalog(str(tmp_path), str(tmp_path / "photo.jpg"))
+    remote = write_catalog(f"s3://{bucket}/shards", f"s3://{bucket}/photo.jpg")
     assert [shard.sha256 for shard in remote] == [shard.sha256 for shard in local]
 
     def rows_of(stream: Any) -> list[tuple[int, str, str]]:
@@ -151,15 +149,15 @@ def test_streams_over_s3_give_every_item_once_and_the_bytes_of_the_disk(
             )
         ]
 
-    embedded = rows_of(embedding_stream(remote, say_bytes(), SECTION))
+    embedded = rows_of(embedding_stream(remote, make_decoder(), SECTION))
     assert [item_id for _, item_id, _ in embedded] == [
         stored.item.item_id for shard in local for stored in read_shard(shard)
     ]
     assert {digest for _, _, digest in embedded} == {hashlib.sha256(photo).hexdigest()}
-    trained, wanted = (
-        rows_of(training_stream(shards, say_bytes(), SECTION, seed=7, start=0, stop=96, rows_per_block=8))
+    remote_rows, local_rows = (
+        rows_of(training_stream(shards, make_decoder(), SECTION, seed=7, start=0, stop=96, rows_per_block=8))
         for shards in (remote, local)
     )
-    assert [position for position, _, _ in trained] == list(range(96))
-    assert trained == wanted
+    assert [position for position, _, _ in remote_rows] == list(range(96))
+    assert remote_rows == local_rows
     assert sum(proxy.injected.values()) > 10

@@ -1,4 +1,4 @@
-"""Many shards are looked at by Ray tasks, with the same result as one after the other."""
+"""Ray tasks check and repair many shards, with the same result as a serial run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from raysys.errors import DamagedData
 from raysys.verify import stage
-from tests.shards_by_hand import cut, foreign, write_tar
+from tests.shards_by_hand import cut, foreign_sample, write_tar
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_many_shards_are_verified_and_repaired_in_parallel(tmp_path: Path) -> None:
+def test_shards_are_verified_and_repaired_by_ray_tasks(tmp_path: Path) -> None:
     for number in range(6):
-        write_tar(tmp_path / "in" / f"{number}.tar", [foreign(f"{number}-a"), foreign("same")])
+        write_tar(tmp_path / "in" / f"{number}.tar", [foreign_sample(f"{number}-a"), foreign_sample("same")])
     cut(tmp_path / "in" / "5.tar", 100)
     out = io.StringIO()
     with pytest.raises(DamagedData, match="5 damages in 5 of 7 shards and folders"):
@@ -24,5 +24,5 @@ def test_many_shards_are_verified_and_repaired_in_parallel(tmp_path: Path) -> No
     assert json.loads(out.getvalue())["counts"] == {"repeated_key": 4, "damaged_header": 1}
 
     stage.run([str(tmp_path / "in")], [], str(tmp_path / "out"), True, out)
-    said = json.loads(out.getvalue().splitlines()[1])["repaired"]
-    assert said == {"uri": str(tmp_path / "out"), "num_kept": 6, "num_lost": 4, "num_parts": 1}
+    repaired = json.loads(out.getvalue().splitlines()[1])["repaired"]
+    assert repaired == {"uri": str(tmp_path / "out"), "num_kept": 6, "num_lost": 4, "num_parts": 1}

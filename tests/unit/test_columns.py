@@ -5,7 +5,7 @@ from collections import Counter
 
 from raysys import columns
 from raysys.columns import LEDGER_SCHEMA, embedding_schema
-from raysys.verify.repair import Refusal
+from raysys.verify.repair import LedgerRow
 
 
 def test_no_two_columns_share_a_name() -> None:
@@ -14,8 +14,8 @@ def test_no_two_columns_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_ledger_schema_has_the_fields_of_a_refusal() -> None:
-    assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(Refusal)]
+def test_ledger_schema_has_the_fields_of_a_ledger_row() -> None:
+    assert LEDGER_SCHEMA.names == [field.name for field in dataclasses.fields(LedgerRow)]
 
 
 def test_embedding_column_has_the_dimensions_of_the_space() -> None:

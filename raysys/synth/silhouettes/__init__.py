@@ -1,4 +1,4 @@
-"""How each kind of thing looks: one function a kind, from a style to strokes on a sketch."""
+"""The silhouette of each kind: one function for each kind, which draws a style on a sketch."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a ShardSet must have for those who read it."""
+"""A setting may only name attributes that the items of a ShardSet have."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.shards_by_hand import write_shard_set
 
 
 @pytest.mark.parametrize(
-    ("schema", "found"), [({"brand": "text", "price": "number"}, "brand, price"), ({}, "none")]
+    ("schema", "names"), [({"brand": "text", "price": "number"}, "brand, price"), ({}, "none")]
 )
-def test_attribute_that_no_item_has_is_refused(tmp_path: Path, schema: dict[str, str], found: str) -> None:
+def test_unknown_attribute_is_refused(tmp_path: Path, schema: dict[str, str], names: str) -> None:
     write_shard_set(tmp_path, ["a", "b"])
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "item_schema": schema}))
@@ -23,6 +23,6 @@ def test_attribute_that_no_item_has_is_refused(tmp_path: Path, schema: dict[str,
     with pytest.raises(InputError) as caught:
         require_attributes(str(tmp_path), [*schema, "colour"], "train.caption_weights")
     assert str(caught.value) == (
-        f"{tmp_path}: no item has the attribute 'colour' that train.caption_weights names (found: {found}); "
-        "pack again with it, or take it out of train.caption_weights"
+        f"{tmp_path}: no item has the attribute 'colour' from train.caption_weights (found: {names}); "
+        "pack again with this attribute, or remove it from train.caption_weights"
     )

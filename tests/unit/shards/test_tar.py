@@ -1,4 +1,4 @@
-"""A tar is read strictly: whatever happens to it, the members that are whole are found and the rest is told."""
+"""In a damaged tar, every complete member is found and every fault is reported."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from raysys.shards.tar import Fault, Member
 NUM_SAMPLES = 4
 
 
-def written(how: str) -> bytes:
-    """Four samples of a photo and a json; long names need headers of their own outside of WebDataset."""
+def make_tar(style: str) -> bytes:
+    """Four samples of a photo and a json; in the styles `pax` and `gnu`, long names need extended headers."""
     tar = io.BytesIO()
-    if how == "webdataset":
+    if style == "webdataset":
         with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
             for number in range(NUM_SAMPLES):
                 writer.write({"__key__": f"i{number}", "jpg": b"p" * (500 + number * 7), "json": b"{}"})
         return tar.getvalue()
-    style = tarfile.PAX_FORMAT if how == "pax" else tarfile.GNU_FORMAT
-    with tarfile.open(fileobj=tar, mode="w", format=style) as archive:
+    tar_format = tarfile.PAX_FORMAT if style == "pax" else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=tar, mode="w", format=tar_format) as archive:
         for number in range(NUM_SAMPLES):
             for suffix in ("jpg", "json"):
                 info = tarfile.TarInfo(f"{'long' * 30}{number}.{suffix}")
@@ -32,60 +32,58 @@ def written(how: str) -> bytes:
     return tar.getvalue()
 
 
-@pytest.mark.parametrize("how", ["webdataset", "pax", "gnu"])
-def test_whole_tar_has_no_fault_and_says_where_everything_lies(how: str) -> None:
-    data = written(how)
+@pytest.mark.parametrize("style", ["webdataset", "pax", "gnu"])
+def test_intact_tar_has_no_fault_and_correct_offsets(style: str) -> None:
+    data = make_tar(style)
     members, faults = tar.scan(io.BytesIO(data))
     assert not faults
     assert len(members) == 2 * NUM_SAMPLES
     assert {data[m.offset : m.offset + m.num_bytes][:1] for m in members} <= {b"p", b"{"}
-    grouped, faults = tar.samples(members)
+    grouped, faults = tar.group_samples(members)
     assert not faults
     assert [sorted(sample.members) for sample in grouped] == [["jpg", "json"]] * NUM_SAMPLES
 
 
-@pytest.mark.parametrize("how", ["webdataset", "pax", "gnu"])
-def test_every_cut_is_told_and_leaves_the_members_before_it(how: str) -> None:
-    data = written(how)
-    whole, _ = tar.scan(io.BytesIO(data))
-    end_of_last = -(-(whole[-1].offset + whole[-1].num_bytes) // 512) * 512
-    for cut in range(0, len(data), 64 if how == "webdataset" else 509):
+@pytest.mark.parametrize("style", ["webdataset", "pax", "gnu"])
+def test_every_cut_is_reported_and_leaves_the_members_before_it(style: str) -> None:
+    data = make_tar(style)
+    intact, _ = tar.scan(io.BytesIO(data))
+    end_of_last = -(-(intact[-1].offset + intact[-1].num_bytes) // 512) * 512
+    for cut in range(0, len(data), 64 if style == "webdataset" else 509):
         members, faults = tar.scan(io.BytesIO(data[:cut]))
-        assert members == [member for member in whole if member.offset + member.num_bytes <= cut]
+        assert members == [member for member in intact if member.offset + member.num_bytes <= cut]
         assert bool(faults) == (cut < end_of_last + 1024), cut
 
 
 def test_damaged_header_costs_its_member_and_no_other() -> None:
-    data = bytearray(written("webdataset"))
-    whole, _ = tar.scan(io.BytesIO(bytes(data)))
-    data[whole[4].offset - 512 + 148] ^= 0xFF  # its checksum
+    data = bytearray(make_tar("webdataset"))
+    intact, _ = tar.scan(io.BytesIO(bytes(data)))
+    data[intact[4].offset - 512 + 148] ^= 0xFF  # its checksum
     members, faults = tar.scan(io.BytesIO(bytes(data)))
-    assert members == whole[:4] + whole[5:]
-    assert faults == [Fault("damaged_header", whole[4].offset - 512, "1536 bytes that are no member")]
+    assert members == intact[:4] + intact[5:]
+    assert faults == [Fault("damaged_header", intact[4].offset - 512, "1536 bytes belong to no member")]
 
 
 def test_cut_between_two_members_is_a_missing_end() -> None:
-    data = written("webdataset")
-    whole, _ = tar.scan(io.BytesIO(data))
-    cut = whole[2].offset - 512
+    data = make_tar("webdataset")
+    intact, _ = tar.scan(io.BytesIO(data))
+    cut = intact[2].offset - 512
     members, faults = tar.scan(io.BytesIO(data[:cut]))
-    assert members == whole[:2]
-    assert faults == [Fault("no_end", cut, "the file ends without the end that a tar has")]
+    assert members == intact[:2]
+    assert faults == [Fault("no_end", cut, "the end-of-archive marker is missing")]
 
 
 def test_cut_inside_a_photo_names_its_sample() -> None:
-    data = written("webdataset")
-    whole, _ = tar.scan(io.BytesIO(data))
-    _, faults = tar.scan(io.BytesIO(data[: whole[2].offset + 10]))
+    data = make_tar("webdataset")
+    intact, _ = tar.scan(io.BytesIO(data))
+    _, faults = tar.scan(io.BytesIO(data[: intact[2].offset + 10]))
     assert faults == [
-        Fault(
-            "truncated", whole[2].offset - 512, "'i1.jpg' has 10 of its 507 bytes, then the file ends", "i1"
-        )
+        Fault("truncated", intact[2].offset - 512, "'i1.jpg' is cut off after 10 of 507 bytes", "i1")
     ]
 
 
-def test_tars_one_behind_the_other_are_read_through() -> None:
-    data = written("webdataset")
+def test_concatenated_tars_are_read_completely() -> None:
+    data = make_tar("webdataset")
     members, faults = tar.scan(io.BytesIO(data + data))
     assert len(members) == 4 * NUM_SAMPLES
     assert not faults
@@ -94,18 +92,20 @@ def test_tars_one_behind_the_other_are_read_through() -> None:
 @pytest.mark.parametrize(
     ("data", "kind"), [(b"", "empty"), (b"<html>" * 500, "damaged_header"), (b"x", "damaged_header")]
 )
-def test_what_is_no_tar_is_told(data: bytes, kind: str) -> None:
+def test_file_of_another_format_is_reported(data: bytes, kind: str) -> None:
     members, faults = tar.scan(io.BytesIO(data))
     assert members == []
     assert [fault.kind for fault in faults] == [kind]
 
 
-def at(*names: str) -> list[Member]:
-    return [Member(name, 1000 * place, 1) for place, name in enumerate(names)]
+def members_named(*names: str) -> list[Member]:
+    return [Member(name, 1000 * number, 1) for number, name in enumerate(names)]
 
 
-def test_samples_are_neighbours_of_one_key() -> None:
-    grouped, faults = tar.samples(at("v1.0/a.b.JPG", "v1.0/a.json", "v1.0/c.webp", "__notes__.json"))
+def test_members_are_grouped_by_key() -> None:
+    grouped, faults = tar.group_samples(
+        members_named("v1.0/a.b.JPG", "v1.0/a.json", "v1.0/c.webp", "__notes__.json")
+    )
     assert [(sample.key, sorted(sample.members)) for sample in grouped] == [
         ("v1.0/a", ["b.jpg", "json"]),
         ("v1.0/c", ["webp"]),
@@ -114,8 +114,8 @@ def test_samples_are_neighbours_of_one_key() -> None:
     assert grouped[1].photo() == Member("v1.0/c.webp", 2000, 1)
 
 
-def test_disorder_is_told_and_what_came_first_stays() -> None:
-    grouped, faults = tar.samples(at("b.jpg", "a.jpg", "b.json", "b.jpg"))
+def test_scattered_and_repeated_members_are_reported_and_the_first_is_used() -> None:
+    grouped, faults = tar.group_samples(members_named("b.jpg", "a.jpg", "b.json", "b.jpg"))
     assert [(fault.kind, fault.key) for fault in faults] == [
         ("unsorted", "a"),
         ("scattered_key", "b"),

@@ -1,4 +1,4 @@
-"""An object store in a folder that fails once, at one byte: by an error, or by an answer that ends early."""
+"""A fake object store, backed by a folder, that fails at one byte: by an error or by a short response."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NETWORK = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 56
 
 
 class FlakyStore(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """A folder as pyarrow filesystem. A read over byte `at` fails `times` times; so does every upload there.
+    """A pyarrow filesystem on a folder. Reads and uploads that include byte `at` fail, `times` times in all.
 
-    `how` is `error` (an OSError) or `short` (what comes before the byte, and no error).
+    `how` is `error` (an OSError) or `short` (only the bytes before `at`, and no error).
     """
 
     def __init__(self, folder: Path, how: Literal["error", "short"] = "error") -> None:
@@ -27,11 +27,11 @@ class FlakyStore(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has n
         self.failed = 0
 
     def fail(self, at: int, times: int = 1) -> None:
-        """From now on fail at this byte, so many times."""
+        """Set the byte to fail at and the number of failures."""
         self.at, self.times, self.failed = at, times, 0
 
     def fails_in(self, start: int, end: int) -> bool:
-        """Whether an access to these bytes goes wrong; counts if it does."""
+        """Whether an access to these bytes fails; counts the failure."""
         if not start <= self.at < end or self.failed >= self.times:
             return False
         self.failed += 1
@@ -72,7 +72,7 @@ class FlakyStore(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has n
         return self is not other
 
     def _unused(self, *_: Any) -> Any:
-        raise AssertionError("raysys asks a store for no such thing")
+        raise AssertionError("raysys does not use this operation")
 
     create_dir = delete_dir_contents = delete_root_dir_contents = move = copy_file = _unused
     open_input_stream = open_append_stream = _unused
@@ -104,7 +104,7 @@ class _FlakyReader:
 
 
 class _FlakyUpload:
-    """Like a multipart upload: it becomes visible when it is closed and all of it arrived."""
+    """Like a multipart upload: it becomes visible when it is closed without a failure."""
 
     def __init__(self, store: FlakyStore, put: Callable[[bytes], None]) -> None:
         self._store, self._put = store, put

@@ -1,4 +1,4 @@
-"""Only one process at a time holds a folder."""
+"""Only one process at a time can lock a folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ with locked(sys.argv[1], "raysys pack"):
 """
 
 
-def test_second_command_is_refused_in_one_line(tmp_path: Path) -> None:
-    home = f"{tmp_path}/runs/shop"
-    with locked(home, "raysys train"), pytest.raises(Busy) as caught, locked(home, "raysys train"):
+def test_second_command_is_refused(tmp_path: Path) -> None:
+    folder = f"{tmp_path}/runs/shop"
+    with locked(folder, "raysys train"), pytest.raises(Busy) as caught, locked(folder, "raysys train"):
         pass
     assert str(caught.value) == (
-        f"{home}: another `raysys train` is running here; wait for it to end, or change `name` or `root`"
+        f"{folder}: another `raysys train` is running here; wait for it to end, or change `name` or `root`"
     )
     assert caught.value.exit_status == 1
-    with locked(home, "raysys train"):  # the first one has ended
+    with locked(folder, "raysys train"):  # the first command has ended
         pass
 
 
@@ -48,6 +48,6 @@ def test_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_run_in_a_store_is_not_locked_by_a_file() -> None:
+def test_object_store_is_not_locked() -> None:
     with locked("s3://bucket/runs/shop", "raysys train"), locked("s3://bucket/runs/shop", "raysys train"):
         pass

@@ -1,4 +1,4 @@
-"""Places on a local disk by path and by `file://`, and elsewhere by a folder that plays an object store."""
+"""Files on a local disk, by path and by `file://`, and on a fake object store backed by a folder."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raysys import storage
-from raysys.errors import InputError, MissingError, StorageError
+from raysys.errors import MissingError, StorageError
 
 
 @pytest.fixture(params=["path", "file://", "store://"])
@@ -26,13 +26,13 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return f"file://{tmp_path}" if request.param == "file://" else str(tmp_path)
 
 
-def write_half_and_fail(uri: str) -> None:
+def write_and_fail(uri: str) -> None:
     with storage.writable_file(uri) as path:
-        path.write_bytes(b"half")
+        path.write_bytes(b"part")
         raise ZeroDivisionError
 
 
-def test_written_file_is_read_whole_and_in_part(root: str) -> None:
+def test_written_file_is_read_completely_and_by_range(root: str) -> None:
     uri = storage.join(root, "photo.bin")
     storage.write_bytes(uri, b"0123456789")
     storage.write_bytes(uri, b"abcdefghij", durable=False)  # replaces
@@ -41,7 +41,7 @@ def test_written_file_is_read_whole_and_in_part(root: str) -> None:
     assert storage.exists(uri)
 
 
-def test_list_is_relative_sorted_and_deep(root: str) -> None:
+def test_list_is_relative_sorted_and_recursive(root: str) -> None:
     with storage.writable_file(storage.join(root, "b", "c.txt")) as path:
         path.write_bytes(b"xyz")
     with storage.writable_file(storage.join(root, "a.txt")) as path:
@@ -50,7 +50,7 @@ def test_list_is_relative_sorted_and_deep(root: str) -> None:
     assert storage.list_files(storage.join(root, "absent")) == {}
 
 
-def test_delete_takes_files_folders_and_nothing(root: str) -> None:
+def test_delete_accepts_files_folders_and_absent_names(root: str) -> None:
     for name in ("a", "b", "c"):
         with storage.writable_file(storage.join(root, "below", name)) as path:
             path.write_bytes(b"x")
@@ -61,7 +61,7 @@ def test_delete_takes_files_folders_and_nothing(root: str) -> None:
     assert storage.list_files(root) == {}
 
 
-def test_stat_tells_sizes_in_order_and_absence(root: str) -> None:
+def test_stat_returns_sizes_in_order_and_marks_absent_files(root: str) -> None:
     storage.write_bytes(storage.join(root, "a"), b"four")
     uris = [storage.join(root, name) for name in ("absent", "a", "a")]
     stats = storage.stat_files(uris)
@@ -70,29 +70,29 @@ def test_stat_tells_sizes_in_order_and_absence(root: str) -> None:
     assert stats[1][1] > 0
 
 
-def test_missing_file_says_where_it_was_looked_for(root: str) -> None:
+def test_missing_file_is_named_by_its_uri(root: str) -> None:
     uri = storage.join(root, "absent.tar")
     with pytest.raises(MissingError) as caught:
         storage.read_bytes(uri)
     assert str(caught.value) == f"{uri}: no such file; check the path"
 
 
-def test_block_that_fails_leaves_nothing(root: str) -> None:
+def test_failed_block_writes_nothing(root: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        write_half_and_fail(storage.join(root, "a"))
+        write_and_fail(storage.join(root, "a"))
     assert storage.list_files(root) == {}
 
 
-def test_block_that_fails_keeps_the_old_file(root: str) -> None:
+def test_failed_block_keeps_the_old_file(root: str) -> None:
     uri = storage.join(root, "a")
     storage.write_bytes(uri, b"old")
     with pytest.raises(ZeroDivisionError):
-        write_half_and_fail(uri)
+        write_and_fail(uri)
     assert storage.read_bytes(uri) == b"old"
     assert list(storage.list_files(root)) == ["a"]
 
 
-def test_old_file_is_seen_until_the_block_ends(root: str) -> None:
+def test_old_file_is_visible_until_the_block_ends(root: str) -> None:
     uri = storage.join(root, "a")
     storage.write_bytes(uri, b"old")
     with storage.writable_file(uri) as path:
@@ -101,20 +101,20 @@ def test_old_file_is_seen_until_the_block_ends(root: str) -> None:
     assert storage.read_bytes(uri) == b"new"
 
 
-def test_folder_goes_up_and_comes_back(root: str, tmp_path: Path) -> None:
+def test_uploaded_folder_is_read_back(root: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "below").mkdir(parents=True)
     (source / "one").write_bytes(b"1")
     (source / "below" / "two").write_bytes(b"22")
     storage.upload_folder(source, storage.join(root, "copy"))
     with storage.readable_folder(storage.join(root, "copy")) as folder:
-        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        assert found == {"one", "below/two"}
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert names == {"one", "below/two"}
         assert (folder / "below" / "two").read_bytes() == b"22"
 
 
-def test_hash_is_that_of_the_bytes(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysys.storage.reading._CHUNK_BYTES", 2)  # three pieces
+def test_hash_over_several_chunks(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysys.storage.reading._CHUNK_BYTES", 2)  # three chunks
     storage.write_bytes(storage.join(root, "a"), b"hello")
     # printf hello | sha256sum
     expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -123,9 +123,9 @@ def test_hash_is_that_of_the_bytes(root: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_draft_is_not_listed(root: str) -> None:
-    # A writer that is killed leaves its draft: nobody may take it for a file.
+    # A killed writer leaves its draft: no reader may take it for a file.
     with storage.writable_file(storage.join(root, "part.parquet")) as path:
-        path.write_bytes(b"half")
+        path.write_bytes(b"part")
         assert storage.list_files(root) == {}
 
 
@@ -142,45 +142,12 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_draft(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
-def test_written_file_can_be_read_by_others(tmp_path: Path) -> None:
+def test_written_file_is_readable_by_all_users(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "a"), b"x")
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
-def test_join_doubles_no_slash() -> None:
-    assert storage.join("s3://shop/", "/runs/", "a") == "s3://shop/runs/a"
-    assert storage.join("/data", "a") == "/data/a"
-    assert storage.join("/", "a") == "/a"
-
-
-def test_local_is_a_path_or_a_file_uri() -> None:
-    assert storage.is_local("runs")
-    assert storage.is_local("file:///runs")
-    assert not storage.is_local("s3://shop/runs")
-
-
-def test_local_path_refuses_another_place() -> None:
-    with pytest.raises(InputError) as caught:
-        storage.local_path("s3://shop/runs")
-    assert str(caught.value) == "s3://shop/runs: a local path is needed here"
-
-
-def test_unknown_scheme_is_refused() -> None:
-    with pytest.raises(InputError) as caught:
-        storage.exists("ftp://shop/runs")
-    assert str(caught.value).startswith("ftp://shop/runs: not a place that can be opened (")
-    assert str(caught.value).endswith("); use a path, s3:// or gs://")
-
-
-def test_absolute_leaves_nothing_to_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert storage.absolute(".raysys/demo") == str(tmp_path / ".raysys/demo")
-    assert storage.absolute("s3://bucket/raysys") == "s3://bucket/raysys"
-
-
-def test_folder_is_told_from_a_file_and_from_nothing(tmp_path: Path) -> None:
+def test_is_folder_is_false_for_files_and_absent_names(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     assert [storage.is_folder(str(tmp_path / name)) for name in (".", "file", "absent")] == [
         True,

@@ -1,4 +1,4 @@
-"""Titles: how often they say what the photo shows, and in which language."""
+"""Titles: how often they name the latent attributes, and in which language."""
 
 import unicodedata
 
@@ -15,7 +15,7 @@ def items() -> list[DrawnItem]:
     return [item for item in generate_items(2000, seed=7) if item.relisted_from is None]
 
 
-def says(item: DrawnItem, words: Words) -> bool:
+def has_any(item: DrawnItem, words: Words) -> bool:
     title = unicodedata.normalize("NFKC", item.title).casefold()
     return any(word.casefold() in title for word in words.en + words.ja)
 
@@ -31,16 +31,16 @@ def test_every_latent_value_has_words_in_both_languages() -> None:
 
 
 def test_nearly_every_title_names_the_kind(items: list[DrawnItem]) -> None:
-    assert 0.95 <= np.mean([says(item, KIND_WORDS[item.kind]) for item in items]) < 1
+    assert 0.95 <= np.mean([has_any(item, KIND_WORDS[item.kind]) for item in items]) < 1
 
 
 def test_most_titles_name_the_colour(items: list[DrawnItem]) -> None:
-    share = np.mean([says(item, COLOUR_WORDS[item.colour]) for item in items])
+    share = np.mean([has_any(item, COLOUR_WORDS[item.colour]) for item in items])
     assert share == pytest.approx(0.85, abs=0.03)
 
 
 def test_many_titles_name_the_pattern(items: list[DrawnItem]) -> None:
-    share = np.mean([says(item, PATTERN_WORDS[item.pattern]) for item in items])
+    share = np.mean([has_any(item, PATTERN_WORDS[item.pattern]) for item in items])
     assert share == pytest.approx(0.70, abs=0.04)
 
 
@@ -60,12 +60,12 @@ def test_some_titles_use_full_width_letters_and_emoji(items: list[DrawnItem]) ->
     assert 0.01 < emoji < 0.15
 
 
-def test_one_kind_goes_by_several_names(items: list[DrawnItem]) -> None:
+def test_one_kind_has_several_names(items: list[DrawnItem]) -> None:
     titles = " ".join(item.title for item in items if item.kind == "sneaker")
     assert all(word in titles for word in ("sneakers", "trainers", "スニーカー"))
 
 
-def test_titles_are_one_line_of_modest_length(items: list[DrawnItem]) -> None:
+def test_titles_are_one_line_of_at_most_120_characters(items: list[DrawnItem]) -> None:
     assert all(
         0 < len(item.title) <= 120 and item.title.isprintable()
         for item in items
@@ -74,7 +74,7 @@ def test_titles_are_one_line_of_modest_length(items: list[DrawnItem]) -> None:
     assert not any("\n" in item.title for item in items)
 
 
-def test_a_second_title_contains_the_first() -> None:
+def test_title_of_a_relisting_contains_the_original() -> None:
     rng = np.random.default_rng(0)
     titles = {retitle("赤 マグカップ", rng) for _ in range(40)}
     assert "赤 マグカップ" in titles
