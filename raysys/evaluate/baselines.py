@@ -150,7 +150,7 @@ def _index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries show
     scores = np.full(log.shown.shape, np.nan)
     for number, (query, shown) in enumerate(zip(log.query_ids, log.shown_ids, strict=True)):
         row = searcher.row_of(query)
-        neighbours = searcher.neighbours(searcher.vector(row)[None], len(searcher))[0]
+        neighbours = searcher.search(searcher.vector(row)[None], len(searcher))[0]
         found = {neighbour.item.item_id: neighbour.score for neighbour in neighbours}
         scores[number, : len(shown)] = [found.get(item_id, np.nan) for item_id in shown]
     return scores
