@@ -37,8 +37,8 @@ def embed(
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
     Items that cannot be embedded go to the ledger of the set.
-    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, or if an item is neither embedded nor
-    refused.
+    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, or if an item is missing from both
+    the parts and the ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)

@@ -135,7 +135,7 @@ def _interpolated(inputs: EvaluationInputs, items: EvaluationItems) -> Float32[n
 
 def _mobilenet(source: str, items: EvaluationItems) -> Float32[ndarray, "items d"]:
     encoder = VisionEncoder(source)
-    return encoder.embed_pictures([decode_image(photo) for photo in items.photos])
+    return encoder.embed_photos(items.photos)
 
 
 def _projected(uri: str | None, items: EvaluationItems) -> Float32[ndarray, "items d"]:

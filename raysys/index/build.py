@@ -69,7 +69,7 @@ def build_index(vectors: Float32[ndarray, "n d"], section: IndexConfig) -> Any:
 def measure_recall(
     index: Any, vectors: Float32[ndarray, "n d"], section: IndexConfig, seed: int = 0
 ) -> dict[str, float]:
-    """Recall@1 and recall@k of the index against exact search; the queries are a random sample of `vectors`."""
+    """Recall@1 and recall@k of the index against exact search; queries are a random sample of `vectors`."""
     sample = np.random.default_rng(seed).permutation(len(vectors))[: section.recall_queries]
     k = min(section.recall_k, len(vectors))
     exact_scores, _ = exact_search(vectors[sample], vectors, k)

@@ -75,14 +75,16 @@ class Searcher:
     ) -> list[list[Neighbour]]:
         """The `k` nearest items of each vector, best first; fewer where fewer exist or match.
 
-        `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only items
-        whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row to leave
-        out of the result of `vectors[i]`, for example the query item itself.
+        `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
+        items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
+        to leave out of the result of `vectors[i]`, for example the query item itself.
         Raises: InputError for an invalid `where` or vectors of the wrong length.
         """
         conditions = None if where is None else check_filter(where)
         if vectors.shape[1] != self.manifest.dimensions:
-            raise InputError(f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}")
+            raise InputError(
+                f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
+            )
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
         scores, rows = self._search(vectors, k + 1 if exclude_rows else k, conditions)
@@ -116,7 +118,7 @@ class Searcher:
                 np.ascontiguousarray(vectors, np.float32), min(k, len(self))
             )
             return result
-        # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph search.
+        # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
         rows = matching_rows(self._attributes, where)
         scores, positions = exact_search(vectors, self._index.reconstruct_batch(rows), k)
         return scores, rows[positions]
