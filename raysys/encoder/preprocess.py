@@ -107,8 +107,7 @@ def orientation_of(image: Image.Image) -> int:
             orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGE:
         return 1
-    is_known = isinstance(orientation, int) and orientation in _ORIENTATION_TO_TRANSPOSE
-    return orientation if is_known else 1
+    return orientation if isinstance(orientation, int) and orientation in _ORIENTATION_TO_TRANSPOSE else 1
 
 
 def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:

@@ -49,7 +49,7 @@ def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> C
 def _default_lower_case(section: EncoderConfig) -> bool:
     """The setting stored in an EncoderBundle; True for other checkpoints, as SigLIP was trained.
 
-    The tokenizer does not tell: some lower-case titles themselves, others expect the caller to do it.
+    The tokenizer does not show it: some lower-case titles themselves, others leave it to the caller.
     """
     if storage.exists(storage.join(section.start, artifacts.MANIFEST)):
         manifest = artifacts.open_artifact(section.start, EncoderBundleManifest)
