@@ -27,9 +27,9 @@ from raysys.columns import PIXELS, TITLE, TOKENS
 from raysys.config import Config
 from raysys.config.schema import AugmentConfig, RayConfig, StreamConfig
 from raysys.encoder import siglip, start
+from raysys.encoder.hub import load_tokenizer
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, to_pixels
 from raysys.encoder.text import TextPreprocessing, to_tokens
-from raysys.encoder.tokenizer import load_tokenizer
 from raysys.shards.reader import read_shard, shards_of
 from raysys.synth import generate_items
 

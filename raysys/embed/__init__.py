@@ -1,1 +1,1 @@
-"""The catalogue as vectors: Ray batch inference over shards, and the projection to fewer dimensions."""
+"""Embeds the catalogue with Ray Data, and projects the vectors to fewer dimensions."""

@@ -1,4 +1,4 @@
-"""What one embedding actor does: pixels of a block in, vectors out, written as one Parquet file."""
+"""The actor that embeds a block of pixels and writes it as one Parquet file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from raysys.encoder.bundle import open_bundle
 class EmbeddingActor:
     """Holds an encoder; each call embeds a block and writes its part of the EmbeddingSet.
 
-    A part is named after its shard and its first row, so an attempt that is repeated overwrites itself.
+    A part's name depends only on its shard and first row, so a repeated attempt overwrites its own output.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class EmbeddingActor:
         self._batch_size = batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """A row that says what was written, how many items, and which could not be embedded and why."""
+        """One row: `num_items` written, and `refused`, the ledger rows of the other items as JSON."""
         is_good = pc.equal(block.column(REASON), "")
         good, refused = block.filter(is_good), block.filter(pc.invert(is_good))
         if len(good):
@@ -57,18 +57,22 @@ class EmbeddingActor:
         return pa.table({"num_items": [len(good)], "refused": [json.dumps(ledger.to_pylist())]})
 
     def _write(self, block: pa.Table) -> None:
-        size = self._encoder.image.size_px
+        size_px = self._encoder.image.size_px
         pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in block.column(PIXELS)])
-        vectors = self._encoder.embed_pixels(pixels.reshape(-1, size, size, 3), self._batch_size)
-        with storage.writable_file(storage.join(self._output_uri, part_name(block))) as path:
+        vectors = self._encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), self._batch_size)
+        with storage.writable_file(storage.join(self._output_uri, _part_name(block))) as path:
             pq.write_table(_with_vectors(block, vectors), path)
 
 
-def part_name(block: pa.Table) -> str:
+def part_prefix(split: str, shard_uri: str) -> str:
+    """How the names of all parts of a shard begin: `<split>-<shard name without .tar>`."""
+    return f"{split}-{shard_uri.rsplit('/', 1)[-1].removesuffix('.tar')}"
+
+
+def _part_name(block: pa.Table) -> str:
     """`<split>-<shard>-<offset of the first photo>.parquet`."""
-    row = block.slice(0, 1).select([SPLIT, SHARD, IMAGE_OFFSET]).to_pylist()[0]
-    shard = row[SHARD].rsplit("/", 1)[-1].removesuffix(".tar")
-    return f"{row[SPLIT]}-{shard}-{row[IMAGE_OFFSET]:012d}.parquet"
+    first = block.slice(0, 1).select([SPLIT, SHARD, IMAGE_OFFSET]).to_pylist()[0]
+    return f"{part_prefix(first[SPLIT], first[SHARD])}-{first[IMAGE_OFFSET]:012d}.parquet"
 
 
 def _with_vectors(block: pa.Table, vectors: np.ndarray) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The projected space: a PCA fitted on the training split, its bundle, and the EmbeddingSet through it."""
+"""Fits a PCA on the training split, publishes its EncoderBundle, and projects an EmbeddingSet with it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from raysys.encoder.projection import fit_projection, load_projection
 def publish_projected_encoder(
     spec: ArtifactSpec, encoder_uri: str, embeddings_uri: str, *, dimensions: int, seed: int
 ) -> EncoderBundleManifest:
-    """Publish the bundle of `encoder_uri` with a PCA fitted on its vectors of the training split."""
+    """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split."""
     vectors = vectors_of(read_embeddings(embeddings_uri, splits=("train",)))
     projection = fit_projection(vectors, dimensions, seed=seed)
 
-    def fill(folder: Path) -> None:
-        with storage.readable_folder(encoder_uri) as base:
-            copy_checkpoint(base, folder)
+    def write_files(folder: Path) -> None:
+        with storage.readable_folder(encoder_uri) as source:
+            copy_checkpoint(source, folder)
         projection.save(folder)
 
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     return publish_bundle(
         spec,
-        fill,
+        write_files,
         text=preprocessing_of(encoder_uri)[1],
         parent_space_id=encoder.space_id,
         training_run=encoder.training_run,
@@ -40,17 +40,19 @@ def publish_projected_encoder(
     )
 
 
-def project(spec: ArtifactSpec, source_uri: str, encoder_uri: str) -> EmbeddingSetManifest:
-    """Publish the EmbeddingSet of `source_uri` in the space of the projected bundle, file by file."""
+def publish_projected_embeddings(
+    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str
+) -> EmbeddingSetManifest:
+    """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file."""
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     with storage.readable_folder(encoder_uri) as folder:
         projection = load_projection(folder)
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)
-    source = artifacts.open_artifact(source_uri, EmbeddingSetManifest)
+    source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
     for name in parts_of(source):
-        with storage.open_input(storage.join(source_uri, name)) as stream:
+        with storage.open_input(storage.join(embeddings_uri, name)) as stream:
             table = pq.read_table(stream)
         vectors = projection.apply(vectors_of(table))
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])

@@ -1,4 +1,4 @@
-"""`raysys embed`: ShardSets and the delivered bundle become an EmbeddingSet; then its projection, if any."""
+"""`raysys embed`: an EmbeddingSet of the catalogue; with `projection.dimensions` also its PCA projection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from raysys.shards.reader import shards_of
 
 def steps(config: Config) -> list[Step]:
     """The EmbeddingSet; with `projection.dimensions` also the projected bundle and its EmbeddingSet."""
-    found = [Step.single(lambda: specs.embeddings(config), lambda spec: _embed(config, spec))]
+    result = [Step.single(lambda: specs.embeddings(config), lambda spec: _embed(config, spec))]
     if config.projection.dimensions is not None:
-        found += [
+        result += [
             Step.single(lambda: specs.projected_encoder(config), lambda spec: _fit_projection(config, spec)),
             Step.single(lambda: specs.projected_embeddings(config), lambda spec: _project(config, spec)),
         ]
-    return found
+    return result
 
 
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
@@ -49,4 +49,4 @@ def _project(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.embed import pca
 
     layout = specs.layout_of(config)
-    return pca.project(spec, layout.embeddings, layout.projected_encoder)
+    return pca.publish_projected_embeddings(spec, layout.embeddings, layout.projected_encoder)

@@ -1,1 +1,1 @@
-"""Encoders: what turns photos and titles into vectors of one embedding space."""
+"""Encoders: photos and titles to vectors of one embedding space."""

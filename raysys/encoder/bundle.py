@@ -1,8 +1,7 @@
-"""EncoderBundles: a checkpoint that plain `transformers` loads, stamped with its space id.
+"""EncoderBundles: checkpoints that plain `transformers` loads, with a space id in the manifest.
 
-The space id is a hash over all that decides a vector: weights, configuration, image processor,
-tokenizer, title preprocessing, projection and normalisation. Change any of it and vectors are of
-another space.
+The space id is a hash of everything that affects a vector: weights, configuration, image processor,
+tokenizer, title preprocessing, projection and normalisation. A change to any of them gives another space.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from raysys.encoder.text import TextPreprocessing
 
 _WEIGHTS = "model.safetensors"
 _NORMALISATION = "l2"
-# Facts about where a checkpoint was saved, not about the vectors it makes.
+# These keys describe how a checkpoint was saved and do not affect its vectors.
 _IGNORED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 def publish_bundle(
     spec: ArtifactSpec,
-    fill: Callable[[Path], None],
+    write_files: Callable[[Path], None],
     *,
     text: TextPreprocessing,
     parent_space_id: str | None = None,
@@ -46,21 +45,21 @@ def publish_bundle(
     seconds: float | None = None,
     interpolation: Interpolation | None = None,
 ) -> EncoderBundleManifest:
-    """Make an EncoderBundle: `fill` writes the checkpoint's files into an empty folder.
+    """Publish an EncoderBundle; `write_files` writes the checkpoint's files into an empty folder.
 
-    `seconds` is how long the weights took to make, if that was not in `fill`.
+    `seconds` is how long training took, if it did not happen in `write_files`.
     """
     started = time.monotonic()
     artifacts.begin(spec)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder)
+        write_files(folder)
         space_id, dimensions = space_id_of(folder, text), _dimensions_of(folder)
         storage.upload_folder(folder, spec.uri)
     files = artifacts.describe_files(spec.uri)
-    took = time.monotonic() - started if seconds is None else seconds
+    duration = time.monotonic() - started if seconds is None else seconds
     manifest = EncoderBundleManifest(
-        **artifacts.common_fields(spec, files, num_items, took),
+        **artifacts.common_fields(spec, files, num_items, duration),
         space_id=space_id,
         dimensions=dimensions,
         parent_space_id=parent_space_id,
@@ -72,7 +71,7 @@ def publish_bundle(
 
 
 def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:
-    """The encoder of a bundle, on a device, after its space id was checked against its files."""
+    """The encoder of a bundle on a device. Raises: SpaceMismatch if its files do not match its space id."""
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     text = TextPreprocessing(**manifest.text)
     with storage.readable_folder(uri) as folder:
@@ -90,27 +89,27 @@ def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> si
 
 
 def preprocessing_of(uri: str) -> tuple[ImagePreprocessing, TextPreprocessing]:
-    """How photos and titles are prepared for the encoder of a bundle."""
+    """How photos and titles are prepared for the encoder of a bundle, read without loading its weights."""
     text = TextPreprocessing(**artifacts.open_artifact(uri, EncoderBundleManifest).text)
     with storage.readable_folder(uri) as folder:
         return siglip.image_preprocessing_of(folder), text
 
 
-def copy_checkpoint(base: Path, folder: Path) -> None:
-    """Copy the files of one bundle's folder to another, but for its manifest."""
-    for path in base.iterdir():
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy the files of a bundle except its manifest to `folder`."""
+    for path in source.iterdir():
         if path.is_file() and path.name != artifacts.MANIFEST:
             shutil.copyfile(path, folder / path.name)
 
 
 def space_id_of(folder: Path, text: TextPreprocessing) -> str:
-    """The hash of all that decides a vector, as 64 hex digits."""
+    """The hash of everything that affects a vector, as 64 hex digits."""
     digest = hashlib.sha256()
     _hash_tensors(digest, folder / _WEIGHTS)
     projection = load_projection(folder)
     if projection is not None:
         digest.update(projection.mean.tobytes() + projection.components.tobytes())
-    said = {
+    description = {
         "model": _model_config(folder),
         "image": dataclasses.asdict(siglip.image_preprocessing_of(folder)),
         "text": dataclasses.asdict(text),
@@ -119,7 +118,7 @@ def space_id_of(folder: Path, text: TextPreprocessing) -> str:
         },
         "normalisation": _NORMALISATION,
     }
-    digest.update(json.dumps(said, sort_keys=True).encode())
+    digest.update(json.dumps(description, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -151,7 +150,7 @@ def _tokenizer_files(folder: Path) -> list[Path]:
 
 def _dimensions_of(folder: Path) -> int:
     projection = load_projection(folder)
-    # config.json leaves out what equals a default, so the class has to be asked.
+    # config.json omits values that equal the default, so the configuration class must read it.
     return (
         projection.dimensions
         if projection

@@ -1,7 +1,7 @@
-"""A faster JPEG decoder where it is installed: simplejpeg, which gives Pillow's pixels bit by bit.
+"""Faster JPEG decoding with simplejpeg, if it is installed; the pixels are identical to Pillow's.
 
-Both stand on libjpeg-turbo; without Pillow's way through its own buffers a photo of a megapixel took half the
-time. Whatever it hesitates over is left to Pillow, which decides what is damaged.
+Both use libjpeg-turbo. Without the copies through Pillow's buffers, a photo of one megapixel took half the
+time. When simplejpeg reports a warning, Pillow decodes the photo and decides whether it is damaged.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from PIL import Image
 
 
-def decode_jpeg(data: Any, picture: Image.Image) -> Image.Image | None:
-    """The photo of an opened `picture` in RGB, not turned; None if Pillow has to decode it."""
+def decode_jpeg(data: Any, image: Image.Image) -> Image.Image | None:
+    """The RGB pixels of an opened JPEG `image`, without EXIF rotation; None if Pillow must decode it."""
     decoder = _decoder()
-    if decoder is None or picture.format != "JPEG" or picture.mode != "RGB":
+    if decoder is None or image.format != "JPEG" or image.mode != "RGB":
         return None
     try:
         return Image.fromarray(decoder(data, "RGB", strict=True))
-    except ValueError:  # a warning of libjpeg's is one here
+    except ValueError:  # strict: a libjpeg warning is an error
         return None
 
 
@@ -27,6 +27,6 @@ def decode_jpeg(data: Any, picture: Image.Image) -> Image.Image | None:
 def _decoder() -> Any:
     try:
         import simplejpeg
-    except ImportError:  # the extra `fast` was not installed
+    except ImportError:  # the extra `fast` is not installed
         return None
     return simplejpeg.decode_jpeg

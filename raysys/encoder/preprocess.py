@@ -1,10 +1,9 @@
-"""The one preprocessing (law 2): train, embed, evaluate and serve all call these functions.
+"""Photo preprocessing: training, embedding, evaluation and serving all call these functions (law 2).
 
-Photos: decoded to RGB as they should be seen (EXIF orientation, alpha on white, 16 bits scaled) and
-resized with Pillow as the checkpoint's own processor does, so that plain `transformers` gives the same
-pixels; kept as uint8 until the model's device (`siglip.normalise`). No torch here: workers that decode
-start fast. Titles: NFKC, lower case where the checkpoint wants it, padded to `max_length` and never
-masked, as SigLIP was trained.
+A photo is decoded to upright RGB (EXIF orientation applied, alpha composed on white, 16 bits scaled to 8)
+and resized with Pillow as the checkpoint's own processor does, so that plain `transformers` gives the same
+pixels. Pixels stay uint8 until they are on the model's device (`siglip.normalise`). This module does not
+import torch, so that decoding workers start fast. Titles: see `text.py`.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from PIL import ExifTags, Image
 from raysys.encoder.fast_jpeg import decode_jpeg
 from raysys.errors import UnreadableImage
 
-ImageBytes: TypeAlias = bytes | memoryview | Any  # or a pyarrow.Buffer: whatever holds bytes
-# Scaled decoding shifts pixels a little. With a margin of 1 the vectors of 131 real photos moved by up to
+ImageBytes: TypeAlias = bytes | memoryview | Any  # Any: other buffers, such as pyarrow.Buffer
+# Scaled decoding changes pixels slightly. With a margin of 1 the vectors of 131 real photos moved by up to
 # 4e-3 (1 - cosine), with 2 a drawn one by 2e-3; law 2 allows 1e-3.
 _PARITY_MARGIN = 3
-# What photos come in. Pillow knows more, of which some start other programs (EPS) or hold no photo.
+# Accepted formats. Pillow reads more, but some of them start other programs (EPS) or are not photos.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000")
-# EXIF orientation -> what a viewer does with the stored picture.
-_TURNS = {
+# EXIF orientation -> the operation that makes the stored image upright.
+_ORIENTATION_TO_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,13 +39,13 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow was seen to raise on damaged bytes; a fuzzed test holds the list complete enough.
+# The exceptions that Pillow raised on damaged bytes in a fuzz test.
 _DAMAGE = (OSError, ValueError, SyntaxError, LookupError, RuntimeError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """How a decoded photo becomes the model's input."""
+    """How a decoded photo becomes the input of the image tower."""
 
     size_px: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -54,77 +53,80 @@ class ImagePreprocessing:
     resample: int = int(Image.Resampling.BICUBIC)
 
 
-def photo_pixels(data: ImageBytes, how: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
-    """A photo at the model's size: what is embedded, served and compared."""
-    return to_pixels(decode_image(data, at_least_px=how.size_px * _PARITY_MARGIN), how)
+def photo_pixels(data: ImageBytes, preprocessing: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
+    """The pixels of an encoded photo at the model's input size. Raises: UnreadableImage."""
+    image = decode_image(data, at_least_px=preprocessing.size_px * _PARITY_MARGIN)
+    return to_pixels(image, preprocessing)
 
 
 def decode_image(
     data: ImageBytes, *, max_pixels: int = 64_000_000, at_least_px: int | None = None
 ) -> Image.Image:
-    """An RGB picture, upright, from the bytes of any photo Pillow knows.
+    """An upright RGB image from the bytes of a photo in one of the accepted formats.
 
-    With `at_least_px` a JPEG may come out at 1/2, 1/4 or 1/8 of its size, as long as both sides keep so many
-    pixels: its decoder then never makes the others, which is several times faster.
+    With `at_least_px`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at
+    least `at_least_px` pixels. The decoder then skips the remaining pixels, which is several times faster.
     Raises: UnreadableImage with reason `not_an_image`, `too_many_pixels` or `damaged`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is next
-            warnings.simplefilter("ignore", UserWarning)  # damaged metadata, of which photos are full
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` is checked below
+            warnings.simplefilter("ignore", UserWarning)  # damaged metadata is common in photos
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"photo has too many pixels ({error})", "too_many_pixels") from error
     except _DAMAGE as error:
         message = f"not a photo ({len(data)} bytes); give JPEG, PNG or WebP"
         raise UnreadableImage(message, "not_an_image") from error
-    width, height = picture.size
+    width, height = image.size
     if width * height > max_pixels:
         message = f"photo has {width} x {height} pixels, at most {max_pixels} are accepted; make it smaller"
         raise UnreadableImage(message, "too_many_pixels")
     if at_least_px is not None:
-        picture.draft(None, (at_least_px, at_least_px))  # does nothing but for a JPEG
-    is_whole = picture.size == (width, height)
+        image.draft(None, (at_least_px, at_least_px))  # affects only JPEG
+    is_full_size = image.size == (width, height)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            rgb = (decode_jpeg(data, picture) if is_whole else None) or _to_rgb(picture)
+            rgb = (decode_jpeg(data, image) if is_full_size else None) or _to_rgb(image)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"photo cannot be decoded ({error}); give a whole one", "damaged") from error
-    turn = _TURNS.get(orientation_of(picture))
-    return rgb if turn is None else rgb.transpose(turn)
+        message = f"photo cannot be decoded ({error}); give an undamaged file"
+        raise UnreadableImage(message, "damaged") from error
+    transpose = _ORIENTATION_TO_TRANSPOSE.get(orientation_of(image))
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """How a stored picture must be turned to stand upright, as EXIF counts; 1 is upright.
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1 is upright.
 
-    1, too, if its metadata is damaged: the photo may still be good.
+    Also 1 if the metadata is damaged, because the pixels may still be good.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGE:
         return 1
-    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+    return orientation if isinstance(orientation, int) and orientation in _ORIENTATION_TO_TRANSPOSE else 1
 
 
-def to_pixels(picture: Image.Image, how: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
-    """The picture at the model's size, squeezed to a square as SigLIP's processor does."""
-    if picture.size != (how.size_px, how.size_px):
-        picture = picture.resize((how.size_px, how.size_px), Image.Resampling(how.resample))
-    return np.asarray(picture, dtype=np.uint8)
+def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
+    """The image resized to the model's square input, without cropping, as SigLIP's processor does."""
+    size = (preprocessing.size_px, preprocessing.size_px)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling(preprocessing.resample))
+    return np.asarray(image, dtype=np.uint8)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         # A plain convert("RGB") clips 16-bit values at 255, which turns the photo white.
-        deep = np.asarray(picture, dtype=np.float32)
-        is_deep = picture.mode.startswith("I;16") or (picture.mode == "I" and deep.max(initial=0) > 255)
-        scale = 257.0 if is_deep else 1.0
-        return Image.fromarray((deep / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
+        values = np.asarray(image, dtype=np.float32)
+        is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
+        scale = 257.0 if is_16_bit else 1.0
+        return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert() copies even then
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy an RGB image

@@ -1,4 +1,4 @@
-"""SigLIP as an encoder: pixels or tokens in, unit vectors of one embedding space out."""
+"""SigLIP as an encoder: from photos or titles to unit vectors of one embedding space."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from raysys.encoder.hub import require_reachable
+from raysys.encoder.hub import (
+    checkpoint_error,
+    load_tokenizer,
+    require_reachable,
+    silence_transformers,
+)
 from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, photo_pixels
 from raysys.encoder.projection import Projection
 from raysys.encoder.text import TextPreprocessing, to_tokens
-from raysys.encoder.tokenizer import load_tokenizer, nothing_loads, quiet_transformers
 from raysys.errors import InputError
 
 
 class SiglipEncoder:
-    """A loaded checkpoint with its preprocessing and projection; not trained through.
+    """A checkpoint with its preprocessing and projection, for inference.
 
-    Vectors come out as float32 rows of length 1, in the space that `space_id` names.
+    Vectors are float32 rows of length 1 in the embedding space `space_id`.
     """
 
     def __init__(
@@ -54,11 +58,11 @@ class SiglipEncoder:
     def embed_pixels(
         self, pixels: UInt8[ndarray, "b h w 3"], batch_size: int = 64
     ) -> Float32[ndarray, "b d"]:
-        """Unit vectors of photos that `to_pixels` prepared."""
+        """Unit vectors of photos prepared by `photo_pixels`."""
         return self._project(image_vectors(self._model, pixels, self.image, batch_size))
 
     def embed_photos(self, photos: Sequence[ImageBytes], batch_size: int = 64) -> Float32[ndarray, "b d"]:
-        """Unit vectors of encoded photos; no more than a batch is decoded at a time.
+        """Unit vectors of encoded photos; decodes one batch at a time.
 
         Raises: UnreadableImage.
         """
@@ -69,7 +73,7 @@ class SiglipEncoder:
         return np.concatenate(parts)
 
     def embed_titles(self, titles: Sequence[str], batch_size: int = 64) -> Float32[ndarray, "b d"]:
-        """Unit vectors of titles or search words."""
+        """Unit vectors of titles or search queries."""
         tokens = to_tokens(self.tokenizer, titles, self.text)
         return self._project(text_vectors(self._model, tokens, batch_size))
 
@@ -79,12 +83,14 @@ class SiglipEncoder:
 
 
 def image_vectors(
-    model: Any, pixels: UInt8[ndarray, "n h w 3"], how: ImagePreprocessing, batch_size: int = 64
+    model: Any, pixels: UInt8[ndarray, "n h w 3"], preprocessing: ImagePreprocessing, batch_size: int = 64
 ) -> Float[Tensor, "n d"]:
     """Unit vectors of photos, float32 on the CPU, computed on the model's device without dropout."""
-    return _unit_vectors(
-        model, lambda rows: image_features(model, normalise(rows, how).to(model.dtype)), pixels, batch_size
-    )
+
+    def features(rows: Tensor) -> Tensor:
+        return image_features(model, normalise(rows, preprocessing).to(model.dtype))
+
+    return _unit_vectors(model, features, pixels, batch_size)
 
 
 def text_vectors(
@@ -94,10 +100,12 @@ def text_vectors(
     return _unit_vectors(model, lambda rows: text_features(model, rows), tokens, batch_size)
 
 
-def normalise(pixels: UInt8[Tensor, "b h w 3"], how: ImagePreprocessing) -> Float[Tensor, "b 3 h w"]:
-    """Pixels scaled to [0, 1], then centred and scaled by the checkpoint's mean and standard deviation."""
-    mean = torch.tensor(how.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(how.std, device=pixels.device).view(1, 3, 1, 1)
+def normalise(
+    pixels: UInt8[Tensor, "b h w 3"], preprocessing: ImagePreprocessing
+) -> Float[Tensor, "b 3 h w"]:
+    """Pixels scaled to [0, 1], then standardised by the checkpoint's mean and standard deviation."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.permute(0, 3, 1, 2).float() * (1.0 / 255.0) - mean) / std
 
 
@@ -107,46 +115,47 @@ def image_features(model: Any, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor
 
 
 def text_features(model: Any, tokens: Int64[Tensor, "b length"]) -> Float[Tensor, "b d"]:
-    """Title embeddings before normalisation; no attention mask, as SigLIP was trained."""
+    """Title embeddings before normalisation; without an attention mask, as SigLIP was trained."""
     return _pooled(model.get_text_features(input_ids=tokens))
 
 
 def load_config(source: str | Path, revision: str | None = None) -> Any:
     """The configuration of a SigLIP checkpoint in a folder or at a hub id.
 
-    Raises: InputError if nothing loads from there, or if it is another architecture.
+    Raises: MissingError if the hub is not reachable, InputError if the checkpoint cannot be loaded or has
+    another architecture.
     """
     require_reachable(str(source), revision)
     try:
         config = transformers.AutoConfig.from_pretrained(str(source), revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise nothing_loads(source, error) from error
+        raise checkpoint_error(source, error) from error
     if config.model_type != "siglip" or not hasattr(config, "text_config"):
-        # Fixed-resolution SigLIP 2 checkpoints call themselves `siglip` too.
+        # Fixed-resolution SigLIP 2 checkpoints have model_type `siglip` too.
         raise InputError(
-            f"{source}: a SigLIP checkpoint with both towers is needed, got model_type {config.model_type!r}"
+            f"{source}: a SigLIP checkpoint with two towers is required, got model_type {config.model_type!r}"
         )
     return config
 
 
 def load_model(source: str | Path, revision: str | None = None) -> Any:
-    """A SigLIP model in float32 from a folder or a hub id; raises as `load_config` does."""
-    quiet_transformers()
+    """A SigLIP model in float32 from a folder or a hub id. Raises: as `load_config`."""
+    silence_transformers()
     load_config(source, revision)
     try:
         return transformers.AutoModel.from_pretrained(str(source), revision=revision, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise nothing_loads(source, error) from error
+        raise checkpoint_error(source, error) from error
 
 
 def image_preprocessing_of(source: str | Path, revision: str | None = None) -> ImagePreprocessing:
-    """Size, mean, deviation and filter as the checkpoint's own processor states them."""
-    quiet_transformers()
-    # The PIL backend everywhere: torchvision resizes differently, and may not be installed.
+    """Input size, mean, standard deviation and resampling filter of the checkpoint's own processor."""
+    silence_transformers()
+    # Always the PIL backend: torchvision resizes differently, and may not be installed.
     processor = transformers.AutoImageProcessor.from_pretrained(str(source), revision=revision, backend="pil")
     height, width = int(processor.size["height"]), int(processor.size["width"])
     if height != width:
-        raise InputError(f"{source}: a square input size is needed, got {height} x {width}")
+        raise InputError(f"{source}: a square input size is required, got {height} x {width}")
     return ImagePreprocessing(
         size_px=height,
         mean=_three_channels(processor.image_mean),
@@ -161,7 +170,7 @@ def _three_channels(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def dimensions_of(config: Any) -> int:
-    """Length of the vectors of a model with this configuration."""
+    """Length of the vectors of a model with this configuration, before any projection."""
     return int(config.vision_config.hidden_size)
 
 

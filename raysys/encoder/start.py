@@ -1,4 +1,4 @@
-"""Where a model starts: a hub id, a folder, or `tiny`; each becomes a folder that looks the same."""
+"""The checkpoint that training starts from: a hub id, a folder, or `tiny`, written as one kind of folder."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
+from raysys.encoder.hub import load_tokenizer, silence_transformers
 from raysys.encoder.text import TextPreprocessing, normalise_title
-from raysys.encoder.tokenizer import load_tokenizer, quiet_transformers
 from raysys.errors import InputError
 
 TINY = "tiny"
 
 
 def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
-    """How titles are prepared for the model that `encoder.start` names."""
+    """How titles are prepared for the checkpoint at `encoder.start`."""
     if section.start == TINY:
         lower_case = section.lower_case is not False
         return TextPreprocessing(max_length=section.tiny.max_length, lower_case=lower_case)
-    quiet_transformers()
+    silence_transformers()
     config = siglip.load_config(section.start, section.revision)
     return TextPreprocessing(
         max_length=int(config.text_config.max_position_embeddings),
-        lower_case=_wants_lower_case(section) if section.lower_case is None else section.lower_case,
+        lower_case=_default_lower_case(section) if section.lower_case is None else section.lower_case,
     )
 
 
 def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> Callable[[Path], None]:
-    """A function that writes the starting checkpoint into a folder; `titles` are read only for `tiny`."""
+    """A function that writes the start checkpoint to a folder; `titles` is called only for `tiny`."""
 
-    def fill(folder: Path) -> None:
+    def write_files(folder: Path) -> None:
         if section.start == TINY:
-            how = text_preprocessing(section)
-            prepared = (normalise_title(title, how) for title in titles())
-            tiny.build_tiny(folder, prepared, section.tiny, seed=section.seed)
+            preprocessing = text_preprocessing(section)
+            normalised = (normalise_title(title, preprocessing) for title in titles())
+            tiny.build_tiny(folder, normalised, section.tiny, seed=section.seed)
         else:
-            _copy_checkpoint(section, folder)
+            _copy_pretrained(section, folder)
 
-    return fill
+    return write_files
 
 
-def _wants_lower_case(section: EncoderConfig) -> bool:
-    """What a bundle of ours says of itself; every other SigLIP was trained on lower-cased titles.
+def _default_lower_case(section: EncoderConfig) -> bool:
+    """The setting stored in an EncoderBundle; True for other checkpoints, as SigLIP was trained.
 
-    No tokenizer can be asked: some do it themselves, the others leave it to the caller.
+    The tokenizer does not show it: some lower-case titles themselves, others leave it to the caller.
     """
     if storage.exists(storage.join(section.start, artifacts.MANIFEST)):
         manifest = artifacts.open_artifact(section.start, EncoderBundleManifest)
@@ -57,10 +57,10 @@ def _wants_lower_case(section: EncoderConfig) -> bool:
     return True
 
 
-def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:
+def _copy_pretrained(section: EncoderConfig, folder: Path) -> None:
     model = siglip.load_model(section.start, section.revision)
     tokenizer = load_tokenizer(section.start, section.revision)
-    _require_fitting(tokenizer, model.config.text_config.vocab_size, section.start)
+    _require_matching_tokenizer(tokenizer, model.config.text_config.vocab_size, section.start)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor = transformers.AutoImageProcessor.from_pretrained(
@@ -69,20 +69,21 @@ def _copy_checkpoint(section: EncoderConfig, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def _require_fitting(tokenizer: Any, vocab_size: int, source: str) -> None:
-    """Refuse a tokenizer that gives ids for which the text tower has no embedding.
+def _require_matching_tokenizer(tokenizer: Any, vocab_size: int, source: str) -> None:
+    """Refuse a tokenizer that produces ids without an embedding in the text tower.
 
-    The ids in config.json do not count: SigLIP's own are those of another tokenizer, and are not used.
+    The special-token ids of config.json are not checked: in SigLIP's own checkpoints they belong to another
+    tokenizer, and nothing uses them.
     """
     ids = {
         "pieces": max(tokenizer.get_vocab().values()),
         "pad token": tokenizer.pad_token_id or 0,
         "end token": tokenizer.eos_token_id or 0,
     }
-    what, highest = max(ids.items(), key=lambda item: item[1])
+    kind, highest = max(ids.items(), key=lambda item: item[1])
     if highest >= vocab_size:
         raise InputError(
-            f"{source}: its tokenizer (tokenizer.json, spiece.model) gives ids up to {highest} (its {what}), "
-            f"its text tower (config.json: text_config.vocab_size) has embeddings for 0 to {vocab_size - 1}; "
-            "give a checkpoint with the tokenizer that it was trained with"
+            f"{source}: the tokenizer (tokenizer.json, spiece.model) has ids up to {highest} ({kind}), "
+            f"the text tower (config.json: text_config.vocab_size) has embeddings for 0 to {vocab_size - 1}; "
+            "use the tokenizer that the checkpoint was trained with"
         )

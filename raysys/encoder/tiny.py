@@ -1,7 +1,7 @@
-"""`encoder.start: tiny`: a small random SigLIP and a small tokenizer, built where no hub is reachable.
+"""`encoder.start: tiny`: a small SigLIP with random weights and a small tokenizer, built without a hub.
 
-The folder that comes out is what a hub would have given: a `save_pretrained` checkpoint, a processor
-and a SentencePiece tokenizer learnt from the training titles.
+The folder has the layout of a hub checkpoint: a `save_pretrained` model, a processor and a SentencePiece
+tokenizer trained on the titles of the training split.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import torch
 import transformers
 
 from raysys.config.schema import TinyConfig
+from raysys.encoder.hub import silence_transformers
 from raysys.encoder.structured_init import init_local_attention
-from raysys.encoder.tokenizer import quiet_transformers
 from raysys.errors import InputError
 
-_UNPADDED, _EOS, _UNK = 0, 1, 2  # real SigLIP tokenizers pad with their end-of-text piece, too
+_UNUSED_PAD, _EOS, _UNK = 0, 1, 2  # titles are padded with the end-of-text piece, as in SigLIP
 
 
 def build_tiny(folder: Path, titles: Iterable[str], size: TinyConfig, *, seed: int) -> None:
-    """Write a SigLIP checkpoint with random weights into `folder`; the same arguments, the same bytes."""
-    quiet_transformers()
+    """Write a SigLIP checkpoint with random weights to `folder`; equal arguments give equal bytes.
+
+    `titles` are normalised already. Raises: InputError if they are too few to train a tokenizer.
+    """
+    silence_transformers()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _train_tokenizer(folder, titles, size)
     processor = transformers.SiglipImageProcessorPil(
@@ -43,19 +46,19 @@ def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> t
             sentence_iterator=iter(titles),
             model_writer=model,
             vocab_size=size.vocab_size,
-            hard_vocab_limit=False,  # few titles give fewer pieces
+            hard_vocab_limit=False,  # a small number of titles gives fewer pieces
             model_type="unigram",
             character_coverage=0.9995,
-            pad_id=_UNPADDED,
+            pad_id=_UNUSED_PAD,
             eos_id=_EOS,
             unk_id=_UNK,
             bos_id=-1,
-            num_threads=1,  # several threads would make the pieces depend on timing
+            num_threads=1,  # with several threads the pieces would depend on timing
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"encoder.start: tiny: no tokenizer can be learnt from these titles ({error}); pack more items"
+            f"encoder.start: tiny: cannot train a tokenizer on these titles ({error}); pack more items"
         ) from error
     path = folder / "spiece.model"
     path.write_bytes(model.getvalue())
@@ -90,7 +93,7 @@ def _random_model(size: TinyConfig, *, vocab_size: int, seed: int) -> transforme
         torch.manual_seed(seed)
         model = transformers.SiglipModel(config)
         init_local_attention(model)
-    # transformers leaves both at 0; the scale is SigLIP's (Zhai et al. 2023, section 3.2).
+    # transformers initialises both with 0; this scale is from SigLIP (Zhai et al. 2023, section 3.2).
     torch.nn.init.constant_(model.logit_scale, math.log(10.0))
     torch.nn.init.constant_(model.logit_bias, size.logit_bias)
     return model

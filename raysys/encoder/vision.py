@@ -1,4 +1,4 @@
-"""Any image model of Hugging Face as a baseline encoder; it never shares a space with another."""
+"""Any Hugging Face image model as a baseline encoder; its vectors have an embedding space of their own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import torch
 import transformers
 from jaxtyping import Float32
 from numpy import ndarray
-from PIL import Image
 
-from raysys.encoder.hub import require_reachable
-from raysys.encoder.tokenizer import quiet_transformers
+from raysys.encoder.hub import require_reachable, silence_transformers
+from raysys.encoder.preprocess import ImageBytes, decode_image
 from raysys.errors import MissingError
 
 
 class VisionEncoder:
-    """An image model's pooled features as unit vectors.
+    """The pooled features of an image model as unit vectors.
 
-    Raises: MissingError if the weights cannot be had from the hub id or the path.
+    Raises: MissingError if the weights cannot be loaded from the hub id or the path.
     """
 
     def __init__(self, source: str) -> None:
-        quiet_transformers()
+        silence_transformers()
         require_reachable(source)
         try:
             self._processor: Any = transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
@@ -34,17 +33,15 @@ class VisionEncoder:
                 f"{source}: weights not reachable here ({str(error).splitlines()[0][:120]})"
             ) from error
 
-    def embed_pictures(
-        self, pictures: Sequence[Image.Image], batch_size: int = 64
-    ) -> Float32[ndarray, "n d"]:
-        """Unit vectors of decoded RGB pictures."""
+    @torch.inference_mode()
+    def embed_photos(self, photos: Sequence[ImageBytes], batch_size: int = 64) -> Float32[ndarray, "n d"]:
+        """Unit vectors of encoded photos; decodes one batch at a time.
+
+        Raises: UnreadableImage.
+        """
         parts = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), batch_size):
-                inputs = self._processor(
-                    images=list(pictures[start : start + batch_size]), return_tensors="pt"
-                )
-                parts.append(
-                    torch.nn.functional.normalize(self._model(**inputs).pooler_output, dim=-1).numpy()
-                )
+        for start in range(0, len(photos), batch_size):
+            images = [decode_image(photo) for photo in photos[start : start + batch_size]]
+            features = self._model(**self._processor(images=images, return_tensors="pt")).pooler_output
+            parts.append(torch.nn.functional.normalize(features, dim=-1).numpy())
         return np.concatenate(parts).astype(np.float32)

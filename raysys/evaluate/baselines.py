@@ -135,7 +135,7 @@ def _interpolated(inputs: EvaluationInputs, items: EvaluationItems) -> Float32[n
 
 def _mobilenet(source: str, items: EvaluationItems) -> Float32[ndarray, "items d"]:
     encoder = VisionEncoder(source)
-    return encoder.embed_pictures([decode_image(photo) for photo in items.photos])
+    return encoder.embed_photos(items.photos)
 
 
 def _projected(uri: str | None, items: EvaluationItems) -> Float32[ndarray, "items d"]:
@@ -150,7 +150,7 @@ def _index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries show
     scores = np.full(log.shown.shape, np.nan)
     for number, (query, shown) in enumerate(zip(log.query_ids, log.shown_ids, strict=True)):
         row = searcher.row_of(query)
-        neighbours = searcher.neighbours(searcher.vector(row)[None], len(searcher))[0]
+        neighbours = searcher.search(searcher.vector(row)[None], len(searcher))[0]
         found = {neighbour.item.item_id: neighbour.score for neighbour in neighbours}
         scores[number, : len(shown)] = [found.get(item_id, np.nan) for item_id in shown]
     return scores

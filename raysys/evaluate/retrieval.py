@@ -12,10 +12,10 @@ from torch import Tensor
 
 from raysys import storage
 from raysys.encoder.bundle import preprocessing_of
+from raysys.encoder.hub import load_tokenizer
 from raysys.encoder.preprocess import photo_pixels
 from raysys.encoder.siglip import image_vectors, text_vectors
 from raysys.encoder.text import caption_keys, to_tokens
-from raysys.encoder.tokenizer import load_tokenizer
 
 
 class Pairs(NamedTuple):

@@ -1,1 +1,1 @@
-"""Nearest neighbours: an exact search to trust, FAISS to be fast, and the recall between them."""
+"""Nearest-neighbour search: exact search as the reference, FAISS for speed, and the recall between them."""

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in numpy: the slow twin that every index is measured against."""
+"""Exact nearest-neighbour search in numpy: the reference implementation for every index."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 _BLOCK_ROWS = 1024
-_SAME_SCORE = 1e-6  # float32 sums in another order
+_SCORE_TOLERANCE = 1e-6  # float32 sums in a different order
 
 
 def exact_search(
     queries: Float32[ndarray, "q d"], vectors: Float32[ndarray, "n d"], k: int
 ) -> tuple[Float32[ndarray, "q k"], Int64[ndarray, "q k"]]:
-    """Cosine of unit vectors and rows of the `k` nearest, best first; equal scores in order of row."""
+    """Cosines and rows of the `k` nearest vectors of each query, best first; ties in order of row.
+
+    All vectors have length 1. With fewer than `k` vectors, all of them are returned.
+    """
     k = min(k, len(vectors))
     scores = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
@@ -25,10 +28,10 @@ def exact_search(
     return scores, rows
 
 
-def recall(found_scores: Float32[ndarray, "q k"], true_scores: Float32[ndarray, "q k"]) -> float:
-    """Share of what was found that is as near as the true k-th neighbour, over all queries.
+def recall(result_scores: Float32[ndarray, "q k"], exact_scores: Float32[ndarray, "q k"]) -> float:
+    """Share of the results that are at least as near as the exact k-th neighbour, over all queries.
 
-    By score and not by row: copies of a photo are equally near, and any of them is right.
+    Results are compared by score and not by row: copies of a photo are equally near, and each is correct.
     """
-    hits = found_scores >= true_scores[:, -1:] - _SAME_SCORE
+    hits = result_scores >= exact_scores[:, -1:] - _SCORE_TOLERANCE
     return float(hits.mean()) if hits.size else 0.0

@@ -1,4 +1,4 @@
-"""Filters on attributes, as `{"category": {"in": ["shoes"]}, "price": {"gte": 5, "lte": 20}}`."""
+"""Filters on attributes: `{"category": {"in": ["shoes"]}, "price": {"gte": 5, "lte": 20}}`."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from raysys.errors import InputError, did_you_mean
 Filter: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "in": lambda value, wanted: value in wanted,
-    "not": lambda value, wanted: value not in wanted,
-    "gte": lambda value, wanted: value is not None and value >= wanted,
-    "lte": lambda value, wanted: value is not None and value <= wanted,
+    "in": lambda value, operand: value in operand,
+    "not": lambda value, operand: value not in operand,
+    "gte": lambda value, operand: value is not None and value >= operand,
+    "lte": lambda value, operand: value is not None and value <= operand,
 }
 
 
 def check_filter(where: Any) -> Filter:
-    """The filter, if it is one.
+    """`where` unchanged, if its structure is valid.
 
-    Raises: InputError naming the attribute or operator that is wrong.
+    Raises: InputError naming the invalid attribute or operator.
     """
     if not isinstance(where, dict):
         raise InputError(
-            f'filter: an object like {{"category": {{"in": ["shoes"]}}}} is needed, got {where!r}'
+            f'filter: an object like {{"category": {{"in": ["shoes"]}}}} is required, got {where!r}'
         )
     for attribute, conditions in where.items():
         if not isinstance(conditions, dict) or not conditions:
             raise InputError(
-                f"filter: '{attribute}' needs an object of {', '.join(_OPERATORS)}, got {conditions!r}"
+                f"filter: '{attribute}' needs an object with {', '.join(_OPERATORS)}, got {conditions!r}"
             )
-        for operator, wanted in conditions.items():
-            _check_condition(attribute, operator, wanted)
+        for operator, operand in conditions.items():
+            _check_condition(attribute, operator, operand)
     return where
 
 
 def matching_rows(attributes: Sequence[Attributes], where: Filter) -> Int64[ndarray, " n"]:
-    """Rows whose attributes meet every condition.
+    """Rows whose attributes meet every condition, ascending.
 
-    Raises: InputError for an attribute that no row has, or a value of another type.
+    Raises: InputError for an attribute that no row has, or an operand whose type cannot be compared.
     """
     known = {name for row in attributes for name in row}
     for name in where:
@@ -54,27 +54,29 @@ def matching_rows(attributes: Sequence[Attributes], where: Filter) -> Int64[ndar
                 f"(attributes: {', '.join(sorted(known))}){did_you_mean(name, known)}"
             )
     try:
-        kept = [row for row, values in enumerate(attributes) if _matches(values, where)]
+        rows = [row for row, values in enumerate(attributes) if _matches(values, where)]
     except TypeError as error:
-        raise InputError(f"filter: a value of another type than the attribute's ({error})") from error
-    return np.array(kept, dtype=np.int64)
+        raise InputError(
+            f"filter: the value and the attribute have different types ({error}); give a value of its type"
+        ) from error
+    return np.array(rows, dtype=np.int64)
 
 
-def _check_condition(attribute: str, operator: str, wanted: Any) -> None:
+def _check_condition(attribute: str, operator: str, operand: Any) -> None:
     if operator not in _OPERATORS:
         hint = did_you_mean(operator, _OPERATORS)
         raise InputError(
             f"filter: '{attribute}': unknown operator '{operator}' (use {', '.join(_OPERATORS)}){hint}"
         )
-    if operator in ("in", "not") and not isinstance(wanted, list):
-        raise InputError(f"filter: '{attribute}': '{operator}' needs a list, got {wanted!r}")
-    if operator in ("gte", "lte") and not isinstance(wanted, int | float):
-        raise InputError(f"filter: '{attribute}': '{operator}' needs a number, got {wanted!r}")
+    if operator in ("in", "not") and not isinstance(operand, list):
+        raise InputError(f"filter: '{attribute}': '{operator}' needs a list, got {operand!r}")
+    if operator in ("gte", "lte") and not isinstance(operand, int | float):
+        raise InputError(f"filter: '{attribute}': '{operator}' needs a number, got {operand!r}")
 
 
 def _matches(values: Attributes, where: Filter) -> bool:
     return all(
-        _OPERATORS[operator](values.get(name), wanted)
+        _OPERATORS[operator](values.get(name), operand)
         for name, conditions in where.items()
-        for operator, wanted in conditions.items()
+        for operator, operand in conditions.items()
     )

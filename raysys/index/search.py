@@ -1,9 +1,9 @@
-"""An opened IndexBundle: neighbours of a vector or of a listed item, with filters."""
+"""Search in an opened IndexBundle: nearest neighbours of vectors, with filters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from raysys.artifacts import IndexBundleManifest
 from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 from raysys.errors import InputError, MissingError
 from raysys.index.exact import exact_search
-from raysys.index.filters import Filter, matching_rows
+from raysys.index.filters import Filter, check_filter, matching_rows
 
 INDEX_FILE = "shard-00000.faiss"
 ITEMS_FILE = "items.parquet"
@@ -27,7 +27,7 @@ ITEMS_FILE = "items.parquet"
 
 @dataclass(frozen=True)
 class IndexedItem:
-    """An item of the index, as a shelf shows it."""
+    """An item of the index."""
 
     item_id: str
     title: str
@@ -36,14 +36,14 @@ class IndexedItem:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An item and the cosine of its vector with the query's."""
+    """An item and the cosine of its vector with the query's vector."""
 
     item: IndexedItem
     score: float
 
 
 class Searcher:
-    """Searches one version of one index; `space_id` names the space that query vectors must be of."""
+    """One version of one index; query vectors must belong to the embedding space `space_id`."""
 
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
@@ -59,20 +59,45 @@ class Searcher:
 
     @property
     def version(self) -> str:
-        """Changes whenever the content of the index does."""
+        """A short string that changes with the content of the index."""
         return f"{self.manifest.fingerprint[:12]}.{self.manifest.last_change}"
 
     def __len__(self) -> int:
         return len(self._item_ids)
 
+    def search(
+        self,
+        vectors: Float32[ndarray, "q d"],
+        k: int,
+        *,
+        where: Filter | None = None,
+        exclude_rows: Sequence[int | None] | None = None,
+    ) -> list[list[Neighbour]]:
+        """The `k` nearest items of each vector, best first; fewer where fewer exist or match.
+
+        `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
+        items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
+        to leave out of the result of `vectors[i]`, for example the query item itself.
+        Raises: InputError for an invalid `where` or vectors of the wrong length.
+        """
+        conditions = None if where is None else check_filter(where)
+        if vectors.shape[1] != self.manifest.dimensions:
+            raise InputError(
+                f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
+            )
+        excluded = exclude_rows or [None] * len(vectors)
+        # One more than `k`, because the excluded row may be among the nearest.
+        scores, rows = self._search(vectors, k + 1 if exclude_rows else k, conditions)
+        return [self._neighbours(*result, k) for result in zip(scores, rows, excluded, strict=True)]
+
     def row_of(self, item_id: str) -> int:
-        """The row of a listed item. Raises: MissingError."""
+        """The row of an item. Raises: MissingError if the index does not contain it."""
         if item_id not in self._item_id_to_row:
             raise MissingError(f"item '{item_id}' is not in the index of {len(self)} items; check the id")
         return self._item_id_to_row[item_id]
 
     def item(self, row: int) -> IndexedItem:
-        """What is known of a row."""
+        """The item of a row."""
         title = self._items.column(TITLE)[row].as_py()
         return IndexedItem(self._item_ids[row], title, self._attributes[row])
 
@@ -81,51 +106,30 @@ class Searcher:
         return np.asarray(self._index.reconstruct(row), np.float32)
 
     def photo(self, row: int) -> bytes:
-        """The photo of a row, by a ranged read of its shard."""
+        """The encoded photo of a row, by a ranged read of its shard."""
         shard, offset, size = (
             self._items.column(name)[row].as_py() for name in (SHARD, IMAGE_OFFSET, IMAGE_BYTES)
         )
         return storage.read_range(shard, offset, size)
 
-    def neighbours(
-        self,
-        queries: Float32[ndarray, "q d"],
-        k: int,
-        *,
-        where: Filter | None = None,
-        without_rows: Mapping[int, int] | None = None,
-    ) -> list[list[Neighbour]]:
-        """The `k` nearest of each query, best first; `without_rows[q]` is left out of query q's.
-
-        Raises: InputError for vectors of another length or an unknown attribute in `where`.
-        """
-        if queries.shape[1] != self.manifest.dimensions:
-            raise InputError(f"vector: {self.manifest.dimensions} numbers are needed, got {queries.shape[1]}")
-        left_out = without_rows or {}
-        scores, rows = self._search(queries, k + 1 if left_out else k, where)
-        return [
-            self._list(scores[number], rows[number], k, left_out.get(number))
-            for number in range(len(queries))
-        ]
-
-    def _search(self, queries: ndarray, k: int, where: Filter | None) -> tuple[ndarray, ndarray]:
+    def _search(self, vectors: ndarray, k: int, where: Filter | None) -> tuple[ndarray, ndarray]:
         if where is None:
-            found: tuple[ndarray, ndarray] = self._index.search(
-                np.ascontiguousarray(queries, np.float32), min(k, len(self))
+            result: tuple[ndarray, ndarray] = self._index.search(
+                np.ascontiguousarray(vectors, np.float32), min(k, len(self))
             )
-            return found
-        # Exactly, over the rows that fit: a filter on a small subset ruins an approximate search.
-        kept = matching_rows(self._attributes, where)
-        vectors = self._index.reconstruct_batch(kept)
-        scores, places = exact_search(queries, vectors, k)
-        return scores, kept[places]
+            return result
+        # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
+        rows = matching_rows(self._attributes, where)
+        scores, positions = exact_search(vectors, self._index.reconstruct_batch(rows), k)
+        return scores, rows[positions]
 
-    def _list(self, scores: ndarray, rows: ndarray, k: int, left_out: int | None) -> list[Neighbour]:
-        kept = [(score, row) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != left_out]
-        return [Neighbour(self.item(int(row)), float(score)) for score, row in kept[:k]]
+    def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
+        # FAISS pads a short result with row -1.
+        pairs = [pair for pair in zip(scores, rows, strict=True) if pair[1] >= 0 and pair[1] != excluded]
+        return [Neighbour(self.item(int(row)), float(score)) for score, row in pairs[:k]]
 
 
 def items_table(embeddings: pa.Table) -> pa.Table:
-    """The row-to-item map of an index: all columns of the EmbeddingSet but the vectors."""
+    """The row-to-item table of an index: item columns of the EmbeddingSet without the vectors."""
     columns: Any = [ITEM_ID, TITLE, ATTRIBUTES, SHARD, IMAGE_OFFSET, IMAGE_BYTES]
     return embeddings.select(columns)

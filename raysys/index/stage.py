@@ -1,4 +1,4 @@
-"""`raysys index`: an EmbeddingSet becomes an IndexBundle with its measured recall."""
+"""`raysys index`: builds an IndexBundle with measured recall from an EmbeddingSet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raysys.config import Config
 
 
 def steps(config: Config) -> list[Step]:
-    """The index over the served space."""
+    """One step: the index of the served embeddings."""
 
     def build(spec: ArtifactSpec) -> Manifest:
         from raysys.index.build import publish_index

@@ -1,1 +1,1 @@
-"""The live shelf: an encoder that batches, a searcher, and the HTTP gateway before them, on Ray Serve."""
+"""The HTTP service on Ray Serve: a gateway, an encoder that batches requests, and the index."""

@@ -1,6 +1,7 @@
-"""The Serve application: checks that encoder and index belong together, then binds the deployments.
+"""The Serve application: the deployments of a configuration, and running them until a signal arrives.
 
-`build` is what KubeRay's RayService and `raysys serve` both start. Sizes come from the configuration.
+KubeRay's RayService and `raysys serve` start the same application. Replica counts come from the
+configuration.
 """
 
 from __future__ import annotations
@@ -26,34 +27,33 @@ from raysys.artifacts import (
 from raysys.cluster import session
 from raysys.config import Config, load_config
 from raysys.errors import ClusterError
-from raysys.serve.encoder_deployment import Encoder
+from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.gateway import Gateway
-from raysys.serve.search_deployment import Searcher
+from raysys.serve.search_deployment import SearchDeployment
 
 APP_NAME = "raysys"
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application of `{"config": path, "overrides": [key=value, ..]}`."""
+    """The application of `{"config": path, "overrides": [key=value, ..]}`; KubeRay imports this function."""
     return bind(load_config(args["config"], list(args.get("overrides", []))))
 
 
 def bind(config: Config) -> Application:
     """The application of a configuration.
 
-    Raises: MissingError without encoder or index, SpaceMismatch if they are of different spaces.
+    Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ.
     """
     encoder_uri, index_uri = specs.served_encoder(config), specs.layout_of(config).index
     encoder = open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
     require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     section = config.serve
-    waiting = section.max_batch_size * 4
-    encoders = (
-        _deployment(Encoder)
+    encoder_app = (
+        _deployment(EncoderDeployment)
         .options(
             num_replicas=section.encoder_replicas,
-            max_ongoing_requests=waiting,
+            max_ongoing_requests=4 * section.max_batch_size,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
         )
         .bind(
@@ -63,8 +63,8 @@ def bind(config: Config) -> Application:
             section.batch_wait_ms / 1000,
         )
     )
-    searchers = (
-        _deployment(Searcher)
+    search_app = (
+        _deployment(SearchDeployment)
         .options(
             num_replicas=section.search_replicas,
             max_ongoing_requests=64,
@@ -72,25 +72,19 @@ def bind(config: Config) -> Application:
         )
         .bind()
     )
-    gateway: Application = (
+    gateway_app: Application = (
         _deployment(Gateway)
         .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
-        .bind(section.model_dump(mode="json"), encoders, searchers)
+        .bind(section.model_dump(mode="json"), encoder_app, search_app)
     )
-    return gateway
-
-
-def _deployment(decorated: object) -> serve.Deployment:
-    """What `@serve.deployment` makes of a class, whose type it leaves as it was."""
-    assert isinstance(decorated, serve.Deployment)
-    return decorated
+    return gateway_app
 
 
 @contextlib.contextmanager
 def served(config: Config) -> Iterator[str]:
-    """The application up and ready on this Ray session; yields its address, and takes it down at the end.
+    """Run the application on this Ray session; yields its address once ready, and shuts it down at the end.
 
-    Raises: ClusterError if the port is taken or the deployments do not come up.
+    Raises: ClusterError if the port is in use or the deployments do not start.
     """
     section = config.serve
     application = bind(config)
@@ -103,18 +97,24 @@ def served(config: Config) -> Iterator[str]:
         yield f"http://{section.host}:{section.port}/"
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1][:200]
-        raise ClusterError(f"serve: the application did not come up ({reason})") from error
+        raise ClusterError(f"serve: the application did not start ({reason})") from error
     finally:
         serve.shutdown()
 
 
 def wait_for_stop() -> None:
-    """Return at Ctrl-C or SIGTERM: both are how a service ends."""
+    """Block until SIGINT (Ctrl-C) or SIGTERM."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(1.0):
         pass
+
+
+def _deployment(decorated: object) -> serve.Deployment:
+    """Narrow the type: `@serve.deployment` returns a Deployment, but its annotation keeps the class."""
+    assert isinstance(decorated, serve.Deployment)
+    return decorated
 
 
 def _require_free_port(host: str, port: int) -> None:
@@ -124,5 +124,5 @@ def _require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ClusterError(
-                f"serve.port {port} on {host}: {error.strerror}; give another with serve.port=.."
+                f"serve.port {port} on {host}: {error.strerror}; set another serve.port"
             ) from error

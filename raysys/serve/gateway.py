@@ -1,7 +1,7 @@
-"""The HTTP gateway: reads requests, prepares photos, asks encoder and searcher, writes answers.
+"""The HTTP gateway: parses requests, prepares photos, calls encoder and index, writes responses.
 
-Serve copies the class as it stands when it is decorated. So what its methods use is defined above it,
-and annotations are evaluated, not kept as text: names that come later would be unknown in a replica.
+Serve pickles the class when it is decorated. Therefore helpers are defined above the class, and annotations
+are evaluated (no `from __future__ import annotations`): a replica would not know names that come later.
 """
 
 import asyncio
@@ -27,38 +27,38 @@ from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import InputError, MissingError, RaysysError, TooLarge
 from raysys.index.search import IndexedItem
-from raysys.serve.encoder_deployment import EncoderFacts
+from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.schemas import (
-    EmbedBody,
-    EmbedOut,
+    EmbedRequest,
+    EmbedResponse,
     ErrorDetail,
-    ErrorOut,
-    ItemOut,
-    NeighbourOut,
-    SearchBody,
-    ShelfOut,
+    ErrorResponse,
+    ItemResponse,
+    NeighbourResponse,
+    SearchRequest,
+    SearchResponse,
     decode_base64,
     parse_body,
     parse_json_field,
 )
-from raysys.serve.search_deployment import IndexFacts, Shelf
+from raysys.serve.search_deployment import IndexInfo, SearchResult
 
-ARM = "default"  # the only one while no experiment runs
-_MAX_EMBEDDED_AT_ONCE = 64
+ARM = "default"  # the only arm while no experiment runs
+_MAX_EMBED_INPUTS = 64
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
 
 
 @app.exception_handler(RaysysError)
-async def _known_error(_: Request, error: RaysysError) -> JSONResponse:
-    # An error of another deployment arrives with its traceback as text; the cause says it in one line.
+async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
+    # The message of an error from another deployment contains its traceback; the cause is one line.
     cause = error.cause if isinstance(error, RayTaskError) else error
     return _error(error.http_status, error.code, str(cause))
 
 
 @app.exception_handler(RequestValidationError)
-async def _wrong_parameter(_: Request, error: RequestValidationError) -> JSONResponse:
+async def _on_invalid_parameter(_: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]
     return _error(
         422, InputError.code, f"{first['loc'][-1]}: {first['msg'].lower()}, got {first.get('input')!r}"
@@ -66,18 +66,18 @@ async def _wrong_parameter(_: Request, error: RequestValidationError) -> JSONRes
 
 
 @app.exception_handler(HTTPException)
-async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
+async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return _error(error.status_code, code, str(error.detail))
 
 
 @app.exception_handler(Exception)
-async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
-    return _error(500, RaysysError.code, f"the request failed ({type(error).__name__}); the log says why")
+async def _on_unexpected_error(_: Request, error: Exception) -> JSONResponse:
+    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
 
 
 @app.exception_handler(BackPressureError)
-async def _too_busy(_: Request, error: BackPressureError) -> JSONResponse:
+async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
     return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
 
 
@@ -90,37 +90,37 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
-def _unit(vector: list[float]) -> ndarray:
-    """The vector at length 1, so that every score is a cosine."""
+def _normalised(vector: list[float]) -> ndarray:
+    """The vector scaled to length 1, so that scores are cosines."""
     length = float(np.linalg.norm(vector))
     if not 0 < length < np.inf:
-        raise InputError(f"vector: finite numbers, not all zero, are needed; got one of length {length:g}")
+        raise InputError(f"vector: must be finite and not all zero, got a vector of length {length:g}")
     return np.asarray(np.asarray(vector) / length, np.float32)
 
 
 def _page_file(name: str) -> Response:
     suffix = name.rpartition(".")[2]
-    page = importlib.resources.files("raysys.serve") / "page" / name
-    if "/" in name or suffix not in _PAGE_TYPES or not page.is_file():
+    path = importlib.resources.files("raysys.serve") / "page" / name
+    if "/" in name or suffix not in _PAGE_TYPES or not path.is_file():
         raise MissingError(f"page/{name}: no such file")
-    return Response(page.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
+    return Response(path.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = ErrorOut(error=ErrorDetail(code=code, message=message))
+    body = ErrorResponse(error=ErrorDetail(code=code, message=message))
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
 
 
 @serve.deployment(name="Gateway")
 @serve.ingress(app)
 class Gateway:
-    """Answers the routes of the HTTP contract."""
+    """The routes of the HTTP contract."""
 
-    def __init__(self, section: dict[str, Any], encoder: Any, searcher: Any) -> None:
+    def __init__(self, section: dict[str, Any], encoder: Any, search: Any) -> None:
         self._section = ServeConfig.model_validate(section)
         self._encoder = encoder
-        self._searcher = searcher
-        self._encoder_facts: EncoderFacts | None = None
+        self._search = search
+        self._cached_encoder_info: EncoderInfo | None = None
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
@@ -132,13 +132,13 @@ class Gateway:
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:
-        """Alive."""
+        """The gateway is running."""
         return {"status": "alive"}
 
     @app.get("/readyz")
     async def readyz(self) -> dict[str, Any]:
-        """Ready: encoder and index are loaded and of one space."""
-        encoder, index = await self._facts(), await self._index_facts()
+        """Encoder and index are loaded and belong to the same embedding space."""
+        encoder, index = await self._encoder_info(), await self._index_info()
         require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
         return {
             "status": "ready",
@@ -150,89 +150,91 @@ class Gateway:
     @app.get("/v1/items")
     async def items(
         self, limit: int = Query(24, ge=1, le=100), seed: int = Query(0, ge=0)
-    ) -> dict[str, list[ItemOut]]:
-        """Some listed items to start from."""
-        listed: list[IndexedItem] = await self._searcher.sample.remote(limit, seed)
-        return {"items": [self._item_out(item) for item in listed]}
+    ) -> dict[str, list[ItemResponse]]:
+        """Random items; equal seeds give equal items."""
+        sample: list[IndexedItem] = await self._search.sample.remote(limit, seed)
+        return {"items": [self._item_response(item) for item in sample]}
 
     @app.get("/v1/items/{item_id}/similar", response_model_exclude_none=True)
     async def similar(
         self, item_id: str, k: int | None = None, unit: str | None = None, filter: str | None = None
-    ) -> ShelfOut:
-        """Neighbours of a listed item, by its stored vector."""
+    ) -> SearchResponse:
+        """Neighbours of an item, by its stored vector."""
         where = parse_json_field("filter", filter)
-        return self._shelf_out(await self._searcher.similar.remote(item_id, self._checked_k(k), where))
+        return self._search_response(await self._search.similar.remote(item_id, self._checked_k(k), where))
 
     @app.get("/v1/items/{item_id}/photo")
     async def photo(self, item_id: str) -> Response:
-        """A listed item's photo."""
-        data: bytes = await self._searcher.photo.remote(item_id)
+        """The photo of an item."""
+        data: bytes = await self._search.photo.remote(item_id)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=86400"})
 
     @app.post("/v1/search", response_model_exclude_none=True)
-    async def search(self, request: Request) -> ShelfOut:
+    async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
         body, photo = await self._search_request(request)
         k = self._checked_k(body.k)
         if body.vector is not None:
             if body.space_id is None:
-                raise InputError("space_id: is needed with vector; /v1/embed gives both")
-            vector, space_id = _unit(body.vector), body.space_id
+                raise InputError("space_id: is required with vector; /v1/embed returns both")
+            vector, space_id = _normalised(body.vector), body.space_id
         else:
             vector, space_id = await self._embed(body.text, photo)
-        return self._shelf_out(await self._searcher.nearest.remote(vector, space_id, k, body.filter))
+        return self._search_response(await self._search.nearest.remote(vector, space_id, k, body.filter))
 
     @app.post("/v1/embed")
-    async def embed(self, request: Request) -> EmbedOut:
+    async def embed(self, request: Request) -> EmbedResponse:
         """Vectors of texts and photos."""
-        if (kind := _content_type(request)) != "application/json":
-            raise _UnsupportedType(f"content-type: application/json is needed, got '{kind}'")
-        body: EmbedBody = parse_body(EmbedBody, await self._read(request))
+        if (content_type := _content_type(request)) != "application/json":
+            raise _UnsupportedType(f"content-type: application/json is required, got '{content_type}'")
+        body: EmbedRequest = parse_body(EmbedRequest, await self._read(request))
         count = len(body.texts) + len(body.images_base64)
-        if not 1 <= count <= _MAX_EMBEDDED_AT_ONCE:
-            raise InputError(f"texts, images_base64: 1 to {_MAX_EMBEDDED_AT_ONCE} in all, got {count}")
+        if not 1 <= count <= _MAX_EMBED_INPUTS:
+            raise InputError(f"texts, images_base64: 1 to {_MAX_EMBED_INPUTS} in total, got {count}")
         photos = [
             decode_base64(f"images_base64.{number}", text) for number, text in enumerate(body.images_base64)
         ]
-        found = await asyncio.gather(
+        embedded = await asyncio.gather(
             *(self._embed(text, None) for text in body.texts), *(self._embed(None, photo) for photo in photos)
         )
-        facts = await self._facts()
-        vectors = [[float(number) for number in vector] for vector, _ in found]
-        return EmbedOut(space_id=facts.space_id, dimensions=facts.dimensions, vectors=vectors)
+        info = await self._encoder_info()
+        vectors = [[float(number) for number in vector] for vector, _ in embedded]
+        return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
 
-    async def _search_request(self, request: Request) -> tuple[SearchBody, bytes | None]:
-        """The body, and the photo if there is one; exactly one thing to search for."""
-        kind = _content_type(request)
+    async def _search_request(self, request: Request) -> tuple[SearchRequest, bytes | None]:
+        """The body and the photo, if there is one. Raises: InputError unless there is exactly one query."""
+        content_type = _content_type(request)
         photo: bytes | None = None
-        if kind == "multipart/form-data":
+        if content_type == "multipart/form-data":
             body, photo = await self._form(request)
-        elif kind == "application/json":
-            body = parse_body(SearchBody, await self._read(request))
+        elif content_type == "application/json":
+            body = parse_body(SearchRequest, await self._read(request))
             if body.image_base64 is not None:
                 photo = decode_base64("image_base64", body.image_base64)
         else:
-            raise _UnsupportedType(f"content-type: multipart/form-data or application/json, got '{kind}'")
-        given = [
+            raise _UnsupportedType(
+                f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
+            )
+        queries = [
             name
             for name, value in (("text", body.text), ("image", photo), ("vector", body.vector))
             if value is not None
         ]
-        if len(given) != 1:
+        if len(queries) != 1:
             raise InputError(
-                f"search: exactly one of text, image, vector is needed, got {', '.join(given) or 'none'}"
+                f"search: exactly one of text, image, vector is required, got {', '.join(queries) or 'none'}"
             )
         return body, photo
 
-    async def _form(self, request: Request) -> tuple[SearchBody, bytes]:
+    async def _form(self, request: Request) -> tuple[SearchRequest, bytes]:
         self._check_length(int(request.headers.get("content-length") or 0))
         form = await request.form()
         upload = form.get("image")
         if not isinstance(upload, UploadFile):
-            raise InputError("image: a file is needed in the multipart field 'image'")
+            raise InputError("image: a file is required in the multipart field 'image'")
         fields: dict[str, Any] = {name: str(form[name]) for name in ("k", "unit") if name in form}
         fields["filter"] = parse_json_field("filter", str(form.get("filter") or ""))
-        body: SearchBody = parse_body(SearchBody, json.dumps(fields).encode())
+        body: SearchRequest = parse_body(SearchRequest, json.dumps(fields).encode())
         photo = await upload.read()
         self._check_length(len(photo))
         return body, photo
@@ -245,37 +247,38 @@ class Gateway:
 
     def _check_length(self, num_bytes: int) -> None:
         limit = self._section.max_image_megabytes
-        if num_bytes > limit * 1.4e6:  # base64 is a third longer than what it holds
+        if num_bytes > limit * 1.4e6:  # base64 adds one third
             raise TooLarge(
                 f"body: {num_bytes / 1e6:.1f} MB, at most {limit:g} MB are accepted; send a smaller photo"
             )
 
     async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
-        facts = await self._facts()
+        """The vector of a text or a photo, and its space id."""
+        info = await self._encoder_info()
         if photo is not None:
-            pixels = await asyncio.to_thread(lambda: photo_pixels(photo, facts.image))
-            return await self._encoder.embed_pixels.remote(pixels), facts.space_id
+            pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
+            return await self._encoder.embed_pixels.remote(pixels), info.space_id
         if not (text or "").strip():
-            raise InputError("text: is empty; give some words")
-        return await self._encoder.embed_title.remote(text), facts.space_id
+            raise InputError("text: is empty; give at least one word")
+        return await self._encoder.embed_title.remote(text), info.space_id
 
-    async def _facts(self) -> EncoderFacts:
-        if self._encoder_facts is None:
-            self._encoder_facts = await self._encoder.facts.remote()
-        return self._encoder_facts
+    async def _encoder_info(self) -> EncoderInfo:
+        if self._cached_encoder_info is None:
+            self._cached_encoder_info = await self._encoder.info.remote()
+        return self._cached_encoder_info
 
-    async def _index_facts(self) -> IndexFacts:
-        facts: IndexFacts = await self._searcher.facts.remote()
-        return facts
+    async def _index_info(self) -> IndexInfo:
+        info: IndexInfo = await self._search.info.remote()
+        return info
 
     def _checked_k(self, k: int | None) -> int:
         k = self._section.default_k if k is None else k
         if not 1 <= k <= self._section.max_k:
-            raise InputError(f"k: 1 to {self._section.max_k}, got {k}")
+            raise InputError(f"k: must be 1 to {self._section.max_k}, got {k}")
         return k
 
-    def _item_out(self, item: IndexedItem) -> ItemOut:
-        return ItemOut(
+    def _item_response(self, item: IndexedItem) -> ItemResponse:
+        return ItemResponse(
             item_id=item.item_id,
             title=item.title,
             attributes=item.attributes,
@@ -286,15 +289,15 @@ class Gateway:
         template = self._section.image_url or "/v1/items/{item_id}/photo"
         return template.replace("{item_id}", item_id)
 
-    def _shelf_out(self, shelf: Shelf) -> ShelfOut:
-        return ShelfOut(
+    def _search_response(self, result: SearchResult) -> SearchResponse:
+        return SearchResponse(
             exposure_id=uuid.uuid4().hex,
             arm=ARM,
-            space_id=shelf.facts.space_id,
-            index_version=shelf.facts.index_version,
-            query=self._item_out(shelf.query) if shelf.query else None,
+            space_id=result.index.space_id,
+            index_version=result.index.index_version,
+            query=self._item_response(result.query) if result.query else None,
             items=[
-                NeighbourOut(**self._item_out(found.item).model_dump(), score=found.score)
-                for found in shelf.neighbours
+                NeighbourResponse(**self._item_response(neighbour.item).model_dump(), score=neighbour.score)
+                for neighbour in result.neighbours
             ],
         )

@@ -1,4 +1,4 @@
-"""What goes over HTTP: bodies, answers and errors."""
+"""Request bodies, responses and errors of the HTTP API."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from raysys.columns import Attributes
 from raysys.errors import InputError
 
 
-class _Body(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SearchBody(_Body):
+class SearchRequest(_Request):
     """`POST /v1/search` as JSON: exactly one of text, image_base64, or vector with its space_id."""
 
     text: Annotated[str, Field(max_length=1000)] | None = None
@@ -28,18 +28,18 @@ class SearchBody(_Body):
     k: int | None = None
     filter: dict[str, Any] | None = None
     unit: str | None = None
-    """Who is asking, for experiments."""
+    """The experiment unit, for example a user id."""
 
 
-class EmbedBody(_Body):
-    """`POST /v1/embed`: photos or titles, at most 64 in all."""
+class EmbedRequest(_Request):
+    """`POST /v1/embed`: at most 64 texts and photos together."""
 
     texts: list[Annotated[str, Field(max_length=1000)]] = []
     images_base64: list[str] = []
 
 
-class ItemOut(BaseModel):
-    """A listing."""
+class ItemResponse(BaseModel):
+    """An item of the index."""
 
     item_id: str
     title: str
@@ -47,25 +47,25 @@ class ItemOut(BaseModel):
     image_url: str
 
 
-class NeighbourOut(ItemOut):
-    """A listing that is similar; `score` is the cosine."""
+class NeighbourResponse(ItemResponse):
+    """A similar item; `score` is the cosine with the query."""
 
     score: float
 
 
-class ShelfOut(BaseModel):
-    """The answer to every search."""
+class SearchResponse(BaseModel):
+    """The response to every search."""
 
     exposure_id: str
     arm: str
     space_id: str
     index_version: str
-    query: ItemOut | None = None
-    items: list[NeighbourOut]
+    query: ItemResponse | None = None
+    items: list[NeighbourResponse]
 
 
-class EmbedOut(BaseModel):
-    """Vectors in the order of the request, texts first."""
+class EmbedResponse(BaseModel):
+    """Vectors in the order of the request: texts, then photos."""
 
     space_id: str
     dimensions: int
@@ -73,14 +73,14 @@ class EmbedOut(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong."""
+    """A stable code, and a message of one line."""
 
     code: str
     message: str
 
 
-class ErrorOut(BaseModel):
-    """The answer to every request that failed."""
+class ErrorResponse(BaseModel):
+    """The response to every failed request."""
 
     error: ErrorDetail
 
@@ -88,18 +88,18 @@ class ErrorOut(BaseModel):
 def parse_body(model: type[BaseModel], data: bytes) -> Any:
     """The JSON body as `model`.
 
-    Raises: InputError in one line that names the field.
+    Raises: InputError of one line that names the field.
     """
     try:
         return model.model_validate_json(data)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise InputError(f"{where}: {first['msg'].lower()}") from error
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InputError(f"{field}: {first['msg'].lower()}") from error
 
 
 def parse_json_field(name: str, text: str | None) -> Any:
-    """A JSON value that came as text, or None. Raises: InputError."""
+    """The value of a JSON text, or None if it is empty. Raises: InputError."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The index as a Serve deployment. Its URI is `user_config`: a new index is swapped in without a restart."""
+"""The index as a Serve deployment; its URI is the `user_config`, which Serve can change without a restart."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts import require_same_space
-from raysys.index.filters import check_filter
-from raysys.index.search import IndexedItem, Neighbour
-from raysys.index.search import Searcher as IndexSearcher
+from raysys.index.search import IndexedItem, Neighbour, Searcher
 
 
 @dataclass(frozen=True)
-class IndexFacts:
-    """Which index is searched."""
+class IndexInfo:
+    """The index that a replica has loaded."""
 
     space_id: str
     index_version: str
@@ -26,63 +24,61 @@ class IndexFacts:
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Neighbours, and the index they came from; `query` is the listed item they belong to, if any."""
+class SearchResult:
+    """Neighbours, best first, and the index that returned them; `query` is the query item, if any."""
 
-    facts: IndexFacts
+    index: IndexInfo
     neighbours: list[Neighbour]
     query: IndexedItem | None = None
 
 
 @serve.deployment(name="Searcher")
-class Searcher:
-    """Searches one index version at a time; every answer names it."""
+class SearchDeployment:
+    """Searches one version of one index; each result contains the version."""
 
     def __init__(self) -> None:
-        self._searcher: IndexSearcher | None = None
+        self._loaded: Searcher | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the index at `index_uri`, then answer from it."""
-        self._searcher = IndexSearcher(user_config["index_uri"])
+        """Load the index at `index_uri`; later requests use it."""
+        self._loaded = Searcher(user_config["index_uri"])
 
-    async def facts(self) -> IndexFacts:
-        """Which index is searched."""
-        return _facts(self._index)
+    async def info(self) -> IndexInfo:
+        """The loaded index."""
+        return _info(self._searcher)
 
-    async def similar(self, item_id: str, k: int, where: Any) -> Shelf:
-        """Neighbours of a listed item, by its stored vector. Raises: MissingError, InputError."""
-        index = self._index
-        row = index.row_of(item_id)
-        kept = None if where is None else check_filter(where)
-        found = await asyncio.to_thread(
-            index.neighbours, index.vector(row)[None], k, where=kept, without_rows={0: row}
+    async def similar(self, item_id: str, k: int, where: Any) -> SearchResult:
+        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError."""
+        searcher = self._searcher
+        row = searcher.row_of(item_id)
+        (neighbours,) = await asyncio.to_thread(
+            searcher.search, searcher.vector(row)[None], k, where=where, exclude_rows=[row]
         )
-        return Shelf(_facts(index), found[0], index.item(row))
+        return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
-    async def nearest(self, vector: ndarray, space_id: str, k: int, where: Any) -> Shelf:
-        """Neighbours of a vector of space `space_id`. Raises: SpaceMismatch, InputError."""
-        index = self._index
-        require_same_space("vector", space_id, "the index", index.space_id)
-        kept = None if where is None else check_filter(where)
-        found = await asyncio.to_thread(index.neighbours, vector[None], k, where=kept)
-        return Shelf(_facts(index), found[0])
+    async def nearest(self, vector: ndarray, space_id: str, k: int, where: Any) -> SearchResult:
+        """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError."""
+        searcher = self._searcher
+        require_same_space("vector", space_id, "the index", searcher.space_id)
+        (neighbours,) = await asyncio.to_thread(searcher.search, vector[None], k, where=where)
+        return SearchResult(_info(searcher), neighbours)
 
     async def sample(self, limit: int, seed: int) -> list[IndexedItem]:
-        """Some listed items, the same for the same seed."""
-        index = self._index
-        rows = np.random.default_rng(seed).permutation(len(index))[:limit]
-        return [index.item(int(row)) for row in rows]
+        """Random items; equal seeds give equal items."""
+        searcher = self._searcher
+        rows = np.random.default_rng(seed).permutation(len(searcher))[:limit]
+        return [searcher.item(int(row)) for row in rows]
 
     async def photo(self, item_id: str) -> bytes:
-        """A listed item's photo, from its shard. Raises: MissingError."""
-        index = self._index
-        return await asyncio.to_thread(index.photo, index.row_of(item_id))
+        """The photo of an item, read from its shard. Raises: MissingError."""
+        searcher = self._searcher
+        return await asyncio.to_thread(searcher.photo, searcher.row_of(item_id))
 
     @property
-    def _index(self) -> IndexSearcher:
-        assert self._searcher is not None, "Serve calls reconfigure before the first request"
-        return self._searcher
+    def _searcher(self) -> Searcher:
+        assert self._loaded is not None, "Serve calls reconfigure before the first request"
+        return self._loaded
 
 
-def _facts(index: IndexSearcher) -> IndexFacts:
-    return IndexFacts(index.space_id, index.version, len(index))
+def _info(searcher: Searcher) -> IndexInfo:
+    return IndexInfo(searcher.space_id, searcher.version, len(searcher))

@@ -159,7 +159,7 @@ def _as_text(value: AttributeValue) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(encoder_uri: str) -> Any:
-    from raysys.encoder.tokenizer import load_tokenizer  # transformers takes seconds to import
+    from raysys.encoder.hub import load_tokenizer  # transformers takes seconds to import
 
     with storage.readable_folder(encoder_uri) as folder:
         return load_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of the page."""
+"""Chromium for the tests of the page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--no-sandbox",  # root in a container has no user namespace to make a sandbox from
+_EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
+_ARGUMENTS = (
+    "--no-sandbox",  # the sandbox needs a user namespace, which root in a container lacks
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -27,16 +27,16 @@ QUIET = (
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser, closed at the end; skips the test where none is installed."""
+    """A headless browser, closed at the end; skips the test if none is installed."""
     path = find_chromium()
     if path is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is on PATH")
+        pytest.skip(f"no browser: none of {', '.join(_EXECUTABLES)} is on PATH")
     if find_spec("playwright") is None:
         pytest.skip("no browser driver: the Python package playwright is not installed")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
         try:
             yield browser
         finally:
@@ -45,4 +45,4 @@ def chromium() -> Iterator[Browser]:
 
 def find_chromium() -> str | None:
     """The path of an installed Chromium or Chrome, or None."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+    return next(filter(None, map(shutil.which, _EXECUTABLES)), None)

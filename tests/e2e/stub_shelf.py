@@ -1,7 +1,7 @@
-"""A shelf with drawn products, answering the page's calls the way the gateway does.
+"""A stub of the service: it answers the requests of the page as the gateway does, with drawn products.
 
-Item n's neighbours are the items after it, around the circle, scored 0.98, 0.95, 0.92, ...
-so a test can work out every card by hand.
+The neighbours of item n are the items n + 1, n + 2, .. (modulo the number of items) with scores 0.98, 0.95,
+0.92, .., so that tests can state every card.
 """
 
 from __future__ import annotations
@@ -41,30 +41,32 @@ SPECIAL_TITLES = {
 
 
 @dataclass
-class Shelf:
-    """The stub's address, and what a test may prepare or look up."""
+class StubShelf:
+    """The URL of the stub, the behaviour that a test sets, and the uploads that it received."""
 
     url: str = ""
-    failures: list[Response] = field(default_factory=list)  # the next searches answer with these
-    held_words: dict[str, threading.Event] = field(default_factory=dict)  # words -> until when they wait
+    failures: list[Response] = field(default_factory=list)  # responses of the next searches
+    delayed_texts: dict[str, threading.Event] = field(
+        default_factory=dict
+    )  # text -> set to send its response
     uploads: list[bytes] = field(default_factory=list)
 
-    def forget(self) -> None:
-        """As it was when it opened: a test starts here."""
+    def reset(self) -> None:
+        """Restore the initial state, before a test."""
         self.failures.clear()
-        self.held_words.clear()
+        self.delayed_texts.clear()
         self.uploads.clear()
 
     def fail_next(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
-        """The next search is answered with this error."""
+        """Make the next search fail with this error."""
         headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-        self.failures.append(error(status, code, message, headers))
+        self.failures.append(error_response(status, code, message, headers))
 
 
 @contextmanager
-def open_shelf() -> Iterator[Shelf]:
-    """A running stub on a free loopback port, in a thread of its own."""
-    shelf = Shelf()
+def open_shelf() -> Iterator[StubShelf]:
+    """A stub that runs on a free loopback port in its own thread."""
+    shelf = StubShelf()
     listener = socket.create_server(("127.0.0.1", 0))
     shelf.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(build_app(shelf), log_level="warning", lifespan="off"))
@@ -78,8 +80,8 @@ def open_shelf() -> Iterator[Shelf]:
         listener.close()
 
 
-def build_app(shelf: Shelf) -> FastAPI:
-    """The page, its catalogue and its searches."""
+def build_app(shelf: StubShelf) -> FastAPI:
+    """The routes that the page uses."""
     app = FastAPI()
     items = [item_of(number) for number in range(NUM_ITEMS)]
 
@@ -100,7 +102,7 @@ def build_app(shelf: Shelf) -> FastAPI:
         return {"status": "ready", "space_id": SPACE_ID, "index_version": INDEX_VERSION, "num_items": 2980}
 
     @app.get("/v1/items")
-    def window(limit: int, seed: int) -> Json:
+    def sample(limit: int, seed: int) -> Json:
         return {"items": after(items, seed, limit)}
 
     @app.get("/v1/items/{item_id}/similar")
@@ -109,8 +111,8 @@ def build_app(shelf: Shelf) -> FastAPI:
             return shelf.failures.pop(0)
         number = next((n for n, item in enumerate(items) if item["item_id"] == item_id), None)
         if number is None:
-            return error(404, "not_found", f"no item {item_id}", {})
-        return answer(after(items, number + 1, k), query=items[number])
+            return error_response(404, "not_found", f"no item {item_id}", {})
+        return search_response(after(items, number + 1, k), query=items[number])
 
     @app.post("/v1/search")
     async def search(request: Request) -> Response:
@@ -121,27 +123,27 @@ def build_app(shelf: Shelf) -> FastAPI:
                 image = form["image"]
                 assert isinstance(image, UploadFile)
                 shelf.uploads.append(await image.read())
-                return answer(after(items, 0, int(str(form["k"]))))
+                return search_response(after(items, 0, int(str(form["k"]))))
         body = await request.json()
-        if body["text"] in shelf.held_words:
-            await asyncio.to_thread(shelf.held_words[body["text"]].wait, 10)
-        return answer([item for item in items if body["text"] in str(item["title"])][: body["k"]])
+        if body["text"] in shelf.delayed_texts:
+            await asyncio.to_thread(shelf.delayed_texts[body["text"]].wait, 10)
+        return search_response([item for item in items if body["text"] in str(item["title"])][: body["k"]])
 
     return app
 
 
-def answer(neighbours: list[Json], query: Json | None = None) -> Response:
-    scored = [item | {"score": 0.98 - 0.03 * place} for place, item in enumerate(neighbours)]
+def search_response(neighbours: list[Json], query: Json | None = None) -> Response:
+    scored = [item | {"score": 0.98 - 0.03 * position} for position, item in enumerate(neighbours)]
     body = {"exposure_id": "e1", "arm": "control", "space_id": SPACE_ID, "index_version": INDEX_VERSION}
     return JSONResponse(body | ({"query": query} if query else {}) | {"items": scored})
 
 
-def error(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
+def error_response(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
 
 
 def after(items: list[Json], start: int, number: int) -> list[Json]:
-    """`number` items around the circle from `start`."""
+    """`number` items from `start`, modulo the number of items."""
     return [items[(start + step) % len(items)] for step in range(number)]
 
 
@@ -158,7 +160,7 @@ def item_of(number: int) -> Json:
 
 @cache
 def photo_of(number: int) -> bytes:
-    """A drawn garment on a plain wall, 192 by 256, PNG."""
+    """A PNG of a drawn garment on a plain background, 192 by 256 pixels."""
     colour, noun = colour_and_noun(number)
     photo = Image.new("RGB", (192, 256), (236 - number, 232, 226))
     draw = ImageDraw.Draw(photo)

@@ -1,4 +1,4 @@
-"""The HTTP contract, asked of a real service over the small path."""
+"""The HTTP contract, tested on a real service over the artifacts of a small configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.small import SMALL, stored_vectors
 Json: TypeAlias = Any
 NUM_ITEMS = SMALL["catalog"]["num_items"]
 DIMENSIONS = SMALL["projection"]["dimensions"]
-SHELF = {"exposure_id", "arm", "space_id", "index_version", "items"}
+RESULT = {"exposure_id", "arm", "space_id", "index_version", "items"}
 NEIGHBOUR = {"item_id", "score", "title", "attributes", "image_url"}
 JSON_TYPE = {"content-type": "application/json"}
 
@@ -31,30 +31,30 @@ def client(served: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def ready(client: httpx.Client) -> Json:
-    return answer(client.get("/readyz"))
+    return json_of(client.get("/readyz"))
 
 
 @pytest.fixture(scope="module")
-def listed(client: httpx.Client) -> list[Json]:
-    """Twenty listings to ask about."""
-    items: list[Json] = answer(client.get("/v1/items", params={"limit": 20, "seed": 3}))["items"]
-    return items
+def items(client: httpx.Client) -> list[Json]:
+    """Twenty items of the index."""
+    sample: list[Json] = json_of(client.get("/v1/items", params={"limit": 20, "seed": 3}))["items"]
+    return sample
 
 
 @pytest.fixture(scope="module")
-def photo(client: httpx.Client, listed: list[Json]) -> bytes:
-    """The photo of the first of them."""
-    return client.get(listed[0]["image_url"]).content
+def photo(client: httpx.Client, items: list[Json]) -> bytes:
+    """The photo of the first item."""
+    return client.get(items[0]["image_url"]).content
 
 
 @pytest.fixture(scope="module")
 def stored(served: Served) -> dict[str, np.ndarray]:
-    """The vectors that the index was built from."""
+    """The vectors of the index by item id."""
     return stored_vectors(served.root)
 
 
-def test_alive_and_ready(client: httpx.Client, served: Served, ready: Json) -> None:
-    assert answer(client.get("/healthz")) == {"status": "alive"}
+def test_health_and_readiness(client: httpx.Client, served: Served, ready: Json) -> None:
+    assert json_of(client.get("/healthz")) == {"status": "alive"}
     index = json.loads((served.root / "indexes" / "small" / "manifest.json").read_text())
     assert ready == {
         "status": "ready",
@@ -64,7 +64,7 @@ def test_alive_and_ready(client: httpx.Client, served: Served, ready: Json) -> N
     }
 
 
-def test_the_page_and_its_files(client: httpx.Client) -> None:
+def test_page_and_its_files_are_served(client: httpx.Client) -> None:
     for path, kind in {"/": "text/html", "/page/page.css": "text/css"}.items():
         response = client.get(path)
         assert response.status_code == 200, response.text
@@ -72,134 +72,134 @@ def test_the_page_and_its_files(client: httpx.Client) -> None:
     assert "<html" in client.get("/").text
 
 
-def test_listings_to_start_from(client: httpx.Client, listed: list[Json]) -> None:
-    assert len({item["item_id"] for item in listed}) == 20
-    assert all(set(item) == NEIGHBOUR - {"score"} for item in listed)
-    again = answer(client.get("/v1/items", params={"limit": 20, "seed": 3}))["items"]
-    others = answer(client.get("/v1/items", params={"limit": 20, "seed": 4}))["items"]
-    assert again == listed != others
+def test_items_depend_only_on_the_seed(client: httpx.Client, items: list[Json]) -> None:
+    assert len({item["item_id"] for item in items}) == 20
+    assert all(set(item) == NEIGHBOUR - {"score"} for item in items)
+    again = json_of(client.get("/v1/items", params={"limit": 20, "seed": 3}))["items"]
+    others = json_of(client.get("/v1/items", params={"limit": 20, "seed": 4}))["items"]
+    assert again == items != others
 
 
-def test_a_photo_is_the_catalogues_own(client: httpx.Client, served: Served, listed: list[Json]) -> None:
-    item_id = listed[0]["item_id"]
+def test_photo_is_the_file_of_the_catalogue(client: httpx.Client, served: Served, items: list[Json]) -> None:
+    item_id = items[0]["item_id"]
     response = client.get(f"/v1/items/{item_id}/photo")
     assert response.headers["content-type"] == "image/jpeg"
     assert response.content == (served.root / "catalog" / "images" / f"{item_id}.jpg").read_bytes()
 
 
-def test_similar_is_a_shelf_without_the_item_itself(
-    client: httpx.Client, listed: list[Json], ready: Json
-) -> None:
-    for item in listed:
-        shelf = similar(client, item["item_id"], k=5)
-        assert set(shelf) == SHELF | {"query"}
-        assert shelf["query"] == item
-        assert_shelf(shelf, ready, k=5)
-        assert item["item_id"] not in ids(shelf)
+def test_similar_items_exclude_the_query_item(client: httpx.Client, items: list[Json], ready: Json) -> None:
+    for item in items:
+        result = similar(client, item["item_id"], k=5)
+        assert set(result) == RESULT | {"query"}
+        assert result["query"] == item
+        assert_result(result, ready, k=5)
+        assert item["item_id"] not in ids(result)
 
 
-def test_every_other_item_is_a_neighbour_at_most(client: httpx.Client, listed: list[Json]) -> None:
-    assert len(similar(client, listed[0]["item_id"], k=100)["items"]) == 100
-    assert len(similar(client, listed[0]["item_id"])["items"]) == 10  # serve.default_k
+def test_number_of_neighbours_is_k_or_the_default(client: httpx.Client, items: list[Json]) -> None:
+    assert len(similar(client, items[0]["item_id"], k=100)["items"]) == 100
+    assert len(similar(client, items[0]["item_id"])["items"]) == 10  # serve.default_k
 
 
 def test_scores_are_cosines_of_the_stored_vectors(
-    client: httpx.Client, listed: list[Json], stored: dict[str, np.ndarray]
+    client: httpx.Client, items: list[Json], stored: dict[str, np.ndarray]
 ) -> None:
-    query = listed[0]["item_id"]
+    query = items[0]["item_id"]
     for neighbour in similar(client, query, k=20)["items"]:
         cosine = float(stored[query] @ stored[neighbour["item_id"]])
         assert neighbour["score"] == pytest.approx(cosine, abs=1e-5)
 
 
-def test_a_listed_photo_finds_its_item_first(client: httpx.Client, listed: list[Json], ready: Json) -> None:
-    for item in listed[:5]:
-        photo = client.get(item["image_url"]).content
-        shelf = answer(
-            client.post("/v1/search", files={"image": ("look.jpg", photo)}, data={"k": "3", "unit": "u1"})
-        )
-        assert set(shelf) == SHELF
-        assert_shelf(shelf, ready, k=3)
-        assert ids(shelf)[0] == item["item_id"]
-        assert shelf["items"][0]["score"] == pytest.approx(1, abs=1e-5)
-
-
-def test_every_way_to_give_a_photo_finds_the_same(
-    client: httpx.Client, photo: bytes, listed: list[Json], stored: dict[str, np.ndarray], ready: Json
+def test_search_with_the_photo_of_an_item_returns_it_first(
+    client: httpx.Client, items: list[Json], ready: Json
 ) -> None:
-    vector = stored[listed[0]["item_id"]]
-    ways = [
+    for item in items[:5]:
+        photo = client.get(item["image_url"]).content
+        result = json_of(
+            client.post("/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3", "unit": "u1"})
+        )
+        assert set(result) == RESULT
+        assert_result(result, ready, k=3)
+        assert ids(result)[0] == item["item_id"]
+        assert result["items"][0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_photo_base64_and_vector_return_the_same_items(
+    client: httpx.Client, photo: bytes, items: list[Json], stored: dict[str, np.ndarray], ready: Json
+) -> None:
+    vector = stored[items[0]["item_id"]]
+    results = [
         search(client, image_base64=base64.b64encode(photo).decode(), k=5),
         search(client, vector=vector.tolist(), space_id=ready["space_id"], k=5),
         search(client, vector=(5 * vector).tolist(), space_id=ready["space_id"], k=5),
     ]
-    first = answer(client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"k": "5"}))
-    for shelf in ways:
-        assert set(shelf) == SHELF
-        assert ids(shelf) == ids(first)
-        assert scores(shelf) == pytest.approx(scores(first), abs=1e-5)
-    assert len({shelf["exposure_id"] for shelf in [*ways, first]}) == 4
+    first = json_of(client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"k": "5"}))
+    for result in results:
+        assert set(result) == RESULT
+        assert ids(result) == ids(first)
+        assert scores(result) == pytest.approx(scores(first), abs=1e-5)
+    assert len({result["exposure_id"] for result in [*results, first]}) == 4
 
 
-def test_words_find_a_shelf(client: httpx.Client, ready: Json) -> None:
-    shelf = search(client, text="red dress", k=4)
-    assert set(shelf) == SHELF
-    assert_shelf(shelf, ready, k=4)
+def test_search_with_text_returns_items(client: httpx.Client, ready: Json) -> None:
+    result = search(client, text="red dress", k=4)
+    assert set(result) == RESULT
+    assert_result(result, ready, k=4)
 
 
-def test_a_served_vector_is_the_stored_one(
-    client: httpx.Client, photo: bytes, listed: list[Json], stored: dict[str, np.ndarray], ready: Json
+def test_embedded_photo_equals_the_stored_vector(
+    client: httpx.Client, photo: bytes, items: list[Json], stored: dict[str, np.ndarray], ready: Json
 ) -> None:
     body = {"texts": ["red dress"], "images_base64": [base64.b64encode(photo).decode()]}
-    embedded = answer(client.post("/v1/embed", json=body))
+    embedded = json_of(client.post("/v1/embed", json=body))
     assert set(embedded) == {"space_id", "dimensions", "vectors"}
     assert (embedded["space_id"], embedded["dimensions"]) == (ready["space_id"], DIMENSIONS)
     vectors = np.array(embedded["vectors"])
     assert vectors.shape == (2, DIMENSIONS)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    served, kept = vectors[1], stored[listed[0]["item_id"]]  # texts come first
-    assert 1 - served @ kept < 1e-5
-    np.testing.assert_allclose(served, kept, atol=1e-5)
+    embedded_photo, expected = vectors[1], stored[items[0]["item_id"]]  # texts come first
+    assert 1 - embedded_photo @ expected < 1e-5
+    np.testing.assert_allclose(embedded_photo, expected, atol=1e-5)
 
 
-def test_a_filter_keeps_what_fits(client: httpx.Client, listed: list[Json], photo: bytes) -> None:
-    kept, dropped = listed[0]["attributes"]["category"], listed[0]["attributes"]["seller"]
-    where = {"category": {"in": [kept]}, "seller": {"not": [dropped]}, "price": {"gte": 1, "lte": 5000}}
+def test_filter_keeps_only_matching_items(client: httpx.Client, items: list[Json], photo: bytes) -> None:
+    category, seller = items[0]["attributes"]["category"], items[0]["attributes"]["seller"]
+    where = {"category": {"in": [category]}, "seller": {"not": [seller]}, "price": {"gte": 1, "lte": 5000}}
     text = json.dumps(where)
-    shelves = [
-        similar(client, listed[0]["item_id"], k=50, filter=text),
+    results = [
+        similar(client, items[0]["item_id"], k=50, filter=text),
         search(client, text="dress", k=50, filter=where),
-        answer(
+        json_of(
             client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"filter": text, "k": "50"})
         ),
     ]
-    for shelf in shelves:
-        assert shelf["items"]
-        for item in shelf["items"]:
+    for result in results:
+        assert result["items"]
+        for item in result["items"]:
             attributes = item["attributes"]
-            assert attributes["category"] == kept
-            assert attributes["seller"] != dropped
+            assert attributes["category"] == category
+            assert attributes["seller"] != seller
             assert 1 <= attributes["price"] <= 5000
-    assert set(ids(shelves[0])) == set(ids(shelves[1])) == set(ids(shelves[2]))
+    assert set(ids(results[0])) == set(ids(results[1])) == set(ids(results[2]))
 
 
-def test_a_filter_that_nothing_fits_finds_nothing(client: httpx.Client) -> None:
+def test_filter_without_matches_returns_no_items(client: httpx.Client) -> None:
     assert search(client, text="dress", filter={"category": {"in": ["submarines"]}})["items"] == []
 
 
 SEARCH_ERRORS: dict[str, tuple[Json, int, str]] = {
-    "no query": ({}, 422, "search: exactly one of text, image, vector is needed, got none"),
-    "two queries": ({"text": "a", "vector": [1.0]}, 422, "needed, got text, vector"),
-    "blank words": ({"text": " "}, 422, "text: is empty; give some words"),
+    "no query": ({}, 422, "search: exactly one of text, image, vector is required, got none"),
+    "two queries": ({"text": "a", "vector": [1.0]}, 422, "required, got text, vector"),
+    "blank words": ({"text": " "}, 422, "text: is empty; give at least one word"),
     "unknown field": ({"txt": "a"}, 422, "txt: extra inputs are not permitted"),
-    "k = 0": ({"text": "a", "k": 0}, 422, "k: 1 to 100, got 0"),
-    "k too large": ({"text": "a", "k": 101}, 422, "k: 1 to 100, got 101"),
+    "k = 0": ({"text": "a", "k": 0}, 422, "k: must be 1 to 100, got 0"),
+    "k too large": ({"text": "a", "k": 101}, 422, "k: must be 1 to 100, got 101"),
     "k no number": ({"text": "a", "k": "many"}, 422, "k: input should be a valid integer"),
     "bad base64": ({"image_base64": "%%%"}, 422, "image_base64: not base64"),
     "no photo in base64": ({"image_base64": "aGVsbG8="}, 415, "not a photo (5 bytes)"),
-    "no space id": ({"vector": [1.0]}, 422, "space_id: is needed with vector"),
-    "zero vector": ({"vector": [0.0] * DIMENSIONS, "space_id": "THIS"}, 422, "got one of length 0"),
-    "short vector": ({"vector": [1.0] * 3, "space_id": "THIS"}, 422, "16 numbers are needed, got 3"),
+    "no space id": ({"vector": [1.0]}, 422, "space_id: is required with vector"),
+    "zero vector": ({"vector": [0.0] * DIMENSIONS, "space_id": "THIS"}, 422, "got a vector of length 0"),
+    "short vector": ({"vector": [1.0] * 3, "space_id": "THIS"}, 422, "16 numbers are required, got 3"),
     "other space": (
         {"vector": [1.0] * DIMENSIONS, "space_id": "f" * 64},
         409,
@@ -215,7 +215,7 @@ SEARCH_ERRORS: dict[str, tuple[Json, int, str]] = {
     "other type": (
         {"text": "a", "filter": {"category": {"gte": 3}}},
         422,
-        "another type than the attribute's",
+        "different types",
     ),
 }
 CODES = {
@@ -228,7 +228,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("case", SEARCH_ERRORS)
-def test_a_wrong_search_is_refused_in_one_line(client: httpx.Client, ready: Json, case: str) -> None:
+def test_invalid_search_is_an_error_of_one_line(client: httpx.Client, ready: Json, case: str) -> None:
     body, status, message = SEARCH_ERRORS[case]
     if body.get("space_id") == "THIS":
         body = {**body, "space_id": ready["space_id"]}
@@ -236,49 +236,49 @@ def test_a_wrong_search_is_refused_in_one_line(client: httpx.Client, ready: Json
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_a_vector_of_no_finite_length_is_refused(client: httpx.Client, ready: Json, number: str) -> None:
+def test_vector_without_finite_length_is_an_error(client: httpx.Client, ready: Json, number: str) -> None:
     vector = ", ".join([number] * DIMENSIONS)
     body = f'{{"vector": [{vector}], "space_id": "{ready["space_id"]}"}}'
     assert_error(client.post("/v1/search", content=body, headers=JSON_TYPE), 422, "vector: ")
 
 
-def test_json_that_is_none_is_refused(client: httpx.Client) -> None:
+def test_invalid_json_is_an_error(client: httpx.Client) -> None:
     for path in ("/v1/search", "/v1/embed"):
         assert_error(client.post(path, content="{", headers=JSON_TYPE), 422, "body: invalid json")
 
 
-def test_wrong_content_types_are_refused(client: httpx.Client) -> None:
+def test_unsupported_content_type_is_an_error(client: httpx.Client) -> None:
     for path in ("/v1/search", "/v1/embed"):
         response = client.post(path, content="red dress", headers={"content-type": "text/plain"})
         assert_error(response, 415, "got 'text/plain'", "unsupported_media_type")
     assert_error(client.post("/v1/search", content=b"x"), 415, "content-type", "unsupported_media_type")
 
 
-def test_an_upload_that_is_no_photo_is_refused(client: httpx.Client, photo: bytes) -> None:
+def test_upload_must_be_a_photo(client: httpx.Client, photo: bytes) -> None:
     for data in (b"", b"hello", photo[: len(photo) // 2]):
         response = client.post("/v1/search", files={"image": ("a.jpg", data)})
         assert_error(response, 415, "photo", "unreadable_image")
     missing = client.post("/v1/search", files={"picture": ("a.jpg", photo)})
-    assert_error(missing, 422, "image: a file is needed in the multipart field 'image'")
+    assert_error(missing, 422, "image: a file is required in the multipart field 'image'")
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("k", "0", "k: 1 to 100, got 0"),
+        ("k", "0", "k: must be 1 to 100, got 0"),
         ("k", "many", "k: input should be a valid integer"),
         ("filter", "{", "filter: not JSON"),
         ("filter", "[1]", "filter: input should be an object"),
     ],
 )
-def test_wrong_fields_beside_a_photo_are_refused(
+def test_invalid_form_field_is_an_error(
     client: httpx.Client, photo: bytes, field: str, value: str, message: str
 ) -> None:
     response = client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={field: value})
     assert_error(response, 422, message)
 
 
-def test_too_much_is_refused(client: httpx.Client) -> None:
+def test_too_large_body_is_an_error(client: httpx.Client) -> None:
     big = b"0" * 15_000_000  # serve.max_image_megabytes is 10, as base64 14
     message = "15.0 MB, at most 10 MB are accepted"
     assert_error(client.post("/v1/search", files={"image": ("a.jpg", big)}), 413, message)
@@ -286,74 +286,76 @@ def test_too_much_is_refused(client: httpx.Client) -> None:
         assert_error(client.post(path, content=big, headers=JSON_TYPE), 413, message)
 
 
-def test_wrong_questions_about_an_item_are_refused(client: httpx.Client, listed: list[Json]) -> None:
-    known = f"/v1/items/{listed[0]['item_id']}/similar"
-    for path in ("/v1/items/nobody/similar", "/v1/items/nobody/photo"):
-        assert_error(client.get(path), 404, "item 'nobody' is not in the index of 150 items")
-    assert_error(client.get(known, params={"k": 0}), 422, "k: 1 to 100, got 0")
+def test_invalid_item_request_is_an_error(client: httpx.Client, items: list[Json]) -> None:
+    known = f"/v1/items/{items[0]['item_id']}/similar"
+    for path in ("/v1/items/unknown/similar", "/v1/items/unknown/photo"):
+        assert_error(client.get(path), 404, "item 'unknown' is not in the index of 150 items")
+    assert_error(client.get(known, params={"k": 0}), 422, "k: must be 1 to 100, got 0")
     assert_error(client.get(known, params={"k": "x"}), 422, "k: input should be a valid integer")
     assert_error(client.get(known, params={"filter": "{"}), 422, "filter: not JSON")
     assert_error(client.get(known, params={"filter": "[1]"}), 422, "filter: an object like")
     assert_error(client.get("/v1/items", params={"limit": 0}), 422, "limit: input should be greater")
 
 
-def test_a_wrong_embedding_request_is_refused(client: httpx.Client) -> None:
+def test_invalid_embedding_request_is_an_error(client: httpx.Client) -> None:
     for body in ({}, {"texts": ["a"] * 65}):
-        assert_error(client.post("/v1/embed", json=body), 422, "1 to 64 in all")
+        assert_error(client.post("/v1/embed", json=body), 422, "1 to 64 in total")
     assert_error(client.post("/v1/embed", json={"texts": [""]}), 422, "text: is empty")
     wrong = client.post("/v1/embed", json={"images_base64": ["aGVsbG8="]})
     assert_error(wrong, 415, "not a photo", "unreadable_image")
 
 
-def test_unknown_routes_and_methods_answer_like_every_error(client: httpx.Client) -> None:
+def test_unknown_routes_and_methods_return_the_common_error_format(client: httpx.Client) -> None:
     for path in ("/v1/nothing", "/page/nothing.css", "/page/index.html.py"):
         assert_error(client.get(path), 404, "")
     assert_error(client.get("/v1/search"), 405, "Method Not Allowed")
     assert_error(client.put("/v1/items"), 405, "Method Not Allowed")
 
 
-def test_searches_at_the_same_time_answer_as_one_by_one(client: httpx.Client, listed: list[Json]) -> None:
-    photos = [client.get(item["image_url"]).content for item in listed]
+def test_concurrent_searches_return_what_sequential_ones_return(
+    client: httpx.Client, items: list[Json]
+) -> None:
+    photos = [client.get(item["image_url"]).content for item in items]
 
     def find(photo: bytes) -> Json:
-        return answer(client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"k": "5"}))
+        return json_of(client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"k": "5"}))
 
-    one_by_one = [find(photo) for photo in photos]
+    sequential = [find(photo) for photo in photos]
     with concurrent.futures.ThreadPoolExecutor(len(photos)) as threads:
-        together = list(threads.map(find, photos, timeout=60))
-    for alone, crowded in zip(one_by_one, together, strict=True):
-        assert ids(crowded) == ids(alone)
-        assert scores(crowded) == pytest.approx(scores(alone), abs=1e-5)
+        concurrent_results = list(threads.map(find, photos, timeout=60))
+    for expected, result in zip(sequential, concurrent_results, strict=True):
+        assert ids(result) == ids(expected)
+        assert scores(result) == pytest.approx(scores(expected), abs=1e-5)
 
 
 def similar(client: httpx.Client, item_id: str, **parameters: Json) -> Json:
-    return answer(client.get(f"/v1/items/{item_id}/similar", params=parameters))
+    return json_of(client.get(f"/v1/items/{item_id}/similar", params=parameters))
 
 
 def search(client: httpx.Client, **body: Json) -> Json:
-    return answer(client.post("/v1/search", json=body))
+    return json_of(client.post("/v1/search", json=body))
 
 
-def answer(response: httpx.Response) -> Json:
+def json_of(response: httpx.Response) -> Json:
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def ids(shelf: Json) -> list[str]:
-    return [item["item_id"] for item in shelf["items"]]
+def ids(result: Json) -> list[str]:
+    return [item["item_id"] for item in result["items"]]
 
 
-def scores(shelf: Json) -> list[float]:
-    return [item["score"] for item in shelf["items"]]
+def scores(result: Json) -> list[float]:
+    return [item["score"] for item in result["items"]]
 
 
-def assert_shelf(shelf: Json, ready: Json, k: int) -> None:
-    assert (shelf["space_id"], shelf["index_version"]) == (ready["space_id"], ready["index_version"])
-    assert shelf["arm"] == "default"
-    assert len(shelf["exposure_id"]) == 32
-    assert len(set(ids(shelf))) == len(shelf["items"]) == k
-    assert scores(shelf) == sorted(scores(shelf), reverse=True)
-    for item in shelf["items"]:
+def assert_result(result: Json, ready: Json, k: int) -> None:
+    assert (result["space_id"], result["index_version"]) == (ready["space_id"], ready["index_version"])
+    assert result["arm"] == "default"
+    assert len(result["exposure_id"]) == 32
+    assert len(set(ids(result))) == len(result["items"]) == k
+    assert scores(result) == sorted(scores(result), reverse=True)
+    for item in result["items"]:
         assert set(item) == NEIGHBOUR
         assert set(item["attributes"]) == {"seller", "category", "price", "listed_at"}
         assert item["image_url"] == f"/v1/items/{item['item_id']}/photo"

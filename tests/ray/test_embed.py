@@ -1,4 +1,4 @@
-"""The catalogue through the encoder: what plain transformers computes, once an item, and only what is missing."""
+"""`raysys embed`: vectors equal those of plain transformers, one row an item, and only incomplete shards are repeated."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = [
 ]
 SPLITS = ("train", "val", "test")
 SMALL = {
-    "train": {"method": "full"},  # what is trained is delivered
+    "train": {"method": "full"},  # without WiSE-FT the fine-tuned bundle is the one to embed
     "name": "small",
     "catalog": {"kind": "drawn", "num_items": 60, "size_px": 40},
     "pack": {"items_per_shard": 16},
@@ -55,7 +55,7 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Embedded:
-    """A catalogue that was embedded, and its items in the order of the shards."""
+    """An embedded catalogue."""
 
     config: Config
     outcome: Outcome
@@ -69,14 +69,14 @@ class Embedded:
         return specs.layout_of(self.config).projected_embeddings
 
     def stored(self, split: str) -> list[tuple[str, StoredItem]]:
-        """Shard and item."""
+        """The shard URI of each item of a split, and the item, in the order of the shards."""
         shards = shards_of(specs.layout_of(self.config).shards(split))
         return [(shard.uri, stored) for shard in shards for stored in read_shard(shard)]
 
 
 @pytest.fixture(scope="module")
 def embedded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Embedded:
-    """A drawn catalogue in the space of an untrained encoder, and in its projection."""
+    """A drawn catalogue embedded with an untrained encoder, and its projection."""
     config = Config.model_validate({**SMALL, "root": str(tmp_path_factory.mktemp("root"))})
     pipeline.run_stage("pack", config)
     publish_untrained(config)
@@ -84,21 +84,21 @@ def embedded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Emb
 
 
 def publish_untrained(config: Config) -> None:
-    """The start stands in for the fine-tuned encoder: training is another test's affair."""
+    """Publish the start as the fine-tuned encoder, because these tests need no training."""
     layout, text = specs.layout_of(config), text_preprocessing(config.encoder)
     titles = [
         stored.item.title for shard in shards_of(layout.shards("train")) for stored in read_shard(shard)
     ]
     publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
 
-    def fill(folder: Path) -> None:
+    def write_files(folder: Path) -> None:
         copy_checkpoint(Path(layout.start_encoder), folder)
 
-    publish_bundle(specs.tuned_encoder(config), fill, text=text)
+    publish_bundle(specs.tuned_encoder(config), write_files, text=text)
 
 
-def features_of(folder: str, items: list[StoredItem]) -> np.ndarray:
-    """Unit vectors as plain transformers makes them from a checkpoint and photos."""
+def reference_vectors(folder: str, items: list[StoredItem]) -> np.ndarray:
+    """Unit vectors of the photos, computed by plain transformers."""
     model: Any = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     photos = [Image.open(io.BytesIO(stored.item.image)) for stored in items]
@@ -108,18 +108,18 @@ def features_of(folder: str, items: list[StoredItem]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_item_of_a_split_has_its_row_in_the_order_of_the_shards(embedded: Embedded, split: str) -> None:
+def test_every_item_has_one_row_in_the_order_of_the_shards(embedded: Embedded, split: str) -> None:
     rows = read_embeddings(embedded.uri, [split]).to_pylist()
     stored = embedded.stored(split)
-    assert [row["item_id"] for row in rows] == [found.item.item_id for _, found in stored]
-    for row, (shard, found) in zip(rows, stored, strict=True):
-        assert (row["title"], json.loads(row["attributes"])) == (found.item.title, found.item.attributes)
-        assert row["content_hash"] == content_hash(found.item.image, found.item.title)
-        assert storage.read_range(row["shard"], row["image_offset"], row["image_bytes"]) == found.item.image
+    assert [row["item_id"] for row in rows] == [one.item.item_id for _, one in stored]
+    for row, (shard, one) in zip(rows, stored, strict=True):
+        assert (row["title"], json.loads(row["attributes"])) == (one.item.title, one.item.attributes)
+        assert row["content_hash"] == content_hash(one.item.image, one.item.title)
+        assert storage.read_range(row["shard"], row["image_offset"], row["image_bytes"]) == one.item.image
         assert row["shard"] == shard
 
 
-def test_counts_add_up(embedded: Embedded) -> None:
+def test_manifests_count_items_parts_and_dimensions(embedded: Embedded) -> None:
     manifests = [
         artifacts.open_artifact(uri, EmbeddingSetManifest) for uri in (embedded.uri, embedded.projected_uri)
     ]
@@ -127,30 +127,30 @@ def test_counts_add_up(embedded: Embedded) -> None:
     assert [manifest.dimensions for manifest in manifests] == [32, 8]
     assert len(read_embeddings(embedded.uri)) == embedded.outcome.num_items == 60
     num_shards = sum(len(shards_of(specs.layout_of(embedded.config).shards(split))) for split in SPLITS)
-    assert len(parts_of(manifests[0])) == num_shards  # a part for each shard of this size
+    assert len(parts_of(manifests[0])) == num_shards  # shards of this size have one part each
     assert [manifest.num_refused for manifest in manifests] == [0, 0]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_stored_vectors_are_those_of_plain_transformers(embedded: Embedded, split: str) -> None:
+def test_stored_vectors_equal_those_of_plain_transformers(embedded: Embedded, split: str) -> None:
     folder = specs.layout_of(embedded.config).encoder
-    wanted = features_of(folder, [stored for _, stored in embedded.stored(split)])
-    assert float(np.abs(vectors_of(read_embeddings(embedded.uri, [split])) - wanted).max()) < 1e-5
+    expected = reference_vectors(folder, [stored for _, stored in embedded.stored(split)])
+    assert float(np.abs(vectors_of(read_embeddings(embedded.uri, [split])) - expected).max()) < 1e-5
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_projected_vectors_are_the_projection_of_plain_transformers(embedded: Embedded, split: str) -> None:
+def test_projected_vectors_equal_the_projection_of_plain_transformers(embedded: Embedded, split: str) -> None:
     folder = specs.layout_of(embedded.config).projected_encoder
     tensors = safetensors.numpy.load_file(f"{folder}/projection.safetensors")
-    unit = features_of(folder, [stored for _, stored in embedded.stored(split)])
+    unit = reference_vectors(folder, [stored for _, stored in embedded.stored(split)])
     projected = (unit - tensors["mean"]) @ tensors["components"].T
-    wanted = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-    found = vectors_of(read_embeddings(embedded.projected_uri, [split]))
-    assert found.shape[1] == 8
-    assert float(np.abs(found - wanted).max()) < 1e-5
+    expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+    stored = vectors_of(read_embeddings(embedded.projected_uri, [split]))
+    assert stored.shape[1] == 8
+    assert float(np.abs(stored - expected).max()) < 1e-5
 
 
-def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
+def test_embedding_sets_have_the_space_id_of_their_encoder(embedded: Embedded) -> None:
     layout = specs.layout_of(embedded.config)
     for encoder, embeddings in (
         (layout.encoder, embedded.uri),
@@ -160,19 +160,19 @@ def test_vectors_carry_the_space_of_their_encoder(embedded: Embedded) -> None:
         assert artifacts.open_artifact(embeddings, EmbeddingSetManifest).space_id == space_id
 
 
-def test_second_run_has_nothing_to_do(embedded: Embedded) -> None:
+def test_second_run_is_skipped(embedded: Embedded) -> None:
     assert not embedded.outcome.is_skipped
     assert pipeline.run_stage("embed", embedded.config).is_skipped
 
 
-# A second embedding job.
+# Slow: runs a second embedding job.
 @pytest.mark.slow
-def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedded) -> None:
+def test_after_a_crash_only_the_incomplete_shard_is_embedded_again(embedded: Embedded) -> None:
     before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
     parts = {name: Path(embedded.uri, name) for name in parts_of(before)}
     lost = next(name for name in sorted(parts) if name.startswith("train-00001-"))
     times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
-    # What a killed run leaves: no manifest, the mark of what it was making, and not all parts.
+    # A killed run leaves the parts that it wrote and the marker file with the spec hash, but no manifest.
     Path(embedded.uri, "manifest.json").unlink()
     Path(embedded.uri, ".spec_hash").write_text(before.spec_hash)
     parts[lost].unlink()
@@ -183,19 +183,19 @@ def test_after_a_crash_only_the_missing_shard_is_embedded_again(embedded: Embedd
     assert pq.read_metadata(parts[lost]).num_rows == 16
 
 
-# A cluster for what unit/stream/test_decode.py and the next test show apart.
+# Slow: end to end on a cluster; tests/unit/stream/test_decode.py and the next test cover the parts.
 @pytest.mark.slow
-def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hurt(
+def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded(
     embedded: Embedded, tmp_path: Path
 ) -> None:
     (_, first), *_ = embedded.stored("val")
     broken = Item("broken", "a cup", b"no photo")
     shards = [write_shard(tmp_path, [first.item, broken], split="val")]
     layout = specs.layout_of(embedded.config)
-    target = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
+    spec = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
     image, _ = preprocessing_of(layout.encoder)
-    patient = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
-    manifest = job.embed(target, layout.encoder, shards, image, EmbedConfig(), patient)
+    tolerant = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
+    manifest = job.embed(spec, layout.encoder, shards, image, EmbedConfig(), tolerant)
     assert (manifest.num_items, manifest.num_refused) == (1, 1)
     ledger = pq.read_table(f"{tmp_path}/embeddings/ledger.parquet").to_pylist()
     assert ledger == [
@@ -209,12 +209,12 @@ def test_item_that_cannot_be_embedded_is_in_the_ledger_and_the_others_are_not_hu
     assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item.item_id]
 
 
-def test_too_many_items_that_cannot_be_embedded_name_the_worst_shard() -> None:
+def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:
     row = {"item_id": "i3", "reason": "missing", "detail": "2 of 3 samples are there", "source": "a.tar"}
     job.require_few_refused([row], total=100, max_bad_fraction=0.01)
     with pytest.raises(DamagedData) as caught:
         job.require_few_refused([row, row], total=100, max_bad_fraction=0.01)
     assert str(caught.value) == (
-        "a.tar: 2 of the 2 items (of 100) that cannot be embedded (first i3: missing: 2 of 3 samples are there); "
-        "see `raysys verify`, pack again, or raise stream.max_bad_fraction"
+        "a.tar: has 2 of the 2 items (of 100) that cannot be embedded (first i3: missing: 2 of 3 samples are there); "
+        "run `raysys verify`, pack again, or raise stream.max_bad_fraction"
     )

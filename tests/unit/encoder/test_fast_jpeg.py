@@ -1,4 +1,4 @@
-"""The fast decoder gives Pillow's pixels, or leaves the photo to Pillow."""
+"""The fast decoder returns the same pixels as Pillow, or None."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from raysys.encoder.preprocess import decode_image
 simplejpeg = pytest.importorskip("simplejpeg", reason="the extra `fast` is not installed")
 
 
-def coded(size: tuple[int, int], mode: str = "RGB", **how: Any) -> bytes:
-    """A JPEG of smooth colours with noise over them."""
+def jpeg(size: tuple[int, int], mode: str = "RGB", **options: Any) -> bytes:
+    """A JPEG of a colour gradient with noise."""
     width, height = size
     rng = np.random.default_rng(3)
     ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
     pixels = (ramp * [1.0, 0.7, 0.4] + rng.integers(0, 15, (height, width, 3))).astype(np.uint8)
     out = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(out, "JPEG", **how)
+    Image.fromarray(pixels).convert(mode).save(out, "JPEG", **options)
     return out.getvalue()
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 47), (255, 254), (640, 481)])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_pixels_are_those_of_pillow(size: tuple[int, int], subsampling: int, progressive: bool) -> None:
-    data = coded(size, quality=80, subsampling=subsampling, progressive=progressive)
-    found = fast_jpeg.decode_jpeg(data, opened(data))
-    assert found is not None
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(opened(data).convert("RGB")))
+def test_pixels_equal_pillows(size: tuple[int, int], subsampling: int, progressive: bool) -> None:
+    data = jpeg(size, quality=80, subsampling=subsampling, progressive=progressive)
+    image = fast_jpeg.decode_jpeg(data, open_image(data))
+    assert image is not None
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(data).convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_what_is_not_rgb_is_left_to_pillow(mode: str) -> None:
-    data = coded((16, 16), mode)
-    assert fast_jpeg.decode_jpeg(data, opened(data)) is None
+def test_jpeg_of_another_mode_is_not_decoded(mode: str) -> None:
+    data = jpeg((16, 16), mode)
+    assert fast_jpeg.decode_jpeg(data, open_image(data)) is None
 
 
-def test_damaged_photo_is_left_to_pillow() -> None:
-    data = coded((64, 64))
+def test_damaged_jpeg_is_not_decoded() -> None:
+    data = jpeg((64, 64))
     damaged = data[: len(data) * 2 // 3]
-    assert fast_jpeg.decode_jpeg(damaged, opened(damaged)) is None
+    assert fast_jpeg.decode_jpeg(damaged, open_image(damaged)) is None
 
 
-def test_it_is_what_decodes_a_whole_photo_and_not_a_part_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+def test_fast_decoder_is_used_at_full_size_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded_sizes: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "raysys.encoder.preprocess.decode_jpeg", lambda data, picture: asked.append(picture.size)
+        "raysys.encoder.preprocess.decode_jpeg", lambda data, image: decoded_sizes.append(image.size)
     )
-    data = coded((64, 48))
+    data = jpeg((64, 48))
     assert decode_image(data).size == (64, 48)
     assert decode_image(data, at_least_px=12).size == (16, 12)
-    assert asked == [(64, 48)]
+    assert decoded_sizes == [(64, 48)]

@@ -1,12 +1,13 @@
-"""Whether weights can be had: answered at once, and in one line."""
+"""Access to checkpoints: reachable sources, and errors of one line."""
 
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
-from raysys.encoder.hub import require_reachable
-from raysys.errors import MissingError
+from raysys.encoder.hub import load_tokenizer, require_reachable
+from raysys.errors import InputError, MissingError
+from tests.made import tiny_checkpoint
 
 
 def test_folder_is_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +17,7 @@ def test_folder_is_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     require_reachable("weights")
 
 
-def test_cached_id_is_reachable_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_hub_id_is_reachable_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--someone--siglip"
     (repository / "refs").mkdir(parents=True)
@@ -26,7 +27,7 @@ def test_cached_id_is_reachable_without_a_network(tmp_path: Path, monkeypatch: p
     require_reachable("someone/siglip")
 
 
-def test_unreachable_id_is_one_line() -> None:
+def test_unreachable_hub_id_is_an_error_of_one_line() -> None:
     with pytest.raises(MissingError) as caught:
         require_reachable("someone/siglip-of-nowhere")
     assert str(caught.value).startswith("someone/siglip-of-nowhere: weights not reachable here (")
@@ -35,7 +36,16 @@ def test_unreachable_id_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("source", ["weights/siglip/base", "my weights", "~/weights"])
-def test_path_that_is_not_there_is_one_line(source: str) -> None:
+def test_missing_path_is_an_error_of_one_line(source: str) -> None:
     with pytest.raises(MissingError) as caught:
         require_reachable(source)
     assert str(caught.value).startswith(f"{source}: weights not reachable here (")
+
+
+def test_folder_without_a_tokenizer_is_an_error_of_one_line(tmp_path: Path) -> None:
+    config = Path(tiny_checkpoint(tmp_path / "full", ["red cup", "blue hat"]), "config.json")
+    (tmp_path / "config.json").write_bytes(config.read_bytes())
+    with pytest.raises(InputError) as caught:
+        load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert "\n" not in str(caught.value)

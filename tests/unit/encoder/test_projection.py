@@ -1,4 +1,4 @@
-"""The projection against scikit-learn's own transform."""
+"""The projection against scikit-learn's `PCA.transform`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def unit_vectors(num: int, dimensions: int, seed: int = 0) -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def test_by_hand() -> None:
+def test_projection_equals_values_worked_out_by_hand() -> None:
     projection = Projection(
         mean=np.array([1, 0, 0], np.float32), components=np.array([[0, 1, 0], [0, 0, 1]], np.float32)
     )
@@ -24,21 +24,21 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(projection.apply(vectors), [[0.6, 0.8]], atol=1e-7)
 
 
-def test_projection_is_scikit_learn_s_transform_at_length_one() -> None:
-    fitted_on, vectors = unit_vectors(100, 16), unit_vectors(20, 16, seed=1)
-    expected = PCA(n_components=5, random_state=0).fit(fitted_on).transform(vectors)
+def test_projection_equals_normalised_scikit_learn_transform() -> None:
+    training, vectors = unit_vectors(100, 16), unit_vectors(20, 16, seed=1)
+    expected = PCA(n_components=5, random_state=0).fit(training).transform(vectors)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    projected = fit_projection(fitted_on, 5, seed=0).apply(vectors)
+    projected = fit_projection(training, 5, seed=0).apply(vectors)
     assert projected.dtype == np.float32
     np.testing.assert_allclose(projected, expected, atol=1e-5)
 
 
-def test_vector_at_the_mean_gives_no_division_by_zero() -> None:
+def test_vector_at_the_mean_is_projected_to_zero() -> None:
     projection = Projection(mean=np.ones(2, np.float32), components=np.eye(1, 2, dtype=np.float32))
     assert projection.apply(np.ones((1, 2), np.float32)).tolist() == [[0.0]]
 
 
-def test_saved_projection_comes_back(tmp_path: Path) -> None:
+def test_saved_projection_is_loaded_unchanged(tmp_path: Path) -> None:
     projection = fit_projection(unit_vectors(20, 8), 3, seed=0)
     projection.save(tmp_path)
     loaded = load_projection(tmp_path)
@@ -48,16 +48,16 @@ def test_saved_projection_comes_back(tmp_path: Path) -> None:
     assert (loaded.components == projection.components).all()
 
 
-def test_folder_without_a_projection_has_none(tmp_path: Path) -> None:
+def test_folder_without_projection_gives_none(tmp_path: Path) -> None:
     assert load_projection(tmp_path) is None
 
 
-@pytest.mark.parametrize(("num", "dimensions", "most"), [(10, 8, 8), (5, 8, 5)])
-def test_more_components_than_can_be_fitted_are_refused(num: int, dimensions: int, most: int) -> None:
-    assert fit_projection(unit_vectors(num, dimensions), most, seed=0).dimensions == most
+@pytest.mark.parametrize(("num", "dimensions", "limit"), [(10, 8, 8), (5, 8, 5)])
+def test_too_many_components_are_an_error(num: int, dimensions: int, limit: int) -> None:
+    assert fit_projection(unit_vectors(num, dimensions), limit, seed=0).dimensions == limit
     with pytest.raises(InputError) as caught:
-        fit_projection(unit_vectors(num, dimensions), most + 1, seed=0)
+        fit_projection(unit_vectors(num, dimensions), limit + 1, seed=0)
     assert str(caught.value) == (
-        f"projection.dimensions: {most + 1} components cannot be fitted to {num} vectors "
-        f"of {dimensions} dimensions; set it to {most} or less, or to null"
+        f"projection.dimensions: {limit + 1} components cannot be fitted to {num} vectors "
+        f"of {dimensions} dimensions; set it to {limit} or less, or to null"
     )

@@ -1,4 +1,4 @@
-"""How titles are prepared for the checkpoint that training starts from."""
+"""Title preprocessing for the start checkpoint."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from tests.made import TINY, tiny_checkpoint
 TITLES = ["red cup", "blue hat"]
 
 
-def lowers(start: str, lower_case: bool | None = None) -> bool:
+def lower_case_of(start: str, lower_case: bool | None = None) -> bool:
     return text_preprocessing(EncoderConfig(start=start, lower_case=lower_case)).lower_case
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_what_is_said_is_done(tmp_path: Path, lower_case: bool) -> None:
-    assert lowers("tiny", lower_case) is lower_case
-    assert lowers(tiny_checkpoint(tmp_path, TITLES), lower_case) is lower_case
+def test_configured_lower_case_is_used(tmp_path: Path, lower_case: bool) -> None:
+    assert lower_case_of("tiny", lower_case) is lower_case
+    assert lower_case_of(tiny_checkpoint(tmp_path, TITLES), lower_case) is lower_case
 
 
-def test_siglip_wants_titles_in_lower_case(tmp_path: Path) -> None:
-    # Its tokenizer says do_lower_case=False, as those do that leave it to the caller.
-    assert lowers("tiny")
-    assert lowers(tiny_checkpoint(tmp_path, TITLES))
+def test_titles_are_lower_cased_by_default(tmp_path: Path) -> None:
+    # The tokenizer has do_lower_case=False, which does not show whether the caller must do it.
+    assert lower_case_of("tiny")
+    assert lower_case_of(tiny_checkpoint(tmp_path, TITLES))
 
 
-def test_a_bundle_that_was_trained_with_case_keeps_it(tmp_path: Path) -> None:
+def test_bundle_keeps_the_setting_it_was_trained_with(tmp_path: Path) -> None:
     text = TextPreprocessing(TINY.max_length, lower_case=False)
     spec = ArtifactSpec(str(tmp_path), EncoderBundleManifest, {}, {})
-    publish_bundle(spec, lambda folder: build_tiny(folder, TITLES, TINY, seed=7), text=text)
-    assert not lowers(str(tmp_path))
-    assert lowers(str(tmp_path), lower_case=True)
+    publish_bundle(spec, lambda draft: build_tiny(draft, TITLES, TINY, seed=7), text=text)
+    assert not lower_case_of(str(tmp_path))
+    assert lower_case_of(str(tmp_path), lower_case=True)

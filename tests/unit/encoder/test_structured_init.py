@@ -1,4 +1,4 @@
-"""The neighbour start: each head looks where it was told to."""
+"""Structured initialisation: each head attends to its neighbour."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SIDE, HEAD_DIM = 6, 32
 NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
 
-def a_model(head_dim: int, num_heads: int) -> Any:
+def make_model(head_dim: int, num_heads: int) -> Any:
     tower = {"hidden_size": head_dim * num_heads, "num_attention_heads": num_heads, "intermediate_size": 8}
     config = transformers.SiglipConfig(
         text_config={**tower, "num_hidden_layers": 1, "vocab_size": 8, "max_position_embeddings": 4},
@@ -26,9 +26,9 @@ def a_model(head_dim: int, num_heads: int) -> Any:
 def first_layer_attention(model: Any) -> torch.Tensor:
     """Attention weights (head, from, to) of the first layer for a photo without content."""
     tower = model.vision_model
-    places = tower.embeddings.position_embedding.weight[None]
+    positions = tower.embeddings.position_embedding.weight[None]
     layer = tower.encoder.layers[0]
-    inputs = layer.layer_norm1(places)
+    inputs = layer.layer_norm1(positions)
     queries, keys = (
         projection(inputs).view(SIDE * SIDE, -1, HEAD_DIM).transpose(0, 1)
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj)
@@ -36,19 +36,19 @@ def first_layer_attention(model: Any) -> torch.Tensor:
     return torch.softmax(queries @ keys.transpose(1, 2) / HEAD_DIM**0.5, dim=-1)
 
 
-def test_each_head_attends_most_to_the_neighbour_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = a_model(HEAD_DIM, len(NEIGHBOURS))
-    given = iter(NEIGHBOURS)
+def test_each_head_attends_most_to_its_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(HEAD_DIM, len(NEIGHBOURS))
+    neighbours = iter(NEIGHBOURS)
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "randint", lambda *_: torch.tensor(next(given)))
+        patch.setattr(torch, "randint", lambda *_: torch.tensor(next(neighbours)))
         init_local_attention(model)
     attended = first_layer_attention(model).argmax(dim=-1)
     inside = [y * SIDE + x for y in range(1, SIDE - 1) for x in range(1, SIDE - 1)]
     for head, (down, right) in enumerate(NEIGHBOURS):
-        expected = [place + down * SIDE + right for place in inside]
+        expected = [position + down * SIDE + right for position in inside]
         assert attended[head, inside].tolist() == expected, (down, right)
 
 
-def test_head_whose_size_is_no_multiple_of_four_is_refused() -> None:
-    with pytest.raises(ValueError, match="a head of 6 channels is no multiple of 4"):
-        init_local_attention(a_model(6, 2))
+def test_head_size_must_be_a_multiple_of_four() -> None:
+    with pytest.raises(ValueError, match="a head size of 6 channels is not a multiple of 4"):
+        init_local_attention(make_model(6, 2))

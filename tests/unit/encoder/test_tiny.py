@@ -1,4 +1,4 @@
-"""The small start: the same arguments give the same bytes, and plain transformers loads them."""
+"""The tiny start: equal arguments give equal bytes, and plain transformers loads the result."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ import transformers
 
 from raysys.config.schema import TinyConfig
 from raysys.encoder.bundle import space_id_of
+from raysys.encoder.hub import load_tokenizer
 from raysys.encoder.text import TextPreprocessing, to_tokens
 from raysys.encoder.tiny import build_tiny
-from raysys.encoder.tokenizer import load_tokenizer
 from raysys.errors import InputError
 
 SIZE = TinyConfig(
@@ -26,34 +26,34 @@ SIZE = TinyConfig(
 TITLES = ["red shoes", "blue bag", "green hat with a ribbon", "OLD wooden chair", "RED dress"]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_same_arguments_give_the_same_bytes_and_space(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     build_tiny(one, TITLES, SIZE, seed=7)
-    torch.rand(3)  # what else was drawn does not matter
+    torch.rand(3)  # the state of the global generator has no influence
     build_tiny(other, TITLES, SIZE, seed=7)
-    assert contents(one) == contents(other)
+    assert files_of(one) == files_of(other)
     text = TextPreprocessing(max_length=6)
     assert space_id_of(one, text) == space_id_of(other, text)
 
 
-def test_other_seed_gives_other_weights_and_the_same_tokenizer(tmp_path: Path) -> None:
+def test_seed_changes_only_the_weights(tmp_path: Path) -> None:
     build_tiny(tmp_path / "one", TITLES, SIZE, seed=7)
     build_tiny(tmp_path / "other", TITLES, SIZE, seed=8)
-    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    one, other = files_of(tmp_path / "one"), files_of(tmp_path / "other")
     assert [name for name in one if one[name] != other[name]] == ["model.safetensors"]
 
 
-def test_building_draws_nothing_from_the_callers_generator(tmp_path: Path) -> None:
+def test_state_of_the_global_generator_is_unchanged(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     build_tiny(tmp_path, TITLES, SIZE, seed=7)
     assert (torch.get_rng_state() == before).all()
 
 
-def test_plain_transformers_loads_what_was_asked_for(tmp_path: Path) -> None:
+def test_plain_transformers_loads_the_configured_model(tmp_path: Path) -> None:
     build_tiny(tmp_path, TITLES, SIZE, seed=7)
     model: Any = transformers.AutoModel.from_pretrained(tmp_path)
     assert type(model).__name__ == "SiglipModel"
@@ -64,21 +64,21 @@ def test_plain_transformers_loads_what_was_asked_for(tmp_path: Path) -> None:
     assert model.logit_bias.item() == SIZE.logit_bias
 
 
-def test_vocabulary_is_no_larger_than_asked_for(tmp_path: Path) -> None:
+def test_vocabulary_has_at_most_the_configured_size(tmp_path: Path) -> None:
     titles = [f"{colour} {kind}" for colour in TITLES for kind in TITLES]
     build_tiny(tmp_path, titles, SIZE.model_copy(update={"vocab_size": 32}), seed=7)
     assert len(load_tokenizer(tmp_path)) <= 32
 
 
-def test_case_of_titles_counts_where_they_are_not_lowered(tmp_path: Path) -> None:
+def test_tokens_depend_on_case_without_lower_case(tmp_path: Path) -> None:
     build_tiny(tmp_path, TITLES, SIZE, seed=7)
-    how = TextPreprocessing(max_length=6, lower_case=False)
-    upper, lower = to_tokens(load_tokenizer(tmp_path), ["RED", "red"], how)
+    preprocessing = TextPreprocessing(max_length=6, lower_case=False)
+    upper, lower = to_tokens(load_tokenizer(tmp_path), ["RED", "red"], preprocessing)
     assert upper.tolist() != lower.tolist()
 
 
-def test_no_titles_give_no_tokenizer(tmp_path: Path) -> None:
+def test_tokenizer_cannot_be_trained_without_titles(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         build_tiny(tmp_path, [], SIZE, seed=7)
-    assert str(caught.value).startswith("encoder.start: tiny: no tokenizer can be learnt from these titles (")
+    assert str(caught.value).startswith("encoder.start: tiny: cannot train a tokenizer on these titles (")
     assert str(caught.value).endswith("); pack more items")

@@ -1,4 +1,4 @@
-"""FAISS against exact search, the measured recall, and the index that is refused for it."""
+"""FAISS indexes against exact search, measured recall, and publishing."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def unit_vectors(num: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def an_embedding_set(folder: Path, vectors: np.ndarray) -> str:
-    """An EmbeddingSet of one file without attributes."""
+def publish_embeddings(folder: Path, vectors: np.ndarray) -> str:
+    """Publish an EmbeddingSet of one file without attributes; returns its URI."""
     num, dimensions = vectors.shape
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
     texts = [
@@ -39,12 +39,12 @@ def an_embedding_set(folder: Path, vectors: np.ndarray) -> str:
     artifacts.begin(spec)
     pq.write_table(pa.table(arrays, schema=embedding_schema(dimensions)), folder / "train-00000.parquet")
     files = artifacts.describe_files(spec.uri)
-    said = artifacts.common_fields(spec, files, num, 0.0)
-    artifacts.publish(spec.uri, EmbeddingSetManifest(**said, space_id="s" * 64, dimensions=dimensions))
+    fields = artifacts.common_fields(spec, files, num, 0.0)
+    artifacts.publish(spec.uri, EmbeddingSetManifest(**fields, space_id="s" * 64, dimensions=dimensions))
     return spec.uri
 
 
-def test_flat_index_is_exact_search() -> None:
+def test_exact_index_returns_what_exact_search_returns() -> None:
     vectors, queries = unit_vectors(300), unit_vectors(20, seed=1)
     scores, rows = build_index(vectors, EXACT).search(queries, 10)
     expected_scores, expected_rows = exact_search(queries, vectors, 10)
@@ -52,7 +52,7 @@ def test_flat_index_is_exact_search() -> None:
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
 
 
-def test_row_of_an_index_is_the_row_of_the_vectors() -> None:
+def test_index_rows_follow_the_order_of_the_vectors() -> None:
     vectors = unit_vectors(20)
     for kind in ("exact", "hnsw"):
         index = build_index(vectors, IndexConfig(kind=kind))
@@ -60,15 +60,15 @@ def test_row_of_an_index_is_the_row_of_the_vectors() -> None:
         assert (index.reconstruct(7) == vectors[7]).all()
 
 
-def test_graph_finds_nearly_all_neighbours_of_new_queries() -> None:
+def test_hnsw_index_finds_nearly_all_neighbours() -> None:
     vectors, queries = unit_vectors(1000), unit_vectors(100, seed=1)
     _, rows = build_index(vectors, IndexConfig(kind="hnsw")).search(queries, 10)
     _, expected = exact_search(queries, vectors, 10)
-    hits = sum(len(set(found) & set(truth)) for found, truth in zip(rows, expected, strict=True))
+    hits = sum(len(set(result) & set(exact)) for result, exact in zip(rows, expected, strict=True))
     assert hits / 1000 > 0.98
 
 
-def test_settings_of_the_graph_reach_it() -> None:
+def test_hnsw_settings_are_passed_to_faiss() -> None:
     section = IndexConfig(kind="hnsw", hnsw_m=8, ef_construction=50, ef_search=30)
     index = build_index(unit_vectors(20), section)
     assert (index.hnsw.efConstruction, index.hnsw.efSearch) == (50, 30)
@@ -85,24 +85,24 @@ def test_exact_index_has_recall_one() -> None:
 
 
 @pytest.mark.parametrize("copies", [2, 12])
-def test_exact_index_has_recall_one_where_photos_are_listed_again(copies: int) -> None:
-    # Copies of a photo are equally near: whichever of them is found is right.
+def test_exact_index_has_recall_one_with_duplicate_photos(copies: int) -> None:
+    # Copies of a photo are equally near: each of them is a correct result.
     vectors = np.concatenate([unit_vectors(50)] * copies)
     measured = measure_recall(build_index(vectors, EXACT), vectors, EXACT)
     assert (measured["recall@1"], measured["recall@10"]) == (1.0, 1.0)
 
 
-def test_recall_counts_what_an_index_misses() -> None:
+def test_recall_counts_missed_neighbours() -> None:
     vectors = unit_vectors(40)
     section = IndexConfig(recall_k=4)
-    half = build_index(vectors[:20], EXACT)
-    # The index has no row above 19: the 20 stored vectors behind it cannot be found at rank one.
-    measured = measure_recall(half, vectors, section)
+    incomplete = build_index(vectors[:20], EXACT)
+    # The index lacks the last 20 of the 40 vectors, so half of the queries do not find themselves.
+    measured = measure_recall(incomplete, vectors, section)
     assert measured["recall@1"] == 0.5
     assert 0 < measured["recall@4"] < 1
 
 
-def test_recall_is_measured_on_as_many_vectors_as_are_asked_for() -> None:
+def test_recall_uses_the_configured_number_of_queries() -> None:
     vectors = unit_vectors(50)
     measured = measure_recall(
         build_index(vectors, EXACT), vectors, IndexConfig(recall_queries=7, recall_k=60)
@@ -110,8 +110,8 @@ def test_recall_is_measured_on_as_many_vectors_as_are_asked_for() -> None:
     assert measured == {"recall@1": 1.0, "recall@50": 1.0, "queries": 7}
 
 
-def test_job_publishes_the_index_with_its_recall(tmp_path: Path) -> None:
-    embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(30))
+def test_index_is_published_with_its_recall(tmp_path: Path) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(30))
     spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
     manifest = publish_index(spec, embeddings_uri, EXACT)
     assert artifacts.open_artifact(spec.uri, IndexBundleManifest) == manifest
@@ -120,8 +120,8 @@ def test_job_publishes_the_index_with_its_recall(tmp_path: Path) -> None:
     assert manifest.recall == {"recall@1": 1.0, "recall@10": 1.0, "queries": 30}
 
 
-def test_index_that_finds_too_little_is_refused(tmp_path: Path) -> None:
-    embeddings_uri = an_embedding_set(tmp_path / "embeddings", unit_vectors(600))
+def test_index_below_min_recall_is_not_published(tmp_path: Path) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(600))
     poor = IndexConfig(kind="hnsw", hnsw_m=2, ef_construction=1, ef_search=1, min_recall=0.99)
     spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
     with pytest.raises(DamagedData) as caught:

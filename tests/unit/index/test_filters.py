@@ -1,4 +1,4 @@
-"""Filters by hand, and what is said of one that makes no sense."""
+"""Filter results worked out by hand, and errors for invalid filters."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ROWS: list[Attributes] = [
 ]
 
 
-def refusal_of(where: Any) -> str:
+def error_of(where: Any) -> str:
     with pytest.raises(InputError) as caught:
         matching_rows(ROWS, check_filter(where))
     return str(caught.value)
@@ -28,58 +28,58 @@ def refusal_of(where: Any) -> str:
         ({}, [0, 1, 2, 3]),
         ({"category": {"in": ["shoes", "hats"]}}, [0, 1, 3]),
         ({"category": {"in": []}}, []),
-        ({"seller": {"not": ["a"]}}, [1, 3]),  # an item without a seller is not seller a's
-        ({"price": {"gte": 7.5}}, [1, 2]),  # an item without a price has none above 7.5
+        ({"seller": {"not": ["a"]}}, [1, 3]),  # an item without a seller passes
+        ({"price": {"gte": 7.5}}, [1, 2]),  # an item without a price does not pass
         ({"price": {"lte": 7.5}}, [0, 2]),
         ({"price": {"gte": 6, "lte": 10}}, [2]),
         ({"category": {"in": ["shoes"]}, "seller": {"not": ["b"]}}, [0]),
     ],
 )
-def test_rows_meet_every_condition(where: Any, expected: list[int]) -> None:
+def test_matching_rows_meet_every_condition(where: Any, expected: list[int]) -> None:
     rows = matching_rows(ROWS, check_filter(where))
     assert rows.tolist() == expected
     assert rows.dtype == "int64"
 
 
-def test_unknown_attribute_is_named_with_a_guess() -> None:
-    assert refusal_of({"categry": {"in": ["shoes"]}}) == (
+def test_unknown_attribute_is_named_with_a_suggestion() -> None:
+    assert error_of({"categry": {"in": ["shoes"]}}) == (
         "filter: no attribute 'categry' (attributes: category, price, seller); did you mean 'category'?"
     )
 
 
-def test_unknown_operator_is_named_with_a_guess() -> None:
-    assert refusal_of({"price": {"get": 5}}) == (
+def test_unknown_operator_is_named_with_a_suggestion() -> None:
+    assert error_of({"price": {"get": 5}}) == (
         "filter: 'price': unknown operator 'get' (use in, not, gte, lte); did you mean 'gte'?"
     )
 
 
 @pytest.mark.parametrize("where", [["shoes"], "shoes", 3, None])
-def test_filter_that_is_no_object_is_refused(where: Any) -> None:
-    assert refusal_of(where) == (
-        f'filter: an object like {{"category": {{"in": ["shoes"]}}}} is needed, got {where!r}'
+def test_filter_must_be_an_object(where: Any) -> None:
+    assert error_of(where) == (
+        f'filter: an object like {{"category": {{"in": ["shoes"]}}}} is required, got {where!r}'
     )
 
 
 @pytest.mark.parametrize("conditions", ["shoes", ["shoes"], {}, None])
-def test_conditions_that_are_no_object_are_refused(conditions: Any) -> None:
-    assert refusal_of({"category": conditions}) == (
-        f"filter: 'category' needs an object of in, not, gte, lte, got {conditions!r}"
+def test_conditions_must_be_an_object(conditions: Any) -> None:
+    assert error_of({"category": conditions}) == (
+        f"filter: 'category' needs an object with in, not, gte, lte, got {conditions!r}"
     )
 
 
 @pytest.mark.parametrize("operator", ["in", "not"])
-def test_set_operators_need_a_list(operator: str) -> None:
-    assert refusal_of({"category": {operator: "shoes"}}) == (
+def test_set_operators_require_a_list(operator: str) -> None:
+    assert error_of({"category": {operator: "shoes"}}) == (
         f"filter: 'category': '{operator}' needs a list, got 'shoes'"
     )
 
 
 @pytest.mark.parametrize("operator", ["gte", "lte"])
-def test_order_operators_need_a_number(operator: str) -> None:
-    assert refusal_of({"price": {operator: "5"}}) == f"filter: 'price': '{operator}' needs a number, got '5'"
+def test_order_operators_require_a_number(operator: str) -> None:
+    assert error_of({"price": {operator: "5"}}) == f"filter: 'price': '{operator}' needs a number, got '5'"
 
 
-def test_order_of_texts_and_numbers_is_refused() -> None:
-    assert refusal_of({"category": {"gte": 5}}).startswith(
-        "filter: a value of another type than the attribute's ('>=' not supported"
+def test_text_cannot_be_compared_with_a_number() -> None:
+    assert error_of({"category": {"gte": 5}}).startswith(
+        "filter: the value and the attribute have different types ('>=' not supported"
     )

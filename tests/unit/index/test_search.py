@@ -1,4 +1,4 @@
-"""An opened index against brute force over its own vectors."""
+"""Search in an opened index against brute force over its vectors."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def unit_vectors(seed: int = 0) -> np.ndarray:
 VECTORS = unit_vectors()
 
 
-def an_index(
+def open_index(
     folder: Path, vectors: np.ndarray = VECTORS, kind: Literal["exact", "hnsw"] = "exact"
 ) -> Searcher:
     embeddings = ArtifactSpec(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
@@ -55,8 +55,8 @@ def an_index(
     ]
     table = pa.Table.from_pylist(rows, schema=embedding_schema(DIMENSIONS))
     pq.write_table(table, Path(embeddings.uri, "part.parquet"))
-    said = artifacts.common_fields(embeddings, artifacts.describe_files(embeddings.uri), NUM, 0.0)
-    manifest = EmbeddingSetManifest(**said, space_id="5" * 64, dimensions=DIMENSIONS)
+    fields = artifacts.common_fields(embeddings, artifacts.describe_files(embeddings.uri), NUM, 0.0)
+    manifest = EmbeddingSetManifest(**fields, space_id="5" * 64, dimensions=DIMENSIONS)
     artifacts.publish(embeddings.uri, manifest)
     spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
     publish_index(spec, embeddings.uri, IndexConfig(kind=kind))
@@ -65,97 +65,94 @@ def an_index(
 
 @pytest.fixture(scope="module", params=["exact", "hnsw"])
 def searcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    return an_index(tmp_path_factory.mktemp(request.param), kind=request.param)
+    return open_index(tmp_path_factory.mktemp(request.param), kind=request.param)
 
 
-def ids(shelf: list[Neighbour]) -> list[str]:
-    return [neighbour.item.item_id for neighbour in shelf]
+def ids(neighbours: list[Neighbour]) -> list[str]:
+    return [neighbour.item.item_id for neighbour in neighbours]
 
 
 def by_brute_force(query: np.ndarray, rows: list[int], k: int) -> list[str]:
     return [f"m{row}" for row in sorted(rows, key=lambda row: -float(query @ VECTORS[row]))[:k]]
 
 
-def test_neighbours_are_the_nearest_with_all_that_is_known_of_them(searcher: Searcher) -> None:
-    (shelf,) = searcher.neighbours(VECTORS[5:6], 4)
-    assert ids(shelf) == by_brute_force(VECTORS[5], list(range(NUM)), 4)
-    first = shelf[0]
+def test_neighbours_are_the_nearest_items_with_title_and_attributes(searcher: Searcher) -> None:
+    (neighbours,) = searcher.search(VECTORS[5:6], 4)
+    assert ids(neighbours) == by_brute_force(VECTORS[5], list(range(NUM)), 4)
+    first = neighbours[0]
     assert (first.item.item_id, first.item.title, first.item.attributes) == ("m5", "title 5", ATTRIBUTES[5])
     assert first.score == pytest.approx(1.0, abs=1e-6)
-    assert shelf[1].score == pytest.approx(
-        float(VECTORS[5] @ VECTORS[searcher.row_of(ids(shelf)[1])]), abs=1e-6
+    assert neighbours[1].score == pytest.approx(
+        float(VECTORS[5] @ VECTORS[searcher.row_of(ids(neighbours)[1])]), abs=1e-6
     )
 
 
-def test_item_is_left_out_of_its_own_shelf_and_of_no_other(searcher: Searcher) -> None:
-    shelves = searcher.neighbours(VECTORS[[5, 9]], 4, without_rows={0: 5})
-    assert ids(shelves[0]) == by_brute_force(VECTORS[5], [row for row in range(NUM) if row != 5], 4)
-    assert ids(shelves[1]) == by_brute_force(VECTORS[9], list(range(NUM)), 4)
-    assert len(shelves[1]) == 4
+def test_excluded_row_is_left_out_of_its_own_result_only(searcher: Searcher) -> None:
+    first, second = searcher.search(VECTORS[[5, 9]], 4, exclude_rows=[5, None])
+    assert ids(first) == by_brute_force(VECTORS[5], [row for row in range(NUM) if row != 5], 4)
+    assert ids(second) == by_brute_force(VECTORS[9], list(range(NUM)), 4)
+    assert len(second) == 4
 
 
-def test_filter_is_exact_with_and_without_the_item(searcher: Searcher) -> None:
+def test_filtered_search_is_exact(searcher: Searcher) -> None:
     where: dict[str, Any] = {"category": {"in": ["shoes"]}, "price": {"gte": 10, "lte": 40}}
     rows = [row for row in range(10, 41) if row % 3 == 0]
-    (shelf,) = searcher.neighbours(VECTORS[12:13], 5, where=where)
-    assert ids(shelf) == by_brute_force(VECTORS[12], rows, 5)
-    (shelf,) = searcher.neighbours(VECTORS[12:13], 5, where=where, without_rows={0: 12})
-    assert ids(shelf) == by_brute_force(VECTORS[12], [row for row in rows if row != 12], 5)
+    (neighbours,) = searcher.search(VECTORS[12:13], 5, where=where)
+    assert ids(neighbours) == by_brute_force(VECTORS[12], rows, 5)
+    (neighbours,) = searcher.search(VECTORS[12:13], 5, where=where, exclude_rows=[12])
+    assert ids(neighbours) == by_brute_force(VECTORS[12], [row for row in rows if row != 12], 5)
 
 
-def test_filter_that_nothing_meets_gives_an_empty_shelf(searcher: Searcher) -> None:
-    assert searcher.neighbours(VECTORS[:2], 5, where={"price": {"gte": 1000}}) == [[], []]
+def test_filter_without_matches_returns_no_neighbours(searcher: Searcher) -> None:
+    assert searcher.search(VECTORS[:2], 5, where={"price": {"gte": 1000}}) == [[], []]
 
 
-def test_filter_on_an_unknown_attribute_is_refused(searcher: Searcher) -> None:
+def test_filter_on_an_unknown_attribute_is_an_error(searcher: Searcher) -> None:
     with pytest.raises(InputError, match="filter: no attribute 'prize'.*did you mean 'price'"):
-        searcher.neighbours(VECTORS[:1], 5, where={"prize": {"gte": 1}})
+        searcher.search(VECTORS[:1], 5, where={"prize": {"gte": 1}})
 
 
-def test_k_beyond_the_index_gives_all_items(searcher: Searcher) -> None:
-    assert len(searcher.neighbours(VECTORS[:1], 1000)[0]) == NUM
-    assert len(searcher.neighbours(VECTORS[:1], 1000, without_rows={0: 0})[0]) == NUM - 1
-    assert len(searcher.neighbours(VECTORS[:1], 1000, where={"category": {"in": ["hats"]}})[0]) == NUM // 3
+def test_k_above_the_number_of_items_returns_all_items(searcher: Searcher) -> None:
+    assert len(searcher.search(VECTORS[:1], 1000)[0]) == NUM
+    assert len(searcher.search(VECTORS[:1], 1000, exclude_rows=[0])[0]) == NUM - 1
+    assert len(searcher.search(VECTORS[:1], 1000, where={"category": {"in": ["hats"]}})[0]) == NUM // 3
 
 
-def test_vector_of_another_length_is_refused(searcher: Searcher) -> None:
+def test_vector_of_wrong_length_is_an_error(searcher: Searcher) -> None:
     with pytest.raises(InputError) as caught:
-        searcher.neighbours(np.ones((1, 3), np.float32), 5)
-    assert str(caught.value) == "vector: 8 numbers are needed, got 3"
+        searcher.search(np.ones((1, 3), np.float32), 5)
+    assert str(caught.value) == "vector: 8 numbers are required, got 3"
 
 
-def test_item_is_found_by_its_id_with_its_vector_and_photo(searcher: Searcher) -> None:
+def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     row = searcher.row_of("m7")
     assert (row, len(searcher), searcher.space_id) == (7, NUM, "5" * 64)
     assert (searcher.vector(row) == VECTORS[7]).all()
     assert searcher.photo(row) == b"007"  # bytes 21 to 23 of the shard
 
 
-def test_item_that_is_not_listed_is_missing(searcher: Searcher) -> None:
+def test_unknown_item_is_missing(searcher: Searcher) -> None:
     with pytest.raises(MissingError) as caught:
         searcher.row_of("m60")
     assert str(caught.value) == "item 'm60' is not in the index of 60 items; check the id"
 
 
-def test_version_changes_with_the_content_and_with_nothing_else(tmp_path: Path) -> None:
-    versions = []
+def test_index_file_changes_only_with_the_vectors(tmp_path: Path) -> None:
+    hashes = []
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        versions.append(
-            an_index(tmp_path / name, unit_vectors(seed)).manifest.files["shard-00000.faiss"].sha256
+        hashes.append(
+            open_index(tmp_path / name, unit_vectors(seed)).manifest.files["shard-00000.faiss"].sha256
         )
-    assert versions[0] == versions[1] != versions[2]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_copies_of_a_photo_are_all_neighbours(tmp_path: Path) -> None:
-    searcher = an_index(tmp_path, np.repeat(VECTORS[: NUM // 3], 3, axis=0))
-    (shelf,) = searcher.neighbours(searcher.vector(4)[None], 2, without_rows={0: 4})
-    assert sorted(ids(shelf)) == ["m3", "m5"]  # rows 3, 4 and 5 are one photo
+def test_all_copies_of_a_photo_are_neighbours(tmp_path: Path) -> None:
+    searcher = open_index(tmp_path, np.repeat(VECTORS[: NUM // 3], 3, axis=0))
+    (neighbours,) = searcher.search(searcher.vector(4)[None], 2, exclude_rows=[4])
+    assert sorted(ids(neighbours)) == ["m3", "m5"]  # rows 3, 4 and 5 are one photo
 
 
-def test_place_without_an_index_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(MissingError) as caught:
+def test_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"no IndexBundle.*`raysys index`"):
         Searcher(str(tmp_path))
-    assert str(caught.value) == (
-        f"{tmp_path}: no IndexBundle here (no manifest.json); make it with `raysys index`"
-    )
