@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--quick",
         action="store_true",
-        help="a short run to check that it works; its numbers are not meaningful",
+        help="a short run that only checks that it works",
     )
     bench.set_defaults(call=_bench, overrides=[])
     show = _command(commands, "config", _config, "the resolved configuration", needs_config=False)

@@ -53,10 +53,8 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
     """The projection to a million items on sixteen cores, with its arithmetic."""
     smallest, largest = results[0], results[-1]
     few, many = smallest.properties["num_items"], largest.properties["num_items"]
-    few_s, many_s = (
-        few / smallest.contenders[RAYSYS].rate.median,
-        many / largest.contenders[RAYSYS].rate.median,
-    )
+    packed_few, packed_many = smallest.contenders[RAYSYS], largest.contenders[RAYSYS]
+    few_s, many_s = few / packed_few.rate.median, many / packed_many.rate.median
     cores = largest.properties["cores"]
     if few < many:
         per_item_s = (many_s - few_s) / (many - few)
@@ -69,9 +67,7 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
         arithmetic = f"{many:,.0f} items took {many_s:.1f} s: {many_s:.1f} s / {many:,.0f}"
     start_s = many_s - many * per_item_s
     projected_s = start_s + _PROJECTED_ITEMS * per_item_s * cores / _PROJECTED_CORES
-    growth_bytes = (
-        largest.contenders[RAYSYS].peak_memory_bytes - smallest.contenders[RAYSYS].peak_memory_bytes
-    )
+    growth_bytes = packed_many.peak_memory_bytes - packed_few.peak_memory_bytes
     return [
         f"{arithmetic} = {per_item_s * 1e6:.0f} us per item on {cores:.0f} cores, "
         f"after {start_s:.1f} s of start-up",

@@ -77,7 +77,7 @@ def step_time(load: RankLoad, links: Links, ranks: int) -> StepTime:
 
 
 def _tile_s(load: RankLoad) -> float:
-    """All photos of one rank against all captions of one rank: three matrix products at the towers' FLOP/s."""
+    """One rank's photos against one rank's captions: three matrix products at the towers' FLOP/s."""
     return 6 * load.pairs**2 * load.dimensions / (load.flops_per_pair * load.pairs_per_s)
 
 

@@ -4,7 +4,7 @@ The check trains the tiny model on several gloo processes, once together and onc
 and memory in the same way, so the difference is communication, which dominates steps with few pairs. The
 plan's formulas get the step time of the lone processes (the slowest process of each step), gloo's bandwidth
 and its latency; their prediction is printed beside the measured step time.
-The GPUs themselves are planned, not measured: `bench.gpu_pairs_per_s` and the links come from the configuration.
+The GPUs are planned, not measured: `bench.gpu_pairs_per_s` and the links come from the configuration.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
 
 
 def plan(section: BenchConfig) -> list[str]:
-    """One line per number of GPUs: the step of SigLIP-B/16-256, and the time and price of the published run."""
+    """One line per number of GPUs: a step of SigLIP-B/16-256, time and price of the published run."""
     load, links = _gpu_load(section), _gpu_links(section)
     lines = [
         f"plan, not measured: {section.gpu_pairs_per_s:,.0f} pairs/s of one GPU, {section.gpu_batch_size} "
@@ -202,7 +202,7 @@ def _train(work: ScalingWork, rows: int) -> list[float]:
 
 
 def _measure_gloo(ranks: int) -> GlooSpeed:
-    """Time two all-reduces, one of some megabytes for the bandwidth and one of a single number for the latency."""
+    """Time a large all-reduce for the bandwidth and one of a single number for the latency."""
     large_s, small_s = (_all_reduce_s(num_bytes) for num_bytes in (_PROBE_BYTES, 4))
     hops = 2 * (ranks - 1)
     return GlooSpeed(hops / ranks * _PROBE_BYTES / (large_s - small_s), small_s / hops)

@@ -171,7 +171,7 @@ def read_webloader(work: StreamWork) -> Iterator[ReadyBatch]:
 
 
 def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
-    """Ray Data's own reader with the same number of decoders; a block is about one batch, so that blocks flow."""
+    """Ray Data's own reader with the same number of decoders and blocks of about one batch."""
     import ray.data
 
     from raysys.stream.read import prepare_context
@@ -273,7 +273,7 @@ def _check_complete(batch: ReadyBatch, work: StreamWork) -> None:
 
 
 def _prepare(folder: Path, megapixels: float, image: ImagePreprocessing) -> tuple[str, int, float]:
-    """Write a ShardSet of photos of one size; return its URI, the mean photo size in bytes and decode time in s."""
+    """Write a ShardSet of photos of one size; return its URI, mean bytes per photo and decode time in s."""
     num_distinct = int(max(4, min(32, _DISTINCT_PIXELS / (megapixels * 1e6))))
     probes = [photos.photo_like(item, megapixels, _SEED) for item in generate_items(4, _SEED)]
     started = time.perf_counter()

@@ -1,6 +1,6 @@
 """Training steps of one process: pairs per second, and the share of a GPU's peak FLOP/s (MFU).
 
-All contenders train a model of the same sizes with AdamW on equal batches. The baseline is open_clip's step or,
+All contenders train a model of the same sizes with AdamW on equal batches. The baseline is open_clip's step;
 where open_clip cannot be imported, a plain loop over `transformers` with `return_loss=True`. The limit is the
 forward and backward pass of both towers, without loss or update. On a GPU the model is SigLIP-B/16-256 with
 random weights, on a CPU the tiny one of the configuration.
@@ -99,7 +99,7 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
         return [*lines, f"{duration} on one such GPU, x {price:.2f} USD = {hours * price:,.0f} USD"]
     return [
         *lines,
-        f"{duration} with the tiny model on this CPU; this does not predict SigLIP on a GPU; no MFU for a CPU",
+        f"{duration} with the tiny model on this CPU: no prediction for SigLIP on a GPU; no MFU for a CPU",
     ]
 
 
