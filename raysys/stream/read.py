@@ -1,8 +1,8 @@
 """Shards as Ray Data, through our own source, because Ray's WebDataset reader drops rows silently.
 
-A read task is one window (training) or one shard (embedding). Blocks are bounded in bytes. With `preserve_order`
-the complete pipeline keeps their order, so that a batch is a function of its position. A sample that cannot be
-used stays a row, without a photo and with a reason.
+A read task is one window (training) or one shard (embedding). Blocks are bounded in bytes. With
+`preserve_order` the complete pipeline keeps their order, so that a batch is a function of its position. A
+sample that cannot be used stays a row, without a photo and with a reason.
 """
 
 from __future__ import annotations
