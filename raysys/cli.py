@@ -25,21 +25,21 @@ from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
 BENCHES = {
-    "stream": "tar to ready batch, beside webdataset and Ray Data",
-    "pack": "a catalogue of many small photos, beside a plain writer",
-    "loss": "the loss over 1 to 8 ranks, beside autograd on gathered captions",
-    "train": "training steps, beside open_clip, transformers and the towers alone",
-    "scaling": "what more GPUs would bring: a plan, and its check on processes here",
+    "stream": "from tar to ready batch, compared with webdataset and Ray Data",
+    "pack": "packing many small photos, compared with a plain writer",
+    "loss": "the loss over 1 to 8 ranks, compared with autograd on gathered captions",
+    "train": "training steps, compared with open_clip, transformers and the towers alone",
+    "scaling": "a plan for more GPUs, and its check on processes of this machine",
 }
-# What a bench is made small by: whether it runs at all is then seen in seconds.
+# `--quick`: small settings that check in seconds that a benchmark runs.
 _QUICK = (
     "bench.rounds=1",
     "bench.seconds=0.2",
     "bench.megapixels=[0.05]",
     "bench.workers=[1]",
     "bench.batch_size=16",
-    "ray.num_cpus=2",  # Ray starts a process for each
-    "stream.decode_concurrency=1",  # so that reading has the other
+    "ray.num_cpus=2",  # Ray starts one process per CPU
+    "stream.decode_concurrency=1",  # leaves the other CPU for reading
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
@@ -147,14 +147,16 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--follow", action="store_true", help="copy the job's log and exit with its status")
     submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
     bench = commands.add_parser(
-        "bench", help="measured beside peers and the limit", description=_bench_help()
+        "bench", help="speed and memory, compared with a baseline and a limit", description=_bench_help()
     )
-    bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
-    bench.add_argument(
-        "words", metavar="CONFIG", nargs="*", help="a YAML file, and key=value settings over it"
-    )
+    bench.add_argument("benchmark", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
+    bench.add_argument("words", metavar="CONFIG", nargs="*", help="a YAML file, then key=value settings")
     bench.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    bench.add_argument("--quick", action="store_true", help="small and soon over; its figures say nothing")
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        help="a short run that only checks that it works",
+    )
     bench.set_defaults(call=_bench, overrides=[])
     show = _command(commands, "config", _config, "print the resolved configuration", needs_config=False)
     show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
@@ -281,10 +283,11 @@ def _submit(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     words = [*arguments.words, *arguments.overrides]
     path = words.pop(0) if words and "=" not in words[0] else str(_shipped_config("bench.yaml"))
-    config = load_config(path, [*(_QUICK if arguments.quick else ()), *words])
     from raysys.bench import runner
+    from raysys.bench.config import BenchRunConfig
 
-    report = runner.run(arguments.what, config, ["raysys", *sys.argv[1:]])
+    config = load_config(path, [*(_QUICK if arguments.quick else ()), *words], BenchRunConfig)
+    report = runner.run(arguments.benchmark, config, ["raysys", *sys.argv[1:]])
     if arguments.json:
         print(json.dumps(report.as_json()), file=arguments.out)
     else:
@@ -293,7 +296,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _bench_help() -> str:
-    return "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
+    return "; ".join(f"{name}: {description}" for name, description in BENCHES.items())
 
 
 def _config(arguments: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""How fast, beside whom, and how far from the limit: every bench is a file with its cases and conclusions."""
+"""`raysys bench`: speed and memory, compared with a baseline and an upper bound. One module per benchmark."""

@@ -1,7 +1,7 @@
-"""The law of measuring: contenders take turns, each in processes of its own, and medians are compared.
+"""How contenders are measured: in turn (A B C, A B C, ..), each in its own process, compared by medians.
 
-A B C A B C: what slows the machine for a minute slows all of them. A contender's process stays alive for
-its next turn, so what is loaded once is loaded before the first turn; memory is that of its whole tree.
+Measuring in turn spreads a slow minute of the machine over all contenders. A contender's process lives
+through all rounds, so imports and models are loaded once; memory is that of its process tree.
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ from raysys.tracking import logs
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One turn of a contender: its rate, and further figures by name."""
+class Measurement:
+    """One run of a contender: its rate, and further metrics by name."""
 
     rate: float
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Contenders at the same work. `peer` and `limit` name those of them that all are compared with."""
+    """Contenders that do the same work.
+
+    `baseline` and `limit` (an upper bound) are the names of the contenders that all are compared with.
+    `properties` are numbers that describe the work.
+    """
 
     name: str
     unit: str
-    contenders: Mapping[str, Callable[[], Trial]]  # functions that can be pickled
-    peer: str
+    contenders: Mapping[str, Callable[[], Measurement]]  # picklable
+    baseline: str
     limit: str
-    facts: Mapping[str, float] = field(default_factory=dict)
+    properties: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some measurements, and how far they lie apart."""
+    """Median, minimum and maximum of repeated measurements."""
 
     median: float
     min: float
@@ -54,92 +58,102 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What a contender came to, beside its peer and its limit (ratios of median rates)."""
+class ContenderResult:
+    """A contender over all rounds; `vs_baseline` and `vs_limit` are ratios of median rates."""
 
     rate: Spread
-    to_peer: float
-    to_limit: float
+    vs_baseline: float
+    vs_limit: float
     peak_memory_bytes: int
     object_store_bytes: int
-    figures: Mapping[str, Spread]
+    metrics: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CaseResult:
     """A measured case."""
 
     case: str
     unit: str
-    peer: str
+    baseline: str
     limit: str
-    facts: Mapping[str, float]
-    contenders: Mapping[str, Standing]
+    properties: Mapping[str, float]
+    contenders: Mapping[str, ContenderResult]
 
 
-def measure(case: Case, rounds: int) -> Finding:
-    """Let the contenders of a case take turns for some rounds."""
+def measure(case: Case, rounds: int) -> CaseResult:
+    """Measure every contender of a case once per round, in turn."""
     with contextlib.ExitStack() as stack:
-        seats = {name: stack.enter_context(_Seat(run)) for name, run in case.contenders.items()}
+        processes = {
+            name: stack.enter_context(_ContenderProcess(run)) for name, run in case.contenders.items()
+        }
         for number in range(1, rounds + 1):
-            for name, seat in seats.items():
-                trial = seat.take_turn()
+            for name, process in processes.items():
+                measurement = process.measure_once()
                 logs.log.info(
-                    "    bench  %s  round %d  %s: %.1f %s", case.name, number, name, trial.rate, case.unit
-                )
-    rates = {name: Spread.of([trial.rate for trial in seat.trials]) for name, seat in seats.items()}
-    standings = {
-        name: Standing(
-            rate=rates[name],
-            to_peer=rates[name].median / rates[case.peer].median,
-            to_limit=rates[name].median / rates[case.limit].median,
-            peak_memory_bytes=seat.peak_memory_bytes,
-            object_store_bytes=seat.object_store_bytes,
-            figures={
-                figure: Spread.of([trial.figures[figure] for trial in seat.trials])
-                for figure in seat.trials[0].figures
-            },
-        )
-        for name, seat in seats.items()
+                    "    bench  %s  round %d  %s: %.1f %s",
+                    case.name, number, name, measurement.rate, case.unit,
+                )  # fmt: skip
+    rates = {
+        name: Spread.of([measurement.rate for measurement in process.measurements])
+        for name, process in processes.items()
     }
-    return Finding(case.name, case.unit, case.peer, case.limit, case.facts, standings)
+    results = {
+        name: ContenderResult(
+            rate=rates[name],
+            vs_baseline=rates[name].median / rates[case.baseline].median,
+            vs_limit=rates[name].median / rates[case.limit].median,
+            peak_memory_bytes=process.peak_memory_bytes,
+            object_store_bytes=process.object_store_bytes,
+            metrics=_metric_spreads(process.measurements),
+        )
+        for name, process in processes.items()
+    }
+    return CaseResult(case.name, case.unit, case.baseline, case.limit, case.properties, results)
 
 
-class _Seat:
-    """A contender in a process of its own, and what its turns came to."""
+def _metric_spreads(measurements: Sequence[Measurement]) -> dict[str, Spread]:
+    return {
+        name: Spread.of([measurement.metrics[name] for measurement in measurements])
+        for name in measurements[0].metrics
+    }
 
-    def __init__(self, run: Callable[[], Trial]) -> None:
-        self.trials: list[Trial] = []
+
+class _ContenderProcess:
+    """Runs a contender in its own process and collects its measurements and peak memory."""
+
+    def __init__(self, run: Callable[[], Measurement]) -> None:
+        self.measurements: list[Measurement] = []
         self.peak_memory_bytes = 0
         self.object_store_bytes = 0
         self._run = run
 
-    def __enter__(self) -> _Seat:
-        # Spawned, not forked: a contender begins without what this process has loaded.
+    def __enter__(self) -> _ContenderProcess:
+        # Spawned, not forked: a contender starts without the modules that this process has loaded.
         spawn = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean)
+        self._process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_redirect_stdout_to_stderr)
         self._pid = self._process.submit(os.getpid)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.submit(_leave_ray).result()
+        self._process.submit(_disconnect_ray).result()
         self._process.shutdown()
 
-    def take_turn(self) -> Trial:
+    def measure_once(self) -> Measurement:
         with PeakMemory(self._pid.result()) as peak:
-            self.trials.append(self._process.submit(self._run).result())
+            self.measurements.append(self._process.submit(self._run).result())
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak.tree_bytes)
         self.object_store_bytes = max(self.object_store_bytes, peak.store_bytes)
-        return self.trials[-1]
+        return self.measurements[-1]
 
 
-def _keep_stdout_clean() -> None:
-    """stdout carries the result alone; what contenders and Ray print goes to stderr."""
+def _redirect_stdout_to_stderr() -> None:
+    """Keep stdout for the report: contenders and Ray print to stderr."""
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-def _leave_ray() -> None:
-    """End the cluster that a contender started; a pool's process ends without its exit handlers."""
+def _disconnect_ray() -> None:
+    """Stop a cluster that a contender started: a pool's process ends without running exit handlers."""
     if "ray" in sys.modules:
         from raysys.cluster import session
 

@@ -1,7 +1,7 @@
-"""Photos as a marketplace has them, of any size: for measuring, with nothing to download.
+"""Synthetic photos of any size with the file size of camera photos, so that benchmarks download nothing.
 
-A drawn item is enlarged and gets what makes a camera's JPEG large: soft light, texture in several
-octaves and fine grain. At quality 90 that comes to 0.2 to 0.5 bytes a pixel, as with photos.
+A rendered item is enlarged and gets the detail that makes camera JPEGs large: smooth changes of brightness,
+texture in several octaves and fine grain. At quality 90 this gives 0.2 to 0.5 bytes per pixel, like photos.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from raysys.columns import ATTRIBUTES, ITEM_ID, TITLE
 from raysys.synth import DrawnItem, generate_items, render_item
 
 _QUALITY = 90
-_DRAWN_PX = 256
-_OCTAVES = ((4, 14.0), (16, 10.0), (64, 8.0), (256, 6.0))  # cells a side, strength in grey levels
+_RENDERED_PX = 256
+_OCTAVES = ((4, 14.0), (16, 10.0), (64, 8.0), (256, 6.0))  # cells per side, strength in grey levels
 _GRAIN = 5.0
 
 
 def make_shard_set(
-    folder: Path, megapixels: float, *, num_items: int, distinct: int, items_per_shard: int, seed: int
+    folder: Path, megapixels: float, *, num_items: int, num_distinct: int, items_per_shard: int, seed: int
 ) -> str:
-    """Write a ShardSet of photos of one size and return its URI; `distinct` photos stand under all ids."""
+    """Write a ShardSet of photos of one size and return its URI; its items share `num_distinct` photos."""
     items = generate_items(num_items, seed)
-    photos = [photo_like(item, megapixels, seed + number) for number, item in enumerate(items[:distinct])]
+    photos = [photo_like(item, megapixels, seed + number) for number, item in enumerate(items[:num_distinct])]
     folder.mkdir(parents=True)
     shards = [
         _write_shard(
@@ -56,20 +56,20 @@ def make_shard_set(
 
 
 def photo_like(item: DrawnItem, megapixels: float, seed: int) -> bytes:
-    """A JPEG (4:3) of a drawn item with the detail of a photo."""
+    """A JPEG (4:3) of a synthetic item with the detail of a camera photo."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     size = (height * 4 // 3, height)
     rng = np.random.default_rng(seed)
-    with Image.open(io.BytesIO(render_item(item, _DRAWN_PX))) as drawn:
-        pixels = np.asarray(drawn.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    with Image.open(io.BytesIO(render_item(item, _RENDERED_PX))) as rendered:
+        pixels = np.asarray(rendered.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
     encoded = io.BytesIO()
-    grey = _texture(size, rng)[:, :, None]
-    Image.fromarray((pixels + grey).clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=_QUALITY)
+    texture = _texture(size, rng)[:, :, None]
+    Image.fromarray((pixels + texture).clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=_QUALITY)
     return encoded.getvalue()
 
 
 def _texture(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int16]:
-    """Changes of brightness: octaves of smooth noise, and grain in every pixel."""
+    """Differences in brightness: octaves of smooth noise, and grain in every pixel."""
     total = rng.standard_normal(size[::-1], dtype=np.float32) * np.float32(_GRAIN)
     for cells, strength in _OCTAVES:
         if cells < max(size):
@@ -82,10 +82,10 @@ def _write_shard(folder: Path, name: str, items: Sequence[DrawnItem], photos: Se
     tar = io.BytesIO()
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         for item in sorted(items, key=lambda item: item.item_id):
-            said = {ITEM_ID: item.item_id, TITLE: item.title, ATTRIBUTES: {"seller": item.seller}}
+            fields = {ITEM_ID: item.item_id, TITLE: item.title, ATTRIBUTES: {"seller": item.seller}}
             photo = photos[item.object_seed % len(photos)]
             writer.write(
-                {"__key__": item.item_id, "jpg": photo, "json": artifacts.canonical_json(said).encode()}
+                {"__key__": item.item_id, "jpg": photo, "json": artifacts.canonical_json(fields).encode()}
             )
     data = tar.getvalue()
     (folder / name).write_bytes(data)

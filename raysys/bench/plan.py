@@ -1,25 +1,25 @@
-"""What a step takes on so many GPUs, from what one of them does alone and how they are joined.
+"""Predicted step time on N GPUs, from the speed of one GPU and the links between GPUs.
 
-A ring is as fast as its slowest link: beyond a node, all of it goes at the network's pace.
+A ring is as fast as its slowest link: on more than one node, the complete ring runs at the network's speed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Of a step's arithmetic: a backward pass is twice its forward (Kaplan et al. 2020).
-_BACKWARD = 2 / 3
-_BYTES = 4  # vectors and gradients travel as float32
-_GATHERS = 2
+# Share of a step's FLOPs: a backward pass costs twice its forward pass (Kaplan et al. 2020).
+_BACKWARD_SHARE = 2 / 3
+_BYTES_PER_VALUE = 4  # embeddings and gradients are sent as float32
+_ALL_GATHERS = 2  # of caption keys and of group keys
 
 
 @dataclass(frozen=True)
-class Load:
-    """What each rank does in a step."""
+class RankLoad:
+    """The work of one rank in a step."""
 
     pairs: int
     pairs_per_s: float
-    """Of a rank that trains alone."""
+    """Speed of one rank without communication."""
     flops_per_pair: float
     parameters: int
     dimensions: int
@@ -27,23 +27,23 @@ class Load:
 
 @dataclass(frozen=True)
 class Links:
-    """How ranks are joined; bytes a second one way."""
+    """The links between ranks; bytes per second one way."""
 
     ranks_per_node: int
     node_bytes_per_s: float
     network_bytes_per_s: float
     latency_s: float
     overlap: float
-    """Share of the gradients' exchange that can hide behind the backward pass."""
+    """Share of the gradient all-reduce that overlaps with the backward pass."""
 
     def bytes_per_s(self, ranks: int) -> float:
-        """Of the slowest link among so many."""
+        """Bandwidth of the slowest link between `ranks` ranks."""
         return self.node_bytes_per_s if ranks <= self.ranks_per_node else self.network_bytes_per_s
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Where a step's seconds go; exchanges count with what nothing hides."""
+    """A step's time by component; communication counts only where no computation overlaps with it."""
 
     compute_s: float
     tiles_s: float
@@ -51,37 +51,41 @@ class StepTime:
     gradients_s: float
 
     @property
-    def seconds(self) -> float:
-        """The whole step."""
+    def total_s(self) -> float:
+        """Time of the complete step."""
         return self.compute_s + self.tiles_s + self.captions_s + self.gradients_s
 
     @property
     def efficiency(self) -> float:
-        """Pairs a second of a rank, as a share of what it does alone."""
-        return self.compute_s / self.seconds
+        """Pairs per second and rank, relative to one rank without communication."""
+        return self.compute_s / self.total_s
 
 
-def step_time(load: Load, links: Links, ranks: int) -> StepTime:
-    """A step of `ranks` that exchange captions by `loss_exchange: ring`, gradients by a ring all-reduce."""
+def step_time(load: RankLoad, links: Links, ranks: int) -> StepTime:
+    """A step of `ranks` ranks with `train.loss_exchange: ring` and a ring all-reduce of the gradients."""
     compute = load.pairs / load.pairs_per_s
     if ranks == 1:
         return StepTime(compute, 0.0, 0.0, 0.0)
     tile = _tile_s(load)
-    hop = links.latency_s + load.pairs * load.dimensions * _BYTES / links.bytes_per_s(ranks)
-    # A block of captions travels while the one before is compared; what it felt follows, and hides nowhere.
+    hop = links.latency_s + load.pairs * load.dimensions * _BYTES_PER_VALUE / links.bytes_per_s(ranks)
+    # A block of captions is sent while the previous block is compared. Caption gradients are sent after
+    # that, without overlap.
     captions = (ranks - 1) * max(0.0, hop - tile) + ranks * hop
-    # Before them keys and groups of all rows are gathered: numbers, which cost their hops alone.
-    captions += _GATHERS * (ranks - 1) * links.latency_s
+    # Keys and groups of all rows are gathered first; they are small, so only their latency counts.
+    captions += _ALL_GATHERS * (ranks - 1) * links.latency_s
     return StepTime(compute, (ranks - 1) * tile, captions, _gradients_s(load, links, ranks, compute))
 
 
-def _tile_s(load: Load) -> float:
-    """Every image of a rank with one rank's captions: three products, at the pace of the towers'."""
+def _tile_s(load: RankLoad) -> float:
+    """One rank's photos against one rank's captions: three matrix products at the towers' FLOP/s."""
     return 6 * load.pairs**2 * load.dimensions / (load.flops_per_pair * load.pairs_per_s)
 
 
-def _gradients_s(load: Load, links: Links, ranks: int, compute_s: float) -> float:
-    """What the backward pass does not hide of 2 (W - 1) messages of 1/W of the gradients each."""
-    moved = 2 * (ranks - 1) / ranks * load.parameters * _BYTES
-    exchange = moved / links.bytes_per_s(ranks) + 2 * (ranks - 1) * links.latency_s
-    return exchange - min(links.overlap * exchange, _BACKWARD * compute_s)
+def _gradients_s(load: RankLoad, links: Links, ranks: int, compute_s: float) -> float:
+    """The part of the all-reduce that the backward pass does not hide.
+
+    A ring all-reduce of W ranks sends 2 (W - 1) messages, each 1/W of the gradients.
+    """
+    sent_bytes = 2 * (ranks - 1) / ranks * load.parameters * _BYTES_PER_VALUE
+    all_reduce = sent_bytes / links.bytes_per_s(ranks) + 2 * (ranks - 1) * links.latency_s
+    return all_reduce - min(links.overlap * all_reduce, _BACKWARD_SHARE * compute_s)

@@ -1,4 +1,4 @@
-"""`raysys bench WHAT`: the cases of one bench, measured one after the other."""
+"""Run one benchmark: measure its cases one after the other and report the results."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from raysys.bench import report
-from raysys.bench.measure import Case, Finding, measure
-from raysys.config import Config
+from raysys.bench.config import BenchRunConfig
+from raysys.bench.measure import Case, CaseResult, measure
 
 
-class Bench(Protocol):
-    """What the module of a bench has."""
+class Benchmark(Protocol):
+    """The functions that a benchmark's module defines."""
 
-    def cases(self, config: Config, folder: Path) -> Iterator[Case]:
-        """The cases, each prepared in `folder` when its turn has come."""
+    def cases(self, config: BenchRunConfig, folder: Path) -> Iterator[Case]:
+        """The cases; the inputs of each are written to `folder` just before it is measured."""
 
-    def conclusions(self, findings: Sequence[Finding]) -> list[str]:
-        """What follows from the findings, in lines that show their arithmetic."""
+    def conclusions(self, results: Sequence[CaseResult]) -> list[str]:
+        """Lines that interpret the results and show their arithmetic."""
 
 
-def run(what: str, config: Config, command: Sequence[str]) -> report.Report:
-    """Measure everything that `raysys.bench.<what>` has; nothing it made stays."""
-    bench = cast(Bench, importlib.import_module(f"raysys.bench.{what}"))
+def run(name: str, config: BenchRunConfig, command: Sequence[str]) -> report.Report:
+    """Measure all cases of `raysys.bench.<name>`; its temporary files are removed."""
+    benchmark = cast(Benchmark, importlib.import_module(f"raysys.bench.{name}"))
     with tempfile.TemporaryDirectory(prefix="raysys-bench-") as folder:
-        findings = [measure(case, config.bench.rounds) for case in bench.cases(config, Path(folder))]
-    return report.Report(what, report.facts(command), findings, bench.conclusions(findings))
+        results = [measure(case, config.bench.rounds) for case in benchmark.cases(config, Path(folder))]
+    return report.Report(name, report.describe_environment(command), results, benchmark.conclusions(results))

@@ -1,1 +1,1 @@
-"""The cluster: a Ray session for a stage, and stages as jobs on a cluster elsewhere."""
+"""Ray: a session for a stage, parallel tasks, a data source, and stages as jobs on a remote cluster."""

@@ -1,4 +1,4 @@
-"""A Ray Data source that is a list of functions: each is a read task, and yields Arrow blocks."""
+"""A Ray Data source from a list of functions: each is a read task that yields Arrow blocks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def dataset_of(
     *,
     concurrency: int,
 ) -> ray.data.Dataset:
-    """What the functions yield, one after the other; `num_rows` is what each promises, None if unknown."""
+    """The blocks of all functions, in order; `num_rows` is the number of rows of each, None if unknown."""
     dataset: ray.data.Dataset = ray.data.read_datasource(
-        _Reads(reads, num_rows), override_num_blocks=len(reads), concurrency=concurrency
+        _ReadFunctions(reads, num_rows), override_num_blocks=len(reads), concurrency=concurrency
     )
     return dataset
 
 
-class _Reads(Datasource):
+class _ReadFunctions(Datasource):
     def __init__(
         self, reads: Sequence[Callable[[], Iterable[pa.Table]]], num_rows: Sequence[int | None]
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Ray leaves it without types
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in Ray
         self._tasks = [
             ReadTask(read, BlockMetadata(num_rows=rows, size_bytes=None, exec_stats=None))
             for read, rows in zip(reads, num_rows, strict=True)

@@ -1,8 +1,8 @@
 """Stages as Ray jobs: `raysys submit` sends the resolved configuration to a cluster and follows the log.
 
-The configuration itself travels, as the only file of the job's working directory: the cluster
-needs nothing from the submitter's disk. The job's id is made of stage, name and configuration, so
-that the same command attaches to its running job, and starts a new attempt once that has ended.
+The configuration is the only file of the job's working directory, so the cluster needs nothing else from the
+submitter's disk. The job's id contains stage, name and a hash of the configuration: the same command attaches
+to its running job, and starts a new attempt after that job has ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ INTERRUPTED = 130
 
 _PATHS = ("root", "catalog.path", "catalog.images", "evaluate.log.path")
 _HUB_IDS_OR_PATHS = ("encoder.start", "evaluate.mobilenet")
-# A port-forward that is started again is back within seconds; a head that is replaced has lost the job.
+# A restarted port-forward is back within seconds; a replaced head has lost the job.
 _RECONNECT_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -50,12 +50,12 @@ def submit(
     out: TextIO,
     err: TextIO,
 ) -> int:
-    """Start the stage as a job, or attach to the one that runs; the exit status of the command.
+    """Start the stage as a job, or attach to the running one; return the exit status of the command.
 
-    `address` is the dashboard's (`http://HEAD:8265`); null lets Ray look for it (RAY_ADDRESS, this
-    machine). `follow` copies the job's log to `out` and ends with the job's own exit status; else
-    the job's id is printed. `interpreter` is the cluster's Python, `entrypoint` replaces the command.
-    Raises: InputError for a stage or a path that cannot be sent, ClusterError when the cluster refuses.
+    `address` is the dashboard's (`http://HEAD:8265`); with None, Ray searches for it (RAY_ADDRESS, this
+    machine). `follow` copies the job's log to `out` and returns the job's own exit status; otherwise the
+    job's id is printed. `interpreter` is the cluster's Python, `entrypoint` replaces the command.
+    Raises: InputError for an unknown stage or a relative path, ClusterError for a failure of the cluster.
     """
     if stage not in STAGES:
         raise InputError(
@@ -65,31 +65,31 @@ def submit(
     where = client.get_address()
     text = config_text(config, where=where, err=err)
     command = entrypoint or build_entrypoint(stage, interpreter, where=where)
-    with _in_one_line(where):
+    with _as_cluster_error(where):
         job_id, is_new = _find_or_start(client, job_stem(stage, config.name, text), command, text)
-    done = "submitted to" if is_new else "runs already on"
-    print(f"{job_id}: {done} {where}", file=err, flush=True)
+    state = "submitted to" if is_new else "already running on"
+    print(f"{job_id}: {state} {where}", file=err, flush=True)
     if not follow:
         print(job_id, file=out, flush=True)
         return 0
     try:
         asyncio.run(_copy_log(client, job_id, out))
-        with _in_one_line(where):
+        with _as_cluster_error(where):
             return _exit_status(client.get_job_info(job_id), err)
     except KeyboardInterrupt:
-        print(f"{job_id}: goes on; repeat the command to follow it again", file=err)
+        print(f"{job_id}: still running; repeat the command to follow it again", file=err)
         print(f"stop it with: ray job stop --address {where} {job_id}", file=err, flush=True)
         return INTERRUPTED
 
 
 def config_text(config: Config, *, where: str, err: TextIO) -> str:
-    """The configuration as a job reads it: YAML with absolute paths and nothing about this machine.
+    """The configuration of the job as YAML, with absolute paths and without settings of this machine.
 
-    Relative paths are made absolute for a cluster on this machine. Raises: InputError for others,
-    where the job's own folder, which Ray removes, would have swallowed the artifacts.
+    On a cluster on this machine, relative paths become absolute. On others they are an error: the artifacts
+    would go to the job's working directory, which Ray removes. Raises: InputError.
     """
     tree = config.model_dump(mode="json")
-    # The job runs on the cluster it was sent to; `ray` describes the submitter's.
+    # The job uses the cluster that it runs on; `ray` describes the submitter's.
     del tree["ray"]
     for key in (*_PATHS, *_HUB_IDS_OR_PATHS):
         path = _value_at(tree, key)
@@ -109,9 +109,9 @@ def config_text(config: Config, *, where: str, err: TextIO) -> str:
 def build_entrypoint(stage: str, interpreter: str | None, *, where: str) -> str:
     """The job's command line.
 
-    Ray runs it with the PATH of the head's raylet, where `python` need not be the one that has
-    raysys. On this machine that is the running interpreter; it may be absent behind a loopback
-    address too, at the other end of a port-forward, and then `python` is taken.
+    Ray runs it with the PATH of the head's raylet, where `python` may be one without raysys. On this machine
+    the running interpreter is used; if it does not exist there (a loopback address can be a port-forward to
+    another machine), `python`.
     """
     if interpreter is not None:
         python = shlex.quote(interpreter)
@@ -123,7 +123,7 @@ def build_entrypoint(stage: str, interpreter: str | None, *, where: str) -> str:
 
 
 def job_stem(stage: str, name: str, text: str) -> str:
-    """What all attempts at the same work share: `raysys-train-siglip-1f0c9a3b5d`."""
+    """The common part of the ids of all attempts: `raysys-train-siglip-1f0c9a3b5d`."""
     return f"raysys-{stage}-{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -132,13 +132,13 @@ def _connect(address: str | None) -> JobSubmissionClient:
 
     if address is not None and address != "auto" and "://" not in address:
         address = f"http://{address}"
-    with _in_one_line(address), _address_before_environment(address):
+    with _as_cluster_error(address), _prefer_address_to_environment(address):
         return JobSubmissionClient(address)
 
 
 @contextlib.contextmanager
-def _address_before_environment(address: str | None) -> Iterator[None]:
-    """Ray lets RAY_API_SERVER_ADDRESS and RAY_ADDRESS overrule an address that was typed; we do not."""
+def _prefer_address_to_environment(address: str | None) -> Iterator[None]:
+    """Let a given `address` win: in Ray, RAY_API_SERVER_ADDRESS and RAY_ADDRESS override it."""
     variable = "RAY_API_SERVER_ADDRESS"
     before = os.environ.get(variable)
     if address is not None:
@@ -153,15 +153,15 @@ def _address_before_environment(address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_one_line(where: str | None) -> Iterator[None]:
-    """What Ray's client raises, as a ClusterError that says what to do."""
+def _as_cluster_error(where: str | None) -> Iterator[None]:
+    """Raise errors of Ray's client as a one-line ClusterError with a remedy."""
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"{where or 'this machine'}: the cluster refuses us ({_gist(error)}); "
+            f"{where or 'this machine'}: the cluster refuses access ({_one_line(error)}); "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token"
         ) from error
     except ConnectionError as error:
@@ -171,13 +171,13 @@ def _in_one_line(where: str | None) -> Iterator[None]:
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ClusterError(
-            f"{where or 'this machine'}: the job server said: {_gist(error)}; "
+            f"{where or 'this machine'}: the job server answered: {_one_line(error)}; "
             "check that --address is a Ray dashboard (http://HEAD:8265)"
         ) from error
 
 
 def _find_or_start(client: JobSubmissionClient, stem: str, command: str, text: str) -> tuple[str, bool]:
-    """The id of the job that does this work now, and whether it was started by us."""
+    """The id of the running job for this work, and whether this call started it."""
     attempts = _attempts(client, stem)
     for number, job in attempts.items():
         if not job.status.is_terminal():
@@ -188,7 +188,7 @@ def _find_or_start(client: JobSubmissionClient, stem: str, command: str, text: s
         try:
             client.submit_job(entrypoint=command, submission_id=job_id, runtime_env={"working_dir": folder})
         except RuntimeError:
-            # Somebody else was faster by a moment: Ray answers 500 to an id that it knows.
+            # Another submission came first: Ray answers 500 to an id that exists.
             if job_id not in {job.submission_id for job in _attempts(client, stem).values()}:
                 raise
             return job_id, False
@@ -196,39 +196,39 @@ def _find_or_start(client: JobSubmissionClient, stem: str, command: str, text: s
 
 
 def _attempts(client: JobSubmissionClient, stem: str) -> dict[int, JobDetails]:
-    """Attempt number -> job, for every job of this work that the cluster remembers."""
-    found: dict[int, JobDetails] = {}
+    """Attempt number -> job, for every job of this work that the cluster lists."""
+    attempts: dict[int, JobDetails] = {}
     for job in client.list_jobs():
-        head, _, number = (job.submission_id or "").rpartition("-")
-        if head == stem and number.isdecimal():
-            found[int(number)] = job
-    return found
+        prefix, _, number = (job.submission_id or "").rpartition("-")
+        if prefix == stem and number.isdecimal():
+            attempts[int(number)] = job
+    return attempts
 
 
 async def _copy_log(client: JobSubmissionClient, job_id: str, out: TextIO) -> None:
-    """Write the log until the job has ended; each connection starts at the beginning of it again."""
+    """Write the log until the job has ended; after a reconnect, skip the part that was already written."""
     import aiohttp
 
-    num_shown = 0
+    num_written = 0
     waits_s = iter(_RECONNECT_AFTER_S)
     while True:
         reason = "the log ended before the job"
         position = 0
         try:
             async for chunk in client.tail_job_logs(job_id):
-                fresh = chunk[max(0, num_shown - position) :]
+                new_text = chunk[max(0, num_written - position) :]
                 position += len(chunk)
-                if fresh:
-                    out.write(fresh)
+                if new_text:
+                    out.write(new_text)
                     out.flush()
-                    num_shown = position
+                    num_written = position
                     waits_s = iter(_RECONNECT_AFTER_S)
             if client.get_job_info(job_id).status.is_terminal():
                 return
         except BrokenPipeError:
-            raise  # nobody reads `out` any more: that is not the cluster's connection
+            raise  # of `out`, not of the connection to the cluster
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
-            reason = _gist(error)
+            reason = _one_line(error)
         wait_s = next(waits_s, None)
         if wait_s is None:
             raise ClusterError(
@@ -241,14 +241,18 @@ def _exit_status(job: JobDetails, err: TextIO) -> int:
     status = str(job.status)
     if status == "SUCCEEDED":
         return 0
-    print(f"{job.submission_id}: {status}: {_gist(job.message or 'no reason given')}", file=err, flush=True)
-    # Negative is a signal that hit the shell itself; no exit status could say that.
+    print(
+        f"{job.submission_id}: {status}: {_one_line(job.message or 'no reason given')}",
+        file=err,
+        flush=True,
+    )
+    # A negative code is a signal to the shell; an exit status cannot express it.
     return max(1, job.driver_exit_code or 1) if status == "FAILED" else 1
 
 
-def _gist(problem: object) -> str:
-    """One line of what may be many: the error of a traceback, else the beginning."""
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+def _one_line(error: object) -> str:
+    """One line of an error message: the last line of a traceback, otherwise the first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[-1] if "Traceback" in lines[0] else lines[0]
     return line.strip().rstrip(".:,")
 
@@ -270,7 +274,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _value_at(tree: dict[str, Any], dotted: str) -> str | None:
-    """The text at a dotted key; None where this kind of section has no such key, or it is null."""
+    """The text at a dotted key; None if the section has no such key or its value is null."""
     value: Any = tree
     for key in dotted.split("."):
         value = value.get(key) if isinstance(value, dict) else None

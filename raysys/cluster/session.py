@@ -1,4 +1,4 @@
-"""A Ray session, started when the first stage needs one: a named cluster, or one on this machine."""
+"""A Ray session, opened by the first stage that needs it: a running cluster, or a new one on this machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import ray
 from raysys.config.schema import RayConfig
 from raysys.errors import ClusterError
 
-# Ray reads these at import or start. Quiet logs and no usage statistics; training
-# workers are looked after five times a second, which makes a start seconds faster.
+# Ray reads these at import or start: less output, no usage statistics, and health checks of training workers
+# five times a second, which makes a training start seconds faster.
 _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -21,24 +21,24 @@ _LOCAL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-_ANSWER_TIMEOUT_S = 5.0
-_START_ATTEMPTS = 3  # Ray gives a start 30 s, which a busy machine may not keep
+_CONNECT_TIMEOUT_S = 5.0
+_START_ATTEMPTS = 3  # Ray limits a start to 30 s, which a busy machine may exceed
 
 
 def connect(section: RayConfig) -> None:
-    """Be connected to Ray; a second call does nothing.
+    """Connect to Ray, if not connected yet: to `ray.address`, RAY_ADDRESS, or a new cluster on this machine.
 
-    Raises: ClusterError if no cluster answers at the address, or none can be started here.
+    Raises: ClusterError if no cluster answers at the address, or a local one does not start.
     """
     if ray.is_initialized():
         return
     address = section.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            _require_answer(address)
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _start_here(section)
+            _start_local(section)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         where = (
             f"ray.address {address}: no cluster answers"
@@ -50,33 +50,33 @@ def connect(section: RayConfig) -> None:
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that was started here ends."""
+    """Disconnect; a cluster that `connect` started ends."""
     with contextlib.suppress(ConnectionError):
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """A plain connection first: Ray itself would wait for minutes."""
+def _check_reachable(address: str) -> None:
+    """Open a TCP connection first, because Ray waits for minutes. Raises: OSError if none answers."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_ANSWER_TIMEOUT_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
-def _start_here(section: RayConfig) -> None:
+def _start_local(section: RayConfig) -> None:
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             _init(section)
             return
-        except Exception as error:  # Ray has no class of its own for it
+        except Exception as error:  # Ray has no specific class for this error
             ray.shutdown()
             if "timed out during startup" not in str(error):
                 raise
             if attempt == _START_ATTEMPTS:
                 raise ClusterError(
-                    f"ray: did not start here within {_START_ATTEMPTS} x 30 s; the machine is too busy, "
-                    "try again or give ray.address of a cluster"
+                    f"ray: no start here within {_START_ATTEMPTS} x 30 s; the machine is too busy, "
+                    "try again or set ray.address to a running cluster"
                 ) from error
 
 
@@ -88,5 +88,5 @@ def _init(section: RayConfig) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=store * 2**20 if store else None,
-        _node_ip_address="127.0.0.1",  # a cluster on a laptop listens to nobody else
+        _node_ip_address="127.0.0.1",  # a local cluster accepts connections of this machine only
     )

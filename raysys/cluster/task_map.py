@@ -13,32 +13,30 @@ from raysys.config.schema import RayConfig
 from raysys.parallel import Parallel, Piece, Result
 
 
-def parallel_map(
-    work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: float = 0.0
-) -> Iterable[Result]:
-    """`map(work, pieces)` as Ray tasks, in order, with a bounded number under way; `num_gpus` each."""
+def connected_map(section: RayConfig, num_gpus: float = 0.0) -> Parallel:
+    """A `Parallel` that runs pieces as Ray tasks with `num_gpus` each; its first call connects to Ray."""
+
+    def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
+        session.connect(section)
+        return _map_tasks(work, pieces, num_gpus)
+
+    return run
+
+
+def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: float) -> Iterable[Result]:
+    """Results in the order of the pieces, with a bounded number of tasks in flight."""
     submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
-    under_way: list[Any] = []
-    # Real cores, not logical ones: every worker process first spends seconds on imports.
+    in_flight: list[Any] = []
+    # The machine's cores, not Ray's logical CPUs: every new worker process first spends seconds on imports.
     cores = len(ray.nodes()) * (os.cpu_count() or 1)
     limit = max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
     for piece in pieces:
-        if len(under_way) >= limit:
-            yield ray.get(under_way.pop(0))
-        under_way.append(submit(work, piece))
-    while under_way:
-        yield ray.get(under_way.pop(0))
+        if len(in_flight) >= limit:
+            yield ray.get(in_flight.pop(0))
+        in_flight.append(submit(work, piece))
+    while in_flight:
+        yield ray.get(in_flight.pop(0))
 
 
 def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
     return work(piece)
-
-
-def connected_map(section: RayConfig, num_gpus: float = 0.0) -> Parallel:
-    """`parallel_map` that connects to Ray when it is first called."""
-
-    def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
-        session.connect(section)
-        return parallel_map(work, pieces, num_gpus)
-
-    return run

@@ -20,11 +20,17 @@ from raysys.errors import ConfigError, did_you_mean
 
 Tree: TypeAlias = dict[str, Any]
 Origins: TypeAlias = dict[str, str]
+ConfigT = typing.TypeVar("ConfigT", bound=Config)
 
 
-def load_config(path: str | None, overrides: list[str] | None = None) -> Config:
+@typing.overload
+def load_config(path: str | None, overrides: list[str] | None = None) -> Config: ...
+@typing.overload
+def load_config(path: str | None, overrides: list[str] | None, model: type[ConfigT]) -> ConfigT: ...
+def load_config(path: str | None, overrides: list[str] | None = None, model: type[Config] = Config) -> Config:
     """The resolved configuration; without a path that of the defaults.
 
+    `model` is the schema: `Config`, or a subclass with further sections.
     Raises: ConfigError in one line `where: key: what; do`, for a file, a key or a value that does not fit.
     """
     tree, origins = _load_file(Path(path), ()) if path else ({}, {})
@@ -36,9 +42,9 @@ def load_config(path: str | None, overrides: list[str] | None = None) -> Config:
         dotted = ".".join(keys)
         origins |= {key: word for key in _dotted_keys(said) if key.startswith(dotted)}
     try:
-        return Config.model_validate(_with_default_kinds(tree, Config().model_dump()))
+        return model.model_validate(_with_default_kinds(tree, Config().model_dump()))
     except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error, origins, path or "settings")) from error
+        raise ConfigError(_explain(error, origins, path or "settings", model)) from error
 
 
 def merge(base: Tree, top: Tree) -> Tree:
@@ -124,13 +130,13 @@ def _dotted_keys(tree: Tree, prefix: str = "") -> list[str]:
     return dotted
 
 
-def _explain(error: pydantic.ValidationError, origins: Origins, path: str) -> str:
+def _explain(error: pydantic.ValidationError, origins: Origins, path: str, model: type[Config]) -> str:
     first, *others = error.errors()
     keys = _without_union_tags(first["loc"])
     if first["type"] == "union_tag_invalid":
         keys = [*keys, "kind"]
     dotted = ".".join(keys)
-    line = f"{_origin(keys, origins, path)}: {dotted or 'configuration'}: {_reason(first, keys)}"
+    line = f"{_origin(keys, origins, path)}: {dotted or 'configuration'}: {_reason(first, keys, model)}"
     return line + (f" (and {len(others)} more)" if others else "")
 
 
@@ -141,9 +147,9 @@ def _origin(keys: list[str], origins: Origins, path: str) -> str:
     return path
 
 
-def _reason(detail: Any, keys: list[str]) -> str:
+def _reason(detail: Any, keys: list[str], model: type[Config]) -> str:
     if detail["type"] == "extra_forbidden":
-        return f"unknown key{did_you_mean(keys[-1], _fields_at(keys[:-1]))}"
+        return f"unknown key{did_you_mean(keys[-1], _fields_at(keys[:-1], model))}"
     if detail["type"] == "missing":
         return "is needed; give it a value"
     message = detail["msg"].removeprefix("Value error, ")
@@ -165,12 +171,12 @@ def _kinds_at(keys: list[str]) -> set[str]:
     return {model.model_fields["kind"].default for model in models} if len(models) > 1 else set()
 
 
-def _fields_at(keys: list[str]) -> list[str]:
-    return [name for model in _models_at(keys) for name in model.model_fields]
+def _fields_at(keys: list[str], root: type[Config] = Config) -> list[str]:
+    return [name for model in _models_at(keys, root) for name in model.model_fields]
 
 
-def _models_at(keys: list[str]) -> list[type[pydantic.BaseModel]]:
-    models: list[type[pydantic.BaseModel]] = [Config]
+def _models_at(keys: list[str], root: type[Config] = Config) -> list[type[pydantic.BaseModel]]:
+    models: list[type[pydantic.BaseModel]] = [root]
     for key in keys:
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
         models = [inner for found in fields for inner in _models_in(found.annotation)]

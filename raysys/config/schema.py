@@ -523,62 +523,6 @@ class ServeConfig(Section):
     """Where a shop shows photos, e.g. `https://img.example.com/{item_id}.jpg`; null: from the shards."""
 
 
-class BenchConfig(Section):
-    """What `raysys bench` measures, and for how long."""
-
-    rounds: PositiveInt = 3
-    """How often every contender has its turn."""
-    seconds: PositiveFloat = 6.0
-    """About how long a turn of `bench stream` is measured at the limit's pace."""
-    megapixels: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.05, 0.3, 1.0, 12.0)
-    """Sizes of the photos that are streamed."""
-    workers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
-    """Numbers of processes that decode."""
-    batch_size: PositiveInt = 256
-    """Halved for large photos, until a batch holds 64 megapixels at most."""
-    pack_items: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10_000, 100_000)
-    """Sizes of the catalogues that are packed, rising: two tell the start from the time an item."""
-    photo_px: PositiveInt = 96
-    """Side of its square photos."""
-    loss_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 8)
-    """Numbers of processes that compute the loss together."""
-    loss_rows: PositiveInt = 512
-    """Pairs of each of them."""
-    loss_dimensions: PositiveInt = 512
-    train_batch_size: PositiveInt = 32
-    """Pairs in a step of `bench train`; on a GPU of 80 GB or more, 512 and up."""
-    train_steps: PositiveInt = 5
-    """Steps of a turn that are measured."""
-    train_warm_up_steps: PositiveInt = 2
-    train_megapixels: PositiveFloat = 0.3
-    """Size of the photos that its stream reads."""
-    train_compile: bool = True
-    """Everybody's towers by torch.compile, on a GPU."""
-    gpu_hour_price: PositiveFloat = 3.0
-    """USD for an hour of one GPU: an assumption, put your own."""
-    gpu_pairs_per_s: PositiveFloat = 1000.0
-    """What one GPU trains alone: an assumption until `bench train` has measured it on yours."""
-    gpu_batch_size: PositiveInt = 512
-    """Pairs of a GPU in a step of `bench scaling`."""
-    gpus: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 16, 32, 64, 128, 256)
-    """Numbers of GPUs that `bench scaling` plans."""
-    gpus_per_node: PositiveInt = 8
-    node_gb_per_s: PositiveFloat = 450.0
-    """Between GPUs of a node, GB/s one way: NVLink 4, from the H100's data sheet (900 GB/s both ways)."""
-    network_gb_per_s: PositiveFloat = 50.0
-    """Between nodes, GB/s a GPU: 400 Gb/s InfiniBand (NDR)."""
-    hop_latency_s: PositiveFloat = 2.0e-5
-    """Of one message between neighbours: an assumption."""
-    gradient_overlap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
-    """Share of the gradients' exchange that can hide behind the backward pass: an assumption."""
-    decoded_per_core_s: PositiveFloat = 100.0
-    """Photos that a core makes ready in a second: an assumption until `bench stream` has measured it."""
-    scaling_ranks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
-    """Numbers of processes here that the plan is checked on."""
-    scaling_rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 32)
-    """Pairs of each of them in a step: few, of which the exchange is a large part, and many."""
-
-
 class TrackingConfig(Section):
     """Weights & Biases."""
 
@@ -617,6 +561,5 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
-    bench: BenchConfig = BenchConfig()
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()

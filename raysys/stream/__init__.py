@@ -1,1 +1,1 @@
-"""From shards to batches: order, strict reading, decoding. Ray Data carries it, `read` alone imports it."""
+"""From shards to batches: order, reading, decoding, augmentation. Only `read` imports Ray."""

@@ -1,4 +1,4 @@
-"""Samples as Arrow blocks of bounded size, whatever the size of the photos."""
+"""Samples as Arrow blocks of bounded size, independent of the size of the photos."""
 
 from __future__ import annotations
 
@@ -50,39 +50,6 @@ SCHEMA = pa.schema(
 )
 
 
-class BlockBuilder:
-    """Collects rows and hands out a block as soon as its photos fill `block_bytes`."""
-
-    def __init__(self, block_bytes: int) -> None:
-        self._block_bytes = block_bytes
-        self._rows: list[tuple[Any, ...]] = []
-        self._num_bytes = 0
-
-    def add(
-        self, sample: StoredItem | BadSample, shard: ShardRef, place: tuple[int, int, int, int]
-    ) -> Iterator[pa.Table]:
-        """Add a sample; `place` is its epoch, stream position, shard number and sample number."""
-        if isinstance(sample, BadSample):
-            said: tuple[Any, ...] = (sample.key, "", "{}", "", b"", 0, 0, sample.reason, sample.detail)
-        else:
-            item = sample.item
-            attributes = canonical_json(item.attributes)
-            said = (item.item_id, item.title, attributes, item.group)
-            said += (item.image, sample.image_offset, len(item.image), "", "")
-            self._num_bytes += len(item.image)
-        self._rows.append((*said, shard.split, shard.uri, *place))
-        if self._num_bytes >= self._block_bytes:
-            yield from self.rest()
-
-    def rest(self) -> Iterator[pa.Table]:
-        """The block of what was added since the last one, if anything was."""
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-            yield pa.Table.from_arrays(arrays, schema=SCHEMA)
-            self._rows, self._num_bytes = [], 0
-
-
 def rows_per_block(
     shards: Sequence[ShardRef],
     section: StreamConfig,
@@ -91,12 +58,45 @@ def rows_per_block(
     workers: int,
     is_elastic: bool = False,
 ) -> int:
-    """How `training_stream` should cut its rows for so many workers, given how large its photos are.
+    """The block size of `training_stream`, from the number of workers and the mean size of a sample.
 
-    `is_elastic`: for any smaller number of workers, too.
+    `is_elastic`: the run may continue with fewer workers.
     """
     sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
     block_bytes = section.block_megabytes * 2**20
     return block_rows(
         batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes
     )
+
+
+class BlockBuilder:
+    """Collects rows and yields a block as soon as its photos fill `block_bytes`."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+        self._rows: list[tuple[Any, ...]] = []
+        self._num_bytes = 0
+
+    def add(
+        self, sample: StoredItem | BadSample, shard: ShardRef, coordinates: tuple[int, int, int, int]
+    ) -> Iterator[pa.Table]:
+        """Add a sample; `coordinates` are its epoch, stream position, shard number and sample number."""
+        if isinstance(sample, BadSample):
+            values: tuple[Any, ...] = (sample.key, "", "{}", "", b"", 0, 0, sample.reason, sample.detail)
+        else:
+            item = sample.item
+            attributes = canonical_json(item.attributes)
+            values = (item.item_id, item.title, attributes, item.group)
+            values += (item.image, sample.image_offset, len(item.image), "", "")
+            self._num_bytes += len(item.image)
+        self._rows.append((*values, shard.split, shard.uri, *coordinates))
+        if self._num_bytes >= self._block_bytes:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[pa.Table]:
+        """Yield the rows added since the last block, if there are any."""
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            yield pa.Table.from_arrays(arrays, schema=SCHEMA)
+            self._rows, self._num_bytes = [], 0

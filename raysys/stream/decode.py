@@ -1,4 +1,4 @@
-"""The last CPU stage of the stream: compressed rows become the arrays that a training step eats."""
+"""The last CPU stage of the stream: blocks of compressed photos and titles become arrays for the model."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_to
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
 
-_PLACE = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
+_COORDINATES = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
+_UNREADABLE = "unreadable_photo"
 
 
 @dataclass(frozen=True)
 class TrainingDecoder:
-    """Decodes a block of rows: photos augmented and at the model's size, titles as tokens.
+    """Decodes a block for training: augmented photos at the model's size, titles as tokens.
 
-    `encoder_uri` is the bundle whose tokenizer is used; each process loads it once. A row that cannot be
-    used comes out black and without captions, which no loss counts, and says why in `skipped`.
+    `encoder_uri` is the bundle that provides the tokenizer; each process loads it once. A skipped sample gets
+    black pixels and no captions, which the loss ignores, and its reason in the column `skipped`.
     """
 
     encoder_uri: str
@@ -59,58 +60,58 @@ class TrainingDecoder:
     augment: AugmentConfig
     caption_attributes: tuple[str, ...]
     seed: int
-    scaled: bool = True  # whether JPEGs may be decoded at a part of their size
+    scaled: bool = True  # decode large JPEGs at 1/2, 1/4 or 1/8 of their size
 
     def __call__(self, block: pa.Table) -> dict[str, ndarray]:
-        """Arrays of pixels, tokens, keys, position and place, a row for each row of the block."""
-        images = block.column(IMAGE)
+        """Arrays of pixels, tokens, keys and coordinates; one row for each row of the block."""
+        photos = block.column(IMAGE)
         reasons = block.column(REASON).to_pylist()
         pixels = np.zeros((len(block), self.image.size_px, self.image.size_px, 3), np.uint8)
-        names = zip(block.column(ITEM_ID).to_pylist(), block.column(EPOCH).to_pylist(), strict=True)
-        for row, (item_id, epoch) in enumerate(names):
+        samples = zip(block.column(ITEM_ID).to_pylist(), block.column(EPOCH).to_pylist(), strict=True)
+        for row, (item_id, epoch) in enumerate(samples):
             if not reasons[row]:
                 try:
-                    pixels[row] = self._pixels(item_id, images[row].as_buffer(), epoch)
+                    pixels[row] = self._pixels(item_id, photos[row].as_buffer(), epoch)
                 except UnreadableImage:
-                    reasons[row] = "unreadable_photo"
-        captions = [self._captions(row, reason) for row, reason in zip(_texts(block), reasons, strict=True)]
-        kinds = list(zip(*captions, strict=True))
-        tokens = [to_tokens(_tokenizer(self.encoder_uri), texts, self.text) for texts in kinds]
+                    reasons[row] = _UNREADABLE
+        captions = [self._captions(*row) for row in zip(*_texts(block), reasons, strict=True)]
+        captions_by_kind = list(zip(*captions, strict=True))
+        tokenizer = _load_tokenizer(self.encoder_uri)
+        tokens = [to_tokens(tokenizer, texts, self.text) for texts in captions_by_kind]
         return {
             PIXELS: pixels,
             TOKENS: np.stack(tokens, axis=1),
-            CAPTION_KEYS: np.stack([caption_keys(texts, self.text) for texts in kinds], axis=1),
+            CAPTION_KEYS: np.stack([caption_keys(texts, self.text) for texts in captions_by_kind], axis=1),
             GROUP_KEYS: _group_keys(block),
             SKIPPED: np.array([SKIP_REASONS.index(r) + 1 if r else 0 for r in reasons], np.int64),
-            **{name: block.column(name).to_numpy() for name in _PLACE},
+            **{name: block.column(name).to_numpy() for name in _COORDINATES},
         }
 
-    def _captions(self, row: tuple[str, str], reason: str) -> list[str]:
-        """The title of a row, then its value of each caption attribute ("" if it has none)."""
+    def _pixels(self, item_id: str, photo: pa.Buffer, epoch: int) -> ndarray:
+        rng = item_rng(self.seed, epoch, item_id)
+        # A crop uses a part of the photo, so the photo must be decoded larger by that factor.
+        at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
+        decoded = decode_image(photo, at_least_px=at_least_px if self.scaled else None)
+        return augmented_pixels(decoded, self.image, self.augment, rng)
+
+    def _captions(self, title: str, attributes_json: str, reason: str) -> list[str]:
+        """The title, then each caption attribute ("" if missing); only "" for a skipped sample."""
         if reason:
             return [""] * (1 + len(self.caption_attributes))
-        title, attributes = row
-        said = json.loads(attributes) if self.caption_attributes else {}
-        return [title, *(_as_text(said.get(name)) for name in self.caption_attributes)]
-
-    def _pixels(self, item_id: str, image: pa.Buffer, epoch: int) -> ndarray:
-        rng = item_rng(self.seed, epoch, item_id)
-        # A crop shows a part: so much more of the photo has to be there.
-        at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
-        picture = decode_image(image, at_least_px=at_least_px if self.scaled else None)
-        return augmented_pixels(picture, self.image, self.augment, rng)
+        attributes = json.loads(attributes_json) if self.caption_attributes else {}
+        return [title, *(_as_text(attributes.get(name)) for name in self.caption_attributes)]
 
 
 @dataclass(frozen=True)
 class EmbeddingDecoder:
-    """Decodes a block of rows for embedding: every photo as it is, at the model's size."""
+    """Decodes a block for embedding: every photo without augmentation, at the model's size."""
 
     image: ImagePreprocessing
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """The block with its photos replaced by their pixels, as bytes, and by a hash of what they were.
+        """The block with pixels (as bytes) and a content hash in place of the photos.
 
-        A row that cannot be used has no pixels, and a reason.
+        A row whose photo cannot be decoded has no pixels, and a reason.
         """
         photos, titles = block.column(IMAGE), block.column(TITLE).to_pylist()
         reasons, details = block.column(REASON).to_pylist(), block.column(DETAIL).to_pylist()
@@ -120,7 +121,7 @@ class EmbeddingDecoder:
                 try:
                     pixels[row] = photo_pixels(photos[row].as_buffer(), self.image).tobytes()
                 except UnreadableImage as error:
-                    reasons[row], details[row] = "unreadable_photo", str(error)
+                    reasons[row], details[row] = _UNREADABLE, str(error)
         hashes = [content_hash(photos[row].as_buffer(), title) for row, title in enumerate(titles)]
         decoded = block.drop_columns([IMAGE, REASON, DETAIL])
         decoded = decoded.append_column(PIXELS, pa.array(pixels, pa.large_binary()))
@@ -130,18 +131,23 @@ class EmbeddingDecoder:
 
 
 def content_hash(photo: bytes | pa.Buffer, title: str) -> str:
-    """SHA-256 (hex) over photo and title: a listing with an equal one needs no second embedding."""
+    """SHA-256 (hex) over photo and title: listings with equal hashes share one embedding."""
     digest = hashlib.sha256(photo)
     digest.update(b"\0" + title.encode())
     return digest.hexdigest()
 
 
-def _texts(block: pa.Table) -> list[tuple[str, str]]:
-    return list(zip(block.column(TITLE).to_pylist(), block.column(ATTRIBUTES).to_pylist(), strict=True))
+def _texts(block: pa.Table) -> tuple[list[str], list[str]]:
+    """Titles and attributes (JSON)."""
+    return block.column(TITLE).to_pylist(), block.column(ATTRIBUTES).to_pylist()
+
+
+def _as_text(value: AttributeValue) -> str:
+    return "" if value is None else str(value)
 
 
 def _group_keys(block: pa.Table) -> Int64[ndarray, " n"]:
-    """A number for the group of each row; a row without one gets its place in the stream, below zero."""
+    """A non-negative key per group; rows without a group get unique negative ones."""
     groups = block.column(GROUP).to_pylist()
     positions = block.column(STREAM_POSITION).to_pylist()
     return np.array(
@@ -153,12 +159,8 @@ def _group_keys(block: pa.Table) -> Int64[ndarray, " n"]:
     )
 
 
-def _as_text(value: AttributeValue) -> str:
-    return "" if value is None else str(value)
-
-
 @functools.lru_cache(maxsize=4)
-def _tokenizer(encoder_uri: str) -> Any:
+def _load_tokenizer(encoder_uri: str) -> Any:
     from raysys.encoder.hub import load_tokenizer  # transformers takes seconds to import
 
     with storage.readable_folder(encoder_uri) as folder:

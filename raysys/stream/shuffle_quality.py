@@ -1,4 +1,4 @@
-"""How well the order of training mixes: what a shuffle of the whole epoch would give is 1."""
+"""How well the training order is shuffled, relative to a uniform shuffle of the epoch (1.0)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from raysys.stream.order import rows_of, windows
 
 @dataclass(frozen=True)
 class ShuffleQuality:
-    """Both relative to a uniform shuffle of the epoch.
+    """Two ratios to a uniform shuffle of the epoch.
 
-    `displacement`: how far a sample moves from its stored place to its place in the order (uniform: a third
-    of the epoch on average). `batch_spread`: how many different shards a batch draws from.
+    `displacement`: the mean distance of a sample from its stored position (uniform: a third of the epoch).
+    `batch_spread`: the mean number of different shards in a batch.
     """
 
     displacement: float
@@ -25,24 +25,27 @@ class ShuffleQuality:
 def measure_shuffle_quality(
     shard_sizes: Sequence[int], *, seed: int, shards_per_window: int, batch_size: int
 ) -> ShuffleQuality:
-    """The mixing of the first epoch, from the plan alone."""
+    """The shuffle quality of the first epoch, computed from the plan without reading data."""
     total = sum(shard_sizes)
-    firsts = np.cumsum([0, *shard_sizes])
+    shard_starts = np.cumsum([0, *shard_sizes])
     plan = windows(shard_sizes, seed=seed, shards_per_window=shards_per_window, start=0, stop=total)
-    places = []
+    parts = []
     for window in plan:
-        stored = np.concatenate([np.arange(firsts[shard], firsts[shard + 1]) for shard in window.shards])
-        places.append(stored[rows_of(window, len(stored))])
-    order = np.concatenate(places)
+        stored = np.concatenate(
+            [np.arange(shard_starts[shard], shard_starts[shard + 1]) for shard in window.shards]
+        )
+        parts.append(stored[rows_of(window, len(stored))])
+    order = np.concatenate(parts)
     displacement = np.abs(order - np.arange(total)).mean() / (total / 3)
+    uniform = np.random.default_rng(seed).permutation(total)
     return ShuffleQuality(
         displacement=float(displacement),
-        batch_spread=_spread(order, firsts, batch_size)
-        / _spread(np.random.default_rng(seed).permutation(total), firsts, batch_size),
+        batch_spread=_mean_shards_per_batch(order, shard_starts, batch_size)
+        / _mean_shards_per_batch(uniform, shard_starts, batch_size),
     )
 
 
-def _spread(order: np.ndarray, firsts: np.ndarray, batch_size: int) -> float:
-    shards = np.searchsorted(firsts, order, side="right") - 1
+def _mean_shards_per_batch(order: np.ndarray, shard_starts: np.ndarray, batch_size: int) -> float:
+    shards = np.searchsorted(shard_starts, order, side="right") - 1
     batches = [shards[start : start + batch_size] for start in range(0, len(shards), batch_size)]
     return float(np.mean([len(np.unique(batch)) for batch in batches]))

@@ -1,7 +1,7 @@
-"""What became of the samples that a run asked for: seen, or skipped with a reason.
+"""Samples that a training run skipped, with the reason.
 
-Every worker writes the samples it had to skip to a file of its own beside the checkpoints. Positions are
-the same in every attempt, so what a restarted run meets again is one entry.
+Every worker writes its skipped samples to its own file beside the checkpoints. Positions are the same in
+every attempt, so a sample that a restarted run skips again stays one entry.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from raysys.columns import EPOCH, SAMPLE_NUMBER, SHARD_NUMBER, SKIP_REASONS, SKI
 from raysys.errors import DamagedData
 from raysys.shards.reader import ShardRef
 
-LEDGER_COLUMNS = (SKIPPED, STREAM_POSITION, EPOCH, SHARD_NUMBER, SAMPLE_NUMBER)
+SKIPPED_COLUMNS = (SKIPPED, STREAM_POSITION, EPOCH, SHARD_NUMBER, SAMPLE_NUMBER)
 _PREFIX = "skipped-"
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedSample:
     """A sample of the training sequence that could not be used."""
 
     position: int
@@ -34,10 +34,11 @@ class Skipped:
     reason: str
 
 
-class StreamLedger:
-    """Counts one worker's samples from position `start` on; `add` every batch.
+class SkippedSamples:
+    """Records and counts one worker's skipped samples from position `start` on; call `add` for every batch.
 
-    What a run skipped before `start` is rank 0's: another number of workers may have dealt it otherwise.
+    Samples skipped before `start` count for rank 0, because an earlier attempt with another number of workers
+    may have dealt them to other ranks.
     """
 
     def __init__(self, shards: Sequence[ShardRef], run_uri: str, rank: int, start: int) -> None:
@@ -48,14 +49,14 @@ class StreamLedger:
         self._counted = {entry.position for entry in before if entry.position < start}
 
     def add(self, batch: Mapping[str, Int64[ndarray, " n"]]) -> None:
-        """Keep what a batch could not use."""
+        """Record the skipped samples of a batch, given its `SKIPPED_COLUMNS`."""
         codes = batch[SKIPPED]
         if not codes.any():
             return
         for row in codes.nonzero()[0]:
             position = int(batch[STREAM_POSITION][row])
             self._counted.add(position)
-            self._in_file[position] = Skipped(
+            self._in_file[position] = SkippedSample(
                 position=position,
                 epoch=int(batch[EPOCH][row]),
                 shard=self._shards[int(batch[SHARD_NUMBER][row])].uri,
@@ -66,43 +67,43 @@ class StreamLedger:
         storage.write_bytes(self._uri, "".join(lines).encode())
 
     def num_skipped(self, first: int, stop: int) -> int:
-        """Samples skipped from position `first` to `stop`."""
+        """Samples skipped from position `first` to `stop` (exclusive)."""
         return sum(first <= position < stop for position in self._counted)
 
 
-def read_skipped(run_uri: str) -> list[Skipped]:
-    """All that the workers of a run skipped, by position, each once."""
+def read_skipped(run_uri: str) -> list[SkippedSample]:
+    """The skipped samples of all workers of a run, each once, by position."""
     names = [name for name in storage.list_files(run_uri) if name.startswith(_PREFIX)]
-    found = {entry.position: entry for name in names for entry in _read(storage.join(run_uri, name))}
-    return [entry for _, entry in sorted(found.items())]
+    entries = {entry.position: entry for name in names for entry in _read(storage.join(run_uri, name))}
+    return [entry for _, entry in sorted(entries.items())]
 
 
-def require_few_skipped(
-    skipped: Sequence[Skipped], shards: Sequence[ShardRef], max_bad_fraction: float
+def check_skipped_fraction(
+    skipped: Sequence[SkippedSample], shards: Sequence[ShardRef], max_bad_fraction: float
 ) -> None:
-    """Refuse to go on when too much of an epoch is bad.
+    """Stop when an epoch skipped more than `max_bad_fraction` of its samples.
 
-    Raises: DamagedData that names the worst shard.
+    Raises: DamagedData that names the shard with the most skipped samples.
     """
     per_epoch = sum(shard.num_items for shard in shards)
     for epoch, count in collections.Counter(entry.epoch for entry in skipped).items():
         if count > max_bad_fraction * per_epoch:
             of_epoch = [entry for entry in skipped if entry.epoch == epoch]
-            shard, worst = collections.Counter(entry.shard for entry in of_epoch).most_common(1)[0]
+            shard, in_shard = collections.Counter(entry.shard for entry in of_epoch).most_common(1)[0]
             raise DamagedData(
-                f"{shard}: {worst} of the {count} samples that epoch {epoch} had to skip "
-                f"({reasons_line(of_epoch)}; {per_epoch} in all); see `raysys verify`, pack again, "
+                f"{shard}: {in_shard} of the {count} samples skipped in epoch {epoch} "
+                f"({format_reasons(of_epoch)}; {per_epoch} samples in all); see `raysys verify`, pack again, "
                 "or raise stream.max_bad_fraction"
             )
 
 
-def reasons_line(skipped: Sequence[Skipped]) -> str:
+def format_reasons(skipped: Sequence[SkippedSample]) -> str:
     """`3 missing, 1 unreadable_photo`."""
     counts = collections.Counter(entry.reason for entry in skipped).most_common()
     return ", ".join(f"{count} {reason}" for reason, count in counts)
 
 
-def _read(uri: str) -> list[Skipped]:
+def _read(uri: str) -> list[SkippedSample]:
     if not storage.exists(uri):
         return []
-    return [Skipped(**json.loads(line)) for line in storage.read_bytes(uri).decode().splitlines()]
+    return [SkippedSample(**json.loads(line)) for line in storage.read_bytes(uri).decode().splitlines()]

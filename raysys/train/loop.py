@@ -10,7 +10,7 @@ import ray.train
 import torch
 from accelerate import Accelerator
 
-from raysys.stream.skipped import LEDGER_COLUMNS, StreamLedger, read_skipped, require_few_skipped
+from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples, check_skipped_fraction, read_skipped
 from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import Saving, restore
 from raysys.train.job import TrainJob
@@ -38,7 +38,7 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
     patience = EarlyStopping(
         job.run_uri, section.validation.patience if accelerator.is_main_process else None
     )
-    ledger = StreamLedger(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
+    ledger = SkippedSamples(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
     pace = Throughput(
         engine.model.config,
         share=section.batch_size / accelerator.num_processes,
@@ -68,7 +68,7 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
             if not agreed.is_ready:
                 continue
             batch = batches.take()
-            ledger.add({name: batch[name].cpu().numpy() for name in LEDGER_COLUMNS})
+            ledger.add({name: batch[name].cpu().numpy() for name in SKIPPED_COLUMNS})
             learning_rate = float(engine.schedules[-1].get_last_lr()[0])
             is_told = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
             change = WeightChange(engine.model) if is_told else None
@@ -93,7 +93,7 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
                 keep_state()
 
 
-def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, job: TrainJob) -> int:
+def _count_skipped(accelerator: Accelerator, ledger: SkippedSamples, step: int, job: TrainJob) -> int:
     """Samples that all workers skipped so far.
 
     Raises: DamagedData, on all of them, when it is too much of this epoch.
@@ -103,5 +103,5 @@ def _count_skipped(accelerator: Accelerator, ledger: StreamLedger, step: int, jo
     own = [ledger.num_skipped(0, stop), ledger.num_skipped(epoch_start, stop)]
     in_run, in_epoch = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
     if in_epoch > job.max_bad_fraction * job.num_items:
-        require_few_skipped(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
+        check_skipped_fraction(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
     return int(in_run)

@@ -27,7 +27,7 @@ from raysys.parallel import run_in_thread
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.stream.shuffle_quality import measure_shuffle_quality
-from raysys.stream.skipped import read_skipped, reasons_line, require_few_skipped
+from raysys.stream.skipped import check_skipped_fraction, format_reasons, read_skipped
 from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.attempt import run_attempt
@@ -92,11 +92,11 @@ def report_skipped_samples(job: TrainJob) -> None:
     Raises: DamagedData above `stream.max_bad_fraction`.
     """
     skipped = read_skipped(job.run_uri)
-    require_few_skipped(skipped, job.shards, job.max_bad_fraction)
+    check_skipped_fraction(skipped, job.shards, job.max_bad_fraction)
     if skipped:
         log.warning(
             "    train  %d of %d samples were skipped (%s); %s lists them",
-            len(skipped), job.num_steps * job.section.batch_size, reasons_line(skipped), job.run_uri,
+            len(skipped), job.num_steps * job.section.batch_size, format_reasons(skipped), job.run_uri,
         )  # fmt: skip
 
 

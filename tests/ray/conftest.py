@@ -1,4 +1,4 @@
-"""One local cluster for all tests here: starting one costs seconds."""
+"""One local cluster for all tests of this folder, because a start takes seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.s3 import free_port
 
 @pytest.fixture(scope="session")
 def s3_port() -> int:
-    """The loopback port that every process here takes for S3; a test that needs one listens there."""
+    """The loopback port that every process uses as S3; a test that needs an S3 server listens there."""
     port = free_port()
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     return port

@@ -1,4 +1,4 @@
-"""A process that reads the training stream and writes down every global batch; `test_kills.py` kills it."""
+"""A process that reads the training stream and logs every global batch; `test_kills.py` kills it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from raysys.shards.reader import ShardRef
 from raysys.stream.read import training_stream
 
 BATCH = 8
-_PAUSE_S = 0.01  # between batches, so that a kill can fall anywhere
+_PAUSE_S = 0.01  # between batches, so that kills hit all phases
 
 
 def decode(block: pa.Table) -> dict[str, np.ndarray]:
@@ -31,15 +31,15 @@ def decode(block: pa.Table) -> dict[str, np.ndarray]:
 
 
 def main(address: str, shards_file: str, log: str, ranks: int, stop: int) -> None:
-    """Continue behind the last batch in the log, as `ranks` consumers, up to the batch `stop`."""
+    """Continue after the last batch in the log, with `ranks` consumers, up to the batch `stop`."""
     ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    shards = [ShardRef(**said) for said in json.loads(Path(shards_file).read_text())]
+    shards = [ShardRef(**fields) for fields in json.loads(Path(shards_file).read_text())]
     first = len(Path(log).read_text().splitlines())
     section = StreamConfig(shuffle_window_shards=2, decode_concurrency=2)
     stream = training_stream(
         shards, decode, section, seed=7, start=first * BATCH, stop=stop * BATCH, rows_per_block=BATCH // ranks
     )
-    splits: list[Any] = stream.streaming_split(ranks, equal=True)  # Ray's types know no batch_size of None
+    splits: list[Any] = stream.streaming_split(ranks, equal=True)  # Ray's types do not allow batch_size=None
     parts = [split.iter_batches(batch_size=None, batch_format="numpy") for split in splits]
     iterators = [iter(part) for part in parts]
     with ThreadPoolExecutor(ranks) as pool, Path(log).open("a") as out:

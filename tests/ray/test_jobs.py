@@ -1,4 +1,4 @@
-"""Submission against a real head with a dashboard, and the edges that need no cluster."""
+"""Job submission to a real Ray head with a dashboard, and error cases that need no cluster."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from raysys.config import Config, load_config
 from raysys.config.schema import EncoderConfig, RayConfig
 from raysys.errors import ClusterError, InputError
 
-# Ray 2.60's own client still hands aiohttp the old form of "default".
+# Ray 2.60's own client uses a deprecated form of aiohttp's `ssl` argument.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
-NOWHERE = "http://127.0.0.1:9"
+NO_SERVER = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
@@ -42,12 +42,12 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
-    """The dashboard's address of a head that this module starts, and ends by its own process group."""
+    """The dashboard's address of a Ray head that runs in its own process group during this module."""
     gcs, dashboard, agent, client_server = free_ports(4)
     address = f"http://127.0.0.1:{dashboard}"
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
-    # Under /tmp: Ray puts sockets there, and their path may have at most 107 bytes.
+    # Under /tmp: Ray creates sockets there, and a socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="rj", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
@@ -63,7 +63,7 @@ def head() -> Iterator[str]:
         try:
             wait_until(
                 lambda: (
-                    answers(f"{address}/api/version") and answers(f"http://127.0.0.1:{agent}/api/healthz")
+                    responds(f"{address}/api/version") and responds(f"http://127.0.0.1:{agent}/api/healthz")
                 ),
                 log,
             )
@@ -72,31 +72,33 @@ def head() -> Iterator[str]:
             end_group(process)
 
 
-def test_log_and_exit_status_are_the_job_s_own(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", NOWHERE)  # the address that was typed goes before
-    status, out, err = submit(head, a_config("work"), "echo hello; echo trouble >&2; cat config.yaml; ls")
+def test_submit_prints_the_job_s_log_and_returns_its_exit_status(
+    head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", NO_SERVER)  # the given address wins
+    status, out, err = submit(head, make_config("work"), "echo hello; echo trouble >&2; cat config.yaml; ls")
     assert status == 0
     assert {"hello", "trouble", "name: work", "config.yaml"} <= set(out.splitlines())
     assert f"{job_id('work', 1)}: submitted to {head}" in err
 
-    # That job has ended, so the same work starts again.
-    status, _, err = submit(head, a_config("work"), "exit 3")
+    # That job has ended, so the same work starts a new attempt.
+    status, _, err = submit(head, make_config("work"), "exit 3")
     assert status == 3
     assert f"{job_id('work', 2)}: submitted to {head}" in err
     assert f"{job_id('work', 2)}: FAILED: Job entrypoint command failed with exit code 3" in err
 
 
-# test_two_at_once_share_one_job shows the same of one job.
+# test_concurrent_submissions_share_one_job covers the same without a cluster.
 @pytest.mark.slow
 def test_same_command_attaches_to_the_running_job(head: str, tmp_path: Path) -> None:
-    flag = tmp_path / "go on"
+    flag = tmp_path / "continue"
     waits = f"echo first; until [ -e '{flag}' ]; do sleep 0.1; done; echo last"
-    status, out, _ = submit(head, a_config("slow"), waits, follow=False)
+    status, out, _ = submit(head, make_config("slow"), waits, follow=False)
     assert (status, out) == (0, f"{job_id('slow', 1)}\n")
-    status, out, err = submit(head, a_config("slow"), waits, at_text=("first", flag.touch))
+    status, out, err = submit(head, make_config("slow"), waits, at_text=("first", flag.touch))
     assert status == 0
     assert [line for line in out.splitlines() if line in ("first", "last")] == ["first", "last"]
-    assert f"{job_id('slow', 1)}: runs already on {head}" in err
+    assert f"{job_id('slow', 1)}: already running on {head}" in err
 
 
 # Two jobs of ten seconds.
@@ -104,7 +106,7 @@ def test_same_command_attaches_to_the_running_job(head: str, tmp_path: Path) -> 
 def test_interrupt_leaves_the_job_running_and_a_stopped_job_is_a_failure(head: str) -> None:
     client = JobSubmissionClient(head)
     endless = "echo ready; sleep 600"
-    status, _, err = submit(head, a_config("endless"), endless, at_text=("ready", press_ctrl_c))
+    status, _, err = submit(head, make_config("endless"), endless, at_text=("ready", press_ctrl_c))
     assert status == 130
     assert f"ray job stop --address {head} {job_id('endless', 1)}" in err
     assert str(client.get_job_status(job_id("endless", 1))) == "RUNNING"
@@ -112,14 +114,14 @@ def test_interrupt_leaves_the_job_running_and_a_stopped_job_is_a_failure(head: s
     def stop() -> None:
         client.stop_job(job_id("endless", 1))
 
-    status, _, err = submit(head, a_config("endless"), endless, at_text=("ready", stop))
+    status, _, err = submit(head, make_config("endless"), endless, at_text=("ready", stop))
     assert status == 1
     assert f"{job_id('endless', 1)}: STOPPED: " in err
 
 
-def test_no_cluster_is_said_in_one_line() -> None:
+def test_missing_cluster_is_a_one_line_error() -> None:
     with pytest.raises(ClusterError) as caught:
-        submit(NOWHERE, a_config("any"), "true")
+        submit(NO_SERVER, make_config("any"), "true")
     assert str(caught.value) == (
         "http://127.0.0.1:9: no Ray cluster answers; "
         "start one (ray start --head) or give another --address (http://HEAD:8265)"
@@ -127,17 +129,17 @@ def test_no_cluster_is_said_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_refused_token_names_the_variable(code: int) -> None:
-    with a_server_that_says(code) as address, pytest.raises(ClusterError) as caught:
-        submit(address, a_config("any"), "true")
-    assert str(caught.value).startswith(f"{address}: the cluster refuses us (Authentication ")
+def test_refused_token_error_names_the_variables(code: int) -> None:
+    with server_with_status(code) as address, pytest.raises(ClusterError) as caught:
+        submit(address, make_config("any"), "true")
+    assert str(caught.value).startswith(f"{address}: the cluster refuses access (Authentication ")
     assert str(caught.value).endswith("set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token")
 
 
-def test_another_server_is_not_taken_for_a_cluster() -> None:
-    with a_server_that_says(404) as address, pytest.raises(ClusterError) as caught:
-        submit(address.removeprefix("http://"), a_config("any"), "true")
-    assert "the job server said: Version check returned 404" in str(caught.value)
+def test_server_that_is_not_a_cluster_is_an_error() -> None:
+    with server_with_status(404) as address, pytest.raises(ClusterError) as caught:
+        submit(address.removeprefix("http://"), make_config("any"), "true")
+    assert "the job server answered: Version check returned 404" in str(caught.value)
 
 
 def test_unknown_stage_is_an_input_error() -> None:
@@ -147,7 +149,7 @@ def test_unknown_stage_is_an_input_error() -> None:
         jobs.submit("trian", Config(), address=None, follow=True, out=io.StringIO(), err=io.StringIO())
 
 
-def test_sent_configuration_is_the_same_without_the_submitter_s_ray(tmp_path: Path) -> None:
+def test_sent_configuration_is_unchanged_except_for_ray(tmp_path: Path) -> None:
     config = Config(name="x", root="s3://shop/raysys", ray=RayConfig(num_cpus=2))
     (tmp_path / "config.yaml").write_text(
         jobs.config_text(config, where="http://head:8265", err=io.StringIO())
@@ -155,37 +157,37 @@ def test_sent_configuration_is_the_same_without_the_submitter_s_ray(tmp_path: Pa
     assert load_config(str(tmp_path / "config.yaml")) == config.model_copy(update={"ray": RayConfig()})
 
 
-def test_relative_root_is_refused_by_a_cluster_elsewhere() -> None:
+def test_relative_root_is_refused_for_a_remote_cluster() -> None:
     with pytest.raises(
         InputError, match=r"^root: '\.raysys' is relative to a folder that the job on http://head"
     ):
         jobs.config_text(Config(), where="http://head:8265", err=io.StringIO())
 
 
-def test_relative_paths_are_made_absolute_for_a_cluster_here(
+def test_relative_paths_become_absolute_for_a_local_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     err = io.StringIO()
-    text = jobs.config_text(Config(encoder=EncoderConfig(start="weights")), where=NOWHERE, err=err)
+    text = jobs.config_text(Config(encoder=EncoderConfig(start="weights")), where=NO_SERVER, err=err)
     assert f"root: {tmp_path}/.raysys\n" in text
     assert f"start: {tmp_path}/weights\n" in text
-    assert "mobilenet: google/mobilenet_v2_1.0_224\n" in text  # a hub id is no path
+    assert "mobilenet: google/mobilenet_v2_1.0_224\n" in text  # a hub id is not a path
     assert err.getvalue().startswith(f"root: .raysys is {tmp_path}/.raysys for the job\n")
 
 
-def test_interpreter_is_ours_here_and_python_elsewhere() -> None:
-    there = jobs.build_entrypoint("train", None, where="http://head:8265")
-    assert there == "python -m raysys train config.yaml"
+def test_local_jobs_use_the_running_interpreter_and_remote_ones_python() -> None:
+    remote = jobs.build_entrypoint("train", None, where="http://head:8265")
+    assert remote == "python -m raysys train config.yaml"
     given = jobs.build_entrypoint("train", "/opt/my venv/python", where="http://head:8265")
     assert given == "'/opt/my venv/python' -m raysys train config.yaml"
-    here = jobs.build_entrypoint("train", None, where="http://localhost:8265")
-    chosen = subprocess.check_output(["bash", "-c", f"echo {here}"], text=True)
+    local = jobs.build_entrypoint("train", None, where="http://localhost:8265")
+    chosen = subprocess.check_output(["bash", "-c", f"echo {local}"], text=True)
     assert chosen == f"{sys.executable} -m raysys train config.yaml\n"
 
 
-def test_log_goes_on_where_a_lost_connection_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_continues_after_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_RECONNECT_AFTER_S", (0.0,))
     client = FlakyClient([["one\ntw", RuntimeError("cut")], ["one\n", "two\nth"], ["one\ntwo\nthree\n"]])
     out = io.StringIO()
@@ -193,7 +195,7 @@ def test_log_goes_on_where_a_lost_connection_broke_off(monkeypatch: pytest.Monke
     assert out.getvalue() == "one\ntwo\nthree\n"
 
 
-def test_connection_that_stays_lost_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_that_stays_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_RECONNECT_AFTER_S", (0.0, 0.0))
     client = FlakyClient([[RuntimeError("cut")]] * 3)
     with pytest.raises(
@@ -202,14 +204,14 @@ def test_connection_that_stays_lost_is_given_up(monkeypatch: pytest.MonkeyPatch)
         asyncio.run(jobs._copy_log(cast(JobSubmissionClient, client), "job", io.StringIO()))
 
 
-def test_two_at_once_share_one_job() -> None:
-    client = LateClient()
-    found = jobs._find_or_start(cast(JobSubmissionClient, client), "raysys-train-x-0", "true", "")
-    assert found == ("raysys-train-x-0-1", False)
+def test_concurrent_submissions_share_one_job() -> None:
+    client = RacingClient()
+    job = jobs._find_or_start(cast(JobSubmissionClient, client), "raysys-train-x-0", "true", "")
+    assert job == ("raysys-train-x-0-1", False)
 
 
 class FlakyClient:
-    """Answers each connection with the next script of chunks and errors; the last one ends the job."""
+    """Plays one list of log chunks and errors per connection; the job ends with the last list."""
 
     def __init__(self, connections: list[list[str | Exception]]) -> None:
         self.connections = connections
@@ -227,8 +229,8 @@ class FlakyClient:
         return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: not self.connections))
 
 
-class LateClient:
-    """Somebody else submits the same work between our look and our submission."""
+class RacingClient:
+    """Another client submits the same work after our check and before our submission."""
 
     def __init__(self) -> None:
         self.jobs: list[Any] = []
@@ -242,8 +244,8 @@ class LateClient:
         raise RuntimeError("Request failed with status code 500: already exists")
 
 
-class Watcher(io.StringIO):
-    """Does something once, when a text has been written."""
+class TriggerIO(io.StringIO):
+    """Calls `action` once, when `text` has been written."""
 
     def __init__(self, text: str, action: Callable[[], object]) -> None:
         super().__init__()
@@ -263,19 +265,19 @@ def submit(
     follow: bool = True,
     at_text: tuple[str, Callable[[], object]] = ("", lambda: None),
 ) -> tuple[int, str, str]:
-    out, err = Watcher(*at_text), io.StringIO()
+    out, err = TriggerIO(*at_text), io.StringIO()
     status = jobs.submit(
         "train", config, address=address, follow=follow, entrypoint=entrypoint, out=out, err=err
     )
     return status, out.getvalue(), err.getvalue()
 
 
-def a_config(name: str) -> Config:
+def make_config(name: str) -> Config:
     return Config(name=name, root="/shop")
 
 
 def job_id(name: str, attempt: int) -> str:
-    text = jobs.config_text(a_config(name), where=NOWHERE, err=io.StringIO())
+    text = jobs.config_text(make_config(name), where=NO_SERVER, err=io.StringIO())
     return f"{jobs.job_stem('train', name, text)}-{attempt}"
 
 
@@ -284,7 +286,7 @@ def press_ctrl_c() -> None:
 
 
 @contextlib.contextmanager
-def a_server_that_says(code: int) -> Iterator[str]:
+def server_with_status(code: int) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_error(code)
@@ -311,7 +313,7 @@ def free_ports(number: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return bool(response.status == 200)
@@ -327,7 +329,7 @@ def wait_until(is_ready: Callable[[], bool], log: Path, timeout_s: float = 120.0
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Terminate what `ray start` started: it ends its children itself; the group is killed if it does not."""
+    """Terminate `ray start`, which ends its children; kill the group if it does not within 15 s."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=15)

@@ -1,4 +1,4 @@
-"""A hundred kills at random moments: every sample once, in the order of an undisturbed run."""
+"""A hundred kills at random moments: every sample once, in the order of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NUM_ITEMS, ITEMS_PER_SHARD, NUM_KILLS = 203, 32, 100
 ROOT = Path(__file__).parents[2]
 
 
-def wanted_rows(shards: list[ShardRef], stop: int) -> list[list[int]]:
-    """Position and item of the samples before `stop`, from the plan alone."""
+def expected_rows(shards: list[ShardRef], stop: int) -> list[list[int]]:
+    """Position and item of the samples before `stop`, computed from the plan."""
     rows = []
     for window in windows([s.num_items for s in shards], seed=7, shards_per_window=2, start=0, stop=stop):
         numbers = [
@@ -38,23 +38,26 @@ def wanted_rows(shards: list[ShardRef], stop: int) -> list[list[int]]:
     return rows
 
 
-def ray_workers(below: int) -> Iterator[int]:
-    """Processes of the cluster that read or decode just now."""
+def ray_workers(started_after: int) -> Iterator[int]:
+    """Processes of the cluster that are reading or decoding; their ids are above `started_after`."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 title = (folder / "cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if title.startswith((b"ray::MapWorker", b"ray::Read", b"ray::Map")) and int(folder.name) > below:
+            if (
+                title.startswith((b"ray::MapWorker", b"ray::Read", b"ray::Map"))
+                and int(folder.name) > started_after
+            ):
                 yield int(folder.name)
 
 
-def test_a_hundred_kills_cost_and_repeat_no_sample(tmp_path: Path) -> None:
+def test_hundred_kills_lose_and_repeat_no_sample(tmp_path: Path) -> None:
     items = [Item(f"i{number}", "cup", photo()) for number in range(NUM_ITEMS)]
     shards = write_shards(tmp_path, items, ITEMS_PER_SHARD)
     (tmp_path / "shards.json").write_text(json.dumps([dataclasses.asdict(shard) for shard in shards]))
-    log, dice = tmp_path / "log.jsonl", random.Random(11)
+    log, rng = tmp_path / "log.jsonl", random.Random(11)
     log.touch()
     stop, kills = 3 * NUM_KILLS, {"driver": 0, "worker": 0}
 
@@ -62,29 +65,29 @@ def test_a_hundred_kills_cost_and_repeat_no_sample(tmp_path: Path) -> None:
         return log.read_text().count("\n")
 
     while num_batches() < stop:
-        ranks = dice.choice([1, 2, 4])  # of another number each time: no sample may be lost or repeated
-        words = [ray.get_runtime_context().gcs_address, str(tmp_path / "shards.json"), str(log), str(ranks), str(stop)]  # fmt: skip
+        ranks = rng.choice([1, 2, 4])  # a new number each time
+        arguments = [ray.get_runtime_context().gcs_address, str(tmp_path / "shards.json"), str(log), str(ranks), str(stop)]  # fmt: skip
         with (tmp_path / "errors").open("w") as errors:
-            command = [sys.executable, "-m", "tests.ray.reading_worker", *words]
+            command = [sys.executable, "-m", "tests.ray.reading_worker", *arguments]
             reader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
-        began = num_batches()
+        first = num_batches()
         while reader.poll() is None and sum(kills.values()) < NUM_KILLS:
-            next_kill = num_batches() + dice.randint(0, 2)
+            next_kill = num_batches() + rng.randint(0, 2)
             while reader.poll() is None and num_batches() < next_kill:
                 time.sleep(0.005)
-            time.sleep(dice.random() * 0.05)
-            workers = list(ray_workers(below=reader.pid))
-            if num_batches() > began and (dice.random() < 0.5 or not workers):
+            time.sleep(rng.random() * 0.05)
+            workers = list(ray_workers(started_after=reader.pid))
+            if num_batches() > first and (rng.random() < 0.5 or not workers):
                 reader.kill()
                 reader.wait()
                 kills["driver"] += 1
             elif workers:
-                os.kill(dice.choice(workers), signal.SIGKILL)
+                os.kill(rng.choice(workers), signal.SIGKILL)
                 kills["worker"] += 1
             (tmp_path / "kills.json").write_text(json.dumps(kills))
         assert reader.wait() in (0, -signal.SIGKILL), (tmp_path / "errors").read_text()[-3000:]
-    found = [row for line in log.read_text().splitlines() for row in json.loads(line)]
-    assert found == wanted_rows(shards, stop * BATCH)
+    rows = [row for line in log.read_text().splitlines() for row in json.loads(line)]
+    assert rows == expected_rows(shards, stop * BATCH)
     print(f"{kills} over {stop} batches")
     assert sum(kills.values()) == NUM_KILLS
     assert min(kills.values()) > NUM_KILLS // 5

@@ -1,4 +1,4 @@
-"""What only Ray can say about `cluster/`: its own schema of serveConfigV2, version and switches."""
+"""The manifests in `cluster/` against Ray itself: its schema of serveConfigV2, version and environment variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 with warnings.catch_warnings():
-    # Ray 2.60 declares its models in a way that pydantic calls outdated.
+    # Ray 2.60 declares its models in a form that pydantic deprecates.
     warnings.simplefilter("ignore")
     import ray.serve._private.constants
     from ray.serve.schema import ServeDeploySchema
@@ -29,29 +29,29 @@ def test_serve_config_is_accepted_by_ray() -> None:
     assert [deployment.name for deployment in application.deployments] == ["Gateway", "Encoder", "Searcher"]
 
 
-def test_serve_config_holds_no_key_that_ray_would_ignore() -> None:
+def test_serve_config_has_no_key_that_ray_ignores() -> None:
     assert unknown_keys(serve_config(), ServeDeploySchema) == []
 
 
-def test_keys_that_ray_ignores_are_found() -> None:
+def test_unknown_keys_finds_keys_that_ray_ignores() -> None:
     broken = serve_config()
     encoder = broken["applications"][0]["deployments"][1]
     encoder["max_onging_requests"] = 8
     encoder["ray_actor_options"]["num_gpu"] = 1
-    ServeDeploySchema.model_validate(broken)  # Ray says nothing
+    ServeDeploySchema.model_validate(broken)  # Ray ignores them
     assert unknown_keys(broken, ServeDeploySchema) == [
         "applications.0.deployments.1.max_onging_requests",
         "applications.0.deployments.1.ray_actor_options.num_gpu",
     ]
 
 
-def test_manifests_name_the_version_of_ray_that_is_tested() -> None:
+def test_manifests_name_the_tested_version_of_ray() -> None:
     files = ("raycluster.yaml", "rayjob.yaml", "rayservice.yaml")
     texts = [(CLUSTER / file).read_text(encoding="utf-8") for file in files]
     assert all(f'rayVersion: "{ray.__version__}"\n' in text for text in texts)
 
 
-def test_serve_switches_of_the_service_exist_in_ray() -> None:
+def test_serve_variables_of_the_service_exist_in_ray() -> None:
     spec = yaml.safe_load((CLUSTER / "rayservice.yaml").read_text(encoding="utf-8"))["spec"][
         "rayClusterConfig"
     ]
@@ -68,21 +68,21 @@ def serve_config() -> dict[str, Any]:
 
 
 def unknown_keys(value: object, annotation: object, path: str = "") -> list[str]:
-    """Dotted keys of `value` that no model of `annotation` declares; free mappings are not looked into."""
+    """Dotted keys of `value` that no model of `annotation` declares; mappings without a model are not checked."""
     if isinstance(value, list):
         return [key for i, each in enumerate(value) for key in unknown_keys(each, annotation, f"{path}{i}.")]
     models = models_in(annotation)
     if not isinstance(value, dict) or not models:
         return []
     fields = {name: field for model in models for name, field in model.model_fields.items()}
-    found = [f"{path}{key}" for key in value if key not in fields]
+    unknown = [f"{path}{key}" for key in value if key not in fields]
     for key in value.keys() & fields.keys():
-        found += unknown_keys(value[key], fields[key].annotation, f"{path}{key}.")
-    return found
+        unknown += unknown_keys(value[key], fields[key].annotation, f"{path}{key}.")
+    return unknown
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:
-    """The models that a field may hold: itself, one of a union, or a list of them."""
+    """The models of a field: its own type, the members of a union, or the elements of a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, list):

@@ -1,4 +1,4 @@
-"""Shards through Ray Data: batches are a function of position, whoever consumes them, and damage costs its samples alone."""
+"""Shards through Ray Data: batches depend only on their position, and damage affects only the damaged samples."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[ShardRef]:
     return write_shards(tmp_path_factory.mktemp("shards"), items, 15)
 
 
-def say_which() -> Callable[[pa.Table], Any]:
-    """A decoder that tells items and positions; made here so that it travels by value."""
+def decode_numbers() -> Callable[[pa.Table], Any]:
+    """A decoder that returns positions and item numbers; a closure, so that Ray pickles it by value."""
 
     def decode(block: pa.Table) -> dict[str, np.ndarray]:
         items = zip(block.column("item_id").to_pylist(), block.column("reason").to_pylist(), strict=True)
@@ -56,11 +56,17 @@ def say_which() -> Callable[[pa.Table], Any]:
 def global_batches(
     shards: list[ShardRef], num_consumers: int, start: int, stop: int, section: StreamConfig = SECTION
 ) -> list[Batch]:
-    """What `num_consumers` ranks read at the same time, put together step by step."""
+    """The batches that `num_consumers` ranks read at the same time, concatenated per step."""
     stream = training_stream(
-        shards, say_which(), section, seed=7, start=start, stop=stop, rows_per_block=BATCH // num_consumers
+        shards,
+        decode_numbers(),
+        section,
+        seed=7,
+        start=start,
+        stop=stop,
+        rows_per_block=BATCH // num_consumers,
     )
-    by_rank = consumed(stream, num_consumers)
+    by_rank = consume_in_parallel(stream, num_consumers)
     return [
         (
             np.concatenate([part["position"] for part in parts]).tolist(),
@@ -70,10 +76,10 @@ def global_batches(
     ]
 
 
-def consumed(stream: ray.data.Dataset, num_consumers: int) -> list[list[dict[str, np.ndarray]]]:
-    """The blocks that each of some ranks gets when all read at the same time, as Ray Train deals them."""
+def consume_in_parallel(stream: ray.data.Dataset, num_consumers: int) -> list[list[dict[str, np.ndarray]]]:
+    """The blocks that each rank gets when all read at the same time, dealt as in Ray Train."""
 
-    def consume(iterator: Any) -> list[dict[str, np.ndarray]]:  # Ray's types know no batch_size of None
+    def consume(iterator: Any) -> list[dict[str, np.ndarray]]:  # Ray's types do not allow batch_size=None
         return list(iterator.iter_batches(batch_size=None, batch_format="numpy"))
 
     with ThreadPoolExecutor(num_consumers) as pool:
@@ -81,62 +87,64 @@ def consumed(stream: ray.data.Dataset, num_consumers: int) -> list[list[dict[str
 
 
 def endless_sequence(shards: list[ShardRef], start: int, stop: int) -> list[str]:
-    """The slow twin: the plan followed in this process."""
+    """Reference implementation: the samples of the plan, read in this process."""
     sizes = [shard.num_items for shard in shards]
     items: list[str] = []
     for window in windows(sizes, seed=7, shards_per_window=2, start=start, stop=stop):
-        stored = [found.item.item_id for number in window.shards for found in read_shard(shards[number])]
-        items += [stored[row] for row in rows_of(window, len(stored))]
+        item_ids = [stored.item.item_id for number in window.shards for stored in read_shard(shards[number])]
+        items += [item_ids[row] for row in rows_of(window, len(item_ids))]
     return items
 
 
 @pytest.mark.parametrize("num_consumers", [1, 4])
-def test_any_number_of_consumers_gets_the_same_global_batches(
+def test_every_number_of_consumers_gets_the_same_global_batches(
     shards: list[ShardRef], num_consumers: int
 ) -> None:
-    # 96 samples are 12 batches and almost two epochs, so that one batch lies across the seam.
+    # 96 samples are 12 batches and almost two epochs, so one batch spans both epochs.
     batches = global_batches(shards, num_consumers, 0, 96)
-    wanted = endless_sequence(shards, 0, 96)
-    assert [items for _, items in batches] == [wanted[start : start + BATCH] for start in range(0, 96, BATCH)]
+    expected = endless_sequence(shards, 0, 96)
+    assert [items for _, items in batches] == [
+        expected[start : start + BATCH] for start in range(0, 96, BATCH)
+    ]
     assert [position for positions, _ in batches for position in positions] == list(range(96))
 
 
 def test_three_workers_get_every_sample_of_a_batch_of_eight(shards: list[ShardRef]) -> None:
-    # They begin with step 2, and 10 steps are 40 blocks: 13 rounds and one, which needs a round to be dealt.
+    # Steps 2 to 11 are 40 blocks: 13 rounds and one block, for which the stream needs one more round.
     stop = 12 * BATCH
     stream = training_stream(
-        shards, say_which(), SECTION, seed=7, start=2 * BATCH, stop=stop + 2 * 2, rows_per_block=2
+        shards, decode_numbers(), SECTION, seed=7, start=2 * BATCH, stop=stop + 2 * 2, rows_per_block=2
     )
-    by_rank = consumed(stream, 3)
+    by_rank = consume_in_parallel(stream, 3)
     items = endless_sequence(shards, 0, stop)
     for rank, blocks in enumerate(by_rank):
-        wanted = np.concatenate(
+        expected = np.concatenate(
             [worker_positions(step, BATCH, 3, rank, 2, first_step=2) for step in range(2, 12)]
         )
-        positions = np.concatenate([block["position"] for block in blocks])[: len(wanted)]
-        numbers = np.concatenate([block["number"] for block in blocks])[: len(wanted)]
-        assert positions.tolist() == wanted.tolist()
-        assert [f"i{number:02d}" for number in numbers] == [items[position] for position in wanted]
+        positions = np.concatenate([block["position"] for block in blocks])[: len(expected)]
+        numbers = np.concatenate([block["number"] for block in blocks])[: len(expected)]
+        assert positions.tolist() == expected.tolist()
+        assert [f"i{number:02d}" for number in numbers] == [items[position] for position in expected]
 
 
-# test_kills.py starts in the middle a hundred times.
+# test_kills.py also covers this, a hundred times.
 @pytest.mark.slow
-def test_start_in_the_middle_goes_on_with_the_very_next_sample(shards: list[ShardRef]) -> None:
+def test_start_in_the_middle_continues_with_the_next_sample(shards: list[ShardRef]) -> None:
     batches = global_batches(shards, 2, 40, 96)
     assert [position for positions, _ in batches for position in positions] == list(range(40, 96))
     assert [item for _, items in batches for item in items] == endless_sequence(shards, 0, 96)[40:]
 
 
-# test_kills.py reads with two decoders, too.
+# test_kills.py also reads with two decoders.
 @pytest.mark.slow
-def test_reading_ahead_and_decoding_in_parallel_keep_the_order(shards: list[ShardRef]) -> None:
-    eager = SECTION.model_copy(update={"read_concurrency": 3, "decode_concurrency": 2})
-    batches = global_batches(shards, 2, 0, 96, eager)
+def test_parallel_reading_and_decoding_preserve_the_order(shards: list[ShardRef]) -> None:
+    parallel = SECTION.model_copy(update={"read_concurrency": 3, "decode_concurrency": 2})
+    batches = global_batches(shards, 2, 0, 96, parallel)
     assert [item for _, items in batches for item in items] == endless_sequence(shards, 0, 96)
 
 
 def with_damage(shards: list[ShardRef], number: int, data: bytes | None, folder: Path) -> list[ShardRef]:
-    """The shards, of which one has other bytes, or is gone."""
+    """The shards, one of them replaced by a file with other bytes, or missing (None)."""
     path = folder / f"{number:05d}.tar"
     shutil.copy(Path(shards[number].uri).with_name("items.parquet"), folder)
     if data is not None:
@@ -145,51 +153,53 @@ def with_damage(shards: list[ShardRef], number: int, data: bytes | None, folder:
     return [*shards[:number], damaged, *shards[number + 1 :]]
 
 
-def test_damage_costs_its_samples_alone_and_moves_no_other(shards: list[ShardRef], tmp_path: Path) -> None:
-    whole = Path(shards[2].uri).read_bytes()
+def test_truncated_shard_loses_only_its_samples_and_moves_no_other(
+    shards: list[ShardRef], tmp_path: Path
+) -> None:
+    complete = Path(shards[2].uri).read_bytes()
     cut = list(read_shard(shards[2]))[11].image_offset + 3  # the last four samples of the third shard
-    found = [
+    items = [
         item
-        for _, items in global_batches(with_damage(shards, 2, whole[:cut], tmp_path), 2, 0, 96)
+        for _, items in global_batches(with_damage(shards, 2, complete[:cut], tmp_path), 2, 0, 96)
         for item in items
     ]
     lost = {f"i{number}" for number in range(41, 45)}
-    assert found == ["i-1" if item in lost else item for item in endless_sequence(shards, 0, 96)]
+    assert items == ["i-1" if item in lost else item for item in endless_sequence(shards, 0, 96)]
 
 
-def test_shard_that_disappears_between_epochs_costs_its_places_alone(
+def test_missing_shard_loses_only_its_samples_and_moves_no_other(
     shards: list[ShardRef], tmp_path: Path
 ) -> None:
-    found = [
+    items = [
         item
         for _, items in global_batches(with_damage(shards, 1, None, tmp_path), 1, 48, 96)
         for item in items
     ]
     lost = {f"i{number}" for number in range(15, 30)}
-    assert found == ["i-1" if item in lost else item for item in endless_sequence(shards, 0, 96)[48:]]
+    assert items == ["i-1" if item in lost else item for item in endless_sequence(shards, 0, 96)[48:]]
 
 
-# test_kills.py kills a hundred of them, test_train.py a training worker.
+# test_kills.py kills a hundred processes, test_train.py a training worker.
 @pytest.mark.slow
-def test_killed_reader_and_decoder_lose_and_repeat_nothing(shards: list[ShardRef], tmp_path: Path) -> None:
+def test_killed_decoder_loses_and_repeats_no_sample(shards: list[ShardRef], tmp_path: Path) -> None:
     def decode(block: pa.Table) -> Any:
         positions = block.column("stream_position").to_pylist()
-        mark = tmp_path / "died"
-        if 40 in positions and not mark.exists():
-            mark.touch()
+        killed = tmp_path / "killed"
+        if 40 in positions and not killed.exists():
+            killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return say_which()(block)
+        return decode_numbers()(block)
 
     stream = training_stream(shards, decode, SECTION, seed=7, start=0, stop=96, rows_per_block=8)
     numbers = [row["number"] for row in stream.iter_rows()]
-    assert (tmp_path / "died").exists()
+    assert (tmp_path / "killed").exists()
     assert [f"i{number:02d}" for number in numbers] == endless_sequence(shards, 0, 96)
 
 
 # Half a gigabyte through the object store.
 @pytest.mark.slow
 def test_large_photos_never_fill_the_object_store(tmp_path: Path) -> None:
-    # 288 photos of 1 MiB each, decoded to a quarter: more than the store holds, were it not for backpressure.
+    # 288 photos of 1 MiB each, decoded to a quarter: without backpressure more than the store can hold.
     noise = np.random.default_rng(7)
     items = [Item(f"i{n:02d}", "cup", noise.bytes(1 << 20)) for n in range(96)]
     large = write_shards(tmp_path, items, 24)
@@ -207,15 +217,15 @@ def test_large_photos_never_fill_the_object_store(tmp_path: Path) -> None:
         most_used = max(most_used, store.object_store_bytes_used)
     assert rows == 288
     assert store.spilled_bytes_total == 0
-    assert most_used < 160 << 20, most_used  # Ray's limit is soft: what is under way comes on top
+    assert most_used < 160 << 20, most_used  # Ray's limit is soft: blocks in flight come on top
 
 
-def test_embedding_gets_each_item_once_in_blocks_of_one_shard(shards: list[ShardRef]) -> None:
-    def say_all(block: pa.Table) -> pa.Table:
+def test_embedding_stream_has_each_item_once_in_blocks_of_one_shard(shards: list[ShardRef]) -> None:
+    def drop_photos(block: pa.Table) -> pa.Table:
         return block.drop_columns(["image"])
 
     blocks: list[Any] = list(
-        embedding_stream(shards, say_all, SECTION).iter_batches(batch_size=None, batch_format="pyarrow")
+        embedding_stream(shards, drop_photos, SECTION).iter_batches(batch_size=None, batch_format="pyarrow")
     )
     assert [set(block.column("shard").to_pylist()) for block in blocks] == [{shard.uri} for shard in shards]
     assert [len(block) for block in blocks] == [15, 15, 15, 5]

@@ -1,4 +1,4 @@
-"""The manifests in `cluster/` against KubeRay's schemas, and against what raysys needs of them."""
+"""The manifests in `cluster/` against KubeRay's schemas and against the requirements of raysys."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ POD_NAMES = (
 
 
 @pytest.mark.parametrize("file", KUBERAY_FILES)
-def test_manifest_fits_kuberay_s_schema(file: str) -> None:
+def test_manifest_conforms_to_kuberay_s_schema(file: str) -> None:
     validate(manifest(file))
 
 
-def test_misspelt_key_deep_in_a_pod_is_refused() -> None:
+def test_misspelt_key_in_a_container_is_refused() -> None:
     broken = copy.deepcopy(manifest("rayjob.yaml"))
     container = broken["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
     container["volumeMount"] = []
@@ -38,7 +38,7 @@ def test_misspelt_key_deep_in_a_pod_is_refused() -> None:
         validate(broken)
 
 
-def test_group_without_bounds_is_refused() -> None:
+def test_worker_group_without_max_replicas_is_refused() -> None:
     broken = copy.deepcopy(manifest("raycluster.yaml"))
     del broken["spec"]["workerGroupSpecs"][0]["maxReplicas"]
     with pytest.raises(jsonschema.ValidationError, match="'maxReplicas' is a required property"):
@@ -51,7 +51,7 @@ def test_every_manifest_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", POD_NAMES)
-def test_pod_asks_for_exactly_what_it_may_use(name: str) -> None:
+def test_pod_requests_equal_its_limits(name: str) -> None:
     for container in pods()[name]["containers"]:
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert {"cpu", "memory"} <= set(container["resources"]["limits"])
@@ -64,7 +64,7 @@ def test_pod_has_shared_memory_within_its_limit(name: str) -> None:
     [mount] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
     [volume] = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
     assert volume["emptyDir"]["medium"] == "Memory"
-    # Ray's object store takes 30 % of the memory; a smaller /dev/shm would send it to the disk.
+    # Ray's object store takes 30 % of the memory; with a smaller /dev/shm it would use the disk.
     share = gibibytes(volume["emptyDir"]["sizeLimit"]) / gibibytes(container["resources"]["limits"]["memory"])
     assert 0.30 < share < 0.35
 
@@ -80,7 +80,7 @@ def test_pod_mounts_the_configuration_and_is_not_root(name: str) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
 
 
-def test_image_is_the_same_everywhere() -> None:
+def test_all_manifests_and_docs_name_the_same_image() -> None:
     images = {container["image"] for pod in pods().values() for container in pod["containers"]}
     texts = [(ROOT / "cluster" / file).read_text(encoding="utf-8") for file in ("Dockerfile", "README.md")]
     named = {
@@ -89,14 +89,14 @@ def test_image_is_the_same_everywhere() -> None:
     assert images == named == {"registry.example.com/raysys:0.1.0"}
 
 
-def test_secrets_are_never_written_out() -> None:
+def test_secrets_come_from_secret_references() -> None:
     for pod in pods().values():
         for variable in pod["containers"][0]["env"]:
             if variable["name"].endswith(("KEY", "TOKEN", "PASSWORD")):
                 assert "secretKeyRef" in variable["valueFrom"]
 
 
-def test_every_cluster_asks_for_the_same_token() -> None:
+def test_every_cluster_requires_the_same_token() -> None:
     assert {json.dumps(spec["authOptions"]) for spec in cluster_specs().values()} == {
         '{"mode": "token", "secretName": "raysys-token"}'
     }
@@ -118,11 +118,11 @@ def test_service_survives_its_head_and_one_worker() -> None:
         assert 2 <= deployment["num_replicas"] <= group["minReplicas"]
 
 
-def test_service_has_its_serve_switches_on_all_pods() -> None:
-    head, worker = (switches(pods()[name]) for name in ("rayservice/head", "rayservice/serve"))
+def test_serve_variables_are_set_on_all_pods() -> None:
+    head, worker = (serve_variables(pods()[name]) for name in ("rayservice/head", "rayservice/serve"))
     assert head == worker
     assert head["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-    # A photo as large as the gateway accepts fits into one message.
+    # The largest photo that the gateway accepts fits into one message.
     largest = configuration().serve.max_image_megabytes * 1e6
     assert int(head["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) > largest
 
@@ -134,7 +134,7 @@ def test_one_replica_of_each_deployment_fits_a_worker() -> None:
     assert sum(each.get("num_gpus", 0) for each in options) <= int(limits["nvidia.com/gpu"])
 
 
-def test_configuration_loads_and_agrees_with_the_manifests(tmp_path: Path) -> None:
+def test_configuration_loads_and_matches_the_manifests(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(manifest("config.yaml")["data"]["config.yaml"], encoding="utf-8")
     config = load_config(str(tmp_path / "config.yaml"))
     assert config.root.startswith("s3://")
@@ -178,13 +178,13 @@ def cluster_specs() -> dict[str, dict[str, Any]]:
 def pods() -> dict[str, dict[str, Any]]:
     """`file/group` -> pod spec."""
 
-    def find() -> Iterator[tuple[str, dict[str, Any]]]:
+    def named_pods() -> Iterator[tuple[str, dict[str, Any]]]:
         for stem, spec in cluster_specs().items():
             yield f"{stem}/head", spec["headGroupSpec"]["template"]["spec"]
             for group in spec["workerGroupSpecs"]:
                 yield f"{stem}/{group['groupName']}", group["template"]["spec"]
 
-    return dict(find())
+    return dict(named_pods())
 
 
 def serve_deployments() -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def serve_deployments() -> list[dict[str, Any]]:
     return deployments
 
 
-def switches(pod: dict[str, Any]) -> dict[str, str]:
+def serve_variables(pod: dict[str, Any]) -> dict[str, str]:
     variables = pod["containers"][0]["env"]
     return {each["name"]: each["value"] for each in variables if each["name"].startswith("RAY_SERVE_")}
 

@@ -1,4 +1,4 @@
-"""Blocks of compressed rows become arrays of the promised shapes, and captions get their keys."""
+"""Blocks of compressed rows become arrays of the documented shapes, and captions get their keys."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def block() -> pa.Table:
         {"colour": "green", "size": 7},
     ]
     builder = BlockBuilder(1 << 20)
-    for number, said in enumerate(attributes):
-        item = Item(f"i{number}", TITLES[number], PHOTOS[number], said, "same" if number < 2 else "")
-        place = (number // 3, 8 + number, 5, number)
-        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4, 4096), place))
-    (table,) = builder.rest()
+    for number, values in enumerate(attributes):
+        item = Item(f"i{number}", TITLES[number], PHOTOS[number], values, "same" if number < 2 else "")
+        coordinates = (number // 3, 8 + number, 5, number)
+        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4, 4096), coordinates))
+    (table,) = builder.flush()
     return table
 
 
@@ -50,7 +50,7 @@ def decoder(encoder: str, *captions: str) -> TrainingDecoder:
     return TrainingDecoder(encoder, IMAGE, TEXT, AugmentConfig(), captions, seed=7)
 
 
-def test_training_batch_has_the_promised_shapes_and_types(encoder: str) -> None:
+def test_training_batch_has_the_documented_shapes_and_types(encoder: str) -> None:
     batch = decoder(encoder, "colour", "size")(block())
     shapes = {name: (array.shape, array.dtype.name) for name, array in batch.items()}
     assert shapes == {
@@ -68,13 +68,13 @@ def test_training_batch_has_the_promised_shapes_and_types(encoder: str) -> None:
     assert batch["skipped"].tolist() == [0, 0, 0, 0]
 
 
-def test_listings_of_a_group_have_one_key_and_others_one_of_their_own(encoder: str) -> None:
+def test_listings_of_a_group_share_a_key_and_others_have_unique_keys(encoder: str) -> None:
     keys = decoder(encoder)(block())["group_keys"].tolist()
     assert keys[0] == keys[1] >= 0
-    assert keys[2:] == [-11, -12]  # by their places in the stream
+    assert keys[2:] == [-11, -12]  # -1 - stream position
 
 
-def test_sample_that_cannot_be_used_is_black_without_captions_and_says_why(encoder: str) -> None:
+def test_skipped_sample_has_black_pixels_no_captions_and_a_reason(encoder: str) -> None:
     rows = block().to_pylist()
     rows[1] |= {"reason": "missing", "image": b""}
     rows[2] |= {"image": b"no photo"}
@@ -83,12 +83,12 @@ def test_sample_that_cannot_be_used_is_black_without_captions_and_says_why(encod
     assert [SKIP_REASONS[code - 1] for code in (2, 6)] == ["missing", "unreadable_photo"]
     assert batch["caption_keys"][1:3].tolist() == [[0, 0], [0, 0]]
     assert not batch["pixels"][1:3].any()
-    whole = decoder(encoder, "colour")(block())
+    undamaged = decoder(encoder, "colour")(block())
     for name in ("pixels", "tokens", "caption_keys"):
-        assert np.array_equal(batch[name][[0, 3]], whole[name][[0, 3]])
+        assert np.array_equal(batch[name][[0, 3]], undamaged[name][[0, 3]])
 
 
-def test_embedding_row_that_cannot_be_used_says_why() -> None:
+def test_embedding_row_with_an_unreadable_photo_has_a_reason() -> None:
     rows = block().to_pylist()
     rows[2] |= {"image": b"no photo"}
     decoded = EmbeddingDecoder(IMAGE)(pa.Table.from_pylist(rows, schema=block().schema)).to_pylist()
@@ -97,24 +97,24 @@ def test_embedding_row_that_cannot_be_used_says_why() -> None:
     assert decoded[2]["detail"] == "not a photo (8 bytes); give JPEG, PNG or WebP"
 
 
-def test_pixels_depend_on_seed_epoch_and_item_alone(encoder: str) -> None:
+def test_pixels_depend_only_on_seed_epoch_and_item(encoder: str) -> None:
     pixels = decoder(encoder)(block())["pixels"]
     alone = decoder(encoder)(block().slice(3, 1))["pixels"]
     assert np.array_equal(pixels[3:], alone)
-    wanted = augmented_pixels(decode_image(PHOTOS[3]), IMAGE, AugmentConfig(), item_rng(7, 1, "i3"))
-    assert np.array_equal(pixels[3], wanted)
+    expected = augmented_pixels(decode_image(PHOTOS[3]), IMAGE, AugmentConfig(), item_rng(7, 1, "i3"))
+    assert np.array_equal(pixels[3], expected)
 
 
 def test_equal_titles_have_equal_tokens_and_keys(encoder: str) -> None:
     batch = decoder(encoder)(block())
-    assert np.array_equal(batch["tokens"][0], batch["tokens"][1])  # case and blanks do not count
+    assert np.array_equal(batch["tokens"][0], batch["tokens"][1])  # case and blanks are normalised
     keys = batch["caption_keys"][:, 0].tolist()
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
     assert 0 not in keys
 
 
-def test_attributes_are_captions_and_a_missing_one_has_key_0(encoder: str) -> None:
+def test_caption_attributes_have_keys_and_a_missing_one_has_key_0(encoder: str) -> None:
     batch = decoder(encoder, "colour", "size")(block())
     title, colour, size = batch["caption_keys"].T.tolist()
     assert (colour[0] == colour[1] != 0, colour[2], colour[3] not in (0, colour[0])) == (True, 0, True)
@@ -124,7 +124,7 @@ def test_attributes_are_captions_and_a_missing_one_has_key_0(encoder: str) -> No
     assert np.array_equal(alone["tokens"][:, 1], batch["tokens"][:, 2])
 
 
-def test_keys_follow_the_title_as_the_model_sees_it() -> None:
+def test_keys_are_computed_from_the_normalised_title() -> None:
     same = caption_keys(["Ｒｅｄ dress", "red  DRESS ", "", "  "], TEXT)
     assert same[0] == same[1] != 0
     assert same[2:].tolist() == [0, 0]
@@ -133,20 +133,20 @@ def test_keys_follow_the_title_as_the_model_sees_it() -> None:
 
 
 def test_key_is_the_first_64_bits_of_a_hash() -> None:
-    wanted = int.from_bytes(hashlib.sha256(b"blue cup").digest()[:8], "big", signed=True)
-    assert caption_keys(["Blue cup"], TEXT).tolist() == [wanted]
+    expected = int.from_bytes(hashlib.sha256(b"blue cup").digest()[:8], "big", signed=True)
+    assert caption_keys(["Blue cup"], TEXT).tolist() == [expected]
 
 
-def test_embedding_block_has_pixels_and_hashes_for_photos() -> None:
+def test_embedding_block_has_pixels_and_content_hashes() -> None:
     decoded = EmbeddingDecoder(IMAGE)(block())
     assert set(decoded.column_names) == set(block().column_names) - {"image"} | {"pixels", "content_hash"}
     pixels = [np.frombuffer(row, np.uint8).reshape(16, 16, 3) for row in decoded.column("pixels").to_pylist()]
     for array, data in zip(pixels, PHOTOS, strict=True):
-        assert np.array_equal(array, to_pixels(decode_image(data), IMAGE))  # as it is: no augmentation
+        assert np.array_equal(array, to_pixels(decode_image(data), IMAGE))  # no augmentation
     hashes = decoded.column("content_hash").to_pylist()
     assert hashes == [content_hash(data, title) for data, title in zip(PHOTOS, TITLES, strict=True)]
 
 
-def test_content_hash_changes_with_photo_and_with_title() -> None:
+def test_content_hash_depends_on_photo_and_title() -> None:
     assert content_hash(b"ab", "c") == hashlib.sha256(b"ab\x00c").hexdigest()
     assert len({content_hash(b"ab", "c"), content_hash(b"ab", "d"), content_hash(b"ac", "c")}) == 3

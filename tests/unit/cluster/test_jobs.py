@@ -1,20 +1,20 @@
-"""What can be sent to a cluster, and what its job is called."""
+"""The stages that can be submitted, and the names of their jobs."""
 
 from raysys import cli, pipeline
 from raysys.cluster import jobs
 
 
-def test_every_stage_and_the_whole_run_can_be_sent() -> None:
+def test_every_stage_and_run_can_be_submitted() -> None:
     assert {"run", *pipeline.STAGES} <= set(jobs.STAGES)
 
 
-def test_whatever_can_be_sent_is_a_command() -> None:
+def test_every_submittable_stage_is_a_command() -> None:
     help_text = cli._parser().format_help()
     commands = [line.split()[0] for line in help_text.splitlines() if line.startswith("    ")]
     assert [stage for stage in jobs.STAGES if stage not in commands] == []
 
 
-def test_same_work_has_the_same_name_and_other_work_another() -> None:
+def test_same_work_has_the_same_job_name_and_other_work_another() -> None:
     first = jobs.job_stem("train", "siglip", "name: siglip\n")
     assert first == jobs.job_stem("train", "siglip", "name: siglip\n")
     assert first.startswith("raysys-train-siglip-")

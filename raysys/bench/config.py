@@ -1,0 +1,75 @@
+"""The settings of `raysys bench`: the product's configuration and a section `bench`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from raysys.config import Config
+from raysys.config.schema import Fraction, Section
+
+SeveralInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+SeveralFloats = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
+class BenchConfig(Section):
+    """What the benchmarks measure, and for how long."""
+
+    rounds: PositiveInt = 3
+    """How often each contender is measured."""
+    seconds: PositiveFloat = 6.0
+    """Approximate length of one measurement of `bench stream`, at the speed of the limit."""
+    megapixels: SeveralFloats = (0.05, 0.3, 1.0, 12.0)
+    """Photo sizes of `bench stream`."""
+    workers: SeveralInts = (1, 2)
+    """Numbers of decoding processes of `bench stream`."""
+    batch_size: PositiveInt = 256
+    """Batch size of `bench stream`; halved for large photos until a batch has at most 64 megapixels."""
+    pack_items: SeveralInts = (10_000, 100_000)
+    """Catalogue sizes of `bench pack`, ascending: two sizes separate start-up from time per item."""
+    photo_px: PositiveInt = 96
+    """Side of the square photos of `bench pack`."""
+    loss_ranks: SeveralInts = (1, 2, 4, 8)
+    """Numbers of processes of `bench loss`."""
+    loss_rows: PositiveInt = 512
+    """Pairs per rank of `bench loss`."""
+    loss_dimensions: PositiveInt = 512
+    train_batch_size: PositiveInt = 32
+    """Pairs per step of `bench train`; on a GPU with 80 GB, use 512 or more."""
+    train_steps: PositiveInt = 5
+    """Measured steps per round."""
+    train_warm_up_steps: PositiveInt = 2
+    train_megapixels: PositiveFloat = 0.3
+    """Size of the photos that `bench train` streams."""
+    train_compile: bool = True
+    """On a GPU, compile the towers of all contenders with torch.compile."""
+    gpu_hour_price: PositiveFloat = 3.0
+    """USD per GPU hour: an assumption, set your own price."""
+    gpu_pairs_per_s: PositiveFloat = 1000.0
+    """Training speed of one GPU: an assumption until `bench train` has measured yours."""
+    gpu_batch_size: PositiveInt = 512
+    """Pairs per GPU and step in the plan of `bench scaling`."""
+    gpus: SeveralInts = (1, 8, 16, 32, 64, 128, 256)
+    """Numbers of GPUs in the plan of `bench scaling`."""
+    gpus_per_node: PositiveInt = 8
+    node_gb_per_s: PositiveFloat = 450.0
+    """Between GPUs of a node, GB/s one way: NVLink 4, from the H100's data sheet (900 GB/s both ways)."""
+    network_gb_per_s: PositiveFloat = 50.0
+    """Between nodes, GB/s per GPU: 400 Gb/s InfiniBand (NDR)."""
+    hop_latency_s: PositiveFloat = 2.0e-5
+    """Latency of one message between neighbouring ranks: an assumption."""
+    gradient_overlap: Fraction = 0.8
+    """Share of the gradient all-reduce that overlaps with the backward pass: an assumption."""
+    decoded_per_core_s: PositiveFloat = 100.0
+    """Photos that one core decodes per second: an assumption until `bench stream` has measured yours."""
+    scaling_ranks: SeveralInts = (1, 2, 4)
+    """Numbers of local processes on which `bench scaling` checks its plan."""
+    scaling_rows: SeveralInts = (2, 32)
+    """Pairs per rank and step in that check: few, so that communication dominates, and many."""
+
+
+class BenchRunConfig(Config):
+    """The product's configuration plus the section `bench`; only `raysys bench` accepts it."""
+
+    bench: BenchConfig = BenchConfig()
