@@ -1,6 +1,6 @@
 """Simulated interaction logs: shelves and taps generated from item attributes, with position bias.
 
-They take the place of a recorded log when there is none. Their rows are marked `simulated`.
+They replace a recorded log where there is none. Their rows are marked `simulated`.
 """
 
 from __future__ import annotations

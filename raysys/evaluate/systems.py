@@ -76,18 +76,18 @@ def popularity_scores(log: InteractionLog) -> Float[ndarray, "queries max_shown"
     The impression that is ranked is left out, because its own taps are the labels.
     """
     rows, _ = np.nonzero(log.shown)
-    items = value_codes(item_id for shown_ids in log.shown_ids for item_id in shown_ids)
+    item_codes = value_codes(item_id for shown_ids in log.shown_ids for item_id in shown_ids)
     taps = log.tapped[log.shown].astype(np.float64)
-    _, own = np.unique(rows * (items.max() + 1) + items, return_inverse=True)
-    other_taps = np.bincount(items, taps)[items] - np.bincount(own, taps)[own]
-    other_shows = np.bincount(items)[items] - np.bincount(own)[own]
+    _, pair_codes = np.unique(rows * (item_codes.max() + 1) + item_codes, return_inverse=True)
+    other_taps = np.bincount(item_codes, taps)[item_codes] - np.bincount(pair_codes, taps)[pair_codes]
+    other_shows = np.bincount(item_codes)[item_codes] - np.bincount(pair_codes)[pair_codes]
     scores = np.full(log.shown.shape, np.nan)
     scores[log.shown] = (other_taps + _PRIOR_SHOWS * taps.mean()) / (other_shows + _PRIOR_SHOWS)
     return scores
 
 
 def _thumbnail_vectors(items: EvaluationItems) -> Float32[ndarray, "items dim"]:
-    """Pixels of the photos scaled to 12 x 12, centred and L2-normalised: a lower bound for any encoder."""
+    """Pixels of the photos scaled to 12 x 12, centred and L2-normalised: a baseline for any encoder."""
     rows = []
     for photo in items.photos:
         small = decode_image(photo).resize((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BOX)
