@@ -22,7 +22,7 @@ from raysys.errors import InputError
 from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.reranking import evaluate_vectors
 from raysys.evaluate.significance import Interval
-from raysys.index.search import Searcher
+from raysys.index.search import Neighbour, Searcher
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,7 +91,9 @@ class Encoder:
         A photo is a path or URI, the bytes of a file, or a PIL image.
         Raises: UnreadableImage for a file that is not a photo, MissingError for one that does not exist.
         """
-        photos = [image if isinstance(image, bytes) else _photo(image) for image in images]
+        photos = [
+            storage.read_bytes(str(image)) if isinstance(image, str | Path) else image for image in images
+        ]
         return Embeddings(self._encoder.embed_photos(photos, batch_size), self.space_id)
 
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> Embeddings:
@@ -127,7 +129,7 @@ class Index:
         Raises: SpaceMismatch for queries of another embedding space, InputError for an invalid filter.
         """
         require_same_space("the queries", queries.space_id, self._uri, self.space_id)
-        return self._hits(self._searcher.search(queries.array, k, where=_filter(where)))
+        return [_hits(found) for found in self._searcher.search(queries.array, k, where=where)]
 
     def similar(self, item_id: str, *, k: int = 10, where: Mapping[str, Any] | None = None) -> list[Hit]:
         """The `k` nearest items of an indexed item, best first, without the item itself.
@@ -136,8 +138,8 @@ class Index:
         """
         row = self._searcher.row_of(item_id)
         query = self._searcher.vector(row)[None]
-        (hits,) = self._hits(self._searcher.search(query, k, where=_filter(where), exclude_rows={0: row}))
-        return hits
+        (found,) = self._searcher.search(query, k, where=where, exclude_rows=[row])
+        return _hits(found)
 
 
 def load_encoder(uri: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Encoder:
@@ -180,3 +182,7 @@ def evaluate_log(
     return evaluate_vectors(
         embeddings.item_ids, embeddings.array, log, bootstrap_samples=bootstrap_samples, seed=seed
     )
+
+
+def _hits(neighbours: Sequence[Neighbour]) -> list[Hit]:
+    return [Hit(one.item.item_id, one.score, one.item.title, one.item.attributes) for one in neighbours]

@@ -37,6 +37,7 @@ jaxtyping.install_import_hook(
         "raysys.encoder.projection",
         "raysys.evaluate.metrics",
         "raysys.evaluate.attribute_precision",
+        "raysys.evaluate.reranking",
         "raysys.evaluate.significance",
         "raysys.index.exact",
         "raysys.stream.order",

@@ -53,9 +53,16 @@ class ImagePreprocessing:
     resample: int = int(Image.Resampling.BICUBIC)
 
 
-def photo_pixels(data: ImageBytes, preprocessing: ImagePreprocessing) -> UInt8[ndarray, "size size 3"]:
-    """The pixels of an encoded photo at the model's input size. Raises: UnreadableImage."""
-    image = decode_image(data, at_least_px=preprocessing.size_px * _PARITY_MARGIN)
+def photo_pixels(
+    photo: ImageBytes | Image.Image, preprocessing: ImagePreprocessing
+) -> UInt8[ndarray, "size size 3"]:
+    """The pixels of an encoded photo, or of an opened image, at the model's input size.
+
+    Raises: UnreadableImage.
+    """
+    if isinstance(photo, Image.Image):
+        return to_pixels(_upright_rgb(photo), preprocessing)
+    image = decode_image(photo, at_least_px=preprocessing.size_px * _PARITY_MARGIN)
     return to_pixels(image, preprocessing)
 
 
@@ -84,16 +91,7 @@ def decode_image(
         raise UnreadableImage(message, "too_many_pixels")
     if at_least_px is not None:
         image.draft(None, (at_least_px, at_least_px))  # affects only JPEG
-    is_full_size = image.size == (width, height)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            rgb = (decode_jpeg(data, image) if is_full_size else None) or _to_rgb(image)
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        message = f"photo cannot be decoded ({error}); give an undamaged file"
-        raise UnreadableImage(message, "damaged") from error
-    transpose = _ORIENTATION_TO_TRANSPOSE.get(orientation_of(image))
-    return rgb if transpose is None else rgb.transpose(transpose)
+    return _upright_rgb(image, data if image.size == (width, height) else None)
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -116,6 +114,19 @@ def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> UInt8[nd
     if image.size != size:
         image = image.resize(size, Image.Resampling(preprocessing.resample))
     return np.asarray(image, dtype=np.uint8)
+
+
+def _upright_rgb(image: Image.Image, data: ImageBytes | None = None) -> Image.Image:
+    """An opened image as RGB and upright; `data` is its file, for the faster JPEG decoder."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            rgb = (decode_jpeg(data, image) if data is not None else None) or _to_rgb(image)
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        message = f"photo cannot be decoded ({error}); give an undamaged file"
+        raise UnreadableImage(message, "damaged") from error
+    transpose = _ORIENTATION_TO_TRANSPOSE.get(orientation_of(image))
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 import transformers
 from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
+from PIL import Image
 from torch import Tensor
 
 from raysys.encoder.hub import (
@@ -61,8 +62,10 @@ class SiglipEncoder:
         """Unit vectors of photos prepared by `photo_pixels`."""
         return self._project(image_vectors(self._model, pixels, self.image, batch_size))
 
-    def embed_photos(self, photos: Sequence[ImageBytes], batch_size: int = 64) -> Float32[ndarray, "b d"]:
-        """Unit vectors of encoded photos; decodes one batch at a time.
+    def embed_photos(
+        self, photos: Sequence[ImageBytes | Image.Image], batch_size: int = 64
+    ) -> Float32[ndarray, "b d"]:
+        """Unit vectors of encoded photos or opened images; decodes one batch at a time.
 
         Raises: UnreadableImage.
         """

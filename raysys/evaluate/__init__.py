@@ -1,1 +1,1 @@
-"""Proof: encoders re-rank what a shelf showed, with intervals, beside the baselines they must beat."""
+"""Evaluation of encoders: re-ranking of a log, attribute precision, retrieval, and the report."""

@@ -1,6 +1,7 @@
-"""The judgement without a log: how many of the first k neighbours share what is known of the query.
+"""Attribute precision: the share of a query's k nearest items that have the query's attribute values.
 
-Search is exact, over the part of the catalogue the protocol allows, in chunks of bounded memory.
+Needs no log. The protocol names the queries, the gallery and the attributes. The search is exact and runs in
+chunks of bounded memory.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from raysys.config.schema import ShelfProtocol
 from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.metrics import precision_at
 
-ALL = "all"  # every attribute of `match` is equal
-_MAX_SCORES_AT_ONCE = 1 << 22  # 16 MB of float32, about 100 MB with what is derived from it
+ALL = "all"  # all attributes of `match` are equal
+CHANCE = "chance"  # the chance level, among the results of the systems
+_MAX_SCORES_AT_ONCE = 1 << 22  # 16 MB of float32, about 100 MB with the arrays computed from it
 
 
 def attribute_precision(
@@ -28,25 +30,25 @@ def attribute_precision(
     protocol: ShelfProtocol,
     groups: Sequence[str] | None = None,
 ) -> dict[str, Float[ndarray, " queries"]]:
-    """Precision of the first k neighbours a query: under `all`, and under each attribute of `match` alone.
+    """Precision of each query's k nearest items: under `all`, and under each attribute of `match` alone.
 
-    Rows of `vectors` are L2-normalised and belong to the entries of `attributes` and `splits`.
-    A missing value (None, NaN or empty text) equals nothing, not even another missing one. A query
-    with fewer than k allowed neighbours has misses for the rest. A neighbour of the query's own group (the
-    same thing, listed again) is left out.
-    Raises: InputError if an attribute is unknown, or no query or no gallery remains.
+    Row i of `vectors` is L2-normalised and belongs to entry i of each attribute, `splits` and `groups`.
+    A missing value (None, NaN or empty text) equals nothing, not even another missing one. A query with
+    fewer than k allowed neighbours has misses for the rest. Items of the query's own group (listings of
+    the same thing) are left out.
+    Raises: InputError if an attribute is unknown, or if there is no query or no gallery item.
     """
-    sides = _sides(attributes, splits, protocol, groups)
+    encoded = _encode(attributes, splits, protocol, groups)
     precision: dict[str, list[ndarray]] = {name: [] for name in (ALL, *protocol.match)}
-    gallery_vectors = vectors[sides.gallery].astype(np.float32, copy=False)
-    for queries in sides.query_chunks():
+    gallery_vectors = vectors[encoded.gallery].astype(np.float32, copy=False)
+    for queries in encoded.query_chunks():
         scores = vectors[queries].astype(np.float32, copy=False) @ gallery_vectors.T
-        allowed = sides.allowed(queries)
-        nearest = _nearest(np.where(allowed, scores, -np.inf), protocol.k)
-        is_real = np.take_along_axis(allowed, nearest, axis=1)
-        for name, equal in sides.equal(queries, sides.gallery[nearest]).items():
-            precision[name].append(precision_at(protocol.k, equal & is_real))
-    return {name: np.concatenate(parts) for name, parts in precision.items()}
+        is_allowed = encoded.is_allowed(queries)
+        nearest = _top_columns(np.where(is_allowed, scores, -np.inf), protocol.k)
+        is_nearest_allowed = np.take_along_axis(is_allowed, nearest, axis=1)
+        for name, is_equal in encoded.is_equal(queries, encoded.gallery[nearest]).items():
+            precision[name].append(precision_at(protocol.k, is_equal & is_nearest_allowed))
+    return {name: np.concatenate(chunks) for name, chunks in precision.items()}
 
 
 def chance_precision(
@@ -55,20 +57,20 @@ def chance_precision(
     protocol: ShelfProtocol,
     groups: Sequence[str] | None = None,
 ) -> float:
-    """The precision under `all` that a random order of the same galleries has on average, exactly."""
-    sides = _sides(attributes, splits, protocol, groups)
+    """The chance level: the expected precision under `all` of a random order of the gallery, exactly."""
+    encoded = _encode(attributes, splits, protocol, groups)
     expected = []
-    for queries in sides.query_chunks():
-        allowed = sides.allowed(queries)
-        right = sides.equal(queries, sides.gallery[None, :])[ALL] & allowed
-        num_allowed = allowed.sum(axis=1)
+    for queries in encoded.query_chunks():
+        is_allowed = encoded.is_allowed(queries)
+        is_correct = encoded.is_equal(queries, encoded.gallery[None, :])[ALL] & is_allowed
+        num_allowed = is_allowed.sum(axis=1)
         filled = np.minimum(num_allowed, protocol.k) / protocol.k
-        expected.append(filled * right.sum(axis=1) / np.maximum(num_allowed, 1))
+        expected.append(filled * is_correct.sum(axis=1) / np.maximum(num_allowed, 1))
     return float(np.concatenate(expected).mean())
 
 
 def value_codes(values: Iterable[object]) -> Int64[ndarray, " items"]:
-    """A number for each distinct value, in order of appearance; -1 where it is missing."""
+    """An integer code for each value, numbered by first appearance; -1 for a missing value."""
     codes: dict[object, int] = {}
     return np.fromiter(
         (-1 if _is_missing(value) else codes.setdefault(value, len(codes)) for value in values),
@@ -77,8 +79,8 @@ def value_codes(values: Iterable[object]) -> Int64[ndarray, " items"]:
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """Who asks and who may answer, as rows of the catalogue, and what is compared, as codes."""
+class _EncodedProtocol:
+    """Row numbers of the query items and the gallery, and integer codes of the compared attributes."""
 
     queries: Int64[ndarray, " queries"]
     gallery: Int64[ndarray, " gallery"]
@@ -90,53 +92,55 @@ class _Sides:
         for start in range(0, len(self.queries), size):
             yield self.queries[start : start + size]
 
-    def allowed(self, queries: Int64[ndarray, " chunk"]) -> Bool[ndarray, "chunk gallery"]:
-        rows, others = queries[:, None], self.gallery[None, :]
-        allowed = np.asarray(rows != others)
+    def is_allowed(self, queries: Int64[ndarray, " chunk"]) -> Bool[ndarray, "chunk gallery"]:
+        rows, gallery_rows = queries[:, None], self.gallery[None, :]
+        is_allowed = np.asarray(rows != gallery_rows)
         for codes in self.exclude:
-            allowed &= ~_same(codes, rows, others)
-        return allowed
+            is_allowed &= ~_has_same_code(codes, rows, gallery_rows)
+        return is_allowed
 
-    def equal(
+    def is_equal(
         self, queries: Int64[ndarray, " chunk"], others: Int64[ndarray, "#chunk near"]
     ) -> dict[str, Bool[ndarray, "chunk near"]]:
-        equal = {name: _same(codes, queries[:, None], others) for name, codes in self.match.items()}
-        return {ALL: np.logical_and.reduce(list(equal.values())), **equal}
+        is_equal = {
+            name: _has_same_code(codes, queries[:, None], others) for name, codes in self.match.items()
+        }
+        return {ALL: np.logical_and.reduce(list(is_equal.values())), **is_equal}
 
 
-def _sides(
+def _encode(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
     protocol: ShelfProtocol,
     groups: Sequence[str] | None,
-) -> _Sides:
+) -> _EncodedProtocol:
     for key, names in (
         ("where", protocol.where),
         ("exclude_same", protocol.exclude_same),
         ("match", protocol.match),
     ):
         for name in names:
-            _require(name, attributes, key)
+            _require_attribute(name, attributes, key)
     if not protocol.match:
         raise InputError(
-            "evaluate.shelf.match: empty; name at least one attribute that a right neighbour shares"
+            "evaluate.shelf.match: empty; name at least one attribute that a correct neighbour shares"
         )
-    admitted = np.ones(len(splits), dtype=bool)
-    for name, wanted in protocol.where.items():
-        admitted &= np.asarray([str(value) == wanted for value in attributes[name]], dtype=bool)
-    queries = np.flatnonzero(admitted & (splits == protocol.query_split))
-    gallery = np.flatnonzero(admitted & np.isin(splits, protocol.gallery_splits))
-    for side, rows, of in (
+    is_selected = np.ones(len(splits), dtype=bool)
+    for name, required in protocol.where.items():
+        is_selected &= np.asarray([str(value) == required for value in attributes[name]], dtype=bool)
+    queries = np.flatnonzero(is_selected & (splits == protocol.query_split))
+    gallery = np.flatnonzero(is_selected & np.isin(splits, protocol.gallery_splits))
+    for role, rows, split in (
         ("query", queries, protocol.query_split),
         ("gallery", gallery, protocol.gallery_splits),
     ):
         if not len(rows):
             raise InputError(
-                f"evaluate.shelf: no {side} item remains of {len(splits)} "
-                f"(split: {of}, where: {protocol.where}); "
+                f"evaluate.shelf: no {role} item remains of {len(splits)} "
+                f"(split: {split}, where: {protocol.where}); "
                 "widen where, or choose another split"
             )
-    return _Sides(
+    return _EncodedProtocol(
         queries=queries,
         gallery=gallery,
         match={name: value_codes(attributes[name]) for name in protocol.match},
@@ -145,7 +149,7 @@ def _sides(
     )
 
 
-def _require(name: str, attributes: Mapping[str, ndarray], key: str) -> None:
+def _require_attribute(name: str, attributes: Mapping[str, ndarray], key: str) -> None:
     if name not in attributes:
         found = ", ".join(sorted(attributes)) or "none"
         raise InputError(
@@ -158,12 +162,13 @@ def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _same(codes: ndarray, rows: ndarray, others: ndarray) -> ndarray:
+def _has_same_code(codes: ndarray, rows: ndarray, others: ndarray) -> ndarray:
     return np.asarray((codes[rows] == codes[others]) & (codes[rows] >= 0))
 
 
-def _nearest(scores: Float[ndarray, "chunk gallery"], k: int) -> Int64[ndarray, "chunk k"]:
+def _top_columns(scores: Float[ndarray, "chunk gallery"], k: int) -> Int64[ndarray, "chunk k"]:
+    """The columns of the k highest scores of each row, in descending order."""
     k = min(k, scores.shape[1])
-    found = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)
+    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(top, order, axis=1)

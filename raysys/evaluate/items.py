@@ -1,8 +1,7 @@
-"""The items that an evaluation needs: read once from the shards, photos and all."""
+"""The items of an evaluation, read once from the shards: ids, titles, photos and attributes."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
@@ -26,17 +25,12 @@ class EvaluationItems:
     photos: list[bytes]
     splits: ndarray
     attributes: dict[str, ndarray]
-    """Name -> values as objects; None where an item has none."""
+    """Name -> values of dtype object; None where an item lacks the attribute."""
     groups: list[str]
     """Equal for listings of the same thing."""
 
-    @functools.cached_property
-    def row_of(self) -> dict[str, int]:
-        """Item id -> row."""
-        return {item_id: row for row, item_id in enumerate(self.item_ids)}
-
-    def of_splits(self, splits: Collection[str]) -> EvaluationItems:
-        """Those of these splits alone."""
+    def select_splits(self, splits: Collection[str]) -> EvaluationItems:
+        """The items of these splits, in the same order."""
         rows = [row for row, split in enumerate(self.splits) if split in splits]
         return EvaluationItems(
             item_ids=[self.item_ids[row] for row in rows],
@@ -49,47 +43,47 @@ class EvaluationItems:
 
 
 def read_items(
-    shards: Iterable[ShardRef], wanted: Container[str] | None = None, *, at_most: int | None = None
+    shards: Iterable[ShardRef], item_ids: Container[str] | None = None, *, max_items: int | None = None
 ) -> EvaluationItems:
-    """Items of these shards, all or the wanted ones; the first `at_most` of them.
+    """The first `max_items` items of the shards; with `item_ids` only those.
 
     Raises: InputError if there are none.
     """
-    stored = (
+    matching = (
         (shard.split, stored.item)
         for shard in shards
         for stored in read_shard(shard)
-        if wanted is None or stored.item.item_id in wanted
+        if item_ids is None or stored.item.item_id in item_ids
     )
-    found = list(itertools.islice(stored, at_most))
-    if not found:
+    splits_and_items = list(itertools.islice(matching, max_items))
+    if not splits_and_items:
         raise InputError(
-            "evaluate: no item to judge: the splits are empty, or share none with the log; "
+            "evaluate: no item to evaluate: the splits are empty, or the log names none of their items; "
             "check evaluate.splits"
         )
-    items = [item for _, item in found]
+    items = [item for _, item in splits_and_items]
     names = sorted({name for item in items for name in item.attributes})
     return EvaluationItems(
         item_ids=[item.item_id for item in items],
         titles=[item.title for item in items],
         photos=[item.image for item in items],
-        splits=np.array([split for split, _ in found]),
-        attributes={name: _objects(item.attributes.get(name) for item in items) for name in names},
+        splits=np.array([split for split, _ in splits_and_items]),
+        attributes={name: _object_array(item.attributes.get(name) for item in items) for name in names},
         groups=[item.group or item.item_id for item in items],
     )
 
 
 def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:
-    """What a drawn catalogue knows of its items, in the order of `item_ids`."""
+    """The latent attributes of a drawn catalogue's items, in the order of `item_ids`."""
     with storage.open_input(uri) as stream:
         table = pq.read_table(stream)
-    row_of = {item_id: row for row, item_id in enumerate(table.column(ITEM_ID).to_pylist())}
-    rows = [row_of[item_id] for item_id in item_ids]
+    item_id_to_row = {item_id: row for row, item_id in enumerate(table.column(ITEM_ID).to_pylist())}
+    rows = [item_id_to_row[item_id] for item_id in item_ids]
     names = [name for name in table.schema.names if name != ITEM_ID]
-    return {name: _objects(table.column(name).to_pylist())[rows] for name in names}
+    return {name: _object_array(table.column(name).to_pylist())[rows] for name in names}
 
 
-def _objects(values: Iterable[object]) -> ndarray:
+def _object_array(values: Iterable[object]) -> ndarray:
     listed = list(values)
     column = np.empty(len(listed), dtype=object)
     column[:] = listed

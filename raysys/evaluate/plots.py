@@ -1,4 +1,4 @@
-"""The plots of a report, as inline SVG that takes its colours from the page's style, light or dark."""
+"""The plots of a report, as inline SVG with the page's colour variables (light and dark)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raysys.encoder.interpolation import SCORE, Interpolation
+from raysys.evaluate.attribute_precision import CHANCE
+from raysys.evaluate.reranking import FINE_TUNED, WISE_FT, ZERO_SHOT
 from raysys.evaluate.significance import Interval
 
-ZERO_SHOT, FINE_TUNED, WISE_FT, CHANCE = "zero_shot", "fine_tuned", "wise_ft", "chance"
-MAIN_METRIC = "ndcg@5"
-
-# Plots are drawn in these placeholder colours, which the page's style gives a light and a dark value.
-_PAINT = {
+# Placeholder colours of the plots -> CSS variables of the page, which have a light and a dark value.
+_COLOUR_TO_VARIABLE = {
     "#010101": "--ink",
     "#020202": "--muted",
     "#030303": "--line",
@@ -27,26 +26,27 @@ _PAINT = {
     "#050505": "--plain",
     "#060606": "--paper",
 }
-_INK, _MUTED, _LINE, _ACCENT, _PLAIN, _PAPER = _PAINT
+_INK, _MUTED, _LINE, _ACCENT, _PLAIN, _PAPER = _COLOUR_TO_VARIABLE
 _WIDTH_IN = 5.2
-_MEASURED_BY_STEP = {
+_CURVE_TITLES = {
     "loss": "loss",
-    "val_r@1": "R@1 on validation pairs: a photo finds its own title first",
+    "val_r@1": "R@1 on validation pairs, from photo to title",
     "val_ndcg@5": "nDCG@5 on a log of validation items",
 }
 
 
-def heading(metric: str) -> str:
+def metric_label(metric: str) -> str:
+    """A metric's name as it is written in text: `ndcg@5` -> `nDCG@5`."""
     return metric.replace("ndcg@", "nDCG@").replace("p@", "P@").replace("r@", "R@")
 
 
-def is_tuned(rung: str) -> bool:
-    """Whether a rung shows what training made."""
-    return rung == WISE_FT or rung.startswith(FINE_TUNED)
+def is_fine_tuned(system: str) -> bool:
+    """Whether a system uses fine-tuned weights."""
+    return system == WISE_FT or system.startswith(FINE_TUNED)
 
 
-def order_plot(ndcg: Mapping[str, Interval]) -> str | None:
-    """nDCG@5 of each rung with its interval, as dots and whiskers."""
+def ndcg_plot(ndcg: Mapping[str, Interval]) -> str | None:
+    """nDCG@5 of each system as a dot with its interval as a line; None without systems."""
     if not ndcg:
         return None
     figure = _figure(0.7 + 0.34 * len(ndcg))
@@ -65,108 +65,115 @@ def order_plot(ndcg: Mapping[str, Interval]) -> str | None:
     _label_rows(axes, list(ndcg))
     axes.margins(x=0.12)
     axes.set_xlabel("nDCG@5, with its 95% interval")
-    return _svg(figure, "nDCG@5 of every rung with its 95% interval")
+    return _svg(figure, "nDCG@5 of every system with its 95% interval")
 
 
-def shelf_plot(shelf: Mapping[str, Mapping[str, Interval] | float]) -> str | None:
-    """Precision of the nearest items, one panel a question, one bar a rung."""
-    scored = {name: scores for name, scores in shelf.items() if isinstance(scores, Mapping)}
-    metrics = list(dict.fromkeys(metric for scores in scored.values() for metric in scores))
+def attribute_precision_plot(results: Mapping[str, Mapping[str, Interval] | float]) -> str | None:
+    """One panel for each metric, with one bar for each system; None without systems."""
+    systems = {name: result for name, result in results.items() if isinstance(result, Mapping)}
+    metrics = list(dict.fromkeys(metric for result in systems.values() for metric in result))
     if not metrics:
         return None
-    figure = _figure(0.9 + 0.3 * len(scored))
+    figure = _figure(0.9 + 0.3 * len(systems))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        for row, (name, scores) in enumerate(scored.items()):
-            if metric in scores:
-                _bar(axes, row, scores[metric], _colour_of(name))
-        axes.set_title(heading(metric).replace(" ", "\n", 1), loc="left", fontsize=10, color=_INK)
+        for row, (name, result) in enumerate(systems.items()):
+            if metric in result:
+                _plot_bar(axes, row, result[metric], _colour_of(name))
+        axes.set_title(metric_label(metric).replace(" ", "\n", 1), loc="left", fontsize=10, color=_INK)
         axes.margins(x=0.3)
         axes.set_xlim(left=0)
         axes.locator_params(axis="x", nbins=3)
-    chance = shelf.get(CHANCE)
+    chance = results.get(CHANCE)
     if isinstance(chance, int | float):
         panels[0].axvline(chance, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         panels[0].set_xlabel(f"dashed: chance, {chance:.3f}")
-    _label_rows(panels[0], list(scored))
-    return _svg(figure, "Precision of the nearest items for every rung")
+    _label_rows(panels[0], list(systems))
+    return _svg(figure, "Attribute precision of every system")
 
 
-def _bar(axes: Axes, row: int, interval: Interval, colour: str) -> None:
+def _plot_bar(axes: Axes, row: int, interval: Interval, colour: str) -> None:
     axes.barh(row, interval.value, height=0.62, color=colour, alpha=0.75)
     axes.plot([interval.low, interval.high], [row, row], color=_INK, linewidth=1.2)
     axes.annotate(f"{interval.value:.2f}", (interval.high, row), (4, 0), textcoords="offset points",
                   va="center", color=_INK, fontsize=9)  # fmt: skip
 
 
-def loss_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Loss by step, and below it what was measured on the validation split, from zero-shot on."""
-    curves = {title: list(_points(rows, key)) for key, title in _MEASURED_BY_STEP.items()}
-    drawn = {title: points for title, points in curves.items() if points}
-    if not drawn:
+def training_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Training loss and validation metrics by step, one panel each; None without values.
+
+    A dashed line marks the start encoder's value (step 0).
+    """
+    candidates = {title: list(_finite_points(rows, key)) for key, title in _CURVE_TITLES.items()}
+    curves = {title: points for title, points in candidates.items() if points}
+    if not curves:
         return None
-    figure = _figure(1.75 * len(drawn))
-    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, points) in zip(panels, drawn.items(), strict=True):
+    figure = _figure(1.75 * len(curves))
+    panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, points) in zip(panels, curves.items(), strict=True):
         axes.plot(*zip(*points, strict=True), "-" if title == "loss" else "-o", color=_ACCENT, linewidth=1.6,
                   markersize=5)  # fmt: skip
-        first_step, first = points[0]
+        first_step, first_value = points[0]
         if first_step == 0 and title != "loss":
-            axes.axhline(first, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+            axes.axhline(first_value, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
     panels[-1].set_xlabel("step")
-    return _svg(figure, "Training loss, and what was measured on the validation split, by step")
+    return _svg(figure, "Training loss and validation metrics by step")
 
 
-def interpolation_plot(found: Interpolation) -> str:
-    """Score and guard from the start's weights to the fine-tuned ones, and where between them was chosen."""
-    score = [(point.a, point.figures[SCORE]) for point in found.points if point.figures]
-    guard = [(point.a, point.guard) for point in found.points]
-    titles = {
-        f"{heading(found.score)} on the validation split": score,
-        "guard: R@5 outside the domain": guard,
+def interpolation_plot(interpolation: Interpolation) -> str:
+    """Validation score and retention check from the start's weights to the fine-tuned ones."""
+    score = [(point.a, point.figures[SCORE]) for point in interpolation.points if point.figures]
+    retention = [(point.a, point.guard) for point in interpolation.points]
+    candidates = {
+        f"{metric_label(interpolation.score)} on the validation split": score,
+        "retention check: R@5 on pairs from outside the domain": retention,
     }
-    drawn = {title: curve for title, curve in titles.items() if curve}
-    figure = _figure(0.5 + 1.7 * len(drawn))
-    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, curve) in zip(panels, drawn.items(), strict=True):
-        axes.axvline(found.chosen, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
-        _curve(axes, curve, found)
+    curves = {title: curve for title, curve in candidates.items() if curve}
+    figure = _figure(0.5 + 1.7 * len(curves))
+    panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, curve) in zip(panels, curves.items(), strict=True):
+        axes.axvline(interpolation.chosen, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
+        _plot_curve(axes, curve, interpolation)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         axes.margins(x=0.04, y=0.32)
-    panels[-1].axhline(found.floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
-    panels[-1].annotate(f"least allowed {found.floor:.3f}", (0, found.floor), (2, -11),
-                        textcoords="offset points", color=_PLAIN, fontsize=9)  # fmt: skip
+    floor = interpolation.floor
+    panels[-1].axhline(floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
+    panels[-1].annotate(f"minimum {floor:.3f}", (0, floor), (2, -11), textcoords="offset points",
+                        color=_PLAIN, fontsize=9)  # fmt: skip
     panels[-1].set_xticks([0, 0.25, 0.5, 0.75, 1], ["0\nstart", "0.25", "0.5", "0.75", "1\nfine-tuned"])
-    return _svg(figure, "Score and guard between the start's weights and the fine-tuned ones")
+    panels[-1].set_xlabel("alpha")
+    return _svg(figure, "Validation score and retention check by interpolation weight alpha")
 
 
-def _curve(axes: Axes, curve: list[tuple[float, float]], found: Interpolation) -> None:
-    """The points of one figure: hollow where the guard forbids them, large where one was chosen."""
+def _plot_curve(axes: Axes, curve: list[tuple[float, float]], interpolation: Interpolation) -> None:
+    """The points of one metric: hollow where the retention check is below its minimum, large where chosen."""
     axes.plot(*zip(*curve, strict=True), color=_MUTED, linewidth=1.6, zorder=1)
-    for a, value in curve:
-        is_chosen, is_allowed = a == found.chosen, found.at(a).guard >= found.floor
-        axes.plot(a, value, "o", color=_ACCENT if is_chosen else _MUTED, markersize=9 if is_chosen else 5.5,
-                  markerfacecolor=None if is_allowed else _PAPER, zorder=2)  # fmt: skip
+    for alpha, value in curve:
+        is_chosen = alpha == interpolation.chosen
+        is_allowed = interpolation.at(alpha).guard >= interpolation.floor
+        axes.plot(alpha, value, "o", color=_ACCENT if is_chosen else _MUTED,
+                  markersize=9 if is_chosen else 5.5, markerfacecolor=None if is_allowed else _PAPER,
+                  zorder=2)  # fmt: skip
         if is_chosen:
-            axes.annotate(f"{value:.3f}", (a, value), (0, 11), textcoords="offset points", ha="center",
+            axes.annotate(f"{value:.3f}", (alpha, value), (0, 11), textcoords="offset points", ha="center",
                           color=_INK, fontsize=9.5, zorder=3,
                           bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1})  # fmt: skip
 
 
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Iterator[tuple[float, float]]:
+def _finite_points(rows: Sequence[Mapping[str, Any]], key: str) -> Iterator[tuple[float, float]]:
     for row in rows:
         value = row.get(key)
         if value is not None and math.isfinite(value):
             yield row["step"], value
 
 
-def _colour_of(rung: str) -> str:
-    if rung == ZERO_SHOT:
+def _colour_of(system: str) -> str:
+    if system == ZERO_SHOT:
         return _PLAIN
-    return _ACCENT if is_tuned(rung) else _MUTED
+    return _ACCENT if is_fine_tuned(system) else _MUTED
 
 
 def _label_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -181,19 +188,19 @@ def _figure(height_in: float) -> Figure:
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """The drawing as an inline `<svg>` that scales with the page and takes its colours from it."""
+    """The figure as an inline `<svg>` that scales with the page and uses its colour variables."""
     for axes in figure.axes:
         axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_LINE)
         axes.tick_params(color=_LINE, labelcolor=_MUTED, labelsize=9.5)
         axes.xaxis.label.set_color(_MUTED)
-    drawing = io.StringIO()
+    buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
-        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = drawing.getvalue().partition("<svg ")[2]
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue().partition("<svg ")[2]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)  # as wide as the page lets it be
-    for placeholder, variable in _PAINT.items():
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)  # the page sets the width
+    for placeholder, variable in _COLOUR_TO_VARIABLE.items():
         svg = svg.replace(placeholder, f"var({variable})")
     return f'<svg role="img" aria-label="{description}" {svg}'

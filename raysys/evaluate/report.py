@@ -1,6 +1,6 @@
-"""What evaluation found, in three forms: JSON for programs, a page for people, lines for a terminal.
+"""The report in three forms: JSON for programs, an HTML page for people, lines for a terminal.
 
-The page is one file: styles, plots (SVG) and photos stand in it; no script, no network.
+The page is one file: styles, plots (SVG) and photos are inline; it has no script and needs no network.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysys.encoder.interpolation import SCORE, Interpolation
 from raysys.evaluate import plots
-from raysys.evaluate.plots import FINE_TUNED, MAIN_METRIC, WISE_FT, heading, is_tuned
+from raysys.evaluate.plots import is_fine_tuned, metric_label
+from raysys.evaluate.reranking import FINE_TUNED, NDCG_AT_5, WISE_FT, SystemResult
 from raysys.evaluate.significance import Interval
 
-WHAT_A_RUNG_IS = {
-    "random": "what was shown, in random order",
-    "popularity": "items most often tapped elsewhere first",
-    "thumbnail": "photos compared as tiny thumbnails, pixel by pixel",
+SYSTEM_DESCRIPTIONS = {
+    "random": "the shown items in random order",
+    "popularity": "items by their tap rate in the other impressions",
+    "thumbnail": "photos compared as 12 x 12 thumbnails, pixel by pixel",
     "mobilenet_v2": "MobileNetV2 (ImageNet), not fine-tuned",
-    "zero_shot": "the encoder we start from, before fine-tuning",
+    "zero_shot": "the start encoder, before fine-tuning",
     "fine_tuned": "the encoder after fine-tuning",
-    "wise_ft": "weights between both: the best that still knew the rest",
-    "fine_tuned_pca": "the delivered vectors, shortened by principal components",
-    "fine_tuned_pca_index": "those vectors as the served index holds them",
+    "wise_ft": "weights interpolated between the start and the fine-tuned encoder",
+    "fine_tuned_pca": "the delivered vectors, shortened by PCA",
+    "fine_tuned_pca_index": "the shortened vectors, searched in the served index",
 }
-# Mercari, arXiv 2510.13359: encoder, nDCG@5, hit@1. Their log, not ours.
+# Mercari, arXiv 2510.13359: encoder, nDCG@5, hit@1, measured on their log.
 PUBLISHED = (
     ("MobileNetV2 (ImageNet, not fine-tuned)", "0.607", "0.356"),
     ("fine-tuned SigLIP", "0.662 (+9.1%)", "0.412"),
@@ -38,67 +39,68 @@ PUBLISHED = (
 )
 
 
-@dataclass(frozen=True)
-class SystemResult:
-    """One way to order a shelf, and what it scored; `reason` says why it is not available."""
+class Neighbour(NamedTuple):
+    """A nearest item and its cosine similarity to the query."""
 
-    name: str
-    available: bool
-    reason: str | None
-    metrics: dict[str, Interval]
-    """`ndcg@5`, `hit@1`, `hit@3`."""
-    lift: Interval | None
-    """Relative change of nDCG@5 against zero-shot."""
+    photo: bytes
+    title: str
+    score: float
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """A query and its nearest items by the old and the new encoder: (photo, title, score).
+class QueryNeighbours:
+    """A query item and its nearest items by two encoders.
 
-    Photos are embedded as they are: give thumbnails, a few kilobytes each.
+    The page embeds the photos unchanged: pass thumbnails of a few kilobytes.
     """
 
-    query_title: str
-    query_image: bytes
-    before: list[tuple[bytes, str, float]]
-    after: list[tuple[bytes, str, float]]
+    title: str
+    photo: bytes
+    start: list[Neighbour]
+    """By the start encoder."""
+    delivered: list[Neighbour]
+    """By the delivered encoder."""
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the three forms of the report are made from."""
+    """The content of a report."""
 
     name: str
     simulated: bool
-    rungs: list[SystemResult]
-    shelf: Mapping[str, Mapping[str, Interval] | float] | None
-    """SystemResult -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
+    systems: list[SystemResult]
+    attribute_precision: Mapping[str, Mapping[str, Interval] | float] | None
+    """System -> `p@5`, `p@5 colour`, .. -> precision; and `chance` -> the `p@5` of a random order."""
     loss_curve: list[dict[str, Any]]
     """Rows with step, and loss, learning_rate, scale, bias, pairs_per_s, `val_r@1`, `val_ndcg@5`."""
-    grid: list[Neighbours]
+    neighbours: list[QueryNeighbours]
     interpolation: Interpolation | None
     """How the delivered weights were chosen between the start and the fine-tuned ones."""
-    facts: dict[str, str]
-    """What was measured and how: inputs, seed, command, code version, hardware, date, .."""
+    provenance: dict[str, str]
+    """Inputs, seed, command, code version, hardware, date, .. of the measurement."""
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
-    """The report as JSON-safe values: a number that is not finite becomes null."""
+    """The report as JSON-safe values: NaN and infinity become null.
+
+    The keys `rungs`, `shelf` and `facts` belong to the file format; in the code they are systems, attribute
+    precision and provenance.
+    """
     report: dict[str, Any] = {
         "name": data.name,
         "simulated": data.simulated,
-        "rungs": [_rung_json(rung) for rung in data.rungs],
-        "inputs": data.facts.get("inputs", ""),
-        "seed": data.facts.get("seed", ""),
-        "command": data.facts.get("command", ""),
-        "facts": dict(data.facts),
+        "rungs": [_system_json(system) for system in data.systems],
+        "inputs": data.provenance.get("inputs", ""),
+        "seed": data.provenance.get("seed", ""),
+        "command": data.provenance.get("command", ""),
+        "facts": dict(data.provenance),
     }
-    if data.shelf is not None:
+    if data.attribute_precision is not None:
         report["shelf"] = {
-            name: _finite(scores)
-            if isinstance(scores, int | float)
-            else {metric: _interval_json(interval) for metric, interval in scores.items()}
-            for name, scores in data.shelf.items()
+            name: _finite_or_none(result)
+            if isinstance(result, int | float)
+            else {metric: _interval_json(interval) for metric, interval in result.items()}
+            for name, result in data.attribute_precision.items()
         }
     if data.interpolation is not None:
         report["interpolation"] = data.interpolation.model_dump(mode="json")
@@ -106,29 +108,31 @@ def report_json(data: ReportData) -> dict[str, Any]:
 
 
 def report_lines(data: ReportData) -> list[str]:
-    """The rungs as an aligned table for a terminal."""
-    metrics = _metric_names(data.rungs)
-    rows = [["rung", *(heading(metric) for metric in metrics), "nDCG@5 against zero_shot"]]
-    for rung in data.rungs:
-        figures = [_with_bounds(rung.metrics.get(metric), _number) for metric in metrics]
-        absent = [rung.name, f"not available: {rung.reason}"]
-        rows.append([rung.name, *figures, _with_bounds(rung.lift, _percent)] if rung.available else absent)
-    full_rows = [row for row in rows if len(row) == len(rows[0])]
+    """The systems as an aligned table for a terminal."""
+    metrics = _metric_names(data.systems)
+    rows = [["system", *(metric_label(metric) for metric in metrics), "nDCG@5 against zero_shot"]]
+    for system in data.systems:
+        if system.available:
+            cells = [_format_interval(system.metrics.get(metric), _format_value) for metric in metrics]
+            rows.append([system.name, *cells, _format_interval(system.lift, _format_percent)])
+        else:
+            rows.append([system.name, f"not available: {system.reason}"])
+    complete_rows = [row for row in rows if len(row) == len(rows[0])]
     widths = [
         max(len(row[0]) for row in rows),
-        *(max(map(len, cells)) for cells in list(zip(*full_rows, strict=True))[1:]),
+        *(max(map(len, cells)) for cells in list(zip(*complete_rows, strict=True))[1:]),
     ]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
         for row in rows
     ]
     if data.simulated:
-        lines.append("SIMULATED LOG: taps were drawn from attributes; no person made them.")
+        lines.append("SIMULATED LOG: taps were generated from item attributes, not recorded from people.")
     return lines
 
 
 def report_html(data: ReportData) -> str:
-    """The page: verdict, table, plots, neighbours before and after, and how it was measured."""
+    """The page: headline, table, plots, nearest items before and after fine-tuning, and provenance."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -136,106 +140,115 @@ def report_html(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ndcg = {rung.name: rung.metrics[MAIN_METRIC] for rung in data.rungs if MAIN_METRIC in rung.metrics}
+    ndcg = {system.name: system.metrics[NDCG_AT_5] for system in data.systems if NDCG_AT_5 in system.metrics}
+    precision, interpolation = data.attribute_precision, data.interpolation
     return environment.get_template("report.html.j2").render(
         data=data,
-        heading=heading,
-        number=_number,
-        percent=_percent,
-        picture=_picture,
-        metrics=_metric_names(data.rungs),
-        verdict=_verdict(data),
-        what_a_rung_is=WHAT_A_RUNG_IS,
-        is_tuned=is_tuned,
+        metric_label=metric_label,
+        format_value=_format_value,
+        format_percent=_format_percent,
+        data_uri=_data_uri,
+        metrics=_metric_names(data.systems),
+        headline=_headline(data),
+        descriptions=SYSTEM_DESCRIPTIONS,
+        is_fine_tuned=is_fine_tuned,
         published=PUBLISHED,
-        order_plot=plots.order_plot(ndcg),
-        shelf_plot=plots.shelf_plot(data.shelf) if data.shelf else None,
-        loss_plot=plots.loss_plot(data.loss_curve),
-        interpolation_plot=plots.interpolation_plot(data.interpolation) if data.interpolation else None,
-        choice=_choice(data.interpolation) if data.interpolation else "",
-        training=_training_summary(data.loss_curve),
-        is_measured=any(row["step"] == 0 and "val_r@1" in row for row in data.loss_curve),
+        ndcg_plot=plots.ndcg_plot(ndcg),
+        attribute_precision_plot=plots.attribute_precision_plot(precision) if precision else None,
+        training_plot=plots.training_plot(data.loss_curve),
+        training_summary=_training_summary(data.loss_curve),
+        has_start_metrics=any(row["step"] == 0 and "val_r@1" in row for row in data.loss_curve),
+        interpolation_plot=plots.interpolation_plot(interpolation) if interpolation else None,
+        interpolation_summary=_interpolation_summary(interpolation) if interpolation else "",
     )
 
 
-def _verdict(data: ReportData) -> str:
-    """The one sentence that a reader in a hurry takes away."""
-    lifts = {rung.name: rung.lift for rung in data.rungs if rung.available}
+def _headline(data: ReportData) -> str:
+    """The result in one sentence."""
+    lifts = {system.name: system.lift for system in data.systems if system.available}
     lift = lifts.get(WISE_FT, lifts.get(FINE_TUNED))
     if lift is None:
-        return "Fine-tuning could not be compared with the encoder it started from."
-    change = f"nDCG@5 {_percent(lift.value)} ({_percent(lift.low)} to {_percent(lift.high)})"
-    log = "On a simulated log, fine-tuning" if data.simulated else "Fine-tuning"
+        return "Fine-tuning could not be compared with the start encoder."
+    bounds = f"{_format_percent(lift.low)} to {_format_percent(lift.high)}"
+    change = f"nDCG@5 {_format_percent(lift.value)} ({bounds})"
+    subject = "On a simulated log, fine-tuning" if data.simulated else "Fine-tuning"
     if lift.low > 0:
-        return f"{log} ordered the shelf better: {change}."
+        return f"{subject} improved the order of the shelf: {change}."
     if lift.high < 0:
-        return f"{log} ordered the shelf worse: {change}."
-    return f"{log} made no difference that this log can show: {change}."
+        return f"{subject} worsened the order of the shelf: {change}."
+    return f"{subject} made no measurable difference on this log: {change}."
 
 
 def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The last figures of the training log in words."""
+    """The last metrics of the training log in words."""
     latest = {
         key: value for row in rows for key, value in row.items() if value is not None and math.isfinite(value)
     }
-    told = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
-    figures = [f"{key.replace('_', ' ')} {latest[key]:.4g}" for key in told]
-    last = max((row["step"] for row in rows), default=0)
-    return f"At the last step ({last:.0f}): {', '.join(figures)}."
+    names = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
+    values = [f"{name.replace('_', ' ')} {latest[name]:.4g}" for name in names]
+    last_step = max((row["step"] for row in rows), default=0)
+    return f"At the last step ({last_step:.0f}): {', '.join(values)}."
 
 
-def _choice(found: Interpolation) -> str:
-    """What was chosen between the start and the fine-tuned weights, in words."""
-    start, chosen, tuned = found.points[0], found.at(found.chosen), found.points[-1]
-    told = [f"Chosen: a = {found.chosen:g}."]
+def _interpolation_summary(interpolation: Interpolation) -> str:
+    """The chosen point between the start and the fine-tuned weights, in words."""
+    start, fine_tuned = interpolation.points[0], interpolation.points[-1]
+    chosen = interpolation.at(interpolation.chosen)
+    sentences = [f"Chosen: alpha = {interpolation.chosen:g}."]
     if chosen.figures:
-        told.append(
-            f"{heading(found.score)} is {chosen.figures[SCORE]:.3f} there, {start.figures[SCORE]:.3f} at the "
-            f"start and {tuned.figures[SCORE]:.3f} at the end."
+        sentences.append(
+            f"{metric_label(interpolation.score)}: {chosen.figures[SCORE]:.3f} "
+            f"(start {start.figures[SCORE]:.3f}, fine-tuned {fine_tuned.figures[SCORE]:.3f})."
         )
-    told.append(
-        f"The guard is {chosen.guard:.3f} there, {start.guard:.3f} at the start and {tuned.guard:.3f} at the "
-        f"end; {found.floor:.3f} was the least allowed."
+    sentences.append(
+        f"Retention check: {chosen.guard:.3f} "
+        f"(start {start.guard:.3f}, fine-tuned {fine_tuned.guard:.3f}, minimum {interpolation.floor:.3f})."
     )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
-def _metric_names(rungs: Sequence[SystemResult]) -> list[str]:
-    return list(dict.fromkeys(metric for rung in rungs for metric in rung.metrics)) or [MAIN_METRIC]
+def _metric_names(systems: Sequence[SystemResult]) -> list[str]:
+    return list(dict.fromkeys(metric for system in systems for metric in system.metrics)) or [NDCG_AT_5]
 
 
-def _with_bounds(interval: Interval | None, show: Callable[[float], str]) -> str:
-    return f"{show(interval.value)} [{show(interval.low)}, {show(interval.high)}]" if interval else "-"
+def _format_interval(interval: Interval | None, format_number: Callable[[float], str]) -> str:
+    if interval is None:
+        return "-"
+    return f"{format_number(interval.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
 
 
-def _number(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:+.1f}%"
+def _format_percent(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}%"
 
 
-def _rung_json(rung: SystemResult) -> dict[str, Any]:
+def _system_json(system: SystemResult) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": rung.name,
-        "available": rung.available,
-        "reason": rung.reason,
-        "metrics": {metric: _interval_json(interval) for metric, interval in rung.metrics.items()},
+        "name": system.name,
+        "available": system.available,
+        "reason": system.reason,
+        "metrics": {metric: _interval_json(interval) for metric, interval in system.metrics.items()},
     }
-    return entry if rung.lift is None else {**entry, "lift_vs_zero_shot": _interval_json(rung.lift)}
+    return entry if system.lift is None else {**entry, "lift_vs_zero_shot": _interval_json(system.lift)}
 
 
 def _interval_json(interval: Interval) -> dict[str, float | None]:
-    return {"value": _finite(interval.value), "low": _finite(interval.low), "high": _finite(interval.high)}
+    return {
+        "value": _finite_or_none(interval.value),
+        "low": _finite_or_none(interval.low),
+        "high": _finite_or_none(interval.high),
+    }
 
 
-def _finite(number: float) -> float | None:
+def _finite_or_none(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
-def _picture(data: bytes) -> str:
+def _data_uri(photo: bytes) -> str:
     """A photo as a `data:` URI."""
     signatures = ((b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
-    kind = next((kind for start, kind in signatures if data.startswith(start)), "jpeg")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    subtype = next((subtype for prefix, subtype in signatures if photo.startswith(prefix)), "jpeg")
+    return f"data:image/{subtype};base64,{base64.b64encode(photo).decode('ascii')}"

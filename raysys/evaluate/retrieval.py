@@ -1,4 +1,4 @@
-"""Retrieval on held-out pairs: does a photo find its title among the others?"""
+"""Retrieval on held-out pairs: the rank of a photo's own title among all titles."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ from raysys.encoder.siglip import image_vectors, text_vectors
 from raysys.encoder.text import caption_keys, to_tokens
 
 
-class Pairs(NamedTuple):
-    """Unit vectors of photos and of their titles, and a key that equal titles share."""
+class PairEmbeddings(NamedTuple):
+    """L2-normalised vectors of photos and their titles, and keys that are equal for equal titles."""
 
     photos: Float[Tensor, "n d"]
     titles: Float[Tensor, "n d"]
-    keys: Int64[Tensor, " n"]
+    title_keys: Int64[Tensor, " n"]
 
 
-def embed_pairs(model: Any, encoder_uri: str, photos: Sequence[bytes], titles: Sequence[str]) -> Pairs:
-    """Photos and titles by a model on its device, prepared as the bundle at `encoder_uri` says."""
+def embed_pairs(
+    model: Any, encoder_uri: str, photos: Sequence[bytes], titles: Sequence[str]
+) -> PairEmbeddings:
+    """Embed pairs with `model` on its device, with the preprocessing of the bundle at `encoder_uri`."""
     image, text = preprocessing_of(encoder_uri)
     with storage.readable_folder(encoder_uri) as folder:
         tokens = to_tokens(load_tokenizer(folder), titles, text)
     pixels = np.stack([photo_pixels(photo, image) for photo in photos])
-    return Pairs(
+    return PairEmbeddings(
         image_vectors(model, pixels, image),
         text_vectors(model, tokens),
         torch.from_numpy(caption_keys(titles, text)),
     )
 
 
-def recalls(pairs: Pairs) -> dict[str, float]:
+def recalls(pairs: PairEmbeddings) -> dict[str, float]:
     """R@1, R@5 and R@10 from photo to title.
 
-    A title equal to the photo's own is right, too: listings repeat.
+    A title of another item that equals the photo's own counts as correct, because titles repeat.
     """
     scores = pairs.photos @ pairs.titles.T
-    return {f"r@{k}": recall_at(k, scores, pairs.keys) for k in (1, 5, 10)}
+    return {f"r@{k}": recall_at(k, scores, pairs.title_keys) for k in (1, 5, 10)}
 
 
 def recall_at(k: int, scores: Float[Tensor, "rows n"], keys: Int64[Tensor, " n"]) -> float:
-    """Share of rows whose k best columns hold one with the row's own key."""
+    """Share of rows that have a column with their own key among the k columns of highest score."""
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return float((keys[best] == keys[:, None]).any(dim=1).double().mean())

@@ -1,7 +1,7 @@
-"""How sure a mean is: percentile bootstrap over queries (Efron 1979).
+"""Uncertainty of a mean: percentile bootstrap over queries (Efron 1979).
 
-One seed draws the same resamples whatever is measured, so the intervals of two rungs over the same
-queries rest on the same draws, and a lift is paired.
+One seed gives the same resamples for every metric and system, so intervals of systems on the same queries
+are comparable and a lift is paired.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-_MAX_DRAWS_AT_ONCE = 1 << 20  # 8 MB of indices, whatever the number of queries
+_MAX_INDICES_AT_ONCE = 1 << 20  # 8 MB, independent of the number of queries
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the bounds it lies in with the asked confidence."""
+    """A measured value and the bounds of its confidence interval."""
 
     value: float
     low: float
@@ -45,7 +45,7 @@ def bootstrap_lift(
 ) -> Interval:
     """The relative lift `mean(new) / mean(old) - 1`; both are resampled with the same queries.
 
-    From nothing to something is a lift of inf, from nothing to nothing one of 0.
+    If the old mean is 0, the lift is inf for a positive new mean and 0 for a new mean of 0.
     Raises: ValueError without a query, or if the two differ in length.
     """
     means = _resampled_means(np.stack([new, old]), samples, seed)
@@ -54,30 +54,30 @@ def bootstrap_lift(
 
 
 def _resampled_means(
-    values: Float[ndarray, "measures queries"], samples: int, seed: int
-) -> Float[ndarray, "samples measures"]:
+    values: Float[ndarray, "metrics queries"], samples: int, seed: int
+) -> Float[ndarray, "samples metrics"]:
     num_queries = values.shape[1]
     if num_queries == 0:
         raise ValueError("no query to resample")
     rng = np.random.default_rng(seed)
-    chunk = max(1, _MAX_DRAWS_AT_ONCE // num_queries)
+    chunk = max(1, _MAX_INDICES_AT_ONCE // num_queries)
     means = np.empty((samples, values.shape[0]))
     for start in range(0, samples, chunk):
         stop = min(start + chunk, samples)
-        drawn = rng.integers(num_queries, size=(stop - start, num_queries))
-        for measure, row in enumerate(values.astype(np.float64)):
-            means[start:stop, measure] = row[drawn].mean(axis=1)
+        resamples = rng.integers(num_queries, size=(stop - start, num_queries))
+        for metric, row in enumerate(values.astype(np.float64)):
+            means[start:stop, metric] = row[resamples].mean(axis=1)
     return means
 
 
 def _lift(new: Float[ndarray, " n"], old: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    ratio = np.where(new > 0, np.inf, 1.0)  # against nothing
+    ratio = np.where(new > 0, np.inf, 1.0)  # the result where `old` is 0
     np.divide(new, old, out=ratio, where=old > 0)
     return ratio - 1.0
 
 
 def _interval(value: float, resampled: Float[ndarray, " samples"], confidence: float) -> Interval:
     tail = (1.0 - confidence) / 2.0
-    # No interpolation between draws: a lift may be inf, and inf - inf is no number.
+    # No interpolation between resamples: a lift may be inf, and inf - inf is NaN.
     low, high = np.quantile(resampled, [tail, 1.0 - tail], method="inverted_cdf")
     return Interval(value=value, low=float(low), high=float(high))

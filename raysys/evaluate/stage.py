@@ -1,4 +1,4 @@
-"""`raysys evaluate`: the artifacts of every earlier stage become a Report."""
+"""`raysys evaluate`: publish a Report on the artifacts of the earlier stages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from raysys.config.schema import SPLITS
 
 
 def steps(config: Config) -> list[Step]:
-    """The Report, which is also added to the training run in W&B."""
+    """One step: publish the Report and add it to the training run in W&B."""
     return [Step.single(lambda: specs.report(config), lambda spec: _evaluate(config, spec))]
 
 
 def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.encoder.interpolation import read_interpolation
-    from raysys.evaluate import offline
-    from raysys.evaluate.baselines import EvaluationInputs
+    from raysys.evaluate.evaluation import evaluate, log_report_to_wandb
+    from raysys.evaluate.systems import EvaluationInputs
     from raysys.tracking.metrics_log import read_metrics
 
     layout, run_uri = specs.layout_of(config), specs.training_run(config).uri
@@ -26,7 +26,7 @@ def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
         shard_uris={split: layout.shards(split) for split in SPLITS},
         latent_uri=specs.latent_uri(config),
         start_uri=layout.start_encoder,
-        tuned_uri=layout.tuned_encoder if is_interpolated else None,
+        fine_tuned_uri=layout.tuned_encoder if is_interpolated else None,
         method=config.train.method,
         embeddings_uri=layout.embeddings,
         projected_uri=layout.projected_embeddings if config.projection.dimensions else None,
@@ -35,6 +35,6 @@ def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
         loss_curve=read_metrics(run_uri),
         interpolation=read_interpolation(layout.encoder) if is_interpolated else None,
     )
-    manifest, data = offline.evaluate(spec, inputs, config.evaluate)
-    offline.track(data, run_uri, config.tracking, config.model_dump(mode="json"))
+    manifest, data = evaluate(spec, inputs, config.evaluate)
+    log_report_to_wandb(data, run_uri, config.tracking, config.model_dump(mode="json"))
     return manifest

@@ -53,7 +53,7 @@ LINEAGE: dict[str, tuple[str, set[str]]] = {
         },
     ),
 }
-RUNGS = [
+SYSTEMS = [
     "random",
     "popularity",
     "thumbnail",
@@ -125,14 +125,14 @@ def test_one_space_from_the_projected_encoder_to_the_index(made_path: MadePath) 
     assert len({read_manifest(made_path, place)["space_id"] for place in encoders}) == 3
 
 
-def test_the_report_has_every_rung_in_order(report: Any) -> None:
+def test_the_report_has_every_system_in_order(report: Any) -> None:
     assert report["simulated"] is True
-    assert [rung["name"] for rung in report["rungs"]] == RUNGS
+    assert [system["name"] for system in report["rungs"]] == SYSTEMS
 
 
-def test_a_rung_without_weights_says_so(report: Any) -> None:
-    absent = [rung for rung in report["rungs"] if not rung["available"]]
-    assert [rung["name"] for rung in absent] == ["mobilenet_v2"]
+def test_a_system_without_weights_has_a_reason(report: Any) -> None:
+    absent = [system for system in report["rungs"] if not system["available"]]
+    assert [system["name"] for system in absent] == ["mobilenet_v2"]
     assert "weights not reachable here" in absent[0]["reason"]
 
 
@@ -150,10 +150,10 @@ def test_the_way_back_to_the_start_is_in_the_report_and_beside_the_weights(
 
 
 def test_every_figure_lies_in_its_interval(report: Any) -> None:
-    for rung in report["rungs"]:
-        if rung["available"]:
-            assert set(rung["metrics"]) == {"ndcg@5", "hit@1", "hit@3"}
-            for interval in rung["metrics"].values():
+    for system in report["rungs"]:
+        if system["available"]:
+            assert set(system["metrics"]) == {"ndcg@5", "hit@1", "hit@3"}
+            for interval in system["metrics"].values():
                 assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
 
 

@@ -48,5 +48,5 @@ def retention_pairs(source: str, num_items: int) -> tuple[list[bytes], list[str]
     if source == DRAWN:
         drawn = generate_items(num_items, _SEED)
         return [render_item(item) for item in drawn], [item.title for item in drawn]
-    items = read_items(shards_of(source), at_most=num_items)
+    items = read_items(shards_of(source), max_items=num_items)
     return items.photos, items.titles

@@ -16,11 +16,11 @@ from numpy import ndarray
 from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
 from raysys.errors import InputError
 from raysys.evaluate import metrics
-from raysys.evaluate.baselines import cosines
 from raysys.evaluate.items import EvaluationItems, read_items
 from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.reranking import cosine_scores
 from raysys.evaluate.retrieval import embed_pairs, recalls
-from raysys.evaluate.simulation import simulated_log
+from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.shards.reader import ShardRef, read_shard
 from raysys.tracking import logs
 
@@ -51,7 +51,7 @@ class Validation:
         """
         if not self.item_ids:
             return {}
-        items = read_items(self.shards, set(self.item_ids), at_most=len(self.item_ids))
+        items = read_items(self.shards, set(self.item_ids), max_items=len(self.item_ids))
         pairs = embed_pairs(model.to(self.device), self.encoder_uri, items.photos, items.titles)
         figures = recalls(pairs)
         if self.log is not None:
@@ -75,7 +75,7 @@ def make_validation(
     try:
         if not section.items or not any(shard.num_items for shard in shards):
             raise InputError("there are no validation pairs")
-        first = read_items(shards, at_most=section.items)
+        first = read_items(shards, max_items=section.items)
         item_ids = first.item_ids
         log = _log_among(shards, first, section.items, judged, latent_uri)
         item_ids = list(dict.fromkeys([*sorted(log.item_ids), *item_ids]))[: section.items]
@@ -103,10 +103,10 @@ def _log_among(
     Raises: InputError if there is none, or too little of it.
     """
     if not isinstance(judged.log, RecordedLog):
-        return read_log(simulated_log(first, latent_uri, judged.log))
+        return read_log(simulate_log_for_items(first, latent_uri, judged.log))
     recorded = read_log(judged.log.path)
     split = {stored.item.item_id for shard in shards for stored in read_shard(shard)}
-    log = recorded.among(split, max_items=max_items)
+    log = recorded.restrict_to(split, max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(
             f"{judged.log.path}: {len(log.query_ids)} of its {len(recorded.query_ids)} impressions show "
@@ -119,5 +119,5 @@ def _log_among(
 def _mean_ndcg(
     vectors: Float32[ndarray, "n d"], items: EvaluationItems, log: InteractionLog, seed: int
 ) -> float:
-    scores = cosines(vectors, items, log)
+    scores = cosine_scores(items.item_ids, vectors, log)
     return float(metrics.ndcg_at(5, metrics.rank_by(scores, log.tapped, log.shown, seed=seed)).mean())

@@ -1,4 +1,4 @@
-"""The judgement without a log: by hand, against a double loop, and against its own chance."""
+"""Attribute precision by hand, against a reference implementation, and against the chance level."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from raysys.evaluate.metrics import precision_at, rank_by
 PROTOCOL = ShelfProtocol(where={"source": "clothing"}, match=("kind", "colour"), k=3)
 
 
-def catalogue(num_items: int = 120, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def random_catalogue(
+    num_items: int = 120, seed: int = 0
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(num_items, 8)).astype(np.float32)
     attributes = {
@@ -24,16 +26,16 @@ def catalogue(num_items: int = 120, seed: int = 0) -> tuple[np.ndarray, dict[str
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), attributes, splits
 
 
-def judged_by_a_double_loop(
+def precision_by_double_loop(
     vectors: np.ndarray, attributes: dict[str, np.ndarray], splits: np.ndarray, protocol: ShelfProtocol
 ) -> dict[str, list[float]]:
-    def is_in(item: int, wanted: tuple[str, ...]) -> bool:
-        return splits[item] in wanted and all(
-            attributes[name][item] == v for name, v in protocol.where.items()
+    def is_in(item: int, allowed_splits: tuple[str, ...]) -> bool:
+        return splits[item] in allowed_splits and all(
+            attributes[name][item] == value for name, value in protocol.where.items()
         )
 
-    def same(name: str, one: int, other: int) -> bool:
-        return bool(attributes[name][one] == attributes[name][other] != "")
+    def is_equal(name: str, first: int, second: int) -> bool:
+        return bool(attributes[name][first] == attributes[name][second] != "")
 
     precision: dict[str, list[float]] = {name: [] for name in ("all", *protocol.match)}
     for query in range(len(splits)):
@@ -44,18 +46,18 @@ def judged_by_a_double_loop(
             for item in range(len(splits))
             if item != query
             and is_in(item, protocol.gallery_splits)
-            and not any(same(name, query, item) for name in protocol.exclude_same)
+            and not any(is_equal(name, query, item) for name in protocol.exclude_same)
         ]
         nearest = sorted(gallery, key=lambda item: -float(vectors[query] @ vectors[item]))[: protocol.k]
-        equal = [[same(name, query, item) for name in protocol.match] for item in nearest]
+        equal = [[is_equal(name, query, item) for name in protocol.match] for item in nearest]
         precision["all"].append(sum(all(row) for row in equal) / protocol.k)
         for column, name in enumerate(protocol.match):
             precision[name].append(sum(row[column] for row in equal) / protocol.k)
     return precision
 
 
-def test_three_neighbours_by_hand() -> None:
-    angles = np.radians([0, 5, 10, 20, 90])  # the query, then ever further
+def test_precision_and_chance_level_of_a_small_gallery() -> None:
+    angles = np.radians([0, 5, 10, 20, 90])  # the query, then with decreasing similarity
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     attributes = {
         "kind": np.array(["bag", "bag", "bag", "hat", "bag"]),
@@ -64,19 +66,21 @@ def test_three_neighbours_by_hand() -> None:
     }
     splits = np.array(["test", "val", "val", "val", "val"])
     protocol = ShelfProtocol(match=("kind", "colour"), k=2)
-    # Item 1 has the query's seller; the nearest two are 2 (bag, blue) and 3 (hat, red): neither has both.
+    # Item 1 has the query's seller; the nearest two others are 2 (bag, blue) and 3 (hat, red).
     expected = {"all": [0.0], "kind": [0.5], "colour": [0.5]}
     scores = attribute_precision(vectors, attributes, splits, protocol)
     assert {name: values.tolist() for name, values in scores.items()} == expected
-    # Of the three that are allowed only item 4 has both: 1/3.
+    # Of the three allowed items only item 4 has both attributes: 1/3.
     assert chance_precision(attributes, splits, protocol) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("scores_at_once", [1, 200, 1 << 22])
-def test_chunks_agree_with_a_double_loop(monkeypatch: pytest.MonkeyPatch, scores_at_once: int) -> None:
+def test_chunked_search_agrees_with_the_reference_implementation(
+    monkeypatch: pytest.MonkeyPatch, scores_at_once: int
+) -> None:
     monkeypatch.setattr("raysys.evaluate.attribute_precision._MAX_SCORES_AT_ONCE", scores_at_once)
-    vectors, attributes, splits = catalogue()
-    expected = judged_by_a_double_loop(vectors, attributes, splits, PROTOCOL)
+    vectors, attributes, splits = random_catalogue()
+    expected = precision_by_double_loop(vectors, attributes, splits, PROTOCOL)
     scores = attribute_precision(vectors, attributes, splits, PROTOCOL)
     assert {name: values.tolist() for name, values in scores.items()} == {
         name: pytest.approx(values) for name, values in expected.items()
@@ -84,11 +88,11 @@ def test_chunks_agree_with_a_double_loop(monkeypatch: pytest.MonkeyPatch, scores
     assert sum(expected["all"]) > 0
 
 
-def test_chance_is_what_random_vectors_score() -> None:
-    _, attributes, splits = catalogue()
+def test_chance_level_equals_the_mean_precision_of_random_vectors() -> None:
+    _, attributes, splits = random_catalogue()
     scores = [
-        attribute_precision(catalogue(seed=s)[0], attributes, splits, PROTOCOL)["all"].mean()
-        for s in range(200)
+        attribute_precision(random_catalogue(seed=seed)[0], attributes, splits, PROTOCOL)["all"].mean()
+        for seed in range(200)
     ]
     standard_error = np.std(scores) / np.sqrt(len(scores))
     assert np.mean(scores) == pytest.approx(
@@ -96,21 +100,21 @@ def test_chance_is_what_random_vectors_score() -> None:
     )
 
 
-def test_chance_counts_missing_places_of_a_short_gallery_as_misses() -> None:
+def test_missing_neighbours_of_a_small_gallery_are_misses() -> None:
     attributes = {"kind": np.array(["bag", "bag", "hat"]), "seller": np.array(["", "", ""])}
     splits = np.array(["test", "val", "val"])
     protocol = ShelfProtocol(match=("kind",), k=4)
-    # Both others are always among the first four, one is right: 1/4, for any vectors.
+    # Both other items are always among the first four and one is correct: 1/4, for any vectors.
     assert chance_precision(attributes, splits, protocol) == pytest.approx(0.25)
     assert attribute_precision(np.eye(3), attributes, splits, protocol)["all"].tolist() == [0.25]
 
 
-def test_missing_values_equal_nothing() -> None:
+def test_missing_values_have_code_minus_one() -> None:
     assert value_codes(["red", "", None, float("nan"), "blue", "red"]).tolist() == [0, -1, -1, -1, 1, 0]
 
 
-def test_an_unknown_attribute_is_named_with_a_guess() -> None:
-    vectors, attributes, splits = catalogue(20)
+def test_unknown_attribute_is_an_error_with_a_suggestion() -> None:
+    vectors, attributes, splits = random_catalogue(20)
     with pytest.raises(InputError) as caught:
         attribute_precision(vectors, attributes, splits, ShelfProtocol(match=("color",)))
     assert str(caught.value) == (
@@ -119,8 +123,8 @@ def test_an_unknown_attribute_is_named_with_a_guess() -> None:
     )
 
 
-def test_no_query_is_an_error_that_says_why() -> None:
-    vectors, attributes, splits = catalogue(20)
+def test_no_query_item_is_an_error_with_the_filter() -> None:
+    vectors, attributes, splits = random_catalogue(20)
     protocol = ShelfProtocol(where={"source": "toys"}, match=("kind",))
     with pytest.raises(InputError) as caught:
         attribute_precision(vectors, attributes, splits, protocol)
@@ -130,7 +134,7 @@ def test_no_query_is_an_error_that_says_why() -> None:
     )
 
 
-def test_a_perfect_encoder_finds_every_kind() -> None:
+def test_vectors_that_encode_the_attribute_have_precision_one() -> None:
     kinds = np.array(["bag", "shoe"] * 20)
     attributes = {"kind": kinds, "seller": np.arange(40).astype(str)}
     vectors = np.where(kinds[:, None] == "bag", [[1.0, 0.0]], [[0.0, 1.0]])
@@ -141,8 +145,8 @@ def test_a_perfect_encoder_finds_every_kind() -> None:
     )
 
 
-def test_precision_agrees_with_ranking_the_whole_gallery() -> None:
-    vectors, attributes, _ = catalogue(30)
+def test_precision_agrees_with_ranking_the_complete_gallery() -> None:
+    vectors, attributes, _ = random_catalogue(30)
     splits = np.array(["test"] + ["val"] * 29)
     protocol = ShelfProtocol(exclude_same=(), match=("kind",), k=5)
     scores = (vectors[:1] @ vectors[1:].T).astype(np.float64)
@@ -151,7 +155,7 @@ def test_precision_agrees_with_ranking_the_whole_gallery() -> None:
     assert attribute_precision(vectors, attributes, splits, protocol)["all"] == pytest.approx(expected)
 
 
-def test_neighbour_that_is_the_same_thing_listed_again_does_not_count() -> None:
+def test_items_of_the_querys_group_are_left_out() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.8, 0.6]])
     attributes, splits = {"kind": np.array(["cup"] * 3, dtype=object)}, np.array(["test"] * 3)
     protocol = ShelfProtocol(exclude_same=(), match=("kind",), k=1)
@@ -161,8 +165,8 @@ def test_neighbour_that_is_the_same_thing_listed_again_does_not_count() -> None:
         1.0,
         1.0,
     ]
-    alone = ["a", "a", "a"]  # nothing is left to find
-    assert attribute_precision(vectors, attributes, splits, protocol, alone)["all"].tolist() == [
+    one_group = ["a", "a", "a"]  # the gallery is empty for every query
+    assert attribute_precision(vectors, attributes, splits, protocol, one_group)["all"].tolist() == [
         0.0,
         0.0,
         0.0,

@@ -1,4 +1,4 @@
-"""Items of an evaluation, and those of some splits among them."""
+"""Selection of an evaluation's items by split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from raysys.evaluate.items import EvaluationItems
 
 
-def test_items_of_some_splits_keep_their_rows_together() -> None:
+def test_selected_splits_keep_all_fields_of_their_items() -> None:
     items = EvaluationItems(
         item_ids=["a", "b", "c"],
         titles=["A", "B", "C"],
@@ -16,8 +16,7 @@ def test_items_of_some_splits_keep_their_rows_together() -> None:
         attributes={"colour": np.array(["red", None, "blue"], dtype=object)},
         groups=["a", "b", "a"],
     )
-    found = items.of_splits(["test"])
-    assert (found.item_ids, found.titles, found.photos) == (["a", "c"], ["A", "C"], [b"1", b"3"])
-    assert list(found.attributes["colour"]) == ["red", "blue"]
-    assert (list(found.splits), found.groups) == (["test", "test"], ["a", "a"])
-    assert found.row_of == {"a": 0, "c": 1}
+    selected = items.select_splits(["test"])
+    assert (selected.item_ids, selected.titles, selected.photos) == (["a", "c"], ["A", "C"], [b"1", b"3"])
+    assert list(selected.attributes["colour"]) == ["red", "blue"]
+    assert (list(selected.splits), selected.groups) == (["test", "test"], ["a", "a"])

@@ -1,4 +1,4 @@
-"""The three forms of a report say the same, honestly, and stand alone."""
+"""The report as JSON, as an HTML page and as lines for a terminal."""
 
 import json
 import math
@@ -10,19 +10,27 @@ import pytest
 
 from raysys.encoder.interpolation import Point, choose
 from raysys.evaluate.report import (
-    Neighbours,
+    Neighbour,
+    QueryNeighbours,
     ReportData,
-    SystemResult,
     report_html,
     report_json,
     report_lines,
 )
+from raysys.evaluate.reranking import SystemResult
 from raysys.evaluate.significance import Interval
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff\xe0"
-BARE = ReportData(
-    "bare", simulated=False, rungs=[], shelf=None, loss_curve=[], grid=[], interpolation=None, facts={}
+EMPTY = ReportData(
+    name="empty",
+    simulated=False,
+    systems=[],
+    attribute_precision=None,
+    loss_curve=[],
+    neighbours=[],
+    interpolation=None,
+    provenance={},
 )
 
 INTERPOLATION = choose(
@@ -40,31 +48,42 @@ def interval(value: float) -> Interval:
     return Interval(value, value - 0.01, value + 0.02)
 
 
-def rung(name: str, ndcg: float, lift: Interval | None = None) -> SystemResult:
+def system(name: str, ndcg: float, lift: Interval | None = None) -> SystemResult:
     metrics = {"ndcg@5": interval(ndcg), "hit@1": interval(0.3), "hit@3": interval(0.6)}
     return SystemResult(name, available=True, reason=None, metrics=metrics, lift=lift)
+
+
+def unavailable(name: str, reason: str) -> SystemResult:
+    return SystemResult(name, available=False, reason=reason, metrics={}, lift=None)
 
 
 def report() -> ReportData:
     return ReportData(
         name="demo",
         simulated=True,
-        rungs=[
-            rung("random", 0.35),
-            SystemResult("mobilenet_v2", available=False, reason="no <network>", metrics={}, lift=None),
-            rung("zero_shot", 0.5),
-            rung("fine_tuned", 0.6, Interval(0.2, 0.15, 0.25)),
-            SystemResult("wise_ft", available=False, reason="train.method is full", metrics={}, lift=None),
+        systems=[
+            system("random", 0.35),
+            unavailable("mobilenet_v2", "no <network>"),
+            system("zero_shot", 0.5),
+            system("fine_tuned", 0.6, Interval(0.2, 0.15, 0.25)),
+            unavailable("wise_ft", "train.method is full"),
         ],
-        shelf={"zero_shot": {"p@5": interval(0.2)}, "fine_tuned": {"p@5": interval(0.3)}, "chance": 0.05},
+        attribute_precision={
+            "zero_shot": {"p@5": interval(0.2)},
+            "fine_tuned": {"p@5": interval(0.3)},
+            "chance": 0.05,
+        },
         loss_curve=[{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0, "val_r@1": 0.25, "val_r@10": 0.5}],
-        grid=[
-            Neighbours(
-                "<b>red bag</b>", PNG, before=[(JPEG, "blue bag", 0.5)], after=[(JPEG, "red bag", 0.9)]
+        neighbours=[
+            QueryNeighbours(
+                title="<b>red bag</b>",
+                photo=PNG,
+                start=[Neighbour(JPEG, "blue bag", 0.5)],
+                delivered=[Neighbour(JPEG, "red bag", 0.9)],
             )
         ],
         interpolation=INTERPOLATION,
-        facts={"inputs": "encoders/demo", "seed": "13", "command": "raysys evaluate demo.yaml"},
+        provenance={"inputs": "encoders/demo", "seed": "13", "command": "raysys evaluate demo.yaml"},
     )
 
 
@@ -73,91 +92,90 @@ def page() -> str:
     return report_html(report())
 
 
-def test_json_keeps_the_contract() -> None:
-    found = report_json(report())
-    assert found["simulated"] is True
-    assert (found["inputs"], found["seed"], found["command"]) == (
+def test_json_has_the_documented_keys() -> None:
+    content = report_json(report())
+    assert content["simulated"] is True
+    assert (content["inputs"], content["seed"], content["command"]) == (
         "encoders/demo",
         "13",
         "raysys evaluate demo.yaml",
     )
-    assert found["rungs"][1] == {
+    assert content["facts"] == report().provenance
+    assert content["rungs"][1] == {
         "name": "mobilenet_v2", "available": False, "reason": "no <network>", "metrics": {}
     }  # fmt: skip
-    assert found["rungs"][3]["metrics"]["ndcg@5"] == {"value": 0.6, "low": 0.59, "high": 0.62}
-    assert found["rungs"][3]["lift_vs_zero_shot"] == {"value": 0.2, "low": 0.15, "high": 0.25}
-    assert found["shelf"]["chance"] == 0.05
-    assert found["shelf"]["fine_tuned"]["p@5"]["value"] == 0.3
-    assert "shelf" not in report_json(replace(report(), shelf=None))
+    assert content["rungs"][3]["metrics"]["ndcg@5"] == {"value": 0.6, "low": 0.59, "high": 0.62}
+    assert content["rungs"][3]["lift_vs_zero_shot"] == {"value": 0.2, "low": 0.15, "high": 0.25}
+    assert content["shelf"]["chance"] == 0.05
+    assert content["shelf"]["fine_tuned"]["p@5"]["value"] == 0.3
+    assert "shelf" not in report_json(replace(report(), attribute_precision=None))
 
 
-def test_json_holds_the_whole_curve_and_what_was_chosen() -> None:
-    found = json.loads(json.dumps(report_json(report())))["interpolation"]
-    assert [point["a"] for point in found["points"]] == [0.0, 0.5, 1.0]
-    assert [point["guard"] for point in found["points"]] == [0.5, 0.48, 0.41]
-    assert (found["chosen"], found["score"], found["floor"]) == (0.5, "ndcg@5", 0.475)
-    assert "interpolation" not in report_json(BARE)
+def test_json_has_all_interpolation_points_and_the_chosen_one() -> None:
+    content = json.loads(json.dumps(report_json(report())))["interpolation"]
+    assert [point["a"] for point in content["points"]] == [0.0, 0.5, 1.0]
+    assert [point["guard"] for point in content["points"]] == [0.5, 0.48, 0.41]
+    assert (content["chosen"], content["score"], content["floor"]) == (0.5, "ndcg@5", 0.475)
+    assert "interpolation" not in report_json(EMPTY)
 
 
-def test_the_page_says_how_far_from_the_start_it_went(page: str) -> None:
-    assert "How far to go from the start" in page
+def test_page_describes_the_chosen_interpolation_point(page: str) -> None:
+    assert "Interpolation between start and fine-tuned weights" in page
     assert (
-        "Chosen: a = 0.5. nDCG@5 is 0.440 there, 0.360 at the start and 0.430 at the end. The guard is 0.480 "
-        "there, 0.500 at the start and 0.410 at the end; 0.475 was the least allowed." in page
+        "Chosen: alpha = 0.5. nDCG@5: 0.440 (start 0.360, fine-tuned 0.430). "
+        "Retention check: 0.480 (start 0.500, fine-tuned 0.410, minimum 0.475)." in page
     )
-    assert "least allowed 0.475" in page
+    assert "minimum 0.475</text>" in page
 
 
-def test_the_verdict_is_on_what_was_delivered() -> None:
+def test_headline_is_about_the_delivered_encoder() -> None:
     worse, better = (
-        rung("fine_tuned", 0.4, Interval(-0.2, -0.3, -0.1)),
-        rung("wise_ft", 0.6, Interval(0.2, 0.1, 0.3)),
+        system("fine_tuned", 0.4, Interval(-0.2, -0.3, -0.1)),
+        system("wise_ft", 0.6, Interval(0.2, 0.1, 0.3)),
     )
-    assert "<h1>Fine-tuning ordered the shelf better" in report_html(replace(BARE, rungs=[worse, better]))
+    page = report_html(replace(EMPTY, systems=[worse, better]))
+    assert "<h1>Fine-tuning improved the order of the shelf" in page
 
 
-def test_without_validation_pairs_the_guard_alone_is_drawn() -> None:
-    points = [Point(a=a, figures={}, guard=0.5) for a in (0.0, 1.0)]
-    page = report_html(replace(BARE, interpolation=choose(points, score="r@5", max_guard_drop=0.0)))
-    assert "Chosen: a = 1. The guard is 0.500 there" in page
+def test_interpolation_without_validation_pairs_shows_the_retention_check_alone() -> None:
+    points = [Point(a=alpha, figures={}, guard=0.5) for alpha in (0.0, 1.0)]
+    page = report_html(replace(EMPTY, interpolation=choose(points, score="r@5", max_guard_drop=0.0)))
+    assert "Chosen: alpha = 1. Retention check: 0.500" in page
     assert page.count("<svg") == 1
 
 
-def test_json_has_no_number_that_json_lacks() -> None:
-    odd = replace(report(), rungs=[rung("fine_tuned", math.nan, Interval(math.inf, -math.inf, math.nan))])
-    found = json.loads(json.dumps(report_json(odd), allow_nan=False))
-    assert found["rungs"][0]["metrics"]["ndcg@5"] == {"value": None, "low": None, "high": None}
-    assert found["rungs"][0]["lift_vs_zero_shot"] == {"value": None, "low": None, "high": None}
+def test_json_has_null_for_nan_and_infinity() -> None:
+    odd = replace(report(), systems=[system("fine_tuned", math.nan, Interval(math.inf, -math.inf, math.nan))])
+    content = json.loads(json.dumps(report_json(odd), allow_nan=False))
+    assert content["rungs"][0]["metrics"]["ndcg@5"] == {"value": None, "low": None, "high": None}
+    assert content["rungs"][0]["lift_vs_zero_shot"] == {"value": None, "low": None, "high": None}
 
 
-def test_lines_are_an_aligned_table_that_names_what_is_missing() -> None:
+def test_lines_are_an_aligned_table_with_reasons_for_unavailable_systems() -> None:
     lines = report_lines(report())
-    assert lines[0].split() == ["rung", "nDCG@5", "hit@1", "hit@3", "nDCG@5", "against", "zero_shot"]
+    assert lines[0].split() == ["system", "nDCG@5", "hit@1", "hit@3", "nDCG@5", "against", "zero_shot"]
     assert lines[2] == "mobilenet_v2  not available: no <network>"
     assert lines[4] == (
         "fine_tuned    0.600 [0.590, 0.620]  0.300 [0.290, 0.320]  0.600 [0.590, 0.620]  +20.0% [+15.0%, +25.0%]"
     )
     assert len({line.index("0.300") for line in lines if "0.300" in line}) == 1
-    assert lines[6] == "SIMULATED LOG: taps were drawn from attributes; no person made them."
+    assert lines[6] == "SIMULATED LOG: taps were generated from item attributes, not recorded from people."
 
 
-def test_lines_of_a_recorded_log_are_not_marked() -> None:
+def test_lines_of_a_recorded_log_have_no_simulation_warning() -> None:
     assert not any("SIMULATED" in line for line in report_lines(replace(report(), simulated=False)))
 
 
-def test_the_page_stands_alone(page: str) -> None:
+def test_page_loads_nothing_from_elsewhere(page: str) -> None:
     assert "<script" not in page
     assert "@import" not in page
     sources = re.findall(r'src="([^"]{0,22})', page)
     assert sources == ["data:image/png;base64,"[:22]] + ["data:image/jpeg;base64,"[:22]] * 2
     links = set(re.findall(r'href="(https?:[^"]+)"', page))
-    assert links == {
-        "https://arxiv.org/abs/2109.01903",
-        "https://arxiv.org/abs/2510.13359",
-    }  # read by people, loaded by nobody
+    assert links == {"https://arxiv.org/abs/2109.01903", "https://arxiv.org/abs/2510.13359"}  # text links
 
 
-def test_the_page_is_well_formed(page: str) -> None:
+def test_page_is_well_formed(page: str) -> None:
     class Balance(HTMLParser):
         def __init__(self) -> None:
             super().__init__()
@@ -175,58 +193,61 @@ def test_the_page_is_well_formed(page: str) -> None:
     assert parser.open == []
 
 
-def test_the_page_marks_a_simulated_log_and_whose_figures_are_whose(page: str) -> None:
+def test_page_marks_a_simulated_log_and_the_source_of_published_results(page: str) -> None:
     assert "SIMULATED LOG." in page
     assert (
-        "<h1>On a simulated log, fine-tuning ordered the shelf better: nDCG@5 +20.0% (+15.0% to +25.0%).</h1>"
-        in page
+        "<h1>On a simulated log, fine-tuning improved the order of the shelf: "
+        "nDCG@5 +20.0% (+15.0% to +25.0%).</h1>" in page
     )
-    assert "These are\ntheirs, not ours." in page
+    assert "Measured by Mercari on their own log" in page
     assert "<td>0.662 (+9.1%)</td>" in page
 
 
 @pytest.mark.parametrize(
-    ("lift", "verdict"),
+    ("lift", "headline"),
     [
-        (Interval(0.2, 0.1, 0.3), "Fine-tuning ordered the shelf better: nDCG@5 +20.0% (+10.0% to +30.0%)."),
+        (
+            Interval(0.2, 0.1, 0.3),
+            "Fine-tuning improved the order of the shelf: nDCG@5 +20.0% (+10.0% to +30.0%).",
+        ),
         (
             Interval(-0.2, -0.3, -0.1),
-            "Fine-tuning ordered the shelf worse: nDCG@5 -20.0% (-30.0% to -10.0%).",
+            "Fine-tuning worsened the order of the shelf: nDCG@5 -20.0% (-30.0% to -10.0%).",
         ),
         (
             Interval(0.01, -0.02, 0.04),
-            "Fine-tuning made no difference that this log can show: nDCG@5 +1.0% (-2.0% to +4.0%).",
+            "Fine-tuning made no measurable difference on this log: nDCG@5 +1.0% (-2.0% to +4.0%).",
         ),
-        (None, "Fine-tuning could not be compared with the encoder it started from."),
+        (None, "Fine-tuning could not be compared with the start encoder."),
     ],
 )
-def test_the_verdict_claims_no_more_than_the_interval(lift: Interval | None, verdict: str) -> None:
-    tuned = rung("fine_tuned", 0.6, lift)
-    page = report_html(replace(BARE, rungs=[replace(tuned, metrics={})]))
-    assert f"<h1>{verdict}</h1>" in page
+def test_headline_follows_the_interval_of_the_lift(lift: Interval | None, headline: str) -> None:
+    fine_tuned = system("fine_tuned", 0.6, lift)
+    page = report_html(replace(EMPTY, systems=[replace(fine_tuned, metrics={})]))
+    assert f"<h1>{headline}</h1>" in page
     assert "SIMULATED" not in page
 
 
-def test_text_from_the_catalogue_cannot_become_markup(page: str) -> None:
+def test_text_of_the_catalogue_is_escaped(page: str) -> None:
     assert "<b>red bag</b>" not in page
     assert "&lt;b&gt;red bag&lt;/b&gt;" in page
     assert "not available: no &lt;network&gt;" in page
 
 
-def test_plots_take_their_colours_from_the_page(page: str) -> None:
+def test_plots_use_the_colour_variables_of_the_page(page: str) -> None:
     assert page.count("<svg") == 4
-    assert "a photo finds its own title first" in page
+    assert "R@1 on validation pairs, from photo to title" in page
     assert "var(--accent)" in page
-    assert not re.search(r"#0([1-6])0\1\b", page)  # no placeholder is left
+    assert not re.search(r"#0([1-6])0\1\b", page)  # no placeholder colour remains
 
 
-def test_the_same_data_makes_the_same_page(page: str) -> None:
+def test_same_data_gives_the_same_page(page: str) -> None:
     assert report_html(report()) == page
 
 
-def test_a_bare_report_is_still_a_page() -> None:
-    page = report_html(BARE)
+def test_empty_report_is_a_page_without_plots() -> None:
+    page = report_html(EMPTY)
     assert "<svg" not in page
-    assert "How training went" not in page
-    assert "Neighbours before and after" not in page
-    assert report_lines(BARE) == ["rung  nDCG@5  nDCG@5 against zero_shot"]
+    assert "<h2>Training</h2>" not in page
+    assert "Nearest items before and after" not in page
+    assert report_lines(EMPTY) == ["system  nDCG@5  nDCG@5 against zero_shot"]

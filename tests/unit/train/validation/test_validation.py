@@ -146,6 +146,6 @@ def test_a_log_with_fewer_items_is_as_wide_as_before(tmp_path: Path) -> None:
     assert isinstance(judged.log, RecordedLog)
     log = read_log(judged.log.path)
     assert log.item_ids == {"i00", "i01", "i02", "i03", "elsewhere"}
-    kept = log.among({"i00", "i01", "elsewhere"}, max_items=10)
+    kept = log.restrict_to({"i00", "i01", "elsewhere"}, max_items=10)
     assert (kept.shown_ids, kept.shown.tolist()) == ([["i01", "elsewhere"]], [[True, True, False]])
-    assert log.among(log.item_ids, max_items=3).query_ids == ["i00"]
+    assert log.restrict_to(log.item_ids, max_items=3).query_ids == ["i00"]

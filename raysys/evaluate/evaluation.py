@@ -1,0 +1,247 @@
+"""The evaluation of a training run: every system on the log and by attribute precision, as a Report."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy import ndarray
+from PIL import Image
+
+from raysys import artifacts, storage
+from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
+from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
+from raysys.encoder.preprocess import decode_image
+from raysys.evaluate.attribute_precision import ALL, CHANCE, attribute_precision, chance_precision
+from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.report import (
+    Neighbour,
+    QueryNeighbours,
+    ReportData,
+    report_html,
+    report_json,
+    report_lines,
+)
+from raysys.evaluate.reranking import (
+    FINE_TUNED,
+    HIT_AT_1,
+    HIT_AT_3,
+    NDCG_AT_5,
+    WISE_FT,
+    ZERO_SHOT,
+    SystemResult,
+    SystemScores,
+    evaluate_systems,
+    mean_intervals,
+)
+from raysys.evaluate.significance import Interval
+from raysys.evaluate.simulation import simulate_log_for_items
+from raysys.evaluate.systems import EvaluationInputs, score_systems
+from raysys.index.exact import exact_search
+from raysys.shards.reader import ShardRef, shards_of
+from raysys.tracking import logs
+from raysys.tracking.wandb import open_wandb_run
+
+LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
+_NUM_NEIGHBOURS = 5
+_THUMBNAIL_PX = 96
+
+
+def evaluate(
+    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
+) -> tuple[ReportManifest, ReportData]:
+    """Evaluate every system and publish the Report."""
+    started = time.monotonic()
+    artifacts.begin(spec)
+    items, log = _load_items_and_log(spec, inputs, section)
+    systems = list(score_systems(inputs, items, log, section.seed))
+    data = ReportData(
+        name=inputs.name,
+        simulated=log.simulated,
+        systems=evaluate_systems(
+            systems, log, bootstrap_samples=section.bootstrap_samples, seed=section.seed
+        ),
+        attribute_precision=_evaluate_attribute_precision(systems, items, section),
+        loss_curve=list(inputs.loss_curve),
+        neighbours=_find_neighbours(systems, items, section),
+        interpolation=inputs.interpolation,
+        provenance=_describe_provenance(spec, inputs, log, section),
+    )
+    storage.write_bytes(storage.join(spec.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode())
+    storage.write_bytes(storage.join(spec.uri, REPORT_HTML), report_html(data).encode())
+    files = artifacts.describe_files(spec.uri)
+    seconds = time.monotonic() - started
+    manifest = ReportManifest(
+        **artifacts.common_fields(spec, files, len(log.query_ids), seconds),
+        seed=section.seed,
+        command=_command_line(),
+    )
+    for line in report_lines(data):
+        logs.log.info(line)
+    return artifacts.publish(spec.uri, manifest), data
+
+
+def log_report_to_wandb(
+    data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]
+) -> None:
+    """Add the report's metrics and neighbour photos to the training run in W&B."""
+    with open_wandb_run(data.name, run_uri, config, **section.model_dump()) as tracker:
+        columns = ["rung", "available", NDCG_AT_5, "low", "high", HIT_AT_1, HIT_AT_3]
+        tracker.log_table("report/rungs", columns, [_wandb_metrics_row(system) for system in data.systems])
+        photo_rows = [_wandb_photo_row(query) for query in data.neighbours]
+        if photo_rows:
+            names = [
+                f"{side} {rank}" for side in ("before", "after") for rank in range(1, _NUM_NEIGHBOURS + 1)
+            ]
+            tracker.log_table("report/neighbours", ["query", *names], photo_rows)
+        tracker.summarise(
+            {
+                f"report/{system.name}/{NDCG_AT_5}": system.metrics[NDCG_AT_5].value
+                for system in data.systems
+                if system.available
+            }
+        )
+
+
+def _load_items_and_log(
+    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
+) -> tuple[EvaluationItems, InteractionLog]:
+    """The recorded log and its items, or the items of the configured splits and a log simulated on them.
+
+    A simulated log is written beside the report.
+    """
+    if isinstance(section.log, RecordedLog):
+        log = read_log(section.log.path)
+        return read_items(_shards(inputs, inputs.shard_uris), log.item_ids), log
+    splits = {
+        *section.splits,
+        *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
+    }
+    items = read_items(_shards(inputs, sorted(splits)))
+    table = simulate_log_for_items(items.select_splits(section.splits), inputs.latent_uri, section.log)
+    with storage.writable_file(storage.join(spec.uri, LOG)) as path:
+        pq.write_table(table, path)
+    return items, read_log(table)
+
+
+def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
+    return [shard for split in splits for shard in shards_of(inputs.shard_uris[split])]
+
+
+def _evaluate_attribute_precision(
+    systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
+) -> dict[str, dict[str, Interval] | float] | None:
+    """The precision of every system that has vectors, and the chance level; None if not configured."""
+    protocol = section.shelf
+    if protocol is None:
+        return None
+    name = f"p@{protocol.k}"
+    results: dict[str, dict[str, Interval] | float] = {
+        CHANCE: chance_precision(items.attributes, items.splits, protocol, items.groups)
+    }
+    for system in systems:
+        if system.vectors is not None:
+            precision = attribute_precision(
+                system.vectors, items.attributes, items.splits, protocol, items.groups
+            )
+            per_query = {
+                name if attribute == ALL else f"{name} {attribute}": values
+                for attribute, values in precision.items()
+            }
+            results[system.name] = mean_intervals(
+                per_query, samples=section.bootstrap_samples, seed=section.seed
+            )
+    return results
+
+
+def _find_neighbours(
+    systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
+) -> list[QueryNeighbours]:
+    """Random query items with their nearest items by the start encoder and by the delivered encoder."""
+    vectors = {system.name: system.vectors for system in systems if system.vectors is not None}
+    start, delivered = vectors.get(ZERO_SHOT), vectors.get(WISE_FT, vectors.get(FINE_TUNED))
+    if start is None or delivered is None:
+        return []
+    rng = np.random.default_rng(section.seed)
+    queries = rng.permutation(len(items.item_ids))[: section.grid_queries]
+    return [
+        QueryNeighbours(
+            title=items.titles[row],
+            photo=_thumbnail_jpeg(items.photos[row]),
+            start=_nearest(start, row, items),
+            delivered=_nearest(delivered, row, items),
+        )
+        for row in queries
+    ]
+
+
+def _nearest(vectors: ndarray, query: int, items: EvaluationItems) -> list[Neighbour]:
+    scores, rows = exact_search(vectors[query][None], vectors, _NUM_NEIGHBOURS + 1)
+    pairs = [(float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row != query]
+    return [
+        Neighbour(_thumbnail_jpeg(items.photos[row]), items.titles[row], score)
+        for score, row in pairs[:_NUM_NEIGHBOURS]
+    ]
+
+
+def _thumbnail_jpeg(photo: bytes) -> bytes:
+    thumbnail = decode_image(photo)
+    thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    thumbnail.save(encoded, "JPEG", quality=80)
+    return encoded.getvalue()
+
+
+def _wandb_metrics_row(system: SystemResult) -> list[Any]:
+    if not system.available:
+        return [system.name, False, None, None, None, None, None]
+    ndcg = system.metrics[NDCG_AT_5]
+    return [
+        system.name,
+        True,
+        ndcg.value,
+        ndcg.low,
+        ndcg.high,
+        system.metrics[HIT_AT_1].value,
+        system.metrics[HIT_AT_3].value,
+    ]
+
+
+def _wandb_photo_row(query: QueryNeighbours) -> list[Any]:
+    photos = [query.photo, *(neighbour.photo for neighbour in (*query.start, *query.delivered))]
+    return [decode_image(photo) for photo in photos]
+
+
+def _describe_provenance(
+    spec: ArtifactSpec, inputs: EvaluationInputs, log: InteractionLog, section: EvaluateConfig
+) -> dict[str, str]:
+    index = artifacts.open_artifact(inputs.index_uri, IndexBundleManifest)
+    return {
+        "queries": f"{len(log.query_ids)} impressions with a tap ({log.num_untapped} without)",
+        "log": f"simulated, seed {section.log.seed}"
+        if isinstance(section.log, SimulatedLog)
+        else section.log.path,
+        "index": f"{index.index_kind}, "
+        + ", ".join(f"{name} {value:.4g}" for name, value in index.recall.items()),
+        "items": f"{index.num_items:,} in the index, {index.dimensions} dimensions",
+        "inputs": ", ".join(f"{name} {entry.fingerprint[:12]}" for name, entry in spec.inputs.items()),
+        "seed": str(section.seed),
+        "command": _command_line(),
+        "code version": artifacts.code_version(),
+        "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _command_line() -> str:
+    return shlex.join(["raysys", *sys.argv[1:]])
