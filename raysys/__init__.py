@@ -3,14 +3,16 @@
 The public Python API is imported when it is first used: `import raysys` imports neither Ray nor torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from raysys.version import __version__
 
+TYPE_CHECKING = False  # type checkers take it for typing's, whose import takes longer than all of this
 if TYPE_CHECKING:
     from raysys.api import (
         Embeddings,
         Encoder,
         Hit,
         Index,
+        InteractionLog,
         Interval,
         evaluate_log,
         load_embeddings,
@@ -19,14 +21,14 @@ if TYPE_CHECKING:
         read_log,
     )
 
-__version__ = "0.2.0"
-
 __all__ = [
     "Embeddings",
     "Encoder",
     "Hit",
     "Index",
+    "InteractionLog",
     "Interval",
+    "__version__",
     "evaluate_log",
     "load_embeddings",
     "load_encoder",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'raysys' has no attribute '{name}'")
     from raysys import api

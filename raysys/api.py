@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float32
 from numpy import ndarray
 
-from raysys import artifacts
+from raysys import artifacts, storage
 from raysys.artifacts import EmbeddingSetManifest, require_same_space
 from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.columns import ITEM_ID, Attributes

@@ -126,7 +126,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raysys", description=raysys.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="raysys",
+        description="Fine-tune SigLIP on photos and titles; embed, index, serve and evaluate the catalogue.",
+    )
     parser.add_argument("--version", action="version", version=f"raysys {raysys.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = _command(

@@ -15,7 +15,6 @@ from typing import Any
 
 import pydantic
 
-import raysys
 from raysys import storage
 from raysys.artifacts.manifest import (
     FORMAT,
@@ -27,6 +26,7 @@ from raysys.artifacts.manifest import (
     hash_json,
 )
 from raysys.errors import DamagedData, InputError, MissingArtifact, SpaceMismatch
+from raysys.version import __version__
 
 MANIFEST = "manifest.json"
 _IN_PROGRESS = ".spec_hash"  # the spec hash of an artifact that is being made
@@ -123,12 +123,12 @@ def require_same_space(first: str, first_space_id: str, second: str, second_spac
 @functools.cache
 def code_version() -> str:
     """The version of raysys, with the commit when it runs from a checkout."""
-    checkout = Path(raysys.__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
-        return raysys.__version__
+        return __version__
     command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{raysys.__version__}+{commit}" if commit else raysys.__version__
+    return f"{__version__}+{commit}" if commit else __version__
 
 
 def _describe(uri: str) -> FileEntry:

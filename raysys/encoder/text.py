@@ -25,6 +25,8 @@ def to_tokens(
     tokenizer: Any, titles: Sequence[str], preprocessing: TextPreprocessing
 ) -> Int64[ndarray, "b length"]:
     """Token ids of titles, padded to `max_length` without a mask (SigLIP attends to its padding)."""
+    if not titles:  # tokenizers refuse an empty list
+        return np.empty((0, preprocessing.max_length), np.int64)
     encoded = tokenizer(
         [normalise_title(title, preprocessing) for title in titles],
         padding="max_length",

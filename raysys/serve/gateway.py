@@ -21,7 +21,6 @@ from ray.serve.exceptions import BackPressureError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from raysys import __version__
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
@@ -42,6 +41,7 @@ from raysys.serve.schemas import (
     parse_json_field,
 )
 from raysys.serve.search_deployment import IndexInfo, SearchResult
+from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
 _MAX_EMBED_INPUTS = 64

@@ -1,0 +1,3 @@
+"""The version of raysys."""
+
+__version__ = "0.2.0"
