@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
-from raysys.config.schema import ShelfProtocol
+from raysys.config.schema import AttributePrecisionConfig
 from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.metrics import precision_at
 
@@ -25,7 +25,7 @@ def attribute_precision(
     vectors: Float[ndarray, "items dim"],
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None = None,
 ) -> dict[str, Float[ndarray, " queries"]]:
     """Precision of the first k neighbours a query: under `all`, and under each attribute of `match` alone.
@@ -52,7 +52,7 @@ def attribute_precision(
 def chance_precision(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None = None,
 ) -> float:
     """The precision under `all` that a random order of the same galleries has on average, exactly."""
@@ -107,7 +107,7 @@ class _Sides:
 def _sides(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None,
 ) -> _Sides:
     for key, names in (
@@ -119,7 +119,8 @@ def _sides(
             _require(name, attributes, key)
     if not protocol.match:
         raise InputError(
-            "evaluate.shelf.match: empty; name at least one attribute that a right neighbour shares"
+            "evaluate.attribute_precision.match: empty; "
+            "name at least one attribute that a right neighbour shares"
         )
     admitted = np.ones(len(splits), dtype=bool)
     for name, wanted in protocol.where.items():
@@ -132,7 +133,7 @@ def _sides(
     ):
         if not len(rows):
             raise InputError(
-                f"evaluate.shelf: no {side} item remains of {len(splits)} "
+                f"evaluate.attribute_precision: no {side} item remains of {len(splits)} "
                 f"(split: {of}, where: {protocol.where}); "
                 "widen where, or choose another split"
             )
@@ -149,7 +150,7 @@ def _require(name: str, attributes: Mapping[str, ndarray], key: str) -> None:
     if name not in attributes:
         found = ", ".join(sorted(attributes)) or "none"
         raise InputError(
-            f"evaluate.shelf.{key}: unknown attribute '{name}' (the items have: {found})"
+            f"evaluate.attribute_precision.{key}: unknown attribute '{name}' (the items have: {found})"
             + (did_you_mean(name, attributes) or "; name one of them")
         )
 

@@ -141,7 +141,11 @@ def _items_and_log(
         return read_items(_shards(inputs, inputs.shard_uris), log.item_ids), log
     splits = {
         *section.splits,
-        *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
+        *(
+            (section.attribute_precision.query_split, *section.attribute_precision.gallery_splits)
+            if section.attribute_precision
+            else ()
+        ),
     }
     items = read_items(_shards(inputs, sorted(splits)))
     table = simulated_log(items.of_splits(section.splits), inputs.latent_uri, section.log)
@@ -157,16 +161,16 @@ def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
 def _judge_shelf(
     scored: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
 ) -> dict[str, dict[str, Interval] | float] | None:
-    if section.shelf is None:
+    if section.attribute_precision is None:
         return None
-    name = f"p@{section.shelf.k}"
+    name = f"p@{section.attribute_precision.k}"
     judged: dict[str, dict[str, Interval] | float] = {
-        "chance": chance_precision(items.attributes, items.splits, section.shelf, items.groups)
+        "chance": chance_precision(items.attributes, items.splits, section.attribute_precision, items.groups)
     }
     for rung in scored:
         if rung.vectors is not None:
             precision = attribute_precision(
-                rung.vectors, items.attributes, items.splits, section.shelf, items.groups
+                rung.vectors, items.attributes, items.splits, section.attribute_precision, items.groups
             )
             judged[rung.name] = {
                 name if match == ALL else f"{name} {match}": _interval(values, section)
@@ -188,7 +192,7 @@ def _grid(
     if before is None or after is None:
         return []
     rng = np.random.default_rng(section.seed)
-    queries = rng.permutation(len(items.item_ids))[: section.grid_queries]
+    queries = rng.permutation(len(items.item_ids))[: section.neighbour_grid_queries]
     return [
         Neighbours(
             items.titles[row],

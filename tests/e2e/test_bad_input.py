@@ -83,7 +83,7 @@ def test_a_wrong_catalogue(
     ("word", "message"),
     [
         ("evaluate.log.weights={colour: 1}", "evaluate.log.weights: unknown attribute 'colour'"),
-        ("evaluate.shelf={match: [sellr]}", "did you mean 'seller'?"),
+        ("evaluate.attribute_precision={match: [sellr]}", "did you mean 'seller'?"),
         (
             "train.caption_weights={brand: 1}",
             "(catalog.columns.attributes: seller); name one of them, or add",

@@ -94,7 +94,7 @@ def publish_untrained(config: Config) -> None:
     def fill(folder: Path) -> None:
         copy_checkpoint(Path(layout.start_encoder), folder)
 
-    publish_bundle(specs.tuned_encoder(config), fill, text=text)
+    publish_bundle(specs.fine_tuned_encoder(config), fill, text=text)
 
 
 def features_of(folder: str, items: list[StoredItem]) -> np.ndarray:

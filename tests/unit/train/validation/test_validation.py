@@ -95,7 +95,7 @@ def test_too_few_impressions_are_said_once_and_done_without(
     assert (found.log, found.score, len(found.item_ids)) == (None, "r@5", 8)
     assert said == [
         f"    train  measured by retrieval alone: {tmp_path}/log.parquet: 19 of its 24 impressions show 8 or fewer "
-        "validation items alone, 20 are needed; raise train.validation.items, or log more"
+        "validation items alone, 20 are needed; raise train.validation.max_items, or log more"
     ]
 
 
