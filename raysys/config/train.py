@@ -187,7 +187,7 @@ class TrainConfig(Section):
     validation: Annotated[ValidationConfig, ChangeableOnResume()] = ValidationConfig()
     on_config_change: Annotated[Literal["refuse", "restart"], ChangeableOnResume()] = "refuse"
     """What to do if a run of this name was trained with other settings or data. `refuse`: stop with the
-    differences. `restart`: start a new run beside it; the old one is kept."""
+    differences. `restart`: start a new run beside it; the old one is not deleted."""
     collective_timeout_s: Annotated[PositiveFloat, ChangeableOnResume()] = 600.0
     """If a worker blocks the others for more seconds than this, the run names it and restarts from its last
     checkpoint."""

@@ -190,7 +190,7 @@ def test_selection_of_alpha_changes_the_delivered_encoder_but_not_the_run(
     assert specs.encoder(before).spec_hash != specs.encoder(after).spec_hash
 
 
-def test_early_stopping_is_no_setting_of_the_interpolation(root: Path) -> None:
+def test_early_stopping_does_not_change_the_interpolated_encoder(root: Path) -> None:
     before, after = config_of(root), config_of(root, validation={"patience": 3, "timeout_s": 60})
     assert specs.encoder(before).spec_hash == specs.encoder(after).spec_hash
 
