@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(call=_bench, overrides=[])
     show = _command(commands, "config", _config, "print the resolved configuration", needs_config=False)
     show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
+    show.add_argument("--reference", action="store_true", help="print all settings as Markdown tables")
     return parser
 
 
@@ -305,6 +306,11 @@ def _bench_help() -> str:
 def _config(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         print(json.dumps(Config.model_json_schema(), indent=2), file=arguments.out)
+        return 0
+    if arguments.reference:
+        from raysys.config.reference import reference
+
+        print(reference(), end="", file=arguments.out)
         return 0
     import yaml
 

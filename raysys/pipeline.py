@@ -66,11 +66,15 @@ def require_known_attributes(config: Config, names: Sequence[str]) -> None:
     known = config.catalog.columns.attributes
     needed = {"train.caption_weights": list(config.train.caption_weights)} if "train" in names else {}
     if "evaluate" in names:
-        log, protocol = config.evaluate.log, config.evaluate.shelf
+        log, protocol = config.evaluate.log, config.evaluate.attribute_precision
         if isinstance(log, SimulatedLog):
             needed["evaluate.log.weights"] = list(log.weights)
         if protocol is not None:
-            needed["evaluate.shelf"] = [*protocol.where, *protocol.exclude_same, *protocol.match]
+            needed["evaluate.attribute_precision"] = [
+                *protocol.where,
+                *protocol.exclude_same,
+                *protocol.match,
+            ]
     for key, attributes in needed.items():
         for name in attributes:
             if name not in known:

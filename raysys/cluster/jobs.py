@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from raysys.config import Config
+from raysys.config.section import HubIdOrPath, UriPath, marked_values
 from raysys.errors import ClusterError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ STAGES = ("run", "pack", "train", "embed", "index", "evaluate", "serve")
 CONFIG_FILE = "config.yaml"
 INTERRUPTED = 130
 
-_PATHS = ("root", "catalog.path", "catalog.images", "evaluate.log.path")
-_HUB_IDS_OR_PATHS = ("encoder.start", "evaluate.mobilenet")
-# A restarted port-forward is back within seconds; a replaced head has lost the job.
+# A port-forward that is started again is back within seconds; a head that is replaced has lost the job.
 _RECONNECT_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -91,10 +90,7 @@ def config_text(config: Config, *, where: str, err: TextIO) -> str:
     tree = config.model_dump(mode="json")
     # The job uses the cluster that it runs on; `ray` describes the submitter's.
     del tree["ray"]
-    for key in (*_PATHS, *_HUB_IDS_OR_PATHS):
-        path = _value_at(tree, key)
-        if path is None or not _is_relative(path) or (key in _HUB_IDS_OR_PATHS and not _is_folder(path)):
-            continue
+    for key, path in _relative_paths(config):
         if not _is_loopback(where):
             raise InputError(
                 f"{key}: {path!r} is relative to a folder that the job on {where} does not have; "
@@ -269,16 +265,16 @@ def _is_relative(path: str) -> bool:
     return "://" not in path and not os.path.isabs(path)
 
 
-def _is_folder(name: str) -> bool:
-    return name != "tiny" and os.path.isdir(os.path.expanduser(name))
-
-
-def _value_at(tree: dict[str, Any], dotted: str) -> str | None:
-    """The text at a dotted key; None if the section has no such key or its value is null."""
-    value: Any = tree
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else None
+def _relative_paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Dotted key and value of every setting that holds a relative local path."""
+    for key, value, marker in marked_values(config, UriPath):
+        if isinstance(value, str) and value not in marker.keywords and _is_relative(value):
+            yield key, value
+    for key, value, hub_marker in marked_values(config, HubIdOrPath):
+        if not isinstance(value, str) or value in hub_marker.keywords or not _is_relative(value):
+            continue
+        if os.path.isdir(os.path.expanduser(value)):  # else it is a hub id
+            yield key, value
 
 
 def _set_at(tree: dict[str, Any], dotted: str, value: str) -> None:

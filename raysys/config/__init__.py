@@ -1,4 +1,4 @@
-"""Configuration: one schema with every default and rule, and one loader that explains itself."""
+"""Configuration: one schema with every default and rule, and a loader with clear errors."""
 
 from raysys.config.load import load_config
 from raysys.config.schema import Config

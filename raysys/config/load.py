@@ -1,8 +1,8 @@
-"""From a YAML file and `key=value` words to a checked `Config`, with errors that name the mend.
+"""Read a YAML file and `key=value` overrides into a checked `Config`; errors name the key and the remedy.
 
-Files may `extends` one another (a path relative to the file that says so); later values win key by
-key, and a changed `kind` replaces its section. Every value remembers which file or word it came
-from, so that an error can say so.
+A file may extend another one: `extends: base.yaml`, relative to its own folder. Later values replace earlier
+ones key by key, and a different `kind` replaces the complete section. The origin of each value (file or
+override) is recorded, so that errors can name it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,27 @@ Tree: TypeAlias = dict[str, Any]
 Origins: TypeAlias = dict[str, str]
 ConfigT = typing.TypeVar("ConfigT", bound=Config)
 
+# Former keys, only for error messages: the old name is not accepted.
+RENAMED_KEYS = {
+    "pack.duplicates.photo_bits": "pack.duplicates.max_hash_distance",
+    "train.recipe": "train.method",
+    "train.clip_norm": "train.max_grad_norm",
+    "train.max_scale": "train.max_logit_scale",
+    "train.scale_learning_rate": "train.logit_scale_learning_rate",
+    "train.changed": "train.on_config_change",
+    "train.robust.guard": "train.robust.retention_set",
+    "train.robust.guard_items": "train.robust.retention_items",
+    "train.robust.max_guard_drop": "train.robust.max_retention_drop",
+    "train.lora.modules": "train.lora.target_modules",
+    "train.false_negatives.similar_photos": "train.false_negatives.photo_cosine_threshold",
+    "train.validation.items": "train.validation.max_items",
+    "index.hnsw_links": "index.hnsw_m",
+    "index.hnsw_build_effort": "index.ef_construction",
+    "index.hnsw_search_effort": "index.ef_search",
+    "evaluate.shelf": "evaluate.attribute_precision",
+    "evaluate.grid_queries": "evaluate.neighbour_grid_queries",
+}
+
 
 @typing.overload
 def load_config(path: str | None, overrides: list[str] | None = None) -> Config: ...
@@ -34,13 +55,13 @@ def load_config(path: str | None, overrides: list[str] | None = None, model: typ
     Raises: ConfigError in one line `where: key: what; do`, for a file, a key or a value that does not fit.
     """
     tree, origins = _load_file(Path(path), ()) if path else ({}, {})
-    # A changed kind starts its section afresh: first of all, so that the order of words does not matter.
+    # A different `kind` resets its section: apply these overrides first, so that their order does not matter.
     for word in sorted(overrides or [], key=lambda word: not word.partition("=")[0].endswith(".kind")):
         keys, value = _parse_override(word)
-        said = _nested(keys, value)
-        tree = merge(tree, said)
+        override = _nested(keys, value)
+        tree = merge(tree, override)
         dotted = ".".join(keys)
-        origins |= {key: word for key in _dotted_keys(said) if key.startswith(dotted)}
+        origins |= {key: word for key in _dotted_keys(override) if key.startswith(dotted)}
     try:
         return model.model_validate(_with_default_kinds(tree, Config().model_dump()))
     except pydantic.ValidationError as error:
@@ -48,7 +69,7 @@ def load_config(path: str | None, overrides: list[str] | None = None, model: typ
 
 
 def merge(base: Tree, top: Tree) -> Tree:
-    """`top` over `base`, section by section; a section whose `kind` changes starts afresh."""
+    """`top` merged over `base`, section by section; a section with a different `kind` is replaced."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
@@ -72,7 +93,7 @@ def _load_file(path: Path, opened_by: tuple[Path, ...]) -> tuple[Tree, Origins]:
     if parent is None:
         return tree, own
     if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: a file name is needed, got {parent!r}")
+        raise ConfigError(f"{path}: extends: must be one file name, got {parent!r}")
     base, origins = _load_file(path.parent / parent, (*opened_by, path.resolve()))
     return merge(base, tree), {**origins, **own}
 
@@ -81,14 +102,16 @@ def _read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        beside = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, beside)}") from error
+        neighbours = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, neighbours)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict | None):
-        raise ConfigError(f"{path}: sections are needed (`key: value`), got {type(tree).__name__}")
+        raise ConfigError(
+            f"{path}: must contain sections (`key: value`), got a {type(tree).__name__} instead"
+        )
     return tree or {}
 
 
@@ -99,17 +122,17 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
     try:
         return key.split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{word}: the value is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{word}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _with_default_kinds(tree: Tree, defaults: Tree, keys: tuple[str, ...] = ()) -> Tree:
-    """The tree, where sections that leave out their `kind` get the default one."""
+    """The tree, with the default `kind` in sections that do not set one."""
     filled = {}
     for key, value in tree.items():
         default, at = defaults.get(key), (*keys, key)
         if isinstance(value, dict) and isinstance(default, dict):
             value = _with_default_kinds(value, default, at)
-            # A map of names may hold a `kind` of its own, which is no section's.
+            # Only sections with a field `kind`: a map of names may have a key of that name, too.
             value = {"kind": default["kind"], **value} if "kind" in _fields_at(list(at)) else value
         filled[key] = value
     return filled
@@ -142,23 +165,33 @@ def _explain(error: pydantic.ValidationError, origins: Origins, path: str, model
 
 def _origin(keys: list[str], origins: Origins, path: str) -> str:
     for length in range(len(keys), 0, -1):
-        if found := origins.get(".".join(keys[:length])):
-            return found
+        if origin := origins.get(".".join(keys[:length])):
+            return origin
     return path
 
 
 def _reason(detail: Any, keys: list[str], model: type[Config]) -> str:
     if detail["type"] == "extra_forbidden":
-        return f"unknown key{did_you_mean(keys[-1], _fields_at(keys[:-1], model))}"
+        return f"unknown key{_suggestion(keys, model)}"
     if detail["type"] == "missing":
-        return "is needed; give it a value"
+        return "is required; give it a value"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return message if detail["type"] == "value_error" else f"{message}, got {detail['input']!r}"
 
 
+def _suggestion(keys: list[str], model: type[Config]) -> str:
+    """A renamed key's new name, dotted if it has moved to another section; else a similar key."""
+    new = RENAMED_KEYS.get(".".join(keys))
+    if new is None:
+        return did_you_mean(keys[-1], _fields_at(keys[:-1], model))
+    section, _, name = new.rpartition(".")
+    has_moved = section != ".".join(keys[:-1])
+    return f"; did you mean '{new if has_moved else name}'?"
+
+
 def _without_union_tags(loc: tuple[int | str, ...]) -> list[str]:
-    """Pydantic puts the `kind` of a union into the location; the user never wrote it there."""
+    """The keys as the user wrote them: Pydantic adds the `kind` of a union to the location."""
     keys: list[str] = []
     for part in loc:
         if not (keys and part in _kinds_at(keys)):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
-from raysys.config.schema import ShelfProtocol
+from raysys.config.schema import AttributePrecisionConfig
 from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.metrics import precision_at
 
@@ -27,7 +27,7 @@ def attribute_precision(
     vectors: Float[ndarray, "items dim"],
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None = None,
 ) -> dict[str, Float[ndarray, " queries"]]:
     """Precision of each query's k nearest items: under `all`, and under each attribute of `match` alone.
@@ -54,7 +54,7 @@ def attribute_precision(
 def chance_precision(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None = None,
 ) -> float:
     """The chance level: the expected precision under `all` of a random order of the gallery, exactly."""
@@ -111,7 +111,7 @@ class _EncodedProtocol:
 def _encode(
     attributes: Mapping[str, ndarray],
     splits: ndarray,
-    protocol: ShelfProtocol,
+    protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None,
 ) -> _EncodedProtocol:
     for key, names in (
@@ -123,7 +123,8 @@ def _encode(
             _require_attribute(name, attributes, key)
     if not protocol.match:
         raise InputError(
-            "evaluate.shelf.match: empty; name at least one attribute that a correct neighbour shares"
+            "evaluate.attribute_precision.match: empty; "
+            "name at least one attribute that a correct neighbour shares"
         )
     is_selected = np.ones(len(splits), dtype=bool)
     for name, required in protocol.where.items():
@@ -136,7 +137,7 @@ def _encode(
     ):
         if not len(rows):
             raise InputError(
-                f"evaluate.shelf: no {role} item remains of {len(splits)} "
+                f"evaluate.attribute_precision: no {role} item remains of {len(splits)} "
                 f"(split: {split}, where: {protocol.where}); "
                 "widen where, or choose another split"
             )
@@ -153,7 +154,7 @@ def _require_attribute(name: str, attributes: Mapping[str, ndarray], key: str) -
     if name not in attributes:
         found = ", ".join(sorted(attributes)) or "none"
         raise InputError(
-            f"evaluate.shelf.{key}: unknown attribute '{name}' (the items have: {found})"
+            f"evaluate.attribute_precision.{key}: unknown attribute '{name}' (the items have: {found})"
             + (did_you_mean(name, attributes) or "; name one of them")
         )
 

@@ -125,7 +125,11 @@ def _load_items_and_log(
         return read_items(_shards(inputs, inputs.shard_uris), log.item_ids), log
     splits = {
         *section.splits,
-        *((section.shelf.query_split, *section.shelf.gallery_splits) if section.shelf else ()),
+        *(
+            (section.attribute_precision.query_split, *section.attribute_precision.gallery_splits)
+            if section.attribute_precision
+            else ()
+        ),
     }
     items = read_items(_shards(inputs, sorted(splits)))
     table = simulate_log_for_items(items.select_splits(section.splits), inputs.latent_uri, section.log)
@@ -142,7 +146,7 @@ def _evaluate_attribute_precision(
     systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
 ) -> dict[str, dict[str, Interval] | float] | None:
     """The precision of every system that has vectors, and the chance level; None if not configured."""
-    protocol = section.shelf
+    protocol = section.attribute_precision
     if protocol is None:
         return None
     name = f"p@{protocol.k}"
@@ -173,7 +177,7 @@ def _find_neighbours(
     if start is None or delivered is None:
         return []
     rng = np.random.default_rng(section.seed)
-    queries = rng.permutation(len(items.item_ids))[: section.grid_queries]
+    queries = rng.permutation(len(items.item_ids))[: section.neighbour_grid_queries]
     return [
         QueryNeighbours(
             title=items.titles[row],

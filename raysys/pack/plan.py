@@ -128,7 +128,7 @@ def _groups(facts: Facts, kept: Rows, rows: Rows, before: Rows, section: PackCon
         facts.has_look[taken],
         facts.twin[taken],
         facts.has_twin[taken],
-        photo_bits=section.duplicates.photo_bits,
+        photo_bits=section.duplicates.max_hash_distance,
         num_known=num_known,
     )
     name = np.where(before[order] >= 0, len(facts.is_usable) + before[order], rows[order])

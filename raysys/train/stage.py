@@ -39,7 +39,7 @@ def steps(config: Config) -> list[Step]:
 
     found = [
         Step.single(lambda: specs.start_encoder(config), make_start),
-        Step.single(lambda: specs.tuned_encoder(config), fine_tune),
+        Step.single(lambda: specs.fine_tuned_encoder(config), fine_tune),
     ]
     if is_interpolated:
         found.append(Step.single(lambda: specs.encoder(config), interpolate))

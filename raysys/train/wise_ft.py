@@ -49,7 +49,7 @@ def publish_best_point(
     """Measure the points of a sweep, and publish the chosen one with the whole curve beside it."""
     started = time.monotonic()
     points = list(parallel(sweep.measure, shares(section.interpolation_steps)))
-    found = choose(points, score=sweep.validation.score, max_guard_drop=section.max_guard_drop)
+    found = choose(points, score=sweep.validation.score, max_guard_drop=section.max_retention_drop)
     tuned = artifacts.open_artifact(sweep.tuned_uri, EncoderBundleManifest)
 
     def fill(folder: Path) -> None:

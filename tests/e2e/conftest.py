@@ -1,4 +1,4 @@
-"""The small path, made once by a real `raysys run`, and its shelf, served once by a real `raysys serve`."""
+"""One `raysys run` with the small configuration, and one `raysys serve` of its artifacts, both as processes."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.small import Finished, free_port, kill_group, run_raysys, start_raysys, write_config
+from tests.e2e.small import CompletedCommand, free_port, kill_group, run_raysys, start_raysys, write_config
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class MadePath:
-    """What one `raysys run` was asked for, said and left."""
+class CompletedRun:
+    """One `raysys run`: its configuration file, its root, and what the process returned."""
 
     config: Path
     root: Path
-    run: Finished
+    run: CompletedCommand
 
 
 @dataclass(frozen=True)
 class Served:
-    """A running shelf over a made path."""
+    """A running service over the artifacts of a completed run."""
 
     url: str
     root: Path
 
 
 @pytest.fixture(scope="session")
-def made_path(tmp_path_factory: pytest.TempPathFactory) -> MadePath:
-    """Every stage of the small path, done by one process that ended well."""
+def completed_run(tmp_path_factory: pytest.TempPathFactory) -> CompletedRun:
+    """All stages with the small configuration, run by one process with exit status 0."""
     folder = tmp_path_factory.mktemp("path")
     config = write_config(folder)
     finished = run_raysys("run", str(config), folder=folder, timeout_s=280)
     assert finished.status == 0, finished.stderr
-    return MadePath(config, folder / "root", finished)
+    return CompletedRun(config, folder / "root", finished)
 
 
 @pytest.fixture(scope="session")
-def served(made_path: MadePath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The shelf over HTTP; SIGTERM ends it with status 0, and stdout then holds its address alone."""
+def served(completed_run: CompletedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The HTTP service. At the end, SIGTERM must stop it with status 0; stdout must hold only its address."""
     log_stem = tmp_path_factory.mktemp("serve") / "serve"
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    process = start_raysys("serve", str(made_path.config), f"serve.port={port}", log_stem=log_stem)
+    process = start_raysys("serve", str(completed_run.config), f"serve.port={port}", log_stem=log_stem)
     try:
         wait_until_ready(url, process, log_stem)
-        yield Served(url, made_path.root)
+        yield Served(url, completed_run.root)
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_TIMEOUT_S)
     finally:
@@ -64,11 +64,11 @@ def served(made_path: MadePath, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path) -> None:
-    """Return when the address was printed: every deployment is up then."""
+    """Wait until the service prints its address, which it does when every deployment is ready."""
     out = log_stem.with_suffix(".out")
-    give_up = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while url not in out.read_text():
         assert process.poll() is None, log_stem.with_suffix(".err").read_text()
-        assert time.monotonic() < give_up, "the service did not come up"
+        assert time.monotonic() < deadline, "the service did not start in time"
         time.sleep(0.2)
     assert httpx.get(f"{url}readyz", timeout=30).status_code == httpx.codes.OK

@@ -1,7 +1,7 @@
-"""A very small path: its configuration, and `raysys` as a real process.
+"""A very small configuration, and helpers to run `raysys` as a process.
 
-It is `configs/demo.yaml` made smaller, so that `raysys demo` with the same settings as words finds
-everything that `raysys run` made.
+The configuration extends `configs/demo.yaml`, so `raysys demo` with the same settings as overrides reuses all
+artifacts of `raysys run`.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ SMALL: dict[str, Any] = {
         "epochs": 2,
         "batch_size": 32,
         "checkpoint_every_epochs": 2,
-        "validation": {"items": 32},
-        "robust": {"interpolation_steps": 3, "guard_items": 32},
+        "validation": {"max_items": 32},
+        "robust": {"interpolation_steps": 3, "retention_items": 32},
     },
     "projection": {"dimensions": 16},
     "index": {"kind": "hnsw"},
-    "evaluate": {"log": {"queries": 60}, "bootstrap_samples": 200, "grid_queries": 2},
+    "evaluate": {"log": {"queries": 60}, "bootstrap_samples": 200, "neighbour_grid_queries": 2},
     "tracking": {"mode": "offline"},
     "ray": {"num_cpus": 8, "object_store_megabytes": 200},
 }
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A command that has ended."""
+class CompletedCommand:
+    """Exit status, output and duration of a command."""
 
     status: int
     stdout: str
@@ -64,29 +64,29 @@ class Finished:
 
     @property
     def stage_lines(self) -> list[str]:
-        """The line that each stage ended in."""
+        """The result line of each stage."""
         return [line for line in self.stderr.splitlines() if "items/s" in line or "skipped" in line]
 
 
 def write_config(folder: Path, changes: Mapping[str, Any] | None = None, name: str = "small.yaml") -> Path:
-    """The small configuration as a YAML file in `folder`; `changes` replace whole sections."""
+    """The small configuration as a YAML file in `folder`; `changes` replace complete sections."""
     tree = {"extends": str(DEMO), "root": str(folder / "root"), **SMALL, **(changes or {})}
     path = folder / name
     path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
 
-def as_words(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The settings of a tree as `key=value` words."""
+def as_overrides(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings of a tree as `key=value` overrides."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from as_words(value, f"{prefix}{key}.")
+            yield from as_overrides(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}={value}"
 
 
 def start_raysys(*words: str, log_stem: Path) -> subprocess.Popen[bytes]:
-    """`raysys` with these words in a process group of its own, writing `<stem>.out` and `<stem>.err`."""
+    """Start `raysys` in its own process group, with output to `<stem>.out` and `<stem>.err`."""
     out, err = log_stem.with_suffix(".out"), log_stem.with_suffix(".err")
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(
@@ -98,8 +98,8 @@ def start_raysys(*words: str, log_stem: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def run_raysys(*words: str, folder: Path, timeout_s: float = 240) -> Finished:
-    """Run `raysys` to its end; a process that does not end in time is killed with its group."""
+def run_raysys(*words: str, folder: Path, timeout_s: float = 240) -> CompletedCommand:
+    """Run `raysys` until it exits; after the timeout, kill its process group."""
     started = time.monotonic()
     log_stem = folder / f"{words[0]}-{time.monotonic_ns()}"
     process = start_raysys(*words, log_stem=log_stem)
@@ -108,25 +108,25 @@ def run_raysys(*words: str, folder: Path, timeout_s: float = 240) -> Finished:
     finally:
         kill_group(process)
     out, err = (log_stem.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err"))
-    return Finished(process.returncode, out, err, time.monotonic() - started)
+    return CompletedCommand(process.returncode, out, err, time.monotonic() - started)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that is still there, and all that it started in its group."""
+    """Kill a running process and the rest of its group."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A free loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
 
 
 def stored_vectors(root: Path) -> dict[str, np.ndarray]:
-    """The vectors that the index was built from, by item id."""
+    """Item id to vector, for all vectors that the index was built from."""
     files = sorted((root / "embeddings" / f"{NAME}-pca").glob("*.parquet"))
     rows = [row for path in files for row in pq.read_table(path).select(["item_id", "embedding"]).to_pylist()]
     return {row["item_id"]: np.array(row["embedding"]) for row in rows}

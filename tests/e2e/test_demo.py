@@ -8,14 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import MadePath
-from tests.e2e.small import SMALL, as_words, free_port, run_raysys
+from tests.e2e.conftest import CompletedRun
+from tests.e2e.small import SMALL, as_overrides, free_port, run_raysys
 
 
-def test_the_demo_serves_asks_and_ends_by_itself(made_path: MadePath, tmp_path: Path) -> None:
+def test_the_demo_serves_asks_and_ends_by_itself(completed_run: CompletedRun, tmp_path: Path) -> None:
     root, port = tmp_path / "root", free_port()
-    shutil.copytree(made_path.root, root)
-    words = [f"root={root}", f"serve.port={port}", *as_words(SMALL)]
+    shutil.copytree(completed_run.root, root)
+    words = [f"root={root}", f"serve.port={port}", *as_overrides(SMALL)]
     demo = run_raysys("demo", "--exit", *words, folder=tmp_path)
 
     assert demo.status == 0, demo.stderr

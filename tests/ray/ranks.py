@@ -31,7 +31,7 @@ WAYS = {
     "default": FalseNegativesConfig(),
     "masked": FalseNegativesConfig(equal_titles="masked", same_group="positive"),
     "published": FalseNegativesConfig(equal_titles="negative", same_group="negative"),
-    "similar": FalseNegativesConfig(similar_photos=0.3, similar_photos_are="positive"),
+    "similar": FalseNegativesConfig(photo_cosine_threshold=0.3, similar_photos_are="positive"),
 }
 IMAGE = ImagePreprocessing(size_px=16)
 EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")

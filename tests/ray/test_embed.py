@@ -94,7 +94,7 @@ def publish_untrained(config: Config) -> None:
     def write_files(folder: Path) -> None:
         copy_checkpoint(Path(layout.start_encoder), folder)
 
-    publish_bundle(specs.tuned_encoder(config), write_files, text=text)
+    publish_bundle(specs.fine_tuned_encoder(config), write_files, text=text)
 
 
 def reference_vectors(folder: str, items: list[StoredItem]) -> np.ndarray:

@@ -89,7 +89,7 @@ def small(
         "optimizer": "muon",
         "learning_rate": 1e-3,
         "log_every_steps": 1,
-        "robust": {"interpolation_steps": 2, "guard_items": 16},
+        "robust": {"interpolation_steps": 2, "retention_items": 16},
         **changed,
     }
     return Config.model_validate({**SMALL, "root": str(root), "train": train})

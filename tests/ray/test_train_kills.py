@@ -48,7 +48,7 @@ def on(nodes: TwoNodes, root: Path, num_items: int) -> Config:
     said: dict[str, Any] = small(root, num_items, num_steps=NUM_STEPS).model_dump()
     said["train"] |= {
         "checkpoint_every_epochs": EVERY * BATCH / num_items,
-        "validation": {"items": 0},
+        "validation": {"max_items": 0},
         "max_failures": 10 * NUM_KILLS,
     }
     said |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}

@@ -58,7 +58,7 @@ def make_start(config: Config) -> None:
 def on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
     """A training on the two nodes that bears with the damaged shard."""
     said = small(root, num_items).model_dump()
-    said["train"] |= {"validation": {"items": 0}, **train}
+    said["train"] |= {"validation": {"max_items": 0}, **train}
     said |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
     said["stream"] |= {"max_bad_fraction": 0.5}
     return Config.model_validate(said)

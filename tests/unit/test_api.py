@@ -105,7 +105,8 @@ def test_search_returns_the_item_itself_first(shop: Shop) -> None:
     assert (len(index), index.dimensions) == (4, shop.encoder.dimensions)
     hits = index.search(shop.encoder.embed_images(shop.photos), k=2)
     assert [found[0].item_id for found in hits] == ["i0", "i1", "i2", "i3"]
-    assert hits[0][0] == raysys.Hit("i0", pytest.approx(1.0, abs=1e-5), "red cup", {"kind": "cup"})
+    assert (hits[0][0].title, hits[0][0].attributes) == ("red cup", {"kind": "cup"})
+    assert hits[0][0].score == pytest.approx(1.0, abs=1e-5)
 
 
 def test_search_keeps_only_items_that_match_the_filter(shop: Shop) -> None:

@@ -47,9 +47,9 @@ def loss_and_gradients(
     if world_size() == 1:
         captions = tiles.add(own)
     elif exchange == "ring":
-        captions = _by_ring(own, tiles.add, with_images=how.similar_photos is not None)
+        captions = _by_ring(own, tiles.add, with_images=how.photo_cosine_threshold is not None)
     else:
-        captions = _by_gather(own, tiles.add, with_images=how.similar_photos is not None)
+        captions = _by_gather(own, tiles.add, with_images=how.photo_cosine_threshold is not None)
     return tiles.gradients(captions)
 
 

@@ -84,8 +84,8 @@ def targets(
             is_positive = is_positive | is_related
         else:
             weights.masked_fill_(is_related, 0.0)
-    if how.similar_photos is not None:
-        looks_alike = (left.images @ right.images.T >= how.similar_photos) & ~is_positive
+    if how.photo_cosine_threshold is not None:
+        looks_alike = (left.images @ right.images.T >= how.photo_cosine_threshold) & ~is_positive
         if how.similar_photos_are == "positive":
             weights = torch.where(looks_alike, _of_both(left, right), weights)
             is_positive = is_positive | looks_alike

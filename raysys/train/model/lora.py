@@ -28,7 +28,7 @@ def add_updates(model: Any, how: LoraConfig) -> None:
             "train.lora: needs peft, which is not installed; pip install peft, or set train.lora=null"
         ) from error
     # Inside the layers alone: torch's attention of the pooling head reads its weights past any update.
-    names = rf".*\.layers\.\d+\..*\b({'|'.join(how.modules)})"
+    names = rf".*\.layers\.\d+\..*\b({'|'.join(how.target_modules)})"
     settings = peft.LoraConfig(r=how.rank, lora_alpha=how.alpha, target_modules=names)
     try:
         with torch.random.fork_rng():
@@ -36,7 +36,8 @@ def add_updates(model: Any, how: LoraConfig) -> None:
             peft.inject_adapter_in_model(settings, model)
     except ValueError as error:
         raise InputError(
-            f"train.lora.modules: {', '.join(how.modules)}: peft cannot update these ({str(error)[:200]}); "
+            f"train.lora.target_modules: {', '.join(how.target_modules)}: peft cannot update these "
+            f"({str(error)[:200]}); "
             "name linear layers, as q_proj, k_proj, v_proj, out_proj, fc1 or fc2"
         ) from error
     for number in (model.logit_scale, model.logit_bias):

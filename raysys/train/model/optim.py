@@ -63,7 +63,7 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
         {
             "params": of_loss,
             "weight_decay": 0.0,
-            "lr": section.scale_learning_rate or section.learning_rate,
+            "lr": section.logit_scale_learning_rate or section.learning_rate,
         },
     ]
     adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2), fused=True)

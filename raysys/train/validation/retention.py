@@ -37,9 +37,9 @@ def make_retention_check(encoder_uri: str, section: RobustConfig) -> RetentionCh
 
     Raises: MissingError if it is a ShardSet that is not there.
     """
-    if section.guard != DRAWN:
-        shards_of(section.guard)
-    return RetentionCheck(encoder_uri, section.guard, section.guard_items)
+    if section.retention_set != DRAWN:
+        shards_of(section.retention_set)
+    return RetentionCheck(encoder_uri, section.retention_set, section.retention_items)
 
 
 @functools.lru_cache(maxsize=1)  # one process measures several models

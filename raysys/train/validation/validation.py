@@ -73,12 +73,12 @@ def make_validation(
     item_ids: list[str] = []
     log = None
     try:
-        if not section.items or not any(shard.num_items for shard in shards):
+        if not section.max_items or not any(shard.num_items for shard in shards):
             raise InputError("there are no validation pairs")
-        first = read_items(shards, max_items=section.items)
+        first = read_items(shards, max_items=section.max_items)
         item_ids = first.item_ids
-        log = _log_among(shards, first, section.items, judged, latent_uri)
-        item_ids = list(dict.fromkeys([*sorted(log.item_ids), *item_ids]))[: section.items]
+        log = _log_among(shards, first, section.max_items, judged, latent_uri)
+        item_ids = list(dict.fromkeys([*sorted(log.item_ids), *item_ids]))[: section.max_items]
     except InputError as error:
         if section.score == NDCG:
             raise InputError(
@@ -111,7 +111,7 @@ def _log_among(
         raise InputError(
             f"{judged.log.path}: {len(log.query_ids)} of its {len(recorded.query_ids)} impressions show "
             f"{max_items} or fewer validation items alone, {_MIN_IMPRESSIONS} are needed; "
-            "raise train.validation.items, or log more"
+            "raise train.validation.max_items, or log more"
         )
     return log
 

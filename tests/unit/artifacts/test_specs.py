@@ -1,4 +1,4 @@
-"""What makes another run, what makes another bundle of the same run, and which bundle is delivered."""
+"""Which settings change a training run, which change only a bundle of it, and which bundle is delivered."""
 
 from __future__ import annotations
 
@@ -10,98 +10,135 @@ import pytest
 from raysys.artifacts import InputEntry, specs
 from raysys.artifacts.layout import ArtifactLayout
 from raysys.config import Config
+from raysys.config.schema import TrainConfig
+from raysys.config.section import ChangeableOnResume, marked_names
 from tests.made import tiny_bundle
 from tests.shards_by_hand import write_shard_set
 
+# For every setting of `train`, changes that must, or must not, give another run.
+DETERMINES_THE_RUN: dict[str, dict[str, Any]] = {
+    "precision": {"precision": "bf16"},
+    "method": {"method": "distil"},
+    "lora": {"lora": {"rank": 8}},
+    "ema_decay": {"ema_decay": 0.9},
+    "batch_size": {"batch_size": 512},
+    "optimizer": {"optimizer": "muon"},
+    "learning_rate": {"learning_rate": 3e-5},
+    "muon_learning_rate": {"muon_learning_rate": 0.01},
+    "logit_scale_learning_rate": {"logit_scale_learning_rate": 1e-3},
+    "max_logit_scale": {"max_logit_scale": 100.0},
+    "weight_decay": {"weight_decay": 0.1},
+    "beta2": {"beta2": 0.98},
+    "warmup_fraction": {"warmup_fraction": 0.1},
+    "frozen_image_layers": {"frozen_image_layers": 1},
+    "frozen_text_layers": {"frozen_text_layers": "all"},
+    "layer_decay": {"layer_decay": 0.9},
+    "max_grad_norm": {"max_grad_norm": 5.0},
+    "false_negatives": {"false_negatives": {"equal_titles": "masked"}},
+    "caption_weights": {"caption_weights": {"brand": 0.5}},
+    "augment": {"augment": {"flip_probability": 0.0}},
+}
+CHANGEABLE: dict[str, dict[str, Any]] = {
+    "workers": {"workers": 4},
+    "min_workers": {"workers": 4, "min_workers": 2},
+    "use_gpu": {"use_gpu": True},
+    "parallel": {"parallel": "fsdp"},
+    "compile": {"compile": True},
+    "activation_checkpointing": {"activation_checkpointing": True},
+    "micro_batch_size": {"micro_batch_size": 64},
+    "on_out_of_memory": {"on_out_of_memory": "halve"},
+    "loss_exchange": {"loss_exchange": "gather"},
+    "loss_tile_rows": {"loss_tile_rows": 64},
+    "log_every_steps": {"log_every_steps": 1},
+    "checkpoint_every_epochs": {"checkpoint_every_epochs": 0.5},
+    "checkpoint_every_minutes": {"checkpoint_every_minutes": None},
+    "validation": {"validation": {"num_gpus": 1, "timeout_s": 60}},
+    "on_config_change": {"on_config_change": "restart"},
+    "collective_timeout_s": {"collective_timeout_s": 60},
+    "max_failures": {"max_failures": 0},
+    "robust": {"robust": {"distil_weight": 2.0, "top_layers": 1}},  # of methods that are not in use
+}
+CHANGES_ONLY_THE_BUNDLE: dict[str, dict[str, Any]] = {"epochs": {"epochs": 7}}
+
 
 @pytest.fixture
-def all_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards and start are there."""
+def all_inputs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every input artifact exists; its fingerprint is its URI."""
     monkeypatch.setattr(specs, "as_input", lambda uri, _: InputEntry(uri=uri, fingerprint=uri))
 
 
-def recipes(root: str = "/data", **changed: Any) -> tuple[str, str]:
-    """The run's and the bundle's."""
+def spec_hashes(root: str = "/data", **changed: Any) -> tuple[str, str]:
+    """The spec hashes of the run and of its fine-tuned bundle."""
     sections = {name: changed.pop(name) for name in ("encoder", "stream") if name in changed}
     config = Config.model_validate({"name": "shop", "root": root, "train": changed, **sections})
-    return specs.training_run(config).spec_hash, specs.tuned_encoder(config).spec_hash
+    return specs.training_run(config).spec_hash, specs.fine_tuned_encoder(config).spec_hash
+
+
+def test_every_setting_of_train_has_an_expectation() -> None:
+    expected = {*DETERMINES_THE_RUN, *CHANGEABLE, *CHANGES_ONLY_THE_BUNDLE}
+    assert set(TrainConfig.model_fields) == expected, "decide whether the setting is ChangeableOnResume"
+    changeable = {*CHANGEABLE, *CHANGES_ONLY_THE_BUNDLE} - {"robust"}
+    assert marked_names(TrainConfig, ChangeableOnResume) == changeable
+
+
+@pytest.mark.parametrize("changed", CHANGEABLE.values(), ids=CHANGEABLE)
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_changeable_setting_keeps_run_and_bundle(changed: dict[str, Any]) -> None:
+    assert spec_hashes(**changed) == spec_hashes()
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"workers": 4, "min_workers": 2},
-        {"use_gpu": True, "compile": True, "activation_checkpointing": True},
-        {"parallel": "fsdp"},
-        {"micro_batch_size": 64, "on_out_of_memory": "halve"},
-        {"loss_exchange": "gather", "loss_tile_rows": 64},
-        {"log_every_steps": 1, "checkpoint_every_epochs": 0.5, "checkpoint_every_minutes": None},
-        {"validation": {"num_gpus": 1, "timeout_s": 60}},
-        {"on_config_change": "restart", "collective_timeout_s": 60, "max_failures": 0},
-        {"robust": {"distil_weight": 2.0, "top_layers": 1}},  # of other recipes
-    ],
-)
-@pytest.mark.usefixtures("all_made")
-def test_neither_run_nor_bundle_is_another(changed: dict[str, Any]) -> None:
-    assert recipes(**changed) == recipes()
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"epochs": 7},
+        *CHANGES_ONLY_THE_BUNDLE.values(),
+        {"validation": {"max_items": 9}},
         {"validation": {"score": "r@1"}},
         {"validation": {"patience": 2}},
     ],
 )
-@pytest.mark.usefixtures("all_made")
-def test_bundle_is_another_of_the_same_run(changed: dict[str, Any]) -> None:
-    (run, bundle), (same_run, other_bundle) = recipes(), recipes(**changed)
-    assert run == same_run
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_selection_of_the_checkpoint_changes_the_bundle_but_not_the_run(changed: dict[str, Any]) -> None:
+    (run, bundle), (other_run, other_bundle) = spec_hashes(), spec_hashes(**changed)
+    assert run == other_run
     assert bundle != other_bundle
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"learning_rate": 3e-5},
-        {"batch_size": 512},
-        {"precision": "bf16"},
-        {"ema_decay": 0.9},
-        {"method": "distil"},
-        {"lora": {"rank": 8}},
-        {"caption_weights": {"brand": 0.5}},
+        *DETERMINES_THE_RUN.values(),
         {"stream": {"shuffle_window_shards": 3}},
+        {"stream": {"scaled_decoding": False}},
         {"encoder": {"seed": 8}},
         {"root": "/other"},  # whose shards have another fingerprint here
     ],
 )
-@pytest.mark.usefixtures("all_made")
-def test_run_is_another_and_so_is_its_bundle(changed: dict[str, Any]) -> None:
-    assert not set(recipes()) & set(recipes(**changed))
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_setting_of_the_run_changes_run_and_bundle(changed: dict[str, Any]) -> None:
+    assert not set(spec_hashes()) & set(spec_hashes(**changed))
 
 
-@pytest.mark.usefixtures("all_made")
-def test_settings_of_a_recipe_count_for_that_recipe() -> None:
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_settings_of_a_method_count_only_for_that_method() -> None:
     distil = {"method": "distil"}
-    assert recipes(**distil, robust={"distil_weight": 2.0}) != recipes(**distil)
-    assert recipes(**distil, robust={"top_layers": 1}) == recipes(**distil)
+    assert spec_hashes(**distil, robust={"distil_weight": 2.0}) != spec_hashes(**distil)
+    assert spec_hashes(**distil, robust={"top_layers": 1}) == spec_hashes(**distil)
 
 
-@pytest.mark.usefixtures("all_made")
-def test_what_a_run_says_has_the_names_of_the_configuration() -> None:
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_settings_of_a_run_have_the_names_of_the_configuration() -> None:
     run = specs.training_run(Config.model_validate({"name": "shop", "root": "/data"}))
     assert run.settings["train"]["learning_rate"] == 1e-5
-    assert run.settings["train"]["method"] == "full"  # wise_ft trains as it does
+    assert run.settings["train"]["method"] == "full"  # wise_ft trains in the same way
     assert run.settings["encoder"]["seed"] == Config().encoder.seed
     assert run.uri == f"/data/runs/shop/{run.spec_hash[:12]}"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with shards, a start, and what was fine-tuned from it."""
+    """A root with ShardSets, a start encoder and a fine-tuned encoder."""
     root = tmp_path_factory.mktemp("root")
-    for split in ("train", "val", "guard"):
+    for split in ("train", "val", "retention"):
         write_shard_set(root / "shards" / split, ["a", "b"], split=split)
     for name in ("start", "tuned"):
         tiny_bundle(root / "encoders" / f"x-{name}", ["a cup", "a hat"])
@@ -112,54 +149,63 @@ def config_of(root: Path, **train: Any) -> Config:
     return Config.model_validate({"name": "x", "root": str(root), "train": train})
 
 
-def test_the_way_back_is_made_from_the_fine_tuned_bundle_beside_it(root: Path) -> None:
+def test_interpolated_encoder_is_made_from_start_and_fine_tuned(root: Path) -> None:
     config, layout = config_of(root), ArtifactLayout(str(root), "x")
-    tuned, delivered = specs.tuned_encoder(config), specs.encoder(config)
-    assert (tuned.uri, delivered.uri) == (f"{root}/encoders/x-tuned", f"{root}/encoders/x")
+    fine_tuned, delivered = specs.fine_tuned_encoder(config), specs.encoder(config)
+    assert (fine_tuned.uri, delivered.uri) == (f"{root}/encoders/x-tuned", f"{root}/encoders/x")
     assert {entry.uri for entry in delivered.inputs.values()} == {
         layout.start_encoder, layout.tuned_encoder, layout.shards("val")
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["full", "distil", "top_layers"])
-def test_other_recipes_deliver_what_was_trained(root: Path, method: str) -> None:
+def test_other_methods_deliver_the_fine_tuned_encoder(root: Path, method: str) -> None:
     config = config_of(root, method=method)
-    assert specs.encoder(config) == specs.tuned_encoder(config)
+    assert specs.encoder(config) == specs.fine_tuned_encoder(config)
     assert specs.encoder(config).uri == f"{root}/encoders/x"
 
 
-def test_both_recipes_share_a_training(root: Path) -> None:
-    made = {specs.tuned_encoder(config_of(root, method=method)).spec_hash for method in ("full", "wise_ft")}
-    assert len(made) == 1
+def test_full_and_wise_ft_share_a_training_run(root: Path) -> None:
+    hashes = {
+        specs.fine_tuned_encoder(config_of(root, method=method)).spec_hash for method in ("full", "wise_ft")
+    }
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"robust": {"interpolation_steps": 3}},
-        {"robust": {"guard_items": 9}},
-        {"robust": {"max_guard_drop": 0.5}},
+        {"robust": {"retention_items": 9}},
+        {"robust": {"max_retention_drop": 0.5}},
         {"validation": {"score": "r@1"}},
-        {"validation": {"items": 9}},
+        {"validation": {"max_items": 9}},
     ],
 )
-def test_another_way_of_choosing_trains_nothing_again(root: Path, changed: dict[str, Any]) -> None:
+def test_selection_of_alpha_changes_the_delivered_encoder_but_not_the_run(
+    root: Path, changed: dict[str, Any]
+) -> None:
     before, after = config_of(root), config_of(root, **changed)
     assert specs.training_run(before).spec_hash == specs.training_run(after).spec_hash
     assert specs.encoder(before).spec_hash != specs.encoder(after).spec_hash
 
 
-def test_a_guard_of_ones_own_is_an_input(root: Path) -> None:
-    config = config_of(root, robust={"guard": f"{root}/shards/guard"})
-    assert specs.encoder(config).inputs["guard"].uri == f"{root}/shards/guard"
+def test_early_stopping_does_not_change_the_interpolated_encoder(root: Path) -> None:
+    before, after = config_of(root), config_of(root, validation={"patience": 3, "timeout_s": 60})
+    assert specs.encoder(before).spec_hash == specs.encoder(after).spec_hash
 
 
-def test_a_log_that_decides_nothing_changes_nothing(root: Path) -> None:
+def test_retention_set_of_the_user_is_an_input(root: Path) -> None:
+    config = config_of(root, robust={"retention_set": f"{root}/shards/retention"})
+    assert specs.encoder(config).inputs["retention_set"].uri == f"{root}/shards/retention"
+
+
+def test_log_counts_only_if_it_can_select_alpha(root: Path) -> None:
     def spec_hash(score: str | None, queries: int) -> str:
         config = config_of(root, validation={"score": score})
         log = config.evaluate.log.model_copy(update={"queries": queries})
-        judged = config.evaluate.model_copy(update={"log": log})
-        return specs.encoder(config.model_copy(update={"evaluate": judged})).spec_hash
+        section = config.evaluate.model_copy(update={"log": log})
+        return specs.encoder(config.model_copy(update={"evaluate": section})).spec_hash
 
     assert spec_hash("r@5", 10) == spec_hash("r@5", 20)
     assert spec_hash(None, 10) != spec_hash(None, 20)

@@ -1,7 +1,56 @@
-"""The stages that can be submitted, and the names of their jobs."""
+"""The stages that can be submitted, the names of their jobs, and the paths in their configuration."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from raysys import cli, pipeline
 from raysys.cluster import jobs
+from raysys.config import Config
+from raysys.errors import InputError
+
+HERE, ELSEWHERE = "http://127.0.0.1:8265", "http://head:8265"
+
+
+def sent(config: dict[str, Any], where: str) -> Any:
+    text = jobs.config_text(Config.model_validate(config), where=where, err=io.StringIO())
+    return yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        ("pack.parent", {"pack": {"parent": "old/shards"}}),
+        ("train.robust.retention_set", {"train": {"robust": {"retention_set": "other/shards/val"}}}),
+        ("catalog.path", {"catalog": {"kind": "folder", "path": "photos"}}),
+        ("evaluate.log.path", {"evaluate": {"log": {"kind": "recorded", "path": "log.parquet"}}}),
+    ],
+)
+def test_relative_path_is_refused_for_a_cluster_elsewhere(key: str, config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"^{key}: .* is relative to .*\({key}=\.\.\.\)$"):
+        sent({"root": "s3://shop/raysys", **config}, ELSEWHERE)
+
+
+def test_relative_paths_are_absolute_for_a_cluster_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {"pack": {"parent": "old/shards"}, "train": {"robust": {"retention_set": "other/shards/val"}}}
+    tree = sent(config, HERE)
+    assert tree["pack"]["parent"] == f"{tmp_path}/old/shards"
+    assert tree["train"]["robust"]["retention_set"] == f"{tmp_path}/other/shards/val"
+
+
+def test_keywords_and_uris_are_sent_unchanged() -> None:
+    tree = sent({"root": "s3://shop/raysys", "pack": {"parent": "gs://shop/old/shards"}}, ELSEWHERE)
+    assert tree["pack"]["parent"] == "gs://shop/old/shards"
+    assert tree["train"]["robust"]["retention_set"] == "drawn"
+    assert tree["encoder"]["start"] == "tiny"
 
 
 def test_every_stage_and_run_can_be_submitted() -> None:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from raysys.config.schema import ShelfProtocol
+from raysys.config.schema import AttributePrecisionConfig
 from raysys.errors import InputError
 from raysys.evaluate.attribute_precision import attribute_precision, chance_precision, value_codes
 from raysys.evaluate.metrics import precision_at, rank_by
 
-PROTOCOL = ShelfProtocol(where={"source": "clothing"}, match=("kind", "colour"), k=3)
+PROTOCOL = AttributePrecisionConfig(where={"source": "clothing"}, match=("kind", "colour"), k=3)
 
 
 def random_catalogue(
@@ -27,7 +27,10 @@ def random_catalogue(
 
 
 def precision_by_double_loop(
-    vectors: np.ndarray, attributes: dict[str, np.ndarray], splits: np.ndarray, protocol: ShelfProtocol
+    vectors: np.ndarray,
+    attributes: dict[str, np.ndarray],
+    splits: np.ndarray,
+    protocol: AttributePrecisionConfig,
 ) -> dict[str, list[float]]:
     def is_in(item: int, allowed_splits: tuple[str, ...]) -> bool:
         return splits[item] in allowed_splits and all(
@@ -65,7 +68,7 @@ def test_precision_and_chance_level_of_a_small_gallery() -> None:
         "seller": np.array(["a", "a", "b", "c", "d"]),
     }
     splits = np.array(["test", "val", "val", "val", "val"])
-    protocol = ShelfProtocol(match=("kind", "colour"), k=2)
+    protocol = AttributePrecisionConfig(match=("kind", "colour"), k=2)
     # Item 1 has the query's seller; the nearest two others are 2 (bag, blue) and 3 (hat, red).
     expected = {"all": [0.0], "kind": [0.5], "colour": [0.5]}
     scores = attribute_precision(vectors, attributes, splits, protocol)
@@ -103,7 +106,7 @@ def test_chance_level_equals_the_mean_precision_of_random_vectors() -> None:
 def test_missing_neighbours_of_a_small_gallery_are_misses() -> None:
     attributes = {"kind": np.array(["bag", "bag", "hat"]), "seller": np.array(["", "", ""])}
     splits = np.array(["test", "val", "val"])
-    protocol = ShelfProtocol(match=("kind",), k=4)
+    protocol = AttributePrecisionConfig(match=("kind",), k=4)
     # Both other items are always among the first four and one is correct: 1/4, for any vectors.
     assert chance_precision(attributes, splits, protocol) == pytest.approx(0.25)
     assert attribute_precision(np.eye(3), attributes, splits, protocol)["all"].tolist() == [0.25]
@@ -116,20 +119,20 @@ def test_missing_values_have_code_minus_one() -> None:
 def test_unknown_attribute_is_an_error_with_a_suggestion() -> None:
     vectors, attributes, splits = random_catalogue(20)
     with pytest.raises(InputError) as caught:
-        attribute_precision(vectors, attributes, splits, ShelfProtocol(match=("color",)))
+        attribute_precision(vectors, attributes, splits, AttributePrecisionConfig(match=("color",)))
     assert str(caught.value) == (
-        "evaluate.shelf.match: unknown attribute 'color' (the items have: colour, kind, seller, source); "
+        "evaluate.attribute_precision.match: unknown attribute 'color' (the items have: colour, kind, seller, source); "
         "did you mean 'colour'?"
     )
 
 
 def test_no_query_item_is_an_error_with_the_filter() -> None:
     vectors, attributes, splits = random_catalogue(20)
-    protocol = ShelfProtocol(where={"source": "toys"}, match=("kind",))
+    protocol = AttributePrecisionConfig(where={"source": "toys"}, match=("kind",))
     with pytest.raises(InputError) as caught:
         attribute_precision(vectors, attributes, splits, protocol)
     assert str(caught.value) == (
-        "evaluate.shelf: no query item remains of 20 (split: test, where: {'source': 'toys'}); "
+        "evaluate.attribute_precision: no query item remains of 20 (split: test, where: {'source': 'toys'}); "
         "widen where, or choose another split"
     )
 
@@ -140,7 +143,9 @@ def test_vectors_that_encode_the_attribute_have_precision_one() -> None:
     vectors = np.where(kinds[:, None] == "bag", [[1.0, 0.0]], [[0.0, 1.0]])
     splits = np.array(["test", "test", "val", "val"] * 10)
     assert (
-        attribute_precision(vectors, attributes, splits, ShelfProtocol(match=("kind",)))["all"].tolist()
+        attribute_precision(vectors, attributes, splits, AttributePrecisionConfig(match=("kind",)))[
+            "all"
+        ].tolist()
         == [1.0] * 20
     )
 
@@ -148,7 +153,7 @@ def test_vectors_that_encode_the_attribute_have_precision_one() -> None:
 def test_precision_agrees_with_ranking_the_complete_gallery() -> None:
     vectors, attributes, _ = random_catalogue(30)
     splits = np.array(["test"] + ["val"] * 29)
-    protocol = ShelfProtocol(exclude_same=(), match=("kind",), k=5)
+    protocol = AttributePrecisionConfig(exclude_same=(), match=("kind",), k=5)
     scores = (vectors[:1] @ vectors[1:].T).astype(np.float64)
     gains = (attributes["kind"][1:] == attributes["kind"][0])[None, :]
     expected = precision_at(5, rank_by(scores, gains, np.ones_like(gains), seed=0))
@@ -158,7 +163,7 @@ def test_precision_agrees_with_ranking_the_complete_gallery() -> None:
 def test_items_of_the_querys_group_are_left_out() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.8, 0.6]])
     attributes, splits = {"kind": np.array(["cup"] * 3, dtype=object)}, np.array(["test"] * 3)
-    protocol = ShelfProtocol(exclude_same=(), match=("kind",), k=1)
+    protocol = AttributePrecisionConfig(exclude_same=(), match=("kind",), k=1)
     groups = ["a", "a", "b"]
     assert attribute_precision(vectors, attributes, splits, protocol, groups)["all"].tolist() == [
         1.0,

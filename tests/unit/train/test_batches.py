@@ -65,7 +65,7 @@ def test_full_batch_stays_as_it_is() -> None:
         FalseNegativesConfig(),
         FalseNegativesConfig(equal_titles="masked", same_group="positive"),
         FalseNegativesConfig(equal_titles="negative", same_group="negative"),
-        FalseNegativesConfig(similar_photos=0.01, similar_photos_are="positive"),
+        FalseNegativesConfig(photo_cosine_threshold=0.01, similar_photos_are="positive"),
     ],
     ids=["default", "masked", "published", "similar"],
 )

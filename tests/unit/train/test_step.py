@@ -189,8 +189,8 @@ def test_merged_updates_are_the_model_that_was_trained(start: Path) -> None:
 
 
 def test_updates_of_unknown_layers_are_refused(start: Path) -> None:
-    with pytest.raises(InputError, match=r"train.lora.modules: nothing: peft cannot update these"):
-        engine(start, section(lora=LoraConfig(modules=("nothing",))))
+    with pytest.raises(InputError, match=r"train.lora.target_modules: nothing: peft cannot update these"):
+        engine(start, section(lora=LoraConfig(target_modules=("nothing",))))
 
 
 def test_missing_peft_is_one_line(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def sweep_to(bundles: tuple[str, str], wanted: float) -> Sweep:
 def delivered(
     bundles: tuple[str, str], folder: Path, wanted: float, max_drop: float
 ) -> EncoderBundleManifest:
-    section = RobustConfig(interpolation_steps=5, max_guard_drop=max_drop)
+    section = RobustConfig(interpolation_steps=5, max_retention_drop=max_drop)
     return publish_best_point(
         ArtifactSpec(str(folder), EncoderBundleManifest, {}, {}), sweep_to(bundles, wanted), section, map
     )

@@ -174,8 +174,8 @@ WAYS = [
     PUBLISHED,
     FalseNegativesConfig(equal_titles="merged", same_group="masked"),
     FalseNegativesConfig(equal_titles="masked", same_group="positive"),
-    FalseNegativesConfig(equal_titles="merged", same_group="positive", similar_photos=0.3),
-    FalseNegativesConfig(similar_photos=0.2, similar_photos_are="positive"),
+    FalseNegativesConfig(equal_titles="merged", same_group="positive", photo_cosine_threshold=0.3),
+    FalseNegativesConfig(photo_cosine_threshold=0.2, similar_photos_are="positive"),
 ]
 
 
@@ -379,10 +379,10 @@ def test_same_title_in_a_group_stays_a_positive() -> None:
 
 def test_photo_that_looks_alike_is_masked_or_positive() -> None:
     looks = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], dtype=torch.float64)  # cosines 0.8, 0, 0.6
-    masked = FalseNegativesConfig(similar_photos=0.7)
+    masked = FalseNegativesConfig(photo_cosine_threshold=0.7)
     apart = [[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]
     assert table_of(keys(1, 2, 3), masked, looks=looks) == (apart, [[1, 0, 1], [0, 1, 1], [1, 1, 1]])
-    positive = FalseNegativesConfig(similar_photos=0.7, similar_photos_are="positive")
+    positive = FalseNegativesConfig(photo_cosine_threshold=0.7, similar_photos_are="positive")
     assert table_of(keys(1, 2, 3), positive, looks=looks) == (
         [[1, 1, -1], [1, 1, -1], [-1, -1, 1]],
         [[1, 1, 1]] * 3,

@@ -56,7 +56,7 @@ def test_frozen_parameters_are_nobody_s() -> None:
 
 
 def test_scale_and_bias_of_the_loss_have_a_learning_rate_of_their_own() -> None:
-    (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4, scale_learning_rate=1e-2))
+    (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4, logit_scale_learning_rate=1e-2))
     rates = [(group["lr"], group["weight_decay"]) for group in adamw.param_groups]
     assert rates == [(1e-4, 1e-4), (1e-4, 0.0), (1e-2, 0.0)]
     (adamw,) = make_optimizers(towers(), TrainConfig(learning_rate=1e-4))

@@ -31,7 +31,7 @@ def test_the_first_pairs_of_a_shard_set_are_the_guard(tmp_path: Path) -> None:
 
 def test_a_guard_that_is_not_there_is_missed_at_once(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no ShardSet here"):
-        make_retention_check("", RobustConfig(guard=str(tmp_path / "nothing")))
+        make_retention_check("", RobustConfig(retention_set=str(tmp_path / "nothing")))
 
 
 def test_the_figure_is_recall_among_the_first_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_items_of_the_log_come_first_among_the_pairs_that_are_measured(
 ) -> None:
     late, later = ("i20", ["i21", "i22"], [True, False]), ("i10", ["i11", "i12"], [True, False])
     judged = recorded(tmp_path, [late] * 20 + [later])
-    found = made(shard, judged, items=5)
+    found = made(shard, judged, max_items=5)
     assert found.item_ids == ["i20", "i21", "i22", "i00", "i01"]
     assert found.log is not None
     assert found.log.query_ids == ["i20"] * 20  # the last impression names three more: too many
@@ -91,16 +91,16 @@ def test_too_few_impressions_are_said_once_and_done_without(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(logs.log, "info", lambda line, *values: said.append(line % values))
-    found = made(shard, recorded(tmp_path, [INSIDE] * 19 + [OUTSIDE] * 5), items=8)
+    found = made(shard, recorded(tmp_path, [INSIDE] * 19 + [OUTSIDE] * 5), max_items=8)
     assert (found.log, found.score, len(found.item_ids)) == (None, "r@5", 8)
     assert said == [
         f"    train  measured by retrieval alone: {tmp_path}/log.parquet: 19 of its 24 impressions show 8 or fewer "
-        "validation items alone, 20 are needed; raise train.validation.items, or log more"
+        "validation items alone, 20 are needed; raise train.validation.max_items, or log more"
     ]
 
 
 def test_a_log_is_drawn_on_the_very_pairs_that_are_measured(shard: ShardRef) -> None:
-    found = made(shard, drawn({"kind": 0.7, "colour": 0.3}), items=16)
+    found = made(shard, drawn({"kind": 0.7, "colour": 0.3}), max_items=16)
     assert found.log is not None
     assert len(found.log.query_ids) == 30
     assert found.log.item_ids <= set(found.item_ids) == {f"i{n:02d}" for n in range(16)}
@@ -118,9 +118,9 @@ def test_what_the_catalogue_does_not_know_makes_no_log(shard: ShardRef) -> None:
 
 def test_without_pairs_nothing_is_measured_and_no_log_can_be_asked_for(shard: ShardRef) -> None:
     judged = drawn({"kind": 1.0})
-    assert made(shard, judged, items=0).measure(None) == {}
+    assert made(shard, judged, max_items=0).measure(None) == {}
     with pytest.raises(InputError, match="there are no validation pairs"):
-        made(shard, judged, items=0, score="ndcg@5")
+        made(shard, judged, max_items=0, score="ndcg@5")
 
 
 def test_figures_are_those_of_the_vectors(bundle: str, shard: ShardRef, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""The schema: every setting is documented, paths are marked, rules name the settings they concern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+import pytest
+from pydantic.fields import FieldInfo
+
+from raysys.config import Config
+from raysys.config.schema import Section, TimeSplit, TinyConfig, TrainConfig
+from raysys.config.section import HubIdOrPath, SelectsAlpha, UriPath, marked_names, marked_values
+
+# Their documentation mentions paths or folders, but their values are names of columns.
+COLUMN_NAMES = {"Columns.image", "FolderColumns.image", "ColumnSplit.column"}
+
+
+def sections_of(section: type[Section]) -> Iterator[type[Section]]:
+    """A section and all sections that its fields may hold, through unions and optional ones."""
+    yield section
+    for field in section.model_fields.values():
+        for inner in sections_in(field.annotation):
+            yield from sections_of(inner)
+
+
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_in(part)
+
+
+FIELDS: dict[str, FieldInfo] = {
+    f"{section.__name__}.{name}": field
+    for section in sections_of(Config)
+    for name, field in section.model_fields.items()
+    if section.__name__ != "BenchConfig"
+}
+
+
+def is_documented(field: FieldInfo) -> bool:
+    is_constant = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+    return bool(field.description) or is_constant or any(sections_in(field.annotation))
+
+
+def test_every_setting_is_documented() -> None:
+    assert [name for name, field in FIELDS.items() if not is_documented(field)] == []
+
+
+def test_every_section_is_documented() -> None:
+    assert [section.__name__ for section in sections_of(Config) if not section.__doc__] == []
+
+
+def test_every_setting_with_a_path_is_marked() -> None:
+    about_paths = {
+        name
+        for name, field in FIELDS.items()
+        if re.search(r"\b(paths?|URIs?|folders?)\b", f"{name.replace('.', ' ')} {field.description}")
+    }
+    marked = {
+        name
+        for name, field in FIELDS.items()
+        if any(isinstance(mark, UriPath | HubIdOrPath) for mark in field.metadata)
+    }
+    assert about_paths - marked == COLUMN_NAMES
+    assert "PackConfig.parent" in marked
+    assert "RobustConfig.retention_set" in marked
+
+
+def test_marked_values_follow_the_chosen_kind() -> None:
+    config = Config.model_validate({"catalog": {"kind": "table", "path": "a.csv"}, "pack": {"parent": "old"}})
+    paths = {key: value for key, value, _ in marked_values(config, UriPath)}
+    assert paths == {
+        "root": ".raysys",
+        "catalog.path": "a.csv",
+        "catalog.images": None,
+        "pack.parent": "old",
+        "train.robust.retention_set": "drawn",
+    }
+
+
+def test_marked_names_are_those_of_one_section() -> None:
+    assert marked_names(type(Config().train.validation), SelectsAlpha) == {"max_items", "score"}
+    assert marked_names(TrainConfig, SelectsAlpha) == set()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (TinyConfig, {"image_size_px": 60}, "image_size_px 60 is not a multiple of patch_size_px 8"),
+        (TinyConfig, {"num_heads": 3}, "hidden_size 128 is not a multiple of num_heads 3"),
+        (TrainConfig, {"batch_size": 7, "workers": 2}, "batch_size 7 is not a multiple of workers 2"),
+        (
+            TrainConfig,
+            {"micro_batch_size": 100},
+            "share of 256 pairs is not a multiple of micro_batch_size 100",
+        ),
+        (TrainConfig, {"min_workers": 2}, "min_workers 2 is greater than workers 1"),
+        (TrainConfig, {"lora": {}, "method": "distil"}, "lora cannot be combined with method 'distil'"),
+        (TrainConfig, {"lora": {}, "optimizer": "muon"}, "set optimizer to adamw"),
+        (TrainConfig, {"parallel": "fsdp", "optimizer": "muon"}, "set optimizer to adamw"),
+        (TimeSplit, {"val_from": 1, "test_from": "2026-01-01"}, "must both be text or both be numbers"),
+        (TimeSplit, {"val_from": 2, "test_from": 1}, "val_from 2.0 is later than test_from 1.0"),
+    ],
+)
+def test_rule_over_several_settings(section: type[Section], values: dict[str, Any], message: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=re.escape(message)):
+        section.model_validate(values)
