@@ -64,8 +64,8 @@ class TrainingRun:
     continues after a crash, on other workers, and when it is made longer.
     """
 
-    home: str
-    """What holds all runs of this name."""
+    runs_uri: str
+    """The folder of all runs of this name."""
     settings: Mapping[str, Any]
     """The part of the configuration that counts, under the names of its keys."""
     inputs: Mapping[str, InputEntry]
@@ -80,7 +80,7 @@ class TrainingRun:
     @property
     def uri(self) -> str:
         """Its folder: one a spec_hash, so that a changed configuration continues nobody's run."""
-        return storage.join(self.home, self.spec_hash[:12])
+        return storage.join(self.runs_uri, self.spec_hash[:12])
 
 
 def layout_of(config: Config) -> ArtifactLayout:
