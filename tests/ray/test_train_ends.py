@@ -37,6 +37,7 @@ from tests.ray.test_train import (
     copy_root,
     has_checkpoint,
     run_of,
+    small_config,
     training_workers,
 )
 

@@ -48,7 +48,7 @@ class StepConsensus:
 
         A node that is newly announced as preempted causes a save, too. All workers make this call, even
         without a batch: Ray schedules no decoders on a node that is being preempted, and if all decoders ran
-        there, data arrive only once it is gone.
+        there, data arrive only after it has ended.
         """
         check_preemption = time.monotonic() - self._preemption_checked_at > _PREEMPTION_CHECK_INTERVAL_S
         flags = torch.tensor(

@@ -94,8 +94,8 @@ def test_first_step_may_take_longer_to_compile() -> None:
 
 
 def test_group_without_heartbeats_is_no_stall() -> None:
-    gone = [heartbeat(0, received_s=880.0), heartbeat(1, received_s=870.0)]
-    assert stall_line(gone, NOW_S, AFTER_S) is None
+    silent_group = [heartbeat(0, received_s=880.0), heartbeat(1, received_s=870.0)]
+    assert stall_line(silent_group, NOW_S, AFTER_S) is None
     assert stall_line([], NOW_S, AFTER_S) is None
 
 
