@@ -170,10 +170,10 @@ def low_memory_worker(loop_config: dict[str, Any]) -> None:
     """A worker with enough memory for `MAX_FITTING_PAIRS` pairs at a time."""
     real_train_step = step_module.train_step
 
-    def train_step(engine: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
+    def train_step(train_state: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
         if (section.micro_batch_size or len(batch[PIXELS])) > MAX_FITTING_PAIRS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
-        return real_train_step(engine, batch, section)
+        return real_train_step(train_state, batch, section)
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])
