@@ -86,7 +86,7 @@ class PrometheusGauges:
     def _set(self, values: Mapping[str, float]) -> None:
         for name, value in prometheus_names(values).items():
             if name not in self._gauges:
-                self._gauges[name] = ray.util.metrics.Gauge(name, "A metric of raysys train", tag_keys=("run",))
+                self._gauges[name] = ray.util.metrics.Gauge(name, "Metric of raysys train", tag_keys=("run",))
             self._gauges[name].set(value, self._tags)
 
 
