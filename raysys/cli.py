@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
-    logs.show_logs(debug=debug)
+    logs.log_to_stderr(debug=debug)
     try:
         with _results_only_on_stdout() as arguments.out:
             status: int = arguments.call(arguments)

@@ -41,7 +41,7 @@ class ArtifactLayout:
         return storage.join(self.root, "encoders", f"{self.name}-start")
 
     @property
-    def tuned_encoder(self) -> str:
+    def fine_tuned_encoder(self) -> str:
         """The fine-tuned bundle, if the delivered one is interpolated from it."""
         return storage.join(self.root, "encoders", f"{self.name}-tuned")
 

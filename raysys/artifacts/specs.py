@@ -38,7 +38,7 @@ class TrainingRun:
     the same name and spec hash continues after a crash, on other workers, and when `train.epochs` is raised.
     """
 
-    home: str
+    runs_uri: str
     """Folder of all runs of this name."""
     settings: Mapping[str, Any]
     """The settings that determine the run, under their names in the configuration."""
@@ -54,7 +54,7 @@ class TrainingRun:
     @property
     def uri(self) -> str:
         """The run's folder: one per spec hash, so a changed configuration never continues another run."""
-        return storage.join(self.home, self.spec_hash[:12])
+        return storage.join(self.runs_uri, self.spec_hash[:12])
 
 
 def layout_of(config: Config) -> ArtifactLayout:
@@ -138,7 +138,7 @@ def fine_tuned_encoder(config: Config) -> ArtifactSpec:
     }
     settings = {**run.settings, "train": train}
     layout = layout_of(config)
-    uri = layout.tuned_encoder if is_interpolated(config) else layout.encoder
+    uri = layout.fine_tuned_encoder if is_interpolated(config) else layout.encoder
     return ArtifactSpec(uri, EncoderBundleManifest, settings, run.inputs)
 
 
@@ -155,7 +155,7 @@ def encoder(config: Config) -> ArtifactSpec:
         settings["log"] = _settings(config.evaluate.log)
     inputs = {
         "start": as_input(layout.start_encoder, EncoderBundleManifest),
-        "fine_tuned": as_input(layout.tuned_encoder, EncoderBundleManifest),
+        "fine_tuned": as_input(layout.fine_tuned_encoder, EncoderBundleManifest),
         "shards": as_input(layout.shards("val"), ShardSetManifest),
     }
     if train.robust.retention_set != "drawn":
@@ -213,7 +213,7 @@ def report(config: Config) -> ArtifactSpec:
     }
     inputs["start"] = as_input(layout.start_encoder, EncoderBundleManifest)
     if is_interpolated(config):
-        inputs["fine_tuned"] = as_input(layout.tuned_encoder, EncoderBundleManifest)
+        inputs["fine_tuned"] = as_input(layout.fine_tuned_encoder, EncoderBundleManifest)
     inputs["embeddings"] = as_input(layout.embeddings, EmbeddingSetManifest)
     inputs["index"] = as_input(layout.index, IndexBundleManifest)
     return ArtifactSpec(layout.report, ReportManifest, _settings(config.evaluate), inputs)

@@ -26,7 +26,7 @@ def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
         shard_uris={split: layout.shards(split) for split in SPLITS},
         latent_uri=specs.latent_uri(config),
         start_uri=layout.start_encoder,
-        fine_tuned_uri=layout.tuned_encoder if is_interpolated else None,
+        fine_tuned_uri=layout.fine_tuned_encoder if is_interpolated else None,
         method=config.train.method,
         embeddings_uri=layout.embeddings,
         projected_uri=layout.projected_embeddings if config.projection.dimensions else None,

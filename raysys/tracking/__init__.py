@@ -1,1 +1,1 @@
-"""What a run reports while it works: log lines, `metrics.jsonl` and Weights & Biases."""
+"""What a run reports while it works: log lines, progress bars, `metrics.jsonl` and Weights & Biases."""

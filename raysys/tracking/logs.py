@@ -13,20 +13,20 @@ import rich.table
 
 log = logging.getLogger("raysys")
 Advance = Callable[[int], None]
-Show = Callable[[int, str], None]
+ShowStatus = Callable[[int, str], None]
 
 
-def show_logs(*, debug: bool = False) -> None:
-    """Send raysys's own log lines to stderr."""
-    handler = _Stderr()
+def log_to_stderr(*, debug: bool = False) -> None:
+    """Send the log lines of raysys, and only those, to stderr."""
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
 
 
-class _Stderr(logging.Handler):
-    """Writes to what stderr is at the time: while a bar is shown, that puts lines above it."""
+class _StderrHandler(logging.Handler):
+    """Looks up `sys.stderr` for every line: while a bar is shown, rich replaces it to print lines above."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
@@ -36,7 +36,7 @@ class _Stderr(logging.Handler):
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal; nothing elsewhere. Call what it yields with the number of things done so far."""
+    """A progress bar, on a terminal only. Call the yielded function with the number of completed units."""
     columns = (
         rich.progress.TextColumn("{task.description:>9}"),
         rich.progress.BarColumn(),
@@ -48,34 +48,37 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
         task = bars.add_task(label, total=total)
-        yield lambda done: bars.update(task, completed=done)
+        yield lambda completed: bars.update(task, completed=completed)
 
 
 @contextlib.contextmanager
-def status_bar(label: str, total: int) -> Iterator[Show | None]:
-    """A bar with words beside it, for work that counts its own time; None where there is no terminal."""
+def status_bar(label: str, total: int) -> Iterator[ShowStatus | None]:
+    """A progress bar with a status text instead of rich's own time estimate; None without a terminal.
+
+    Call the yielded function with the number of completed units and the text.
+    """
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
-    words = rich.table.Column(no_wrap=True, overflow="ellipsis")
+    text_column = rich.table.Column(no_wrap=True, overflow="ellipsis")
     columns = (
         rich.progress.TextColumn("{task.description:>9}"),
         rich.progress.BarColumn(bar_width=16),
         rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        rich.progress.TextColumn("{task.fields[words]}", table_column=words, markup=False),
+        rich.progress.TextColumn("{task.fields[text]}", table_column=text_column, markup=False),
     )
     with rich.progress.Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(label, total=total, words="starting")
-        yield lambda done, words: bars.update(task, completed=done, words=words)
+        task = bars.add_task(label, total=total, text="starting")
+        yield lambda completed, text: bars.update(task, completed=completed, text=text)
 
 
 def stage_line(stage: str, num_items: int, seconds: float, uri: str) -> str:
-    """The one line a stage ends in."""
+    """The summary line of a completed stage."""
     rate = num_items / seconds if seconds > 0 else 0.0
     return f"{stage:>9}  {num_items:,} items  {seconds:.1f} s  {rate:,.0f} items/s  {uri}"
 
 
 def skipped_line(stage: str, num_items: int, uri: str) -> str:
-    """The one line of a stage that had nothing to do."""
+    """The summary line of a stage whose artifact is up to date."""
     return f"{stage:>9}  {num_items:,} items  up to date: skipped  {uri}"

@@ -18,7 +18,7 @@ import torch
 from raysys.errors import DamagedData, InputError, OutOfMemory, RaysysError, TrainingDiverged, known_cause
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
-from raysys.train.monitor.capacity import micro_batch_size, needs_less
+from raysys.train.monitor.capacity import memory_advice, micro_batch_size
 
 _FINAL = (DamagedData, InputError, OutOfMemory, TrainingDiverged)
 
@@ -59,4 +59,4 @@ def _without_memory(error: torch.OutOfMemoryError, job: TrainJob, coordinator: A
         ray.get(coordinator.halve_micro_batch.remote(size, who))
         return None
     said = str(error).strip().split(". ")[0][:200]
-    return OutOfMemory(f"train: {who} ({said}); {needs_less(section, workers)}")
+    return OutOfMemory(f"train: {who} ({said}); {memory_advice(section, workers)}")

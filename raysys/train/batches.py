@@ -43,7 +43,7 @@ class WorkerBatches:
 
     def has_come(self, timeout_s: float) -> bool:
         """Whether the next one is here, or will never be; waits for it a while."""
-        with self._pace.waiting():
+        with self._pace.waiting_for_data():
             return bool(concurrent.futures.wait([self._coming], timeout_s).done)
 
     def take(self) -> Batch:

@@ -18,7 +18,7 @@ from raysys.errors import InputError
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.stream.blocks import rows_per_block
 from raysys.tracking.wandb import TrackedRun
-from raysys.train.validation.validation import Validation
+from raysys.train.validation.model_metrics import Validation
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 
 from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples, check_skipped_fraction, read_skipped
 from raysys.train.batches import WorkerBatches
-from raysys.train.checkpoint.saver import Saving, restore
+from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
-from raysys.train.metrics.recorder import recorder
+from raysys.train.metrics.recorder import open_recorder
 from raysys.train.metrics.throughput import Throughput
 from raysys.train.metrics.weight_change import WeightChange
 from raysys.train.model import make_train_state, open_accelerator
@@ -34,36 +34,38 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
     accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
     engine = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = first_step = restore(engine)
-    lookout, saving = StepConsensus(coordinator, accelerator), Saving(job, engine, step)
+    lookout, saving = StepConsensus(coordinator, accelerator), CheckpointSaver(job, engine, step)
     patience = EarlyStopping(
         job.run_uri, section.validation.patience if accelerator.is_main_process else None
     )
     ledger = SkippedSamples(job.shards, job.run_uri, accelerator.process_index, step * section.batch_size)
     pace = Throughput(
         engine.model.config,
-        share=section.batch_size / accelerator.num_processes,
+        pairs_per_worker=section.batch_size / accelerator.num_processes,
         workers=accelerator.num_processes,
         num_captions=1 + len(section.caption_weights),
         device=str(accelerator.device),
     )
     batches, loss = WorkerBatches(job, accelerator, step, pace), math.nan
     pulse = Heartbeat(coordinator, accelerator, step)
-    with pulse, recorder(job, step, is_main=accelerator.is_main_process) as record:
-        pulse.follow(engine.towers)
+    with pulse, open_recorder(job, step, is_main=accelerator.is_main_process) as recorder:
+        pulse.watch_towers(engine.towers)
 
         def keep_state() -> None:
-            pulse.saves()
-            record.flush()
+            pulse.saving()
+            recorder.flush()
             saving.save(step, loss=loss)
-            pulse.waits(step)
+            pulse.waiting_for_data(step)
 
         while step < job.num_steps:
             if has_batch := batches.has_come(_LOOK_UP_S):
-                pulse.is_ready()
-            agreed = lookout.agree(has_batch=has_batch, save=saving.is_overdue(), enough=patience.is_over())
-            if (agreed.save or agreed.ends) and saving.kept_step < step:
+                pulse.data_ready()
+            agreed = lookout.decide(
+                has_batch=has_batch, save=saving.is_overdue(), finish_early=patience.should_stop()
+            )
+            if (agreed.save or agreed.ends_training) and saving.saved_step < step:
                 keep_state()
-            if agreed.ends:
+            if agreed.ends_training:
                 break
             if not agreed.is_ready:
                 continue
@@ -81,14 +83,14 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
             if change is not None:
                 figures = {
                     **dataclasses.asdict(result),
-                    **change.figures(),
+                    **change.metrics(),
                     "learning_rate": learning_rate,
-                    **pace.figures(),
+                    **pace.metrics(),
                     "samples_seen": step * section.batch_size,
                     "samples_skipped": _count_skipped(accelerator, ledger, step, job),
                 }
-                record(step, figures)
-            pulse.waits(step)
+                recorder.add(step, figures)
+            pulse.waiting_for_data(step)
             if job.is_checkpoint_step(step):
                 keep_state()
 

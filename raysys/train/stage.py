@@ -14,8 +14,8 @@ from raysys.shards.shard_set import require_attributes
 from raysys.storage.lock import locked
 
 if TYPE_CHECKING:
+    from raysys.train.validation.model_metrics import Validation
     from raysys.train.validation.retention import RetentionCheck
-    from raysys.train.validation.validation import Validation
 
 
 def steps(config: Config) -> list[Step]:
@@ -73,7 +73,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
     from raysys.train.checkpoint.run_folder import prepare_run_folder
     from raysys.train.job import make_job
-    from raysys.train.validation.measurement import CheckpointValidator
+    from raysys.train.validation.checkpoint_validator import CheckpointValidator
     from raysys.train.validation.neighbour_grid import NeighbourGrid
 
     started = time.monotonic()
@@ -83,7 +83,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
     validator = CheckpointValidator(
         job.run_uri, job.start_uri, validation, NeighbourGrid(shards_of(layout.shards("val")), job.image)
     )
-    with locked(run.home, "raysys train"):
+    with locked(run.runs_uri, "raysys train"):
         prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
         session.connect(config.ray)
         if not trainer.is_finished(job):
@@ -110,13 +110,13 @@ def _interpolate(
     from raysys.train import wise_ft
 
     layout = specs.layout_of(config)
-    sweep = wise_ft.Sweep(layout.start_encoder, layout.tuned_encoder, validation, retention)
+    sweep = wise_ft.Sweep(layout.start_encoder, layout.fine_tuned_encoder, validation, retention)
     parallel = connected_map(config.ray, config.train.validation.num_gpus)
     return wise_ft.publish_best_point(spec, sweep, config.train.robust, parallel)
 
 
 def _validation(config: Config) -> Validation:
-    from raysys.train.validation.validation import make_validation
+    from raysys.train.validation.model_metrics import make_validation
 
     layout = specs.layout_of(config)
     return make_validation(

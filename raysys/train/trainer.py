@@ -39,8 +39,8 @@ from raysys.train.monitor.capacity import Resources, capacity_shortfall
 from raysys.train.monitor.coordinator import RunCoordinator, RunStatus
 from raysys.train.monitor.progress import RunLength, show_progress
 from raysys.train.monitor.signals import StopRequest, stop_request
+from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.validation.early_stopping import has_stopped_early
-from raysys.train.validation.measurement import CheckpointValidator
 
 _NODES_TIMEOUT_S = 300.0  # for the first nodes of an autoscaling cluster
 _NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver

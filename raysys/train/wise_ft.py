@@ -15,8 +15,8 @@ from raysys.encoder.interpolation import Point, blend, choose, shares
 from raysys.encoder.text import TextPreprocessing
 from raysys.parallel import Parallel
 from raysys.tracking import logs
+from raysys.train.validation.model_metrics import Validation
 from raysys.train.validation.retention import RetentionCheck
-from raysys.train.validation.validation import Validation
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A cluster on this machine whose head starts another node when somebody asks for one, as in a cloud."""
+"""An autoscaling cluster on this machine: its head starts another node on request, as in a cloud."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STORE_BYTES = 150 * 2**20
 
 @contextlib.contextmanager
 def growing_cluster(head_cpus: int, node_resources: dict[str, float]) -> Iterator[str]:
-    """The address of its head; at most one more node comes, with these resources."""
-    # Not below pytest's folder: the path of a socket has 107 characters at most.
+    """The address of the head; the cluster grows by at most one node with these resources."""
+    # Not below pytest's folder: the path of a socket is limited to 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         config, port = Path(folder, "autoscaler.json"), _free_port()
         address = f"127.0.0.1:{port}"
@@ -31,13 +31,13 @@ def growing_cluster(head_cpus: int, node_resources: dict[str, float]) -> Iterato
             *(f"--num-cpus={head_cpus}", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}"),
             *("--include-dashboard=false", "--disable-usage-stats", f"--autoscaling-config={config}"),
         ]
-        # Ray's own provider of nodes for tests of autoscaling.
-        faked = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        # Ray's node provider for tests of autoscaling.
+        environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
         try:
-            subprocess.run(command, env={**os.environ, **faked}, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
             yield address
         finally:
-            _kill_all_of(folder)
+            _kill_processes_of(folder)
 
 
 def _autoscaling(address: str, head_cpus: int, node_resources: dict[str, float]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _autoscaling(address: str, head_cpus: int, node_resources: dict[str, float])
     provider = {
         "type": "fake_multinode",
         "gcs_address": address,
-        "use_node_id_as_ip": True,  # all nodes have the same
+        "use_node_id_as_ip": True,  # all nodes have the same IP address
         "disable_node_updaters": True,
         "disable_launch_config_check": True,
     }
@@ -75,13 +75,13 @@ def _autoscaling(address: str, head_cpus: int, node_resources: dict[str, float])
 
 
 def _free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
-def _kill_all_of(folder: str) -> None:
-    """End every process that was started with this folder."""
+def _kill_processes_of(folder: str) -> None:
+    """Kill every process with this folder in its command line."""
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Real training runs on a drawn catalogue: undisturbed, killed in the middle, and on one worker."""
+"""Complete training runs on a drawn catalogue: uninterrupted, with a killed worker, and on one worker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 BATCH, NUM_STEPS, EVERY = 16, 32, 8
-HALF = "checkpoint_00000099"  # what an upload that was cut off leaves behind
+INCOMPLETE = "checkpoint_00000099"  # left by an interrupted upload
 SMALL = {
     "name": "small",
     "catalog": {"kind": "drawn", "num_items": 120, "size_px": 32},
@@ -53,14 +53,14 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Run:
-    """A configuration that was trained, and where its run lies."""
+    """A trained configuration and the URI of its run."""
 
     config: Config
     uri: str
 
     @property
     def losses(self) -> dict[int, float]:
-        """Step -> loss; a step that was recorded twice fails."""
+        """Step -> loss; fails if a step was recorded twice."""
         rows = [row for row in read_metrics(self.uri) if "loss" in row]
         losses = {int(row["step"]): row["loss"] for row in rows}
         assert len(losses) == len(rows)
@@ -68,17 +68,17 @@ class Run:
 
     @property
     def weights(self) -> bytes:
-        """The file of the fine-tuned weights."""
-        return Path(specs.layout_of(self.config).tuned_encoder, "model.safetensors").read_bytes()
+        """The content of the file with the fine-tuned weights."""
+        return Path(specs.layout_of(self.config).fine_tuned_encoder, "model.safetensors").read_bytes()
 
     @property
-    def tracked(self) -> list[OfflineRun]:
-        """What each start of rank 0 told W&B."""
+    def wandb_segments(self) -> list[OfflineRun]:
+        """What each start of rank 0 logged to W&B."""
         return [read_run(path) for path in sorted(Path(self.uri).glob("wandb/offline-run-*/*.wandb"))]
 
 
-def small(
-    root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS, **changed: Any
+def small_config(
+    root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS, **settings: Any
 ) -> Config:
     """A run of `num_steps` over `num_items`, with a checkpoint every `EVERY` steps."""
     train = {
@@ -90,7 +90,7 @@ def small(
         "learning_rate": 1e-3,
         "log_every_steps": 1,
         "robust": {"interpolation_steps": 2, "retention_items": 16},
-        **changed,
+        **settings,
     }
     return Config.model_validate({**SMALL, "root": str(root), "train": train})
 
@@ -101,26 +101,26 @@ def run_of(config: Config) -> Run:
 
 @pytest.fixture(scope="module")
 def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A root with shards and a starting encoder, and its number of training items."""
+    """A root with shards and a start encoder, and its number of training items."""
     root = tmp_path_factory.mktemp("start")
-    config = small(root, num_items=100)
+    config = small_config(root, num_items=100)
     pipeline.run_stage("pack", config)
     num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
     return root, num_items
 
 
 @pytest.fixture(scope="module")
-def undisturbed(start: tuple[Path, int]) -> Run:
-    """Two workers train from the first step to the last."""
-    config = small(*start)
+def uninterrupted(start: tuple[Path, int]) -> Run:
+    """Two workers train from the first step to the last without interruption."""
+    config = small_config(*start)
     pipeline.run_stage("train", config)
     return run_of(config)
 
 
 @pytest.fixture(scope="module")
-def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same, but a worker is killed after the first checkpoint."""
-    config = small(copied(start[0], tmp_path_factory.mktemp("killed")), start[1])
+def killed(start: tuple[Path, int], uninterrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same run, but a worker is killed after the first checkpoint."""
+    config = small_config(copy_root(start[0], tmp_path_factory.mktemp("killed")), start[1])
     run = run_of(config)
     killer = threading.Thread(target=kill_a_worker, args=(run.uri,), daemon=True)
     killer.start()
@@ -131,29 +131,29 @@ def killed(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def longer(start: tuple[Path, int], undisturbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run goes on for 8 steps, on one worker, and with a checkpoint after each of them.
+def longer(start: tuple[Path, int], uninterrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The uninterrupted run continues for 8 steps on one worker, with a checkpoint after every step.
 
-    A kill has torn Ray's list of its checkpoints.
+    Ray's list of its checkpoints is truncated first.
     """
-    root = copied(start[0], tmp_path_factory.mktemp("longer"))
-    config = small(root, start[1], workers=1, num_steps=40, checkpoint_every_minutes=1e-9)
+    root = copy_root(start[0], tmp_path_factory.mktemp("longer"))
+    config = small_config(root, start[1], workers=1, num_steps=40, checkpoint_every_minutes=1e-9)
     run = run_of(config)
-    shutil.copytree(undisturbed.uri, run.uri)
-    Path(run.uri, HALF).mkdir()
-    tear(run)
+    shutil.copytree(uninterrupted.uri, run.uri)
+    Path(run.uri, INCOMPLETE).mkdir()
+    truncate_list(run)
     pipeline.run_stage("train", config)
     return run
 
 
-def tear(run: Run) -> None:
-    """Cut Ray's list short, as a kill does that comes while it is written."""
+def truncate_list(run: Run) -> None:
+    """Truncate Ray's list of checkpoints, as a kill does while it is written."""
     path = Path(run.uri, "checkpoint_manager_snapshot.json")
     path.write_bytes(path.read_bytes()[:100])
 
 
-def copied(root: Path, other: Path) -> Path:
-    """Shards, starting encoder and what a log is drawn from in another root; artifacts do not mind where."""
+def copy_root(root: Path, other: Path) -> Path:
+    """Copy shards, start encoder and the latent attributes to another root; artifacts can be moved."""
     shutil.copytree(root / "shards", other / "shards")
     shutil.copytree(root / "catalog", other / "catalog", ignore=shutil.ignore_patterns("images"))
     shutil.copytree(root / "encoders/small-start", other / "encoders/small-start")
@@ -161,7 +161,7 @@ def copied(root: Path, other: Path) -> Path:
 
 
 def kill_a_worker(run_uri: str) -> None:
-    """Wait for a checkpoint, then kill the newest training worker as the kernel would."""
+    """Wait for a checkpoint, then kill the newest training worker with SIGKILL."""
     deadline = time.monotonic() + 120
     while not has_checkpoint(run_uri):
         assert time.monotonic() < deadline
@@ -170,7 +170,7 @@ def kill_a_worker(run_uri: str) -> None:
 
 
 def has_checkpoint(run_uri: str) -> bool:
-    """Whether Ray Train has registered one; it writes its list in place, and may be at it."""
+    """Whether Ray Train has registered a checkpoint; its list may be unreadable while it is written."""
     try:
         return newest_step(run_uri) > 0
     except DamagedData:
@@ -178,26 +178,26 @@ def has_checkpoint(run_uri: str) -> bool:
 
 
 def training_workers() -> Iterator[int]:
-    """The processes of Ray Train below this one."""
-    below = {os.getpid()}
+    """The process ids of Ray Train's workers below this process."""
+    descendants = {os.getpid()}
     for folder in sorted((path for path in Path("/proc").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):  # fmt: skip
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             title = (folder / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
-        if parent in below:
-            below.add(int(folder.name))
+            continue  # the process has ended
+        if parent in descendants:
+            descendants.add(int(folder.name))
             if b"RayTrainWorker" in title:
                 yield int(folder.name)
 
 
-def test_every_step_is_recorded_once_and_the_model_learns(undisturbed: Run) -> None:
-    losses = undisturbed.losses
+def test_every_step_is_recorded_once_and_the_model_learns(uninterrupted: Run) -> None:
+    losses = uninterrupted.losses
     assert list(losses) == list(range(1, NUM_STEPS + 1))
     assert sum(losses[step] for step in range(23, 33)) < sum(losses[step] for step in range(1, 11))
-    first = read_metrics(undisturbed.uri)[0]
-    wanted = {
+    first = read_metrics(uninterrupted.uri)[0]
+    step_metrics = {
         "step",
         "loss",
         "grad_norm",
@@ -209,38 +209,38 @@ def test_every_step_is_recorded_once_and_the_model_learns(undisturbed: Run) -> N
         "weight_norm",
         "update_ratio",
     }
-    pace = {"pairs_per_s", "model_tflops", "data_wait", "first_batch_s", "memory_mb"}
-    assert set(first) == wanted | pace
+    throughput = {"pairs_per_s", "model_tflops", "data_wait", "first_batch_s", "memory_mb"}
+    assert set(first) == step_metrics | throughput
     assert 0 <= first["data_wait"] < 1
     assert (first["samples_seen"], first["samples_skipped"]) == (BATCH, 0)
     assert first["scale"] == pytest.approx(10.0, rel=1e-2)
 
 
-def test_held_out_pairs_are_measured_at_every_checkpoint(undisturbed: Run) -> None:
-    rows = [row for row in read_metrics(undisturbed.uri) if "val_r@1" in row]
-    assert [row["step"] for row in rows] == [0, 8, 16, 24, 32]  # the start, too
+def test_every_checkpoint_is_validated(uninterrupted: Run) -> None:
+    rows = [row for row in read_metrics(uninterrupted.uri) if "val_r@1" in row]
+    assert [row["step"] for row in rows] == [0, 8, 16, 24, 32]  # with the start
     assert all(row["val_r@1"] - rows[0]["val_r@1"] == row["val_r@1_gain"] for row in rows[1:])
     assert all(0.0 <= row["val_r@1"] <= row["val_r@5"] <= row["val_r@10"] <= 1.0 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["undisturbed", "killed", "longer"])
+@pytest.mark.parametrize("name", ["uninterrupted", "killed", "longer"])
 def test_best_and_newest_checkpoint_are_kept(name: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(name)
-    measured = [row for row in read_metrics(run.uri) if "val_score" in row and row["step"] > 0]
-    best = int(max((row["val_score"], row["step"]) for row in measured)[1])
+    validations = [row for row in read_metrics(run.uri) if "val_score" in row and row["step"] > 0]
+    best = int(max((row["val_score"], row["step"]) for row in validations)[1])
     newest = 40 if name == "longer" else NUM_STEPS
     assert (best_step(run.uri), newest_step(run.uri)) == (best, newest)
     folders = {path.name for path in Path(run.uri).glob("checkpoint_0*")}
     assert folders == {checkpoint_name(best), checkpoint_name(newest)}
 
 
-def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undisturbed: Run) -> None:
-    uri = specs.layout_of(undisturbed.config).tuned_encoder
+def test_fine_tuned_bundle_holds_the_weights_of_the_best_checkpoint(uninterrupted: Run) -> None:
+    uri = specs.layout_of(uninterrupted.config).fine_tuned_encoder
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
-    start_uri = specs.layout_of(undisturbed.config).start_encoder
+    start_uri = specs.layout_of(uninterrupted.config).start_encoder
     assert manifest.parent_space_id == artifacts.open_artifact(start_uri, EncoderBundleManifest).space_id
-    best = best_step(undisturbed.uri)
-    assert manifest.training_run == f"{undisturbed.uri}/{checkpoint_name(best)}"
+    best = best_step(uninterrupted.uri)
+    assert manifest.training_run == f"{uninterrupted.uri}/{checkpoint_name(best)}"
     assert (manifest.num_items, manifest.dimensions) == (NUM_STEPS * BATCH, 32)
     assert open_bundle(uri).space_id == manifest.space_id != manifest.parent_space_id
     state = torch.load(f"{manifest.training_run}/state.pt", weights_only=True)
@@ -249,141 +249,141 @@ def test_tuned_bundle_opens_and_holds_the_weights_of_the_best_checkpoint(undistu
     assert all(torch.equal(plain[name], tensor) for name, tensor in state["model"].items())
 
 
-def test_of_a_line_of_two_points_one_end_is_delivered(undisturbed: Run) -> None:
-    layout = specs.layout_of(undisturbed.config)
-    found = read_interpolation(layout.encoder)
-    ends = {0.0: layout.start_encoder, 1.0: layout.tuned_encoder}
-    assert [point.a for point in found.points] == list(ends)
-    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[found.chosen]))  # fmt: skip
+def test_wise_ft_with_two_points_delivers_start_or_fine_tuned_weights(uninterrupted: Run) -> None:
+    layout = specs.layout_of(uninterrupted.config)
+    interpolation = read_interpolation(layout.encoder)
+    ends = {0.0: layout.start_encoder, 1.0: layout.fine_tuned_encoder}
+    assert [point.a for point in interpolation.points] == list(ends)
+    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[interpolation.chosen]))  # fmt: skip
     assert all(torch.equal(weight, chosen[name]) for name, weight in delivered.items())
-    measured = {row["step"]: row["val_score"] for row in read_metrics(undisturbed.uri) if "val_score" in row}
-    scores = [point.figures["score"] for point in found.points]
-    assert scores == pytest.approx([measured[0], measured[best_step(undisturbed.uri)]])
-    tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (layout.tuned_encoder, layout.encoder))  # fmt: skip
-    assert (manifest.parent_space_id, manifest.training_run) == (tuned.space_id, tuned.training_run)
+    validated = {
+        row["step"]: row["val_score"] for row in read_metrics(uninterrupted.uri) if "val_score" in row
+    }
+    scores = [point.figures["score"] for point in interpolation.points]
+    assert scores == pytest.approx([validated[0], validated[best_step(uninterrupted.uri)]])
+    fine_tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (layout.fine_tuned_encoder, layout.encoder))  # fmt: skip
+    assert (manifest.parent_space_id, manifest.training_run) == (fine_tuned.space_id, fine_tuned.training_run)
 
 
-def test_checkpoint_says_what_it_is_of(undisturbed: Run) -> None:
-    folder = Path(undisturbed.uri, checkpoint_name(NUM_STEPS))
+def test_checkpoint_manifest_describes_its_state(uninterrupted: Run) -> None:
+    folder = Path(uninterrupted.uri, checkpoint_name(NUM_STEPS))
     manifest = CheckpointManifest.model_validate_json((folder / "checkpoint.json").read_bytes())
     assert (manifest.step, manifest.stream_position, manifest.world_size) == (NUM_STEPS, NUM_STEPS * BATCH, 2)
-    assert manifest.spec_hash == specs.training_run(undisturbed.config).spec_hash
+    assert manifest.spec_hash == specs.training_run(uninterrupted.config).spec_hash
     assert manifest.files == artifacts.describe_files(str(folder), ["state.pt"])
 
 
-def test_finished_run_goes_on_when_it_is_made_longer(undisturbed: Run, longer: Run) -> None:
+def test_finished_run_continues_with_more_steps(uninterrupted: Run, longer: Run) -> None:
     assert longer.losses.keys() == set(range(1, 41))
-    assert {step: longer.losses[step] for step in range(1, 33)} == undisturbed.losses
-    assert not Path(longer.uri, HALF).exists()
+    assert {step: longer.losses[step] for step in range(1, 33)} == uninterrupted.losses
+    assert not Path(longer.uri, INCOMPLETE).exists()
     (rate,) = [
         row["learning_rate"] for row in read_metrics(longer.uri) if row["step"] == 33 and "loss" in row
     ]
-    # 40 steps of which 2 warm up: the cosine of 38 steps, 30 of which are behind.
+    # 40 steps with 2 of warm-up: a cosine over 38 steps, of which 30 are done.
     assert rate == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 30 / 38)))
 
 
-def test_last_checkpoint_that_a_kill_left_unmeasured_is_measured(
-    start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+def test_last_checkpoint_without_metrics_is_validated_by_the_next_command(
+    start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = small(copied(start[0], tmp_path), start[1])
+    config = small_config(copy_root(start[0], tmp_path), start[1])
     run = run_of(config)
-    shutil.copytree(undisturbed.uri, run.uri)
-    figures = Path(run.uri, "validated", f"{NUM_STEPS:08d}.json")
-    wanted = figures.read_bytes()
-    figures.unlink()
-    tear(run)
+    shutil.copytree(uninterrupted.uri, run.uri)
+    path = Path(run.uri, "validated", f"{NUM_STEPS:08d}.json")
+    expected = path.read_bytes()
+    path.unlink()
+    truncate_list(run)
     pipeline.run_stage("train", config)
-    assert figures.read_bytes() == wanted
-    assert run.weights == undisturbed.weights
+    assert path.read_bytes() == expected
+    assert run.weights == uninterrupted.weights
 
 
-def test_name_of_another_run_is_refused_before_a_cluster_is_asked(
-    undisturbed: Run, monkeypatch: pytest.MonkeyPatch
+def test_name_of_another_run_is_refused_before_ray_starts(
+    uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(_: object) -> None:
-        raise AssertionError("a cluster was asked for")
+    def fail(_: object) -> None:
+        raise AssertionError("connected to a cluster")
 
-    monkeypatch.setattr(session, "connect", forbidden)
-    train = undisturbed.config.train.model_copy(update={"learning_rate": 2e-3})
+    monkeypatch.setattr(session, "connect", fail)
+    train = uninterrupted.config.train.model_copy(update={"learning_rate": 2e-3})
     with pytest.raises(InputError) as caught:
-        pipeline.run_stage("train", undisturbed.config.model_copy(update={"train": train}))
+        pipeline.run_stage("train", uninterrupted.config.model_copy(update={"train": train}))
     assert str(caught.value) == (
-        f"{specs.layout_of(undisturbed.config).runs}: was trained with train.learning_rate=0.001, now 0.002; "
-        "give it another name, or set train.on_config_change=restart"
+        f"{specs.layout_of(uninterrupted.config).runs}: was trained with train.learning_rate=0.001, now 0.002; "
+        "change `name`, or set train.on_config_change=restart"
     )
 
 
-def test_second_command_has_nothing_to_do(undisturbed: Run) -> None:
-    assert pipeline.run_stage("train", undisturbed.config).is_skipped
+def test_second_command_is_skipped(uninterrupted: Run) -> None:
+    assert pipeline.run_stage("train", uninterrupted.config).is_skipped
 
 
-def test_weights_and_biases_is_told_everything(undisturbed: Run) -> None:
-    tracked = undisturbed.tracked
-    history = [row for segment in tracked for row in segment.history]
-    assert {segment.group for segment in tracked} == {"small"}
-    assert tracked[0].config["train"]["learning_rate"] == 1e-3
-    assert tracked[0].config["encoder"]["tiny"]["hidden_size"] == 32
+def test_wandb_gets_config_steps_and_validations(uninterrupted: Run) -> None:
+    segments = uninterrupted.wandb_segments
+    history = [row for segment in segments for row in segment.history]
+    assert {segment.group for segment in segments} == {"small"}
+    assert segments[0].config["train"]["learning_rate"] == 1e-3
+    assert segments[0].config["encoder"]["tiny"]["hidden_size"] == 32
     steps = [row for row in history if "train/loss" in row]
     assert [row["global_step"] for row in steps] == list(range(1, NUM_STEPS + 1))
-    assert {row["global_step"]: row["train/loss"] for row in steps} == pytest.approx(undisturbed.losses)
-    recorded = read_metrics(undisturbed.uri)[0].keys() - {"step"}
+    assert {row["global_step"]: row["train/loss"] for row in steps} == pytest.approx(uninterrupted.losses)
+    recorded = read_metrics(uninterrupted.uri)[0].keys() - {"step"}
     assert all({f"train/{name}" for name in recorded} <= set(row) for row in steps)
-    for name, wanted in (("train/val_r@1", [0, 8, 16, 24, 32]), ("train/neighbours.path", [8, 16, 24, 32])):
-        assert [row["global_step"] for row in history if name in row] == wanted
+    for name, expected in (("train/val_r@1", [0, 8, 16, 24, 32]), ("train/neighbours.path", [8, 16, 24, 32])):
+        assert [row["global_step"] for row in history if name in row] == expected
 
 
-def test_weights_and_biases_knows_what_the_bundle_was_made_from(undisturbed: Run) -> None:
-    layout = specs.layout_of(undisturbed.config)
-    bundle = artifacts.open_artifact(layout.tuned_encoder, EncoderBundleManifest)
-    first, last = undisturbed.tracked[0], undisturbed.tracked[-1]
+def test_wandb_gets_the_inputs_of_the_bundle(uninterrupted: Run) -> None:
+    layout = specs.layout_of(uninterrupted.config)
+    bundle = artifacts.open_artifact(layout.fine_tuned_encoder, EncoderBundleManifest)
+    first, last = uninterrupted.wandb_segments[0], uninterrupted.wandb_segments[-1]
     lineage = {name: entry.model_dump() for name, entry in bundle.inputs.items()}
     assert set(lineage) == {"shards", "start"}
     assert first.config["lineage"] == lineage
     assert last.references == {
         "small-shards": (f"file://{layout.shards('train')}/manifest.json", lineage["shards"]["fingerprint"]),
         "small-start": (f"file://{layout.start_encoder}/manifest.json", lineage["start"]["fingerprint"]),
-        "small-encoder": (f"file://{layout.tuned_encoder}/manifest.json", bundle.fingerprint),
+        "small-encoder": (f"file://{layout.fine_tuned_encoder}/manifest.json", bundle.fingerprint),
     }
 
 
-def test_killed_run_ends_with_the_same_weights_bit_for_bit(undisturbed: Run, killed: Run) -> None:
-    assert killed.uri != undisturbed.uri
-    assert killed.weights == undisturbed.weights
+def test_killed_run_ends_with_the_same_weights_bit_for_bit(uninterrupted: Run, killed: Run) -> None:
+    assert killed.uri != uninterrupted.uri
+    assert killed.weights == uninterrupted.weights
 
 
-def test_killed_run_repeats_no_step(undisturbed: Run, killed: Run) -> None:
-    assert killed.losses == undisturbed.losses
-    measured = [row["step"] for row in read_metrics(killed.uri) if "val_r@1" in row]
-    assert measured == [0, 8, 16, 24, 32]
+def test_killed_run_records_every_step_once(uninterrupted: Run, killed: Run) -> None:
+    assert killed.losses == uninterrupted.losses
+    validated = [row["step"] for row in read_metrics(killed.uri) if "val_r@1" in row]
+    assert validated == [0, 8, 16, 24, 32]
 
 
-def test_weights_and_biases_hears_of_a_killed_run_once_and_as_one(killed: Run) -> None:
-    assert len({segment.run_id for segment in killed.tracked}) == 1
-    history = [row for segment in killed.tracked for row in segment.history]
+def test_wandb_gets_every_metric_of_a_killed_run_once_in_one_run(killed: Run) -> None:
+    assert len({segment.run_id for segment in killed.wandb_segments}) == 1
+    history = [row for segment in killed.wandb_segments for row in segment.history]
     assert [row["global_step"] for row in history if "train/loss" in row] == list(range(1, NUM_STEPS + 1))
     assert [row["global_step"] for row in history if "train/val_r@1" in row] == [0, 8, 16, 24, 32]
 
 
-# A whole run of Ray Train for what test_loss_ranks.py shows with bare processes: kept out of `make test`.
+# One more training run; test_loss_ranks.py covers the same with plain processes in `make test`.
 @pytest.mark.slow
-def test_one_worker_takes_the_first_step_of_two(
-    start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+def test_first_step_is_the_same_on_one_and_on_two_workers(
+    start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = small(copied(start[0], tmp_path), start[1], workers=1, num_steps=1)
+    config = small_config(copy_root(start[0], tmp_path), start[1], workers=1, num_steps=1)
     pipeline.run_stage("train", config)
-    one, two = (read_metrics(run.uri)[0] for run in (run_of(config), undisturbed))
+    one, two = (read_metrics(run.uri)[0] for run in (run_of(config), uninterrupted))
     assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
-    assert storage.exists(f"{specs.layout_of(config).tuned_encoder}/manifest.json")
+    assert storage.exists(f"{specs.layout_of(config).fine_tuned_encoder}/manifest.json")
 
 
-# A run that would take minutes to its last step, so that it surely ends before.
+# The run is long, so that early stopping surely comes before its last step.
 @pytest.mark.slow
-def test_a_run_that_gets_no_better_ends_early_and_is_finished(
-    start: tuple[Path, int], tmp_path: Path
-) -> None:
-    root, num_items = copied(start[0], tmp_path), start[1]
-    tree = small(root, num_items, num_steps=20_000).model_dump()
+def test_run_without_improvement_stops_early_and_is_finished(start: tuple[Path, int], tmp_path: Path) -> None:
+    root, num_items = copy_root(start[0], tmp_path), start[1]
+    tree = small_config(root, num_items, num_steps=20_000).model_dump()
     tree["train"] |= {
         "optimizer": "adamw",
         "learning_rate": 1e-12,
@@ -396,6 +396,6 @@ def test_a_run_that_gets_no_better_ends_early_and_is_finished(
     scores = [row["val_score"] for row in read_metrics(run.uri) if row["step"] and "val_score" in row]
     assert len(scores) >= 2
     assert newest_step(run.uri) < 20_000
-    tuned = artifacts.open_artifact(specs.layout_of(config).tuned_encoder, EncoderBundleManifest)
-    assert tuned.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
+    bundle = artifacts.open_artifact(specs.layout_of(config).fine_tuned_encoder, EncoderBundleManifest)
+    assert bundle.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
     assert pipeline.run_stage("train", config).is_skipped

@@ -1,4 +1,4 @@
-"""How real training runs end early, and go on: asked by a signal, diverged, hung, without memory."""
+"""Training runs that end early: stopped by a signal, diverged, with a hung worker, out of memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from raysys.config import Config
 from raysys.config.schema import TrainConfig
 from raysys.errors import Busy, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
-from raysys.train import step as steps
+from raysys.train import step as step_module
 from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
@@ -34,10 +34,10 @@ from tests.ray.test_train import (
     EVERY,
     NUM_STEPS,
     Run,
-    copied,
+    copy_root,
     has_checkpoint,
     run_of,
-    small,
+    small_config,
     training_workers,
 )
 
@@ -46,47 +46,47 @@ pytestmark = [
     # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
-FITS = 4  # pairs at a time, of a worker with little memory
+MAX_FITTING_PAIRS = 4  # of a worker with little memory
 
 
 @pytest.fixture(scope="module")
 def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A root with shards and a starting encoder, and its number of training items."""
+    """A root with shards and a start encoder, and its number of training items."""
     root = tmp_path_factory.mktemp("start")
-    config = small(root, num_items=100)
+    config = small_config(root, num_items=100)
     pipeline.run_stage("pack", config)
-    run_steps("train", pipeline.stage_steps("train", config)[:1])  # the starting encoder alone
+    run_steps("train", pipeline.stage_steps("train", config)[:1])  # only the start encoder
     return root, artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
 
 
 @pytest.fixture(scope="module")
-def undisturbed(start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two workers train from the first step to the last."""
-    config = small(copied(start[0], tmp_path_factory.mktemp("undisturbed")), start[1])
+def uninterrupted(start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two workers train from the first step to the last without interruption."""
+    config = small_config(copy_root(start[0], tmp_path_factory.mktemp("uninterrupted")), start[1])
     pipeline.run_stage("train", config)
     return run_of(config)
 
 
 @pytest.fixture
 def config(start: tuple[Path, int], tmp_path: Path) -> Config:
-    """The same run, to be disturbed."""
-    return small(copied(start[0], tmp_path), start[1])
+    """The same run, to be interrupted."""
+    return small_config(copy_root(start[0], tmp_path), start[1])
 
 
-def changed(config: Config, **train: Any) -> Config:
-    section = {**config.train.model_dump(), **train}
+def with_train(config: Config, **settings: Any) -> Config:
+    section = {**config.train.model_dump(), **settings}
     return Config.model_validate({**config.model_dump(), "train": section})
 
 
-def after_a_checkpoint(run_uri: str, act: Callable[[], None]) -> threading.Thread:
-    """A thread that waits for the run's first checkpoint and acts."""
+def after_first_checkpoint(run_uri: str, action: Callable[[], None]) -> threading.Thread:
+    """A thread that waits for the run's first checkpoint and calls `action`."""
 
     def wait() -> None:
         deadline = time.monotonic() + 240
         while not has_checkpoint(run_uri):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        act()
+        action()
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -94,20 +94,20 @@ def after_a_checkpoint(run_uri: str, act: Callable[[], None]) -> threading.Threa
 
 
 def num_attempts(run: Run) -> int:
-    """Starts of rank 0; each has a folder of its own at W&B."""
+    """Starts of rank 0; each one writes a W&B folder."""
     return len(list(Path(run.uri).glob("wandb/offline-run-*")))
 
 
-def test_diverged_run_names_step_and_items_and_is_not_tried_again(config: Config) -> None:
-    config = changed(config, optimizer="adamw", learning_rate=1e30, warmup_fraction=0.0)
+def test_diverged_run_names_step_and_items_without_a_retry(config: Config) -> None:
+    config = with_train(config, optimizer="adamw", learning_rate=1e30, warmup_fraction=0.0)
     with pytest.raises(TrainingDiverged) as caught:
         pipeline.run_stage("train", config)
-    found = re.match(
+    match = re.match(
         r"train: the loss is (nan|inf) at step (\d+) \(gradient norm .*; no checkpoint has it",
         str(caught.value),
     )
-    assert found, caught.value
-    known = {
+    assert match, caught.value
+    item_ids = {
         stored.item.item_id
         for shard in shards_of(f"{config.root}/shards/train")
         for stored in read_shard(shard)
@@ -115,99 +115,96 @@ def test_diverged_run_names_step_and_items_and_is_not_tried_again(config: Config
     for rank in range(2):
         named = re.search(rf"rank {rank}: samples \d+ to \d+ \((\S+), (\S+), (\S+), ..\)", str(caught.value))
         assert named
-        assert set(named.groups()) <= known
+        assert set(named.groups()) <= item_ids
     assert num_attempts(run_of(config)) == 1
-    assert newest_step(run_of(config).uri) < int(found[2])
+    assert newest_step(run_of(config).uri) < int(match[2])
 
 
-def test_run_that_is_asked_to_stop_keeps_its_step_and_is_not_done(config: Config) -> None:
+def test_stop_signal_saves_a_checkpoint_and_exports_nothing(config: Config) -> None:
     run = run_of(config)
-    asking = after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signaller = after_first_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGTERM))
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped) as caught:
         pipeline.run_stage("train", config)
-    asking.join(timeout=1)
+    signaller.join(timeout=1)
     step = newest_step(run.uri)
     assert EVERY < step < NUM_STEPS
     assert max(run.losses) == step
-    kept = f"{run.uri}/checkpoint_{step:08d}"
-    assert str(caught.value) == (
-        f"train: stopped; kept up to step {step} of {NUM_STEPS} ({kept}); the same command continues"
-    )
+    checkpoint = f"{run.uri}/checkpoint_{step:08d}"
+    assert str(caught.value).startswith("train: stopped")
+    assert f"step {step} of {NUM_STEPS} ({checkpoint}); the same command continues" in str(caught.value)
     assert caught.value.exit_status == 143
-    assert not Path(specs.layout_of(config).tuned_encoder, "manifest.json").exists()
+    assert not Path(specs.layout_of(config).fine_tuned_encoder, "manifest.json").exists()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-# Two runs of Ray Train more.
+# Two more training runs.
 @pytest.mark.slow
-def test_stopped_run_continues_to_the_same_bits(config: Config, undisturbed: Run) -> None:
+def test_stopped_run_continues_bit_for_bit(config: Config, uninterrupted: Run) -> None:
     run = run_of(config)
-    after_a_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGINT))
+    after_first_checkpoint(run.uri, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped) as caught:
         pipeline.run_stage("train", config)
     assert caught.value.exit_status == 130
     pipeline.run_stage("train", config)
-    assert run.losses == undisturbed.losses
-    assert run.weights == undisturbed.weights
+    assert run.losses == uninterrupted.losses
+    assert run.weights == uninterrupted.weights
 
 
-# Waits for the timeout of a collective.
+# Waits for the collective timeout.
 @pytest.mark.slow
-def test_hung_worker_is_named_and_the_run_recovers_to_the_same_bits(
-    config: Config, undisturbed: Run, caplog: pytest.LogCaptureFixture
+def test_hung_worker_is_named_and_the_run_recovers_bit_for_bit(
+    config: Config, uninterrupted: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = changed(config, collective_timeout_s=30.0)
+    config = with_train(config, collective_timeout_s=30.0)
     run = run_of(config)
-    after_a_checkpoint(run.uri, lambda: os.kill(max(training_workers()), signal.SIGSTOP))
+    after_first_checkpoint(run.uri, lambda: os.kill(max(training_workers()), signal.SIGSTOP))
     pipeline.run_stage("train", config)
-    named = (
-        r"rank [01] on node \S+ is silent \(last at step \d+, [a-z ]+\), since \d+ s; the others wait for it"
-    )
-    assert re.search(named, caplog.text), caplog.text
+    line = r"no progress for \d+ s: rank [01] on node \S+ sends no heartbeat \(last: step \d+, [a-z ]+\)"
+    assert re.search(line, caplog.text), caplog.text
     assert num_attempts(run) == 2
-    assert run.weights == undisturbed.weights
+    assert run.weights == uninterrupted.weights
 
 
-def scarce_worker(loop_config: dict[str, Any]) -> None:
-    """A worker whose memory is enough for `FITS` pairs at a time."""
-    real_step = steps.train_step
+def low_memory_worker(loop_config: dict[str, Any]) -> None:
+    """A worker with enough memory for `MAX_FITTING_PAIRS` pairs at a time."""
+    real_train_step = step_module.train_step
 
-    def train_step(engine: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
-        if (section.micro_batch_size or len(batch[PIXELS])) > FITS:
+    def train_step(train_state: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
+        if (section.micro_batch_size or len(batch[PIXELS])) > MAX_FITTING_PAIRS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
-        return real_step(engine, batch, section)
+        return real_train_step(train_state, batch, section)
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])
 
 
-# A run of Ray Train more, in two attempts.
+# One more training run, in two attempts.
 @pytest.mark.slow
-def test_run_without_memory_goes_on_with_half_the_micro_batch(
-    config: Config, undisturbed: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_out_of_memory_run_continues_with_half_the_micro_batch(
+    config: Config, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trainer, "_train_worker", scarce_worker)
-    config = changed(config, on_out_of_memory="halve", max_failures=1)
+    monkeypatch.setattr(trainer, "_train_worker", low_memory_worker)
+    config = with_train(config, on_out_of_memory="halve", max_failures=1)
     pipeline.run_stage("train", config)
-    assert "has too little memory for micro_batch_size 8; from the last checkpoint on 4" in caplog.text
-    assert run_of(config).losses == pytest.approx(undisturbed.losses, rel=1e-3)
+    assert "for micro_batch_size 8; the run continues from the last checkpoint with 4" in caplog.text
+    assert run_of(config).losses == pytest.approx(uninterrupted.losses, rel=1e-3)
 
 
-# A run of Ray Train more.
+# One more training run.
 @pytest.mark.slow
-def test_run_without_memory_says_what_to_lower_and_is_not_tried_again(
+def test_out_of_memory_run_names_the_setting_to_lower_without_a_retry(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "_train_worker", scarce_worker)
+    monkeypatch.setattr(trainer, "_train_worker", low_memory_worker)
     with pytest.raises(OutOfMemory) as caught:
         pipeline.run_stage("train", config)
-    assert "has too little memory (CUDA out of memory)" in str(caught.value)
-    assert "lower train.micro_batch_size (now 8, the whole share of a worker)" in str(caught.value)
+    assert "CUDA out of memory" in str(caught.value)
+    assert "lower train.micro_batch_size (now 8" in str(caught.value)
     assert num_attempts(run_of(config)) == 1
 
 
-def test_run_that_another_command_on_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
     first = trainer._start_coordinator(job)

@@ -1,4 +1,4 @@
-"""Twenty kills at random moments of a training: it ends in the weights of an undisturbed one, bit for bit."""
+"""Twenty kills at random times: the run ends with the weights of an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from raysys import artifacts
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
-from tests.ray.test_train import BATCH, Run, copied, run_of, small
+from tests.ray.test_train import BATCH, Run, copy_root, run_of, small_config
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
-# Every kill costs a start of processes: a quarter of an hour.
+# Every kill restarts processes: a quarter of an hour in all.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 NUM_KILLS, NUM_STEPS, EVERY = 20, 150, 3
-MOMENT_S = 0.3  # a kill falls at any time of a few steps, a checkpoint among them
-TIMEOUT_S = 600  # for a start of processes on a busy machine
+MAX_DELAY_S = 0.3  # covers a few steps and a checkpoint
+TIMEOUT_S = 600  # for processes that start on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -31,79 +31,79 @@ def nodes() -> Iterator[TwoNodes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, int]:
-    """A run of two workers, and the number of training items."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    with Driver(on(nodes, root, 100), root, stage="pack") as driver:
+def uninterrupted(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, int]:
+    """A run of two workers without interruption, and the number of training items."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    with Driver(config_on(nodes, root, 100), root, stage="pack") as driver:
         driver.finish()
     num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
-    config = on(nodes, root, num_items)
+    config = config_on(nodes, root, num_items)
     with Driver(config, root) as driver:
         driver.finish()
     return run_of(config), num_items
 
 
-def on(nodes: TwoNodes, root: Path, num_items: int) -> Config:
-    """A training on both nodes, with many checkpoints and without measurements."""
-    said: dict[str, Any] = small(root, num_items, num_steps=NUM_STEPS).model_dump()
-    said["train"] |= {
+def config_on(nodes: TwoNodes, root: Path, num_items: int) -> Config:
+    """A training on both nodes, with many checkpoints and without validation."""
+    settings: dict[str, Any] = small_config(root, num_items, num_steps=NUM_STEPS).model_dump()
+    settings["train"] |= {
         "checkpoint_every_epochs": EVERY * BATCH / num_items,
         "validation": {"max_items": 0},
         "max_failures": 10 * NUM_KILLS,
     }
-    said |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
-    return Config.model_validate(said)
+    settings |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
+    return Config.model_validate(settings)
 
 
 def test_twenty_kills_change_no_bit_of_the_weights(
-    nodes: TwoNodes, undisturbed: tuple[Run, int], tmp_path: Path
+    nodes: TwoNodes, uninterrupted: tuple[Run, int], tmp_path: Path
 ) -> None:
-    reference, num_items = undisturbed
-    config = on(nodes, copied(Path(reference.config.root), tmp_path), num_items)
-    run, dice = run_of(config), random.Random(20)
+    reference, num_items = uninterrupted
+    config = config_on(nodes, copy_root(Path(reference.config.root), tmp_path), num_items)
+    run, rng = run_of(config), random.Random(20)
     kinds = ["worker"] * 9 + ["driver"] * 6 + ["node"] * 5
-    dice.shuffle(kinds)
+    rng.shuffle(kinds)
     killed: list[dict[str, Any]] = []
-    driver, began = Driver(config, tmp_path), time.monotonic()
+    driver, started = Driver(config, tmp_path), time.monotonic()
     try:
         for kind in kinds:
-            # Further than any start before: every kill falls on a training that runs.
-            step = until_step(run, recorded(run) + dice.randint(1, EVERY), driver)
-            time.sleep(dice.random() * MOMENT_S)
-            driver = kill(kind, nodes, driver, dice, (config, tmp_path))
-            killed.append({"kind": kind, "step": step, "minutes": (time.monotonic() - began) / 60})
+            # Beyond the last recorded step, so that every kill hits a training in progress.
+            step = wait_for_step(run, last_step(run) + rng.randint(1, EVERY), driver)
+            time.sleep(rng.random() * MAX_DELAY_S)
+            driver = kill(kind, nodes, driver, rng, (config, tmp_path))
+            killed.append({"kind": kind, "step": step, "minutes": (time.monotonic() - started) / 60})
             (tmp_path / "kills.json").write_text(json.dumps(killed))
         driver.finish()
     finally:
         driver.kill()
-    print(f"{len(killed)} kills in {(time.monotonic() - began) / 60:.1f} minutes: {killed}")
+    print(f"{len(killed)} kills in {(time.monotonic() - started) / 60:.1f} minutes: {killed}")
     assert len(killed) == NUM_KILLS
     assert run.losses == reference.losses
     assert run.weights == reference.weights
 
 
-def until_step(run: Run, wanted: int, driver: Driver) -> int:
-    """Wait until the run has recorded a step, and return the last one that it has."""
-    driver.until(lambda: recorded(run) >= wanted, TIMEOUT_S)
-    return recorded(run)
+def wait_for_step(run: Run, step: int, driver: Driver) -> int:
+    """Wait until the run has recorded a step, and return its last recorded step."""
+    driver.wait_until(lambda: last_step(run) >= step, TIMEOUT_S)
+    return last_step(run)
 
 
-def recorded(run: Run) -> int:
+def last_step(run: Run) -> int:
     return max(run.losses, default=0)
 
 
 def kill(
-    kind: str, nodes: TwoNodes, driver: Driver, dice: random.Random, again: tuple[Config, Path]
+    kind: str, nodes: TwoNodes, driver: Driver, rng: random.Random, arguments: tuple[Config, Path]
 ) -> Driver:
-    """Kill what `kind` names, and return the driver that goes on: another one if it was the driver."""
+    """Kill a worker, a node or the driver, and return the driver that continues: a new one if it was killed."""
     if kind == "driver":
         driver.kill()
-        while nodes.workers:  # they take a step or two before Ray ends them
+        while nodes.workers:  # Ray ends them after a step or two
             time.sleep(0.02)
-        return Driver(*again)
+        return Driver(*arguments)
     if kind == "node":
-        nodes.kill_other()
-        nodes.add_other()
+        nodes.kill_second()
+        nodes.add_second()
     else:
-        assert nodes.kill_a_worker(dice)
+        assert nodes.kill_a_worker(rng)
     return driver

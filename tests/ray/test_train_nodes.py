@@ -1,4 +1,4 @@
-"""A node is lost in the middle of a training on two: another comes, or the run goes on with one worker."""
+"""A training on two nodes loses one: the node is replaced, or the run continues with one worker."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raysys.stream.order import rows_of, windows
 from raysys.stream.skipped import read_skipped
 from raysys.tracking.metrics_log import read_metrics
 from tests.ray.growing import growing_cluster
-from tests.ray.test_train import BATCH, NUM_STEPS, Run, copied, run_of, small
+from tests.ray.test_train import BATCH, NUM_STEPS, Run, copy_root, run_of, small_config
 from tests.ray.training_driver import SLOT
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
-# Three trainings on a cluster of their own, with nodes that start and die: minutes.
+# Several trainings on a separate cluster whose nodes start and die: minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
@@ -35,46 +35,46 @@ def nodes() -> Iterator[TwoNodes]:
 
 @pytest.fixture(scope="module")
 def start(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A root with shards, of which one is half gone, and its number of training items."""
+    """A root with shards, one of them damaged, and its number of training items."""
     root = tmp_path_factory.mktemp("start")
-    with Driver(on(nodes, root, 100), root, stage="pack") as driver:
+    with Driver(config_on(nodes, root, 100), root, stage="pack") as driver:
         driver.finish()
     num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
-    make_start(on(nodes, root, num_items))
+    publish_start(config_on(nodes, root, num_items))
     path = Path(shards_of(f"{root}/shards/train")[1].uri)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
     return root, num_items
 
 
-def make_start(config: Config) -> None:
-    """The starting encoder, which is made of whole shards alone."""
+def publish_start(config: Config) -> None:
+    """Publish the start encoder, which needs undamaged shards."""
     shards = shards_of(specs.layout_of(config).shards("train"))
     titles = [stored.item.title for shard in shards for stored in read_shard(shard)]
-    how = text_preprocessing(config.encoder)
-    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=how)
+    text = text_preprocessing(config.encoder)
+    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
 
 
-def on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
-    """A training on the two nodes that bears with the damaged shard."""
-    said = small(root, num_items).model_dump()
-    said["train"] |= {"validation": {"max_items": 0}, **train}
-    said |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
-    said["stream"] |= {"max_bad_fraction": 0.5}
-    return Config.model_validate(said)
+def config_on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
+    """A training on the two nodes that tolerates the damaged shard."""
+    settings = small_config(root, num_items).model_dump()
+    settings["train"] |= {"validation": {"max_items": 0}, **train}
+    settings |= {"ray": {"address": nodes.address}, "tracking": {"mode": "disabled"}}
+    settings["stream"] |= {"max_bad_fraction": 0.5}
+    return Config.model_validate(settings)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nodes: TwoNodes, start: tuple[Path, int]) -> Run:
-    config = on(nodes, *start)
+def uninterrupted(nodes: TwoNodes, start: tuple[Path, int]) -> Run:
+    config = config_on(nodes, *start)
     with Driver(config, start[0]) as driver:
         driver.finish()
     return run_of(config)
 
 
 def bad_positions(root: Path, num_items: int, num_steps: int = NUM_STEPS) -> list[int]:
-    """Where the plan of the run has the samples that are gone."""
-    config = small(root, num_items)
+    """The stream positions of the damaged samples."""
+    config = small_config(root, num_items)
     shards = shards_of(specs.layout_of(config).shards("train"))
     is_bad = []
     for shard in shards:
@@ -95,120 +95,120 @@ def bad_positions(root: Path, num_items: int, num_steps: int = NUM_STEPS) -> lis
     return positions
 
 
-def test_run_whose_node_is_replaced_ends_in_the_same_weights(
-    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+def test_run_with_a_replaced_node_ends_with_the_same_weights(
+    nodes: TwoNodes, start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = on(nodes, copied(start[0], tmp_path), start[1])
+    config = config_on(nodes, copy_root(start[0], tmp_path), start[1])
     run = run_of(config)
     with Driver(config, tmp_path) as driver:
-        driver.until_checkpoint(run.uri)
-        nodes.kill_other()
+        driver.wait_for_checkpoint(run.uri)
+        nodes.kill_second()
         assert not has_ended(run)
-        nodes.add_other()
+        nodes.add_second()
         driver.finish()
-    assert run.losses == undisturbed.losses
-    assert run.weights == undisturbed.weights
+    assert run.losses == uninterrupted.losses
+    assert run.weights == uninterrupted.weights
 
 
-def test_elastic_run_goes_on_with_one_worker_and_every_sample(
-    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+def test_elastic_run_continues_with_one_worker_and_every_sample(
+    nodes: TwoNodes, start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = on(nodes, copied(start[0], tmp_path), start[1], min_workers=1)
+    config = config_on(nodes, copy_root(start[0], tmp_path), start[1], min_workers=1)
     run = run_of(config)
     with Driver(config, tmp_path) as driver:
-        driver.until_checkpoint(run.uri)
-        nodes.kill_other()
+        driver.wait_for_checkpoint(run.uri)
+        nodes.kill_second()
         assert not has_ended(run)
         driver.finish()
-    nodes.add_other()
-    # Each worker holds every batch against the plan. What could not be used is known by its positions: all
-    # of the plan, those of both workers before the loss and those of the last one after it.
-    wanted = bad_positions(*start)
-    assert [entry.position for entry in read_skipped(run.uri)] == wanted
+    nodes.add_second()
+    # Each worker checks every batch against the planned positions. The skipped positions are all the damaged
+    # ones of the plan: those of both workers before the loss, and those of the remaining one after it.
+    expected = bad_positions(*start)
+    assert [entry.position for entry in read_skipped(run.uri)] == expected
     last = read_metrics(run.uri)[-1]
-    assert (last["samples_seen"], last["samples_skipped"]) == (NUM_STEPS * BATCH, len(wanted))
-    # Rounding alone: one sample less in one batch would be a change of percents.
-    assert list(run.losses) == list(undisturbed.losses)
-    assert run.losses == pytest.approx(undisturbed.losses, rel=1e-5)
+    assert (last["samples_seen"], last["samples_skipped"]) == (NUM_STEPS * BATCH, len(expected))
+    # Only rounding differs: one sample less in one batch would change the loss by percents.
+    assert list(run.losses) == list(uninterrupted.losses)
+    assert run.losses == pytest.approx(uninterrupted.losses, rel=1e-5)
 
 
 def has_ended(run: Run) -> bool:
     return max(run.losses, default=0) == NUM_STEPS
 
 
-MANY_STEPS = 600  # a run that is still going when a node comes back
-NEVER = {"checkpoint_every_epochs": 1e6, "checkpoint_every_minutes": None}
+MANY_STEPS = 600  # the run is still training when a node comes back
+NO_CHECKPOINTS = {"checkpoint_every_epochs": 1e6, "checkpoint_every_minutes": None}
 
 
-def many(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
+def long_config(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:
     """A training of `MANY_STEPS`."""
-    config = on(nodes, root, num_items, **train)
-    longer = config.train.model_copy(update={"epochs": (MANY_STEPS + 0.5) * BATCH / num_items})
-    return config.model_copy(update={"train": longer})
+    config = config_on(nodes, root, num_items, **train)
+    section = config.train.model_copy(update={"epochs": (MANY_STEPS + 0.5) * BATCH / num_items})
+    return config.model_copy(update={"train": section})
 
 
 @pytest.fixture(scope="module")
-def many_undisturbed(
+def long_uninterrupted(
     nodes: TwoNodes, start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    root = copied(start[0], tmp_path_factory.mktemp("many"))
-    config = many(nodes, root, start[1], **NEVER)
+    root = copy_root(start[0], tmp_path_factory.mktemp("many"))
+    config = long_config(nodes, root, start[1], **NO_CHECKPOINTS)
     with Driver(config, root) as driver:
         driver.finish()
     return run_of(config)
 
 
-def test_checkpoint_is_taken_before_a_node_is_taken_away(
-    nodes: TwoNodes, start: tuple[Path, int], many_undisturbed: Run, tmp_path: Path
+def test_checkpoint_is_saved_before_a_node_is_preempted(
+    nodes: TwoNodes, start: tuple[Path, int], long_uninterrupted: Run, tmp_path: Path
 ) -> None:
-    # No failure is allowed: that a node which was said to go has gone is none.
-    config = many(nodes, copied(start[0], tmp_path), start[1], max_failures=0, **NEVER)
+    # No failure is allowed: the loss of a node after its preemption notice is not counted as one.
+    config = long_config(nodes, copy_root(start[0], tmp_path), start[1], max_failures=0, **NO_CHECKPOINTS)
     run = run_of(config)
     with Driver(config, tmp_path) as driver:
-        driver.until(lambda: bool(run.losses))
-        nodes.warn_other(30)
-        driver.until_checkpoint(run.uri)  # no other one is planned
-        driver.until(nodes.is_other_gone)
+        driver.wait_until(lambda: bool(run.losses))
+        nodes.announce_preemption(30)
+        driver.wait_for_checkpoint(run.uri)  # no other checkpoint is scheduled
+        driver.wait_until(nodes.has_second_ended)
         assert not has_ended(run)
-        nodes.kill_other()  # what is left of it
-        nodes.add_other()
+        nodes.kill_second()  # its remaining processes
+        nodes.add_second()
         driver.finish()
-        assert "a node will be taken away, with rank" in driver.said
-    assert run.losses == many_undisturbed.losses
-    assert run.weights == many_undisturbed.weights
+        assert "will be preempted; a checkpoint is saved now" in driver.output
+    assert run.losses == long_uninterrupted.losses
+    assert run.weights == long_uninterrupted.weights
 
 
-def test_elastic_run_grows_back_when_a_node_comes(
-    nodes: TwoNodes, start: tuple[Path, int], many_undisturbed: Run, tmp_path: Path
+def test_elastic_run_grows_back_when_a_node_joins(
+    nodes: TwoNodes, start: tuple[Path, int], long_uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = many(nodes, copied(start[0], tmp_path), start[1], min_workers=1)
+    config = long_config(nodes, copy_root(start[0], tmp_path), start[1], min_workers=1)
     run = run_of(config)
     with Driver(config, tmp_path) as driver:
-        driver.until_checkpoint(run.uri)
-        nodes.kill_other()
-        at_loss = max(run.losses)
-        driver.until(lambda: max(run.losses) > at_loss and len(nodes.workers) == 1)
-        nodes.add_other()
-        driver.until(lambda: len(nodes.workers) == 2)
+        driver.wait_for_checkpoint(run.uri)
+        nodes.kill_second()
+        step_at_kill = max(run.losses)
+        driver.wait_until(lambda: max(run.losses) > step_at_kill and len(nodes.workers) == 1)
+        nodes.add_second()
+        driver.wait_until(lambda: len(nodes.workers) == 2)
         assert not has_ended(run)
         driver.finish()
     assert [entry.position for entry in read_skipped(run.uri)] == bad_positions(*start, MANY_STEPS)
-    assert list(run.losses) == list(many_undisturbed.losses)
-    # Rounding of sums over one worker and over two grows from step to step.
+    assert list(run.losses) == list(long_uninterrupted.losses)
+    # The rounding difference between one and two workers grows with every step.
     first = range(1, 51)
     assert [run.losses[step] for step in first] == pytest.approx(
-        [many_undisturbed.losses[step] for step in first], rel=1e-3
+        [long_uninterrupted.losses[step] for step in first], rel=1e-3
     )
 
 
-def test_training_waits_for_the_node_that_it_asks_for(
-    nodes: TwoNodes, start: tuple[Path, int], undisturbed: Run, tmp_path: Path
+def test_training_waits_for_the_node_that_it_requests(
+    nodes: TwoNodes, start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    config = on(nodes, copied(start[0], tmp_path), start[1])
+    config = config_on(nodes, copy_root(start[0], tmp_path), start[1])
     run = run_of(config)
     with growing_cluster(head_cpus=1, node_resources={"CPU": 4, SLOT: 2}) as address:
-        elsewhere = config.model_copy(update={"ray": RayConfig(address=address)})
-        with Driver(elsewhere, tmp_path) as driver:
+        on_growing = config.model_copy(update={"ray": RayConfig(address=address)})
+        with Driver(on_growing, tmp_path) as driver:
             driver.finish()
-    assert "train.workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs" in driver.said
-    assert run.weights == undisturbed.weights
+    assert "train.workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs" in driver.output
+    assert run.weights == uninterrupted.weights

@@ -1,6 +1,6 @@
-"""A driver as a process of its own: `raysys pack` or `raysys train` of a configuration in a file.
+"""A driver in a separate process: runs a stage with a configuration from a file.
 
-A training worker takes one `slot`, which stands for the GPU of its node, so that no node gets two of them.
+A training worker takes one `slot`, which stands for the GPU of its node, so that every node gets one worker.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from raysys.config.schema import TrainConfig
 from raysys.train import trainer
 
 SLOT = "slot"
-RESIZE_EVERY_S = 20.0  # instead of 60: how soon a run grows back
+RESIZE_INTERVAL_S = 20.0  # Ray's default is 60: how soon a run grows back
 _scaling = trainer._scaling
 
 
-def one_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
-    """What the launcher asks Ray for, and a slot for every worker."""
+def one_worker_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
+    """The scaling configuration of the trainer, with a slot for every worker."""
     return dataclasses.replace(  # type: ignore[call-arg]  # Ray types it as Train V1's
         _scaling(section, worker),
         resources_per_worker={**worker, SLOT: 1},
-        elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
+        elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
     )
 
 
 def main(stage: str, config_file: str) -> None:
     """Run the stage."""
     config = Config.model_validate_json(Path(config_file).read_text())
-    with patch.object(trainer, "_scaling", one_a_node):
+    with patch.object(trainer, "_scaling", one_worker_a_node):
         pipeline.run_stage(stage, config)
 
 

@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine, a driver that trains on it, and ways to kill any part of that."""
+"""A cluster of two nodes on this machine and a driver that trains on it; both can be killed in part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.ray.training_driver import SLOT
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 150 * 2**20
-# A node that is gone is known to be gone after two seconds, not after twenty.
+# Ray detects a lost node after two seconds instead of twenty.
 HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
@@ -33,69 +33,69 @@ HEALTH_CHECKS = {
 
 
 class TwoNodes:
-    """A head, where drivers are at home, and another node; each has room for one training worker."""
+    """A head node, where drivers run, and a second node; each takes one training worker."""
 
     def __init__(self) -> None:
         head = {"include_dashboard": False, "_system_config": HEALTH_CHECKS, **_node(4)}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._other: Any = None
-        self.add_other()
+        self._second: Any = None
+        self.add_second()
 
     @property
     def address(self) -> str:
-        """Where drivers find it."""
+        """The address that drivers connect to."""
         return str(self._cluster.address)
 
     @property
     def workers(self) -> list[int]:
-        """The training workers of both nodes that run just now."""
-        return [pid for node in (self._cluster.head_node, self._other) for pid in _workers_of(node)]
+        """The process ids of the running training workers of both nodes."""
+        return [pid for node in (self._cluster.head_node, self._second) for pid in _workers_of(node)]
 
-    def add_other(self) -> None:
-        """Start the second node, if it is not there; from the main thread."""
-        if self._other is None:
-            self._other = self._cluster.add_node(
-                # An address of its own: a driver is at home on the node that has the machine's.
+    def add_second(self) -> None:
+        """Start the second node unless it runs; call it from the main thread."""
+        if self._second is None:
+            self._second = self._cluster.add_node(
+                # A different address: a driver runs on the node with the address of the machine.
                 node_ip_address="127.0.0.2",
                 **_node(2),
             )
 
-    def kill_other(self) -> None:
-        """The second node dies as by a power cut: its Ray and its workers at once."""
-        left = _children(_raylet(self._other))
-        self._cluster.remove_node(self._other, allow_graceful=False)
-        self._other = None
-        for pid in left:
+    def kill_second(self) -> None:
+        """Kill the second node as a power cut does: Ray and all workers at once."""
+        pids = _children(_raylet_pid(self._second))
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = None
+        for pid in pids:
             _kill(pid)
 
-    def warn_other(self, seconds: int) -> None:
-        """Tell Ray, as a cloud does, that the second node will be taken away after so many seconds."""
+    def announce_preemption(self, seconds: int) -> None:
+        """Announce to Ray, as a cloud does, that the second node will be preempted after `seconds`."""
         command = [
-            *("ray", "drain-node", "--address", self.address, "--node-id", self._other.node_id),
-            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud wants it back"),
+            *("ray", "drain-node", "--address", self.address, "--node-id", self._second.node_id),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "preempted by the test"),
             *("--deadline-remaining-seconds", str(seconds)),
         ]
         subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True)
 
-    def is_other_gone(self) -> bool:
-        """Whether Ray has left the second node, as it does when its time is over."""
-        return _raylet_of(self._other).poll() is not None
+    def has_second_ended(self) -> bool:
+        """Whether Ray on the second node has ended, as it does after the deadline of a preemption."""
+        return _raylet(self._second).poll() is not None
 
-    def kill_a_worker(self, dice: random.Random) -> bool:
-        """Kill one of the training workers, if there are any."""
+    def kill_a_worker(self, rng: random.Random) -> bool:
+        """Kill a random training worker. False if there is none."""
         workers = self.workers
-        return bool(workers) and _kill(dice.choice(sorted(workers)))
+        return bool(workers) and _kill(rng.choice(sorted(workers)))
 
     def stop(self) -> None:
-        """End both nodes."""
+        """Stop both nodes."""
         self._cluster.shutdown()
 
 
 @contextlib.contextmanager
 def two_nodes() -> Iterator[TwoNodes]:
-    """A cluster that no other `ray.init` on this machine takes for its own."""
+    """A cluster that other `ray.init` calls on this machine do not connect to."""
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        # Not below pytest's folder: the path of a socket has 107 characters at most.
+        # Not below pytest's folder: the path of a socket is limited to 107 characters.
         with patch.dict(os.environ, {"RAY_TMPDIR": folder}):
             nodes = TwoNodes()
         try:
@@ -105,17 +105,17 @@ def two_nodes() -> Iterator[TwoNodes]:
 
 
 class Driver:
-    """A process that runs a stage, and ends with the block; what it says goes to a file in `folder`."""
+    """A process that runs a stage; killed when the block ends. Its output goes to a file in `folder`."""
 
     def __init__(self, config: Config, folder: Path, stage: str = "train") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._said = folder / "said.txt"
-        self._said.touch()
+        self._output = folder / "output.txt"
+        self._output.touch()
         config_file = folder / "config.json"
         config_file.write_text(config.model_dump_json())
         command = [sys.executable, "-m", "tests.ray.training_driver", stage, str(config_file)]
-        with self._said.open("a") as said:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        with self._output.open("a") as file:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
 
     def __enter__(self) -> Driver:
         return self
@@ -124,31 +124,31 @@ class Driver:
         self.kill()
 
     @property
-    def said(self) -> str:
-        """What it has said so far."""
-        return self._said.read_text()
+    def output(self) -> str:
+        """Its output so far."""
+        return self._output.read_text()
 
     def require_running(self) -> None:
-        """Fail with what it said if it has ended."""
-        assert self._process.poll() is None, self.said[-3000:]
+        """Fail with its output if it has ended."""
+        assert self._process.poll() is None, self.output[-3000:]
 
     def kill(self) -> None:
-        """As the kernel would."""
+        """End the process with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
     def finish(self, timeout_s: float = 600) -> None:
-        """Wait for its end, which has to be a good one."""
-        assert self._process.wait(timeout_s) == 0, self.said[-3000:]
+        """Wait for its end; fail unless it succeeded."""
+        assert self._process.wait(timeout_s) == 0, self.output[-3000:]
 
-    def until_checkpoint(self, run_uri: str) -> None:
-        """Wait until the run has one."""
-        self.until(lambda: has_checkpoint(run_uri))
+    def wait_for_checkpoint(self, run_uri: str) -> None:
+        """Wait until the run has a checkpoint."""
+        self.wait_until(lambda: has_checkpoint(run_uri))
 
-    def until(self, is_so: Callable[[], bool], timeout_s: float = 600) -> None:
-        """Wait until something is so."""
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 600) -> None:
+        """Wait until `condition` returns True; fail if the process ends first."""
         deadline = time.monotonic() + timeout_s
-        while not is_so():
+        while not condition():
             self.require_running()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -158,36 +158,36 @@ def _node(num_cpus: int) -> dict[str, Any]:
     return {"num_cpus": num_cpus, "resources": {SLOT: 1}, "object_store_memory": STORE_BYTES}
 
 
-def _raylet_of(node: Any) -> Any:
+def _raylet(node: Any) -> Any:
     (raylet,) = node.all_processes["raylet"]
     return raylet.process
 
 
-def _raylet(node: Any) -> int:
-    return int(_raylet_of(node).pid)
+def _raylet_pid(node: Any) -> int:
+    return int(_raylet(node).pid)
 
 
 def _workers_of(node: Any) -> Iterator[int]:
     if node is None:
         return
-    for pid in _children(_raylet(node)):
+    for pid in _children(_raylet_pid(node)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 yield pid
 
 
 def _children(parent: int) -> list[int]:
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                    found.append(int(folder.name))
-    return found
+                    pids.append(int(folder.name))
+    return pids
 
 
 def _kill(pid: int) -> bool:
-    """Whether it was still there."""
+    """Whether the process was still running."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

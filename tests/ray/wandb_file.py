@@ -1,7 +1,7 @@
-"""What an offline W&B run wrote: its `.wandb` file read back without a server.
+"""Reads the `.wandb` file of an offline W&B run without a server.
 
-A header of 7 bytes, then the blocks of LevelDB's log format: every fragment has a checksum (4 bytes), a
-length (2) and a type (1), and none crosses a block. The fragments of a record make one protobuf message.
+A header of 7 bytes is followed by blocks in LevelDB's log format: every fragment has a checksum (4 bytes), a
+length (2) and a type (1), and none crosses a block. The fragments of a record form one protobuf message.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class OfflineRun:
-    """A run as a server would have seen it."""
+    """A run as a server would show it."""
 
     run_id: str = ""
     group: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     references: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Artifact -> where it lies, and its fingerprint."""
+    """Artifact -> (URI, fingerprint)."""
 
 
 def read_run(path: Path) -> OfflineRun:
-    """The run in a `.wandb` file; a torn end is left out."""
+    """The run in a `.wandb` file; an incomplete record at its end is ignored."""
     run = OfflineRun()
     for data in _records(path.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
@@ -46,7 +46,7 @@ def read_run(path: Path) -> OfflineRun:
             run.history.append(_values(record.history.item))
         elif record.HasField("artifact"):
             for content in record.artifact.manifest.contents:
-                if content.ref:  # pictures are files
+                if content.ref:  # images are files
                     run.references[record.artifact.name] = (content.ref, content.path)
     return run
 
@@ -57,15 +57,15 @@ def _values(items: Any) -> dict[str, Any]:
 
 def _records(data: bytes) -> Iterator[bytes]:
     assert data.startswith(b":W&B")
-    place, parts = 7, b""
-    while place + _HEADER.size <= len(data):
-        left = _BLOCK_BYTES - place % _BLOCK_BYTES
-        if left < _HEADER.size:  # the end of a block that no fragment fits into
-            place += left
+    position, parts = 7, b""
+    while position + _HEADER.size <= len(data):
+        left = _BLOCK_BYTES - position % _BLOCK_BYTES
+        if left < _HEADER.size:  # the rest of a block is too short for a fragment
+            position += left
             continue
-        _, size, kind = _HEADER.unpack_from(data, place)
-        place += _HEADER.size
-        parts = (b"" if kind in (_FULL, _FIRST) else parts) + data[place : place + size]
-        place += size
-        if kind in (_FULL, _LAST) and place <= len(data):
+        _, size, kind = _HEADER.unpack_from(data, position)
+        position += _HEADER.size
+        parts = (b"" if kind in (_FULL, _FIRST) else parts) + data[position : position + size]
+        position += size
+        if kind in (_FULL, _LAST) and position <= len(data):
             yield parts

@@ -1,1 +1,1 @@
-"""The folder of a run: its checkpoints, how they are written, which of them count, and their export."""
+"""The folder of a run and its checkpoints: format, saving, registry, and export to an EncoderBundle."""

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle that plain `transformers` loads."""
+"""Export of a checkpoint as an EncoderBundle, which plain `transformers` loads."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def export(
     num_items: int,
     seconds: float,
 ) -> EncoderBundleManifest:
-    """Publish the EncoderBundle of a checkpoint: the start's files with the trained weights."""
+    """Publish the EncoderBundle of a checkpoint: the files of the start with the trained weights."""
     start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
 
     def fill(folder: Path) -> None:
         with (
-            storage.readable_folder(start_uri) as base,
-            storage.readable_folder(checkpoint_uri) as checkpoint,
+            storage.readable_folder(start_uri) as start_folder,
+            storage.readable_folder(checkpoint_uri) as checkpoint_folder,
         ):
-            bundle.copy_checkpoint(base, folder)
-            model = siglip.load_model(base)
-            load_weights(model, checkpoint)
+            bundle.copy_checkpoint(start_folder, folder)
+            model = siglip.load_model(start_folder)
+            load_weights(model, checkpoint_folder)
             model.save_pretrained(folder)
 
     return bundle.publish_bundle(

@@ -1,14 +1,14 @@
-"""Training state on disk: all that a restart needs to continue as if nothing had happened.
+"""The training state on disk: all that a restart needs to continue with the same results.
 
-A checkpoint is a folder with `state.pt` and, written last, `checkpoint.json`, which says what the state is
-of and what its file must hash to. It counts once Ray Train has registered it: any other folder is what an
-attempt that was cut off left behind (see `registry.py`). No generator's state is in it, see `chance.py`.
+A checkpoint is a folder with `state.pt` and, written last, `checkpoint.json`, which records the run, the step
+and the hash of `state.pt`. It counts once Ray Train has registered it: other checkpoint folders are left over
+from interrupted attempts (see `registry.py`). It holds no state of random number generators: every step seeds
+them anew (see `train/rng.py`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,62 +27,47 @@ _PREFIX = "checkpoint_"
 
 
 class CheckpointManifest(BaseModel):
-    """What a checkpoint says of itself."""
+    """The content of `checkpoint.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[2] = _FORMAT
-    uri: str  # where it was written to
+    uri: str  # that the checkpoint was written to
     spec_hash: str  # of the run
     step: int
-    stream_position: int  # samples of the training sequence that went into it
+    stream_position: int  # number of samples of the training sequence that were used
     world_size: int
     files: dict[str, FileEntry]
     code_version: str
 
 
 def checkpoint_name(step: int) -> str:
-    """The directory of the checkpoint after `step` steps."""
+    """The folder name of the checkpoint after `step` steps."""
     return f"{_PREFIX}{step:08d}"
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step of a directory that is named as a checkpoint is; None of any other."""
+    """The step of a folder that is named like a checkpoint; None for any other name."""
     digits = name.removeprefix(_PREFIX)
     return int(digits) if name.startswith(_PREFIX) and digits.isdecimal() else None
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """Everything that changes while training."""
+def snapshot(train_state: TrainState, step: int) -> dict[str, Any] | None:
+    """A copy in host memory of the state after `step` steps, which further training does not change.
 
-    engine: TrainState
-
-    def snapshot(self, step: int) -> dict[str, Any] | None:
-        """A copy in host memory of the state after `step` steps, which training no longer touches.
-
-        A call that all workers make; rank 0 alone gets the copy.
-        """
-        state = self.engine.state_dict()
-        return {"step": step, **state} if self.engine.accelerator.is_main_process else None
-
-    def load(self, folder: Path) -> int:
-        """Take over a saved state and return its step.
-
-        Raises: DamagedData if the files are not those that were written.
-        """
-        state = _read(folder)
-        self.engine.load_state_dict(state)
-        return int(state["step"])
+    All workers make this call; only rank 0 gets the copy.
+    """
+    state = train_state.state_dict()
+    return {"step": step, **state} if train_state.accelerator.is_main_process else None
 
 
 def write_checkpoint(
     state: dict[str, Any], uri: str, *, spec_hash: str, stream_position: int, world_size: int
 ) -> None:
-    """Make the folder of a checkpoint from a snapshot; what stood there is removed first."""
+    """Write a snapshot as a checkpoint folder; an existing folder at `uri` is removed first."""
     storage.delete(uri)
     with storage.writable_file(storage.join(uri, STATE)) as path:
-        with path.open("wb") as stream:  # given a path, torch does not tell a full disk from other trouble
+        with path.open("wb") as stream:  # given a path, torch does not report a full disk as such
             torch.save(state, stream)
         num_bytes, sha256 = storage.sha256_of(str(path))
     manifest = CheckpointManifest(
@@ -97,10 +82,20 @@ def write_checkpoint(
     storage.write_bytes(storage.join(uri, MANIFEST), manifest.model_dump_json(indent=2).encode())
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> int:
-    """Take over the weights that are measured and exported from a saved state, and return its step.
+def load_checkpoint(train_state: TrainState, folder: Path) -> int:
+    """Load a checkpoint into the training state and return its step.
 
-    Raises: DamagedData if the files are not those that were written.
+    Raises: DamagedData if the files differ from those that were written.
+    """
+    state = _read(folder)
+    train_state.load_state_dict(state)
+    return int(state["step"])
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> int:
+    """Load a checkpoint's weights for validation and export (averaged or merged ones where it has them).
+
+    Returns the step of the checkpoint. Raises: DamagedData if the files differ from those that were written.
     """
     state = _read(folder)
     model.load_state_dict(state.get("weights", state["model"]))
@@ -108,21 +103,21 @@ def load_weights(model: torch.nn.Module, folder: Path) -> int:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    _require_whole(folder)
+    _require_intact(folder)
     state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     return state
 
 
-def _require_whole(folder: Path) -> None:
+def _require_intact(folder: Path) -> None:
     manifest = _read_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
-        found = storage.sha256_of(str(path)) if path.is_file() else (0, "none")
-        if found != (entry.bytes, entry.sha256):
+        num_bytes, sha256 = storage.sha256_of(str(path)) if path.is_file() else (0, "none")
+        if (num_bytes, sha256) != (entry.bytes, entry.sha256):
             run_uri = manifest.uri.rpartition("/")[0]
             raise DamagedData(
-                f"{manifest.uri}/{name}: {entry.bytes} bytes with sha256 {entry.sha256[:12]} were written, "
-                f"found {found[0]} with {found[1][:12]}; put the file back, "
+                f"{manifest.uri}/{name}: {num_bytes} bytes with sha256 {sha256[:12]}, but "
+                f"{entry.bytes} bytes with {entry.sha256[:12]} were written; restore the file, "
                 f"or remove {run_uri} to train from the start"
             )
 
@@ -132,8 +127,8 @@ def _read_manifest(folder: Path) -> CheckpointManifest:
         content = json.loads((folder / MANIFEST).read_bytes())
         if "recipe" in content:  # format 1
             raise InputError(
-                f"{folder / MANIFEST}: written by an older version of raysys (format 1, {_FORMAT} is read); "
-                "train under another `name`, or with that version"
+                f"{folder / MANIFEST}: written by an older version of raysys (format 1; this version reads "
+                f"format {_FORMAT}); change `name`, or train with that version"
             )
         return CheckpointManifest.model_validate(content)
     except (OSError, ValueError, AttributeError) as error:

@@ -1,7 +1,7 @@
-"""Which checkpoints of a run count: those in the list that Ray Train keeps beside them.
+"""The registered checkpoints of a run: those in the list that Ray Train stores beside them.
 
-Ray writes its list in place: a kill may leave it torn, and another version of Ray may not read it. What it
-held can be told from the checkpoints themselves, each of which says last of all that it is whole.
+Ray Train overwrites its list in place: a kill may truncate it, and another version of Ray may not read it.
+It can be rebuilt from the checkpoints: each complete one has a manifest, which is written last.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from raysys.tracking import logs
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.checkpoint.format import MANIFEST, checkpoint_name, checkpoint_step
 
-SCORE = "score"  # the figure of a checkpoint that decides which is the best
+SCORE = "score"  # the metric that decides which checkpoint is the best
 _LIST = "checkpoint_manager_snapshot.json"
 _UNREADABLE = (ValueError, KeyError, TypeError)
 
 
 def newest_step(run_uri: str) -> int:
-    """The step after which the run's last registered checkpoint was taken; 0 if there is none."""
+    """The step of the run's newest registered checkpoint; 0 if there is none."""
     return max(registered_steps(run_uri), default=0)
 
 
 def best_step(run_uri: str) -> int:
-    """The step of the checkpoint with the highest score; the newest one if none was measured."""
-    scored = _scores(run_uri)
-    kept = [(scored[step], step) for step in registered_steps(run_uri) if step in scored]
-    return max(kept)[1] if kept else newest_step(run_uri)
+    """The step of the checkpoint with the highest score; of the newest one if none was validated."""
+    scores = _scores(run_uri)
+    candidates = [(scores[step], step) for step in registered_steps(run_uri) if step in scores]
+    return max(candidates)[1] if candidates else newest_step(run_uri)
 
 
 def best_checkpoint_uri(run_uri: str) -> str:
-    """The checkpoint of `best_step`."""
+    """The URI of the checkpoint with the highest score."""
     return storage.join(run_uri, checkpoint_name(best_step(run_uri)))
 
 
 def registered_steps(run_uri: str) -> list[int]:
-    """The steps of the checkpoints that Ray Train has in its list, by rising score.
+    """The steps of the checkpoints in Ray Train's list, by ascending score.
 
-    Raises: DamagedData if the list is torn.
+    Raises: DamagedData if the list is truncated.
     """
     uri = storage.join(run_uri, _LIST)
     if not storage.exists(uri):
@@ -49,20 +49,20 @@ def registered_steps(run_uri: str) -> list[int]:
         return _steps_of(storage.read_bytes(uri))
     except _UNREADABLE as error:
         raise DamagedData(
-            f"{uri}: not readable ({error}); the command that trains the run mends it"
+            f"{uri}: not readable ({error}); `raysys train` with the run's configuration repairs it"
         ) from error
 
 
-def whole_steps(run_uri: str) -> list[int]:
-    """The steps of the checkpoints that were written to their end, in order, whether registered or not."""
+def complete_steps(run_uri: str) -> list[int]:
+    """The steps of the completely written checkpoints, in ascending order, whether registered or not."""
     steps = [step for name in storage.list_folders(run_uri) if (step := checkpoint_step(name)) is not None]
     return sorted(
         step for step in steps if storage.exists(storage.join(run_uri, checkpoint_name(step), MANIFEST))
     )
 
 
-def mend_list(run_uri: str) -> None:
-    """Write Ray's list anew if this version of Ray cannot read it; nobody may be training here."""
+def repair_list(run_uri: str) -> None:
+    """Rebuild Ray Train's list if this version of Ray cannot read it; the run must not be training."""
     uri = storage.join(run_uri, _LIST)
     if not storage.exists(uri):
         return
@@ -71,19 +71,22 @@ def mend_list(run_uri: str) -> None:
         _steps_of(data)
         if (written_by := json.loads(data)["ray_version"]) == ray_version:
             return
-        why = f"was written by Ray {written_by}"
+        reason = f"was written by Ray {written_by}"
     except _UNREADABLE:
-        why = "was torn by a kill"
-    steps = whole_steps(run_uri)
-    logs.log.warning("    train  %s %s; made again from %d whole checkpoints", uri, why, len(steps))
+        reason = "is truncated"
+    steps = complete_steps(run_uri)
+    logs.log.warning("    train  %s %s; rebuilt from %d complete checkpoints", uri, reason, len(steps))
     storage.write_bytes(uri, json.dumps(_list_of(run_uri, steps, ray_version)).encode())
 
 
 def remove_unregistered(run_uri: str) -> None:
-    """Remove checkpoints that were cut off before they were whole; nobody may be training here."""
-    kept = set(registered_steps(run_uri))
+    """Remove checkpoint folders that are not in the list; the run must not be training.
+
+    They were left by workers that were killed before a checkpoint was complete or registered.
+    """
+    registered = set(registered_steps(run_uri))
     for name in storage.list_folders(run_uri):
-        if (step := checkpoint_step(name)) is not None and step not in kept:
+        if (step := checkpoint_step(name)) is not None and step not in registered:
             storage.delete(storage.join(run_uri, name))
 
 
@@ -98,7 +101,7 @@ def _scores(run_uri: str) -> dict[int, float]:
 
 
 def _list_of(run_uri: str, steps: list[int], ray_version: str) -> dict[str, object]:
-    """What Ray Train writes of these checkpoints (ray.train.v2, `_CheckpointManagerState`)."""
+    """The list of these checkpoints in Ray Train's format (ray.train.v2, `_CheckpointManagerState`)."""
     scores = _scores(run_uri)
     by_score = sorted(steps, key=lambda step: (scores.get(step, float("-inf")), step))
     results = {

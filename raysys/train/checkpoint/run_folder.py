@@ -1,7 +1,7 @@
-"""The folder of a training run, before anything is trained: may this run begin, or go on?
+"""Checks of a run's folder before training: may this run begin or continue?
 
-`run.json` lies in each of them, written when the run begins: what was content of it and what it was made
-from. So a run of the same name that is another one is found out before a cluster is asked for anything.
+Every run writes `run.json` when it begins: the settings that decide its steps, and its inputs. So another run
+of the same name is detected before a cluster is used.
 """
 
 from __future__ import annotations
@@ -18,88 +18,88 @@ from raysys.artifacts import code_version
 from raysys.artifacts.specs import TrainingRun
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
-from raysys.train.checkpoint.registry import mend_list, newest_step, remove_unregistered, whole_steps
+from raysys.train.checkpoint.registry import complete_steps, newest_step, remove_unregistered, repair_list
 
 _RUN = "run.json"
 _FORMAT = 2  # of run.json
-_INPUTS = {"shards": "other shards", "start": "another start"}
-_NAMED = 3  # differences that a refusal names
-_CHECKPOINTS = 3  # on the disk at a time: the best, the newest, and the one that is being written
+_INPUT_CHANGES = {"shards": "other shards", "start": "another start"}
+_MAX_NAMED_CHANGES = 3
+_NUM_CHECKPOINTS = 3  # on the disk at a time: the best, the newest, and the one that is being written
 
 
 def prepare_run_folder(run: TrainingRun, section: TrainConfig, *, num_steps: int, start_uri: str) -> None:
-    """Make the run's folder ready, or refuse.
+    """Prepare the run's folder for training.
 
     Raises: InputError if a run of this name was trained with other settings or data and
-    `train.on_config_change` is `refuse`, if this one is already longer than `num_steps`, or if there is no
-    room for its checkpoints.
+    `train.on_config_change` is `refuse`, if this run already has more than `num_steps` steps, or if the disk
+    has too little space for its checkpoints.
     """
-    mend_list(run.uri)
-    trained = newest_step(run.uri)
-    if not trained and section.on_config_change == "refuse":
-        _require_no_other(run)
-    if trained > num_steps:
+    repair_list(run.uri)
+    trained_steps = newest_step(run.uri)
+    if not trained_steps and section.on_config_change == "refuse":
+        _require_no_other_run(run)
+    if trained_steps > num_steps:
         raise InputError(
-            f"{run.uri}: was already trained for {trained} steps, train.epochs={section.epochs:g} are "
-            f"{num_steps}; raise it, or give the run another name"
+            f"{run.uri}: was already trained for {trained_steps} steps, but train.epochs={section.epochs:g} "
+            f"gives {num_steps}; raise train.epochs, or change `name`"
         )
     remove_unregistered(run.uri)
-    if trained < num_steps:
-        _require_room(run.uri, start_uri, section)
+    if trained_steps < num_steps:
+        _require_disk_space(run.uri, start_uri, section)
     if not storage.exists(storage.join(run.uri, _RUN)):
-        _write(run)
+        _write_run(run)
 
 
-def _require_no_other(run: TrainingRun) -> None:
-    """Refuse if another run of this name has got as far as a checkpoint."""
-    others = list(_others(run))
+def _require_no_other_run(run: TrainingRun) -> None:
+    """Raise InputError if another run of this name has a checkpoint."""
+    others = list(_other_runs(run))
     if not others:
         return
     latest = max(others, key=lambda content: str(content["created_at"]))
-    differences = _differences(latest, run)
-    named, more = differences[:_NAMED], len(differences) - _NAMED
-    listed = ", and ".join([*named, f"{more} more"] if more > 0 else named)
+    changes = _changes(latest, run)
+    named, num_more = changes[:_MAX_NAMED_CHANGES], len(changes) - _MAX_NAMED_CHANGES
+    listed = ", and ".join([*named, f"{num_more} more"] if num_more > 0 else named)
     raise InputError(
-        f"{run.home}: was trained with {listed}; give it another name, or set train.on_config_change=restart"
+        f"{run.runs_uri}: was trained with {listed}; change `name`, or set train.on_config_change=restart"
     )
 
 
-def _others(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """What the other runs of this name that have a checkpoint say of themselves."""
-    for name in storage.list_folders(run.home):
-        uri = storage.join(run.home, name)
-        content = storage.join(uri, _RUN)
-        if uri != run.uri and whole_steps(uri) and storage.exists(content):
-            yield json.loads(storage.read_bytes(content))
+def _other_runs(run: TrainingRun) -> Iterator[dict[str, Any]]:
+    """The contents of `run.json` of the other runs of this name that have a checkpoint."""
+    for name in storage.list_folders(run.runs_uri):
+        uri = storage.join(run.runs_uri, name)
+        run_json = storage.join(uri, _RUN)
+        if uri != run.uri and complete_steps(uri) and storage.exists(run_json):
+            yield json.loads(storage.read_bytes(run_json))
 
 
-def _differences(before: Mapping[str, Any], run: TrainingRun) -> list[str]:
-    """`key=old, now new` for settings, then a word for each input."""
-    if before.get("format") != _FORMAT:
+def _changes(other: Mapping[str, Any], run: TrainingRun) -> list[str]:
+    """How the other run differs: `key=old, now new` for settings, then a phrase for each input."""
+    if other.get("format") != _FORMAT:
         return ["an older version of raysys"]
     inputs = [
-        word
-        for name, word in _INPUTS.items()
-        if before["inputs"][name]["fingerprint"] != run.inputs[name].fingerprint
+        phrase
+        for name, phrase in _INPUT_CHANGES.items()
+        if other["inputs"][name]["fingerprint"] != run.inputs[name].fingerprint
     ]
-    return [*_changes(before["settings"], run.settings), *inputs]
+    return [*_changed_settings(other["settings"], run.settings), *inputs]
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys that differ, dotted as in a configuration."""
+def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings that differ, under their dotted keys."""
     for key in sorted(old.keys() | new.keys()):
-        was, now = old.get(key, "unset"), new.get(key, "unset")
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from _changes(was, now, f"{prefix}{key}.")
-        elif was != now:
-            yield f"{prefix}{key}={_shown(was)}, now {_shown(now)}"
+        old_value, new_value = old.get(key, "unset"), new.get(key, "unset")
+        if isinstance(old_value, Mapping) and isinstance(new_value, Mapping):
+            yield from _changed_settings(old_value, new_value, f"{prefix}{key}.")
+        elif old_value != new_value:
+            yield f"{prefix}{key}={_as_text(old_value)}, now {_as_text(new_value)}"
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _write(run: TrainingRun) -> None:
+def _write_run(run: TrainingRun) -> None:
     content = {
         "format": _FORMAT,
         "spec_hash": run.spec_hash,
@@ -111,27 +111,29 @@ def _write(run: TrainingRun) -> None:
     storage.write_bytes(storage.join(run.uri, _RUN), json.dumps(content, indent=2).encode())
 
 
-def _require_room(run_uri: str, start_uri: str, section: TrainConfig) -> None:
-    """Refuse a local disk that cannot take the checkpoints; those that lie there already count as room."""
+def _require_disk_space(run_uri: str, start_uri: str, section: TrainConfig) -> None:
+    """Raise InputError if a local disk has too little space; the run's own checkpoints count as free."""
     if not storage.is_local(run_uri):
         return
-    needed = _CHECKPOINTS * _state_bytes(start_uri, section)
-    free = shutil.disk_usage(_nearest(storage.local_path(run_uri))).free
-    free += sum(size for name, size in storage.list_files(run_uri).items() if name.startswith("checkpoint_"))
-    if free < needed:
+    needed_bytes = _NUM_CHECKPOINTS * _checkpoint_bytes(start_uri, section)
+    free_bytes = shutil.disk_usage(_nearest_existing(storage.local_path(run_uri))).free
+    free_bytes += sum(
+        size for name, size in storage.list_files(run_uri).items() if name.startswith("checkpoint_")
+    )
+    if free_bytes < needed_bytes:
         raise InputError(
-            f"{run_uri}: {_CHECKPOINTS} checkpoints need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
-            "free; free space there, or set root to another place"
+            f"{run_uri}: {_NUM_CHECKPOINTS} checkpoints need {needed_bytes / 1e9:.1f} GB, "
+            f"{free_bytes / 1e9:.1f} GB are free; free space there, or set root to another disk"
         )
 
 
-def _state_bytes(start_uri: str, section: TrainConfig) -> int:
-    """About what a checkpoint takes: the weights, AdamW's two averages of them, a third if that is kept."""
+def _checkpoint_bytes(start_uri: str, section: TrainConfig) -> int:
+    """Approximate size of a checkpoint: the weights, AdamW's two averages, and the EMA weights if enabled."""
     files = storage.list_files(start_uri)
     weights = sum(size for name, size in files.items() if name.endswith(".safetensors"))
     return weights * (1 + (0 if section.lora else 2) + (1 if section.ema_decay else 0))
 
 
-def _nearest(path: Path) -> Path:
-    """The path, or the closest folder above it that is there."""
+def _nearest_existing(path: Path) -> Path:
+    """The path, or its closest parent folder that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())

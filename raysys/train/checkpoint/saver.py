@@ -1,4 +1,4 @@
-"""When a checkpoint is taken, and how it gets to the run's folder while training goes on."""
+"""When a checkpoint is saved, and how it is written to the run's folder while training continues."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import ray.train
 from ray.train import CheckpointUploadMode
 
 from raysys import storage
-from raysys.train.checkpoint.format import TrainingState, checkpoint_name, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, load_checkpoint, snapshot, write_checkpoint
 from raysys.train.job import TrainJob
 from raysys.train.model import TrainState
 
 
-class Saving:
-    """One worker's; all of them call `save` at the same steps.
+class CheckpointSaver:
+    """One instance a worker; all workers call `save` at the same steps.
 
-    Training waits for the copy to host memory alone. Beside the live state there is one such copy at most:
-    a save waits until the one before it is written. Ray Train lets a worker end only when its last
-    checkpoint is written and registered.
+    Training waits only for the copy to host memory. There is at most one such copy: a save waits until the
+    previous one is written. Ray Train lets a worker end only after its last checkpoint is written and
+    registered.
     """
 
-    def __init__(self, job: TrainJob, engine: TrainState, step: int) -> None:
-        self._job, self._engine = job, engine
-        self.kept_step = step
-        """The last step whose state was kept; at first that of the restart."""
+    def __init__(self, job: TrainJob, train_state: TrainState, step: int) -> None:
+        self._job, self._train_state = job, train_state
+        self.saved_step = step
+        """The last step whose state was saved; initially the step of the restart."""
         self._saved_at = time.monotonic()
         self._upload: _Upload | None = None
 
@@ -37,14 +37,14 @@ class Saving:
         return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
 
     def save(self, step: int, *, loss: float) -> None:
-        """Keep the state after `step` steps; measured if that was planned."""
+        """Save the state after `step` steps; Ray Train validates it if the step is a scheduled one."""
         if self._upload is not None:
             self._upload.finished.wait()
-        state = TrainingState(self._engine).snapshot(step)
-        self.kept_step = step
+        state = snapshot(self._train_state, step)
+        self.saved_step = step
         self._saved_at = time.monotonic()
         if state is not None:
-            self._upload = _Upload(self._job, self._engine.accelerator.num_processes, state)
+            self._upload = _Upload(self._job, self._train_state.accelerator.num_processes, state)
         _report(
             {"step": step, "loss": loss},
             self._upload,
@@ -53,7 +53,7 @@ class Saving:
 
 
 class _Upload:
-    """A snapshot on its way to the run's folder, called in Ray Train's thread for it."""
+    """Writes a snapshot to the run's folder; Ray Train calls it in its upload thread."""
 
     def __init__(self, job: TrainJob, world_size: int, state: dict[str, Any]) -> None:
         self._job, self._world_size = job, world_size
@@ -72,41 +72,41 @@ class _Upload:
                 stream_position=self._state["step"] * self._job.section.batch_size,
                 world_size=self._world_size,
             )
-            self._state = None  # Ray Train holds on to this object for a while
+            self._state = None  # Ray Train holds a reference to this object for a while
         finally:
             self.finished.set()
         return target
 
 
-def checkpoint_at(uri: str) -> ray.train.Checkpoint:
-    """The folder of a checkpoint as Ray Train knows it."""
-    filesystem, path = storage.resolve(uri)
-    return ray.train.Checkpoint(path, filesystem)
-
-
-def _report(figures: dict[str, Any], upload: _Upload | None, *, is_validated: bool) -> None:
-    """Tell Ray Train; ranks that upload nothing only take part."""
+def _report(metrics: dict[str, Any], upload: _Upload | None, *, is_validated: bool) -> None:
+    """Report to Ray Train; ranks without an upload only take part in the call."""
     if upload is None:
-        ray.train.report(figures, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+        ray.train.report(metrics, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
         return
     ray.train.report(
-        figures,
+        metrics,
         upload.target,
         checkpoint_dir_name=upload.name,
         checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
         checkpoint_upload_fn=upload,
-        delete_local_checkpoint_after_upload=False,  # it is written where it stays
+        delete_local_checkpoint_after_upload=False,  # it is written to its final location
         validation=is_validated,
     )
 
 
-def restore(engine: TrainState) -> int:
-    """Take over the run's last checkpoint, if there is one, and return its step.
+def restore(train_state: TrainState) -> int:
+    """Load the run's newest checkpoint, if there is one, and return its step (else 0).
 
-    Raises: DamagedData if it is not what was written.
+    Raises: DamagedData if its files differ from those that were written.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return 0
     with checkpoint.as_directory() as folder:
-        return TrainingState(engine).load(Path(folder))
+        return load_checkpoint(train_state, Path(folder))
+
+
+def checkpoint_at(uri: str) -> ray.train.Checkpoint:
+    """The checkpoint folder at `uri` as a `ray.train.Checkpoint`."""
+    filesystem, path = storage.resolve(uri)
+    return ray.train.Checkpoint(path, filesystem)

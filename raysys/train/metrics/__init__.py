@@ -1,1 +1,1 @@
-"""What a run measures of itself: throughput, FLOPs, weight changes."""
+"""Metrics of a training run: throughput, FLOPs, weight norms, and where they are recorded."""

@@ -1,19 +1,19 @@
-"""How much arithmetic training takes, by the model's sizes, and what a GPU could do.
+"""FLOPs of a training step by the sizes of the model, and the peak FLOP/s of GPUs.
 
-Matrix products alone: 2 operations a multiplication, a backward pass twice its forward (Kaplan et al. 2020).
-What micro-batches and checkpointing compute again does not count: that is what makes it *model* FLOPs.
+Only matrix products count: 2 operations a multiplication, and a backward pass takes twice its forward pass
+(Kaplan et al. 2020). *Model* FLOPs exclude what micro-batches and activation checkpointing recompute.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Dense bf16 peaks from the makers' data sheets, operations a second.
-_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
+# Dense bf16 peaks from the manufacturers' data sheets, operations a second.
+_PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
 
 
 def training_flops_per_pair(config: Any, num_captions: int = 1) -> float:
-    """Operations to train on one image with its captions; `config` is a SigLIP's, of both towers."""
+    """Operations to train on one photo with its captions; `config` is a `SiglipConfig`."""
     vision, text = config.vision_config, config.text_config
     num_patches = (vision.image_size // vision.patch_size) ** 2
     hidden, inner = vision.hidden_size, vision.intermediate_size
@@ -24,20 +24,20 @@ def training_flops_per_pair(config: Any, num_captions: int = 1) -> float:
     projection = text.hidden_size * getattr(text, "projection_size", text.hidden_size)
     image = patches + _layers(vision, num_patches) + pooling
     caption = _layers(text, length) + projection
-    # Pixels feel nothing: of the patches only the weights do.
+    # Pixels need no gradient, so the patch embedding's backward pass computes only that of its weights.
     flops: float = 3.0 * 2.0 * (image + num_captions * caption) - 2.0 * patches
     return flops
 
 
 def peak_flops(device_name: str) -> float | None:
-    """What a GPU of this name does at most in bf16; None for one that is not known here."""
+    """The bf16 peak of a GPU by its name, operations a second; None for an unknown one."""
     return next(
-        (peak for name, peak in _PEAKS.items() if name in device_name.upper().replace("-", " ")), None
+        (peak for name, peak in _PEAK_FLOPS.items() if name in device_name.upper().replace("-", " ")), None
     )
 
 
 def _layers(tower: Any, num_tokens: int) -> int:
-    """Multiplications in a tower's layers: projections, MLP, and the attention between all tokens."""
+    """Multiplications in a tower's layers: projections, MLP, and attention over all tokens."""
     hidden, inner = tower.hidden_size, tower.intermediate_size
     per_token = 4 * hidden**2 + 2 * hidden * inner + 2 * num_tokens * hidden
     return int(tower.num_hidden_layers * num_tokens * per_token)

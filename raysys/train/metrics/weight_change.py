@@ -1,4 +1,4 @@
-"""How large the trained weights are, and how far a step moves them."""
+"""The norm of the trained weights, and the size of a step's update relative to it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SAMPLED = 4096  # of a tensor: a copy of all weights would cost their memory once more
+_SAMPLE_SIZE = 4096  # elements of a tensor: a copy of all weights would double their memory
 
 
 class WeightChange:
-    """Made before an update; `figures` tells of it afterwards, on all workers at once."""
+    """Samples the weights before an update; `metrics`, called after it on all workers, compares them."""
 
     @torch.no_grad()
     def __init__(self, model: Any) -> None:
@@ -19,20 +19,20 @@ class WeightChange:
         self._before = self._sample()
 
     @torch.no_grad()
-    def figures(self) -> dict[str, float]:
-        """`weight_norm` of all that is trained, and `update_ratio`: the update's norm by that of the weights.
+    def metrics(self) -> dict[str, float]:
+        """`weight_norm` of all trained weights, and `update_ratio`: norm of the update / norm of the weights.
 
-        The ratio is estimated from 4,096 evenly spaced elements of each tensor (of this worker's part of it).
+        The ratio is estimated from 4,096 evenly spaced elements of each tensor (of this worker's shard).
         """
         norm = torch.nn.utils.get_total_norm(self._weights)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        moved = torch.linalg.vector_norm(self._sample() - self._before)
-        held = torch.linalg.vector_norm(self._before).clamp(min=1e-12)
-        weight_norm, ratio = torch.stack([whole.float(), moved / held]).tolist()
-        return {"weight_norm": weight_norm, "update_ratio": ratio}
+        weight_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        update = torch.linalg.vector_norm(self._sample() - self._before)
+        before = torch.linalg.vector_norm(self._before).clamp(min=1e-12)
+        values = torch.stack([weight_norm.float(), update / before]).tolist()
+        return dict(zip(("weight_norm", "update_ratio"), values, strict=True))
 
     def _sample(self) -> Tensor:
-        parts = [getattr(weight, "to_local", lambda own=weight: own)() for weight in self._weights]
+        shards = [getattr(weight, "to_local", lambda own=weight: own)() for weight in self._weights]
         return torch.cat(
-            [part.detach().flatten()[:: max(1, part.numel() // _SAMPLED)].float() for part in parts]
+            [shard.detach().flatten()[:: max(1, shard.numel() // _SAMPLE_SIZE)].float() for shard in shards]
         )

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from raysys.errors import RaysysError
 from raysys.train.monitor.stall import LastHeartbeat, WorkerStatus, is_running, stall_line
 
-_ALARM_SHARE = 0.8  # of the collective timeout: the stall is reported before the waiting ranks fail
-_SILENT_S = 5.0
+_STALL_SHARE = 0.8  # of the collective timeout: the stall is reported before the waiting ranks fail
+_SILENT_S = 5.0  # a worker without a heartbeat for longer is not running
 _GIVE_UP_TIMEOUT_S = 5.0  # how long the first rank that gives up waits for the others
 
 
 class AttemptConfig(NamedTuple):
-    """What a worker group asks for when it starts."""
+    """What a worker group reads from the coordinator when it starts."""
 
     is_over: bool
     micro_batch_size: int | None
@@ -44,7 +44,7 @@ class RunCoordinator:
     """One instance a run, as an asynchronous Ray actor."""
 
     def __init__(self, collective_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stall_after_s, self._clock = _ALARM_SHARE * collective_timeout_s, clock
+        self._stall_after_s, self._clock = _STALL_SHARE * collective_timeout_s, clock
         self._stop, self._all_gave_up = asyncio.Event(), asyncio.Event()
         self._heartbeats: dict[int, LastHeartbeat] = {}
         self._lines: list[str] = []
@@ -68,24 +68,26 @@ class RunCoordinator:
 
     async def heartbeat(self, status: WorkerStatus) -> None:
         """Record the status of a worker."""
-        now, before = self._clock(), self._heartbeats.get(status.rank)
-        moved = before.moved_s if before and before.status == status else now
-        self._heartbeats[status.rank] = LastHeartbeat(status, now, moved)
+        now, last = self._clock(), self._heartbeats.get(status.rank)
+        unchanged_since = last.unchanged_since_s if last and last.status == status else now
+        self._heartbeats[status.rank] = LastHeartbeat(status, now, unchanged_since)
 
     async def log(self, line: str) -> None:
         """Pass a line to the driver's log."""
         self._lines.append(line)
 
-    async def halve_micro_batch(self, micro_batch_size: int, worker: str) -> None:
-        """Use half of a micro-batch that was too large for `worker` from the next attempt on.
+    async def halve_micro_batch(self, micro_batch_size: int, reason: str) -> None:
+        """Use half of a micro-batch size that did not fit in memory, from the next attempt on.
 
-        Several ranks may ask for the same size; it is halved once.
+        Several ranks may report the same size; it is halved once. `reason` names the worker and starts the
+        log line: "rank 0 on node 10.0.0.1 has too little memory".
         """
         half = max(1, micro_batch_size // 2)
         if self._micro_batch_size is None or half < self._micro_batch_size:
             self._micro_batch_size = half
             self._lines.append(
-                f"{worker} for micro_batch_size {micro_batch_size}; from the last checkpoint on {half}"
+                f"{reason} for micro_batch_size {micro_batch_size}; "
+                f"the run continues from the last checkpoint with {half}"
             )
 
     async def give_up(self, error: RaysysError, world_size: int) -> bool:

@@ -1,4 +1,4 @@
-"""A worker's signs of life: where it is, told to the run's `RunCoordinator` about once a second."""
+"""Heartbeats: about once a second a worker sends its step and phase to the run's `RunCoordinator`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ import ray.util
 import torch
 from accelerate import Accelerator
 
-from raysys.train.monitor.stall import ENDED, EXCHANGING, IN_TOWERS, READY, SAVING, WAITING, WorkerStatus
+from raysys.train.monitor.stall import (
+    DATA_READY,
+    ENDED,
+    FORWARD,
+    LOSS_AND_BACKWARD,
+    SAVING,
+    WAITING_FOR_DATA,
+    WorkerStatus,
+)
 
-_EVERY_S = 1.0
+_INTERVAL_S = 1.0
 
 
 class Heartbeat:
-    """One worker's; beats while its block runs. What it tells of is set by `waits`, `follow` and the rest."""
+    """Sends the heartbeats of one worker from a thread while the block runs.
+
+    `coordinator` is the handle of the run's `RunCoordinator` actor. The training loop sets the phase.
+    """
 
     def __init__(self, coordinator: Any, accelerator: Accelerator, step: int) -> None:
-        self._coordinator, self._accelerator, self._node = (
-            coordinator,
-            accelerator,
-            ray.util.get_node_ip_address(),
-        )
-        self._step, self._phase, self._moves, self._first_step = step, WAITING, 0, step
+        self._coordinator, self._accelerator = coordinator, accelerator
+        self._node = ray.util.get_node_ip_address()
+        self._step, self._first_step = step, step
+        self._phase, self._num_phase_changes = WAITING_FOR_DATA, 0
         self._ended = threading.Event()
-        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._beating.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -37,36 +46,36 @@ class Heartbeat:
     ) -> None:
         self._phase = ENDED
         self._ended.set()
-        self._beating.join()
+        self._thread.join()
 
-    def waits(self, step: int) -> None:
-        """The worker has taken `step` steps and waits for the data of the next one."""
+    def waiting_for_data(self, step: int) -> None:
+        """The worker has completed `step` steps and waits for its next batch."""
         self._step = step
-        self._move(WAITING)
+        self._set_phase(WAITING_FOR_DATA)
 
-    def is_ready(self) -> None:
-        """The data are here; others may still wait for theirs."""
-        if self._phase != READY:
-            self._move(READY)
+    def data_ready(self) -> None:
+        """The worker has its batch; other workers may still wait for theirs."""
+        if self._phase != DATA_READY:
+            self._set_phase(DATA_READY)
 
-    def follow(self, towers: torch.nn.Module) -> None:
-        """Know when the towers are at work; what comes after them is exchange between the ranks."""
-        towers.register_forward_pre_hook(lambda *_: self._move(IN_TOWERS))
-        towers.register_forward_hook(lambda *_: self._move(EXCHANGING))
+    def watch_towers(self, towers: torch.nn.Module) -> None:
+        """Set the phase by hooks before and after each forward pass of the towers."""
+        towers.register_forward_pre_hook(lambda *_: self._set_phase(FORWARD))
+        towers.register_forward_hook(lambda *_: self._set_phase(LOSS_AND_BACKWARD))
 
-    def saves(self) -> None:
-        """A checkpoint is being taken."""
-        self._move(SAVING)
+    def saving(self) -> None:
+        """The worker saves a checkpoint."""
+        self._set_phase(SAVING)
 
-    def _move(self, phase: str) -> None:
-        self._phase, self._moves = phase, self._moves + 1
+    def _set_phase(self, phase: str) -> None:
+        self._phase, self._num_phase_changes = phase, self._num_phase_changes + 1
 
-    def _beat(self) -> None:
-        while not self._ended.wait(_EVERY_S):
-            self._tell()
-        self._tell()
+    def _run(self) -> None:
+        while not self._ended.wait(_INTERVAL_S):
+            self._send()
+        self._send()
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         self._coordinator.heartbeat.remote(
             WorkerStatus(
                 rank=self._accelerator.process_index,
@@ -74,7 +83,7 @@ class Heartbeat:
                 node=self._node,
                 step=self._step,
                 phase=self._phase,
-                moves=self._moves,
+                num_phase_changes=self._num_phase_changes,
                 is_warm=self._step > self._first_step,
             )
         )

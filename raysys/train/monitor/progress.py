@@ -1,4 +1,4 @@
-"""A run at a glance: where it stands, how fast it goes, when it ends, as one line."""
+"""Progress of a run in one line: step, loss, speed, validation score, time left."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from raysys import storage
 from raysys.tracking import logs
-from raysys.tracking.metrics_log import read_validations, recent_steps
+from raysys.tracking.metrics_log import read_recent_steps, read_validations
 from raysys.train.checkpoint.registry import SCORE
 
-_SAY_EVERY_S = 60.0
-_LOOK_EVERY_S, _LOOK_AT_STORE_EVERY_S = 1.0, 10.0
-_RECENT_ROWS = 10
-_WORTH_SAYING = 0.03  # of the time spent waiting for data
+_LOG_INTERVAL_S = 60.0  # without a terminal
+_POLL_INTERVAL_S, _STORE_POLL_INTERVAL_S = 1.0, 10.0
+_NUM_RECENT_ROWS = 10
+_MIN_SHOWN_DATA_WAIT = 0.03  # share of the time that is spent waiting for data
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,66 @@ class RunLength:
     """Pairs in an epoch."""
 
 
+@contextlib.contextmanager
+def show_progress(run_uri: str, length: RunLength, score: str) -> Iterator[None]:
+    """Report a run's progress while the block runs: a bar on a terminal, log lines elsewhere.
+
+    Every validation is a log line; without a terminal so is the state once a minute.
+    """
+    finished = threading.Event()
+    interval_s = _POLL_INTERVAL_S if storage.is_local(run_uri) else _STORE_POLL_INTERVAL_S
+    with logs.status_bar("train", length.num_steps) as show:
+        reporter = ProgressReporter(run_uri, length, score, show)
+
+        def poll() -> None:
+            while not finished.wait(interval_s):
+                reporter.update()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+            reporter.update()
+
+
+class ProgressReporter:
+    """Reads a run's metrics from its folder and reports new ones; `show` updates the bar, if there is one."""
+
+    def __init__(
+        self,
+        run_uri: str,
+        length: RunLength,
+        score: str,
+        show: logs.ShowStatus | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run_uri, self._length, self._score = run_uri, length, score
+        self._show, self._clock = show, clock
+        self._validations = read_validations(run_uri)
+        self._logged_at = clock()
+
+    def update(self) -> None:
+        """Read new metrics and report them."""
+        known = frozenset(int(row["step"]) for row in self._validations)
+        new = read_validations(self._run_uri, without=known)
+        self._validations = sorted([*self._validations, *new], key=lambda row: row["step"])
+        progress = run_progress(self._length, read_recent_steps(self._run_uri))
+        if progress is None:
+            return
+        if self._show is not None:
+            self._show(progress.step, status_text(progress, self._validations, self._score))
+        elapsed = self._clock() - self._logged_at
+        if new or (self._show is None and elapsed >= _LOG_INTERVAL_S):
+            self._logged_at = self._clock()
+            logs.log.info("    train  %s", progress_line(progress, self._validations, self._score))
+
+
 @dataclass(frozen=True)
-class Standing:
-    """What the newest figures of a run come to; rates and loss are those of the last ten."""
+class RunProgress:
+    """Progress of a run; loss and rates are means over its last ten rows of metrics."""
 
     length: RunLength
     step: int
@@ -41,119 +98,69 @@ class Standing:
 
     @property
     def seconds_left(self) -> float:
-        """Until the last step, if it goes on like this."""
+        """Until the last step, at the current speed."""
         return (self.length.num_steps - self.step) * self.length.batch_size / self.pairs_per_s
 
 
-def standing(length: RunLength, rows: Sequence[dict[str, float]]) -> Standing | None:
-    """Where a run stands by its rows, which may be those of before a restart; None before the first."""
-    recent = [row for row in rows[-_RECENT_ROWS:] if row["pairs_per_s"] > 0]
+def run_progress(length: RunLength, rows: Sequence[dict[str, float]]) -> RunProgress | None:
+    """Progress by the rows of `metrics.jsonl`, also those before a restart; None without rows."""
+    recent = [row for row in rows[-_NUM_RECENT_ROWS:] if row["pairs_per_s"] > 0]
     if not recent:
         return None
-    return Standing(
+    return RunProgress(
         length,
         step=int(recent[-1]["step"]),
         loss=_mean([row["loss"] for row in recent]),
-        # Rows cover equally many steps: the mean of their times, not of their rates.
+        # Every row covers the same number of steps: average the times, not the rates.
         pairs_per_s=1 / _mean([1 / row["pairs_per_s"] for row in recent]),
         data_wait=_mean([row["data_wait"] for row in recent]),
     )
 
 
-def progress_line(now: Standing, validations: Sequence[dict[str, float]], score: str) -> str:
-    """All that is worth a look, in one line; `score` names the figure that decides which is the best."""
-    length = now.length
-    return f"step {now.step:,}/{length.num_steps:,}  {rest_of_line(now, validations, score)}"
+def progress_line(progress: RunProgress, validations: Sequence[dict[str, float]], score: str) -> str:
+    """The line for the log; `score` names the metric that decides which checkpoint is the best."""
+    step = f"step {progress.step:,}/{progress.length.num_steps:,}"
+    return f"{step}  {status_text(progress, validations, score)}"
 
 
-def rest_of_line(now: Standing, validations: Sequence[dict[str, float]], score: str) -> str:
-    """The same without the step, for beside a bar."""
-    length = now.length
-    epochs = [number * length.batch_size / length.num_items for number in (now.step, length.num_steps)]
+def status_text(progress: RunProgress, validations: Sequence[dict[str, float]], score: str) -> str:
+    """The same without the step, which the bar shows itself."""
+    length = progress.length
+    epoch, num_epochs = (
+        steps * length.batch_size / length.num_items for steps in (progress.step, length.num_steps)
+    )
     parts = [
-        f"epoch {epochs[0]:.1f}/{epochs[1]:.3g}",
-        f"loss {now.loss:.3f}",
-        f"{now.pairs_per_s:,.0f} pairs/s",
+        f"epoch {epoch:.1f}/{num_epochs:.3g}",
+        f"loss {progress.loss:.3f}",
+        f"{progress.pairs_per_s:,.0f} pairs/s",
     ]
-    if now.data_wait > _WORTH_SAYING:
-        parts.append(f"data wait {now.data_wait:.0%}")
-    if scored := _scored(validations):
-        parts.append(f"val {score} {_score_words(scored)}")
-    ends = f"ends in {duration(now.seconds_left)}" if now.step < length.num_steps else "all steps are done"
-    return "  ".join([*parts, ends])
+    if progress.data_wait > _MIN_SHOWN_DATA_WAIT:
+        parts.append(f"data wait {progress.data_wait:.0%}")
+    if scores := _scores(validations):
+        parts.append(f"val {score} {_score_text(scores)}")
+    is_done = progress.step >= length.num_steps
+    parts.append("all steps done" if is_done else f"{format_duration(progress.seconds_left)} left")
+    return "  ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """A time as a person says it: 45 s, 24 min, 3 h 05 min."""
+def format_duration(seconds: float) -> str:
+    """A duration as 45 s, 24 min or 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _scored(validations: Sequence[dict[str, float]]) -> list[tuple[float, int]]:
+def _scores(validations: Sequence[dict[str, float]]) -> list[tuple[float, int]]:
+    """(score, step) of every validation that has a score."""
     return [(row[f"val_{SCORE}"], int(row["step"])) for row in validations if f"val_{SCORE}" in row]
 
 
-def _score_words(scored: Sequence[tuple[float, int]]) -> str:
-    (latest, step), (best, best_step) = scored[-1], max(scored)
-    where = "the best" if step == best_step else f"best {best:.3f} at {best_step:,}"
-    return f"{latest:.3f} ({where})"
+def _score_text(scores: Sequence[tuple[float, int]]) -> str:
+    (latest, step), (best, best_step) = scores[-1], max(scores)
+    comparison = "best so far" if step == best_step else f"best {best:.3f} at step {best_step:,}"
+    return f"{latest:.3f} ({comparison})"
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-@contextlib.contextmanager
-def show_progress(run_uri: str, length: RunLength, score: str) -> Iterator[None]:
-    """A bar on a terminal, a log line a measurement, and elsewhere one a minute, while the block runs."""
-    finished = threading.Event()
-    every_s = _LOOK_EVERY_S if storage.is_local(run_uri) else _LOOK_AT_STORE_EVERY_S
-    with logs.status_bar("train", length.num_steps) as show:
-        follower = Follower(run_uri, length, score, show)
-
-        def watch() -> None:
-            while not finished.wait(every_s):
-                follower.look()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            watcher.join()
-            follower.look()
-
-
-class Follower:
-    """Looks at a run's folder when asked to, and says what is new; `show` moves the bar, if there is one."""
-
-    def __init__(
-        self,
-        run_uri: str,
-        length: RunLength,
-        score: str,
-        show: logs.Show | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._run_uri, self._length, self._score = run_uri, length, score
-        self._show, self._clock = show, clock
-        self._validations = read_validations(run_uri)
-        self._said_at = clock()
-
-    def look(self) -> None:
-        """Read what was added, and show it."""
-        known = frozenset(int(row["step"]) for row in self._validations)
-        new = read_validations(self._run_uri, without=known)
-        self._validations = sorted([*self._validations, *new], key=lambda row: row["step"])
-        now = standing(self._length, recent_steps(self._run_uri))
-        if now is None:
-            return
-        if self._show is not None:
-            self._show(now.step, rest_of_line(now, self._validations, self._score))
-        elapsed = self._clock() - self._said_at
-        if new or (self._show is None and elapsed >= _SAY_EVERY_S):
-            self._said_at = self._clock()
-            logs.log.info("    train  %s", progress_line(now, self._validations, self._score))

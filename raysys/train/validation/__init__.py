@@ -1,1 +1,1 @@
-"""Validation while training: metrics of checkpoints, early stopping, the retention check, neighbour grids."""
+"""Validation during training: metrics of checkpoints, early stopping, retention check, neighbour grids."""

@@ -1,4 +1,4 @@
-"""Held-out photos with what a model finds beside them, before and after training, as one picture."""
+"""A grid of held-out photos with their nearest neighbours by the start and by the fine-tuned model."""
 
 from __future__ import annotations
 
@@ -27,40 +27,47 @@ _GAP_PX = 8
 
 @dataclass(frozen=True)
 class NeighbourGrid:
-    """A drawing that can be sent to where it is made; `draw(start, tuned)` makes it."""
+    """The photos of a grid; it can be sent to a Ray task, which draws it."""
 
     shards: list[ShardRef]
     image: ImagePreprocessing
 
-    def draw(self, start: Any, tuned: Any) -> bytes | None:
-        """The sheet of the first photos as a JPEG; None without photos."""
-        stored = (item for shard in self.shards for item in read_shard(shard))
-        photos = [photo_pixels(one.item.image, self.image) for one in itertools.islice(stored, _NUM_PHOTOS)]
+    def draw(self, start_model: Any, fine_tuned_model: Any) -> bytes | None:
+        """The grid of the first photos as a JPEG; None without photos."""
+        samples = (sample for shard in self.shards for sample in read_shard(shard))
+        photos = [photo_pixels(one.item.image, self.image) for one in itertools.islice(samples, _NUM_PHOTOS)]
         if not photos:
             return None
         pixels = np.stack(photos)
-        before, after = (image_vectors(model, pixels, self.image).numpy() for model in (start, tuned))
+        start, fine_tuned = (
+            image_vectors(model, pixels, self.image).numpy() for model in (start_model, fine_tuned_model)
+        )
         encoded = io.BytesIO()
-        neighbour_grid(pixels, before, after).save(encoded, "JPEG", quality=85)
+        neighbour_grid(pixels, start, fine_tuned).save(encoded, "JPEG", quality=85)
         return encoded.getvalue()
 
 
 def neighbour_grid(
     photos: UInt8[ndarray, "photos side side 3"],
-    before: Float32[ndarray, "photos d"],
-    after: Float32[ndarray, "photos d"],
+    start: Float32[ndarray, "photos d"],
+    fine_tuned: Float32[ndarray, "photos d"],
 ) -> Image.Image:
-    """A row for each of the first photos: itself, its nearest by the start, and by the tuned model."""
+    """One row for each of the first photos: the photo, its neighbours by the start, by the fine-tuned model.
+
+    `start` and `fine_tuned` are the vectors of the photos by each model.
+    """
     small = [np.asarray(Image.fromarray(photo).resize((_PHOTO_PX, _PHOTO_PX))) for photo in photos]
     gap = np.full((_PHOTO_PX, _GAP_PX, 3), 255, dtype=np.uint8)
-    rows = []
+    grid_rows = []
     for query in range(min(_NUM_QUERIES, len(photos))):
-        found = [[small[row] for row in nearest(vectors, query)] for vectors in (before, after)]
-        rows.append(np.concatenate([small[query], gap, *found[0], gap, *found[1]], axis=1))
-    return Image.fromarray(np.concatenate(rows))
+        by_start, by_fine_tuned = (
+            [small[row] for row in nearest_photos(vectors, query)] for vectors in (start, fine_tuned)
+        )
+        grid_rows.append(np.concatenate([small[query], gap, *by_start, gap, *by_fine_tuned], axis=1))
+    return Image.fromarray(np.concatenate(grid_rows))
 
 
-def nearest(vectors: Float32[ndarray, "photos d"], query: int) -> Sequence[int]:
-    """The rows of the photos most like this one, the nearest first, itself left out."""
+def nearest_photos(vectors: Float32[ndarray, "photos d"], query: int) -> Sequence[int]:
+    """The rows of the photos most similar to row `query`, nearest first, without the query itself."""
     _, rows = exact_search(vectors[query][None], vectors, min(_NUM_NEIGHBOURS + 1, len(vectors)))
     return [int(row) for row in rows[0] if row != query][:_NUM_NEIGHBOURS]

@@ -1,4 +1,4 @@
-"""What a fine-tuned model should not forget: pairs from outside the domain that it was tuned for."""
+"""The retention check: how well a fine-tuned model still matches pairs from outside its training domain."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from raysys.shards.reader import shards_of
 from raysys.synth import generate_items, render_item
 
 DRAWN = "drawn"
-_SEED = 20_210  # not that of any catalogue: what was trained on is no guard
+_SEED = 20_210  # different from any catalogue's, so that no item of the check was trained on
 
 
 @dataclass(frozen=True)
 class RetentionCheck:
-    """R@5 from photo to title on pairs that nobody trained on; `measure(model)` measures it."""
+    """R@5 from photo to title on pairs that no training has used."""
 
     encoder_uri: str
-    """The bundle that says how photos and titles are prepared."""
+    """The bundle with the preprocessing of photos and titles."""
     source: str
     """`drawn`, or the URI of a ShardSet."""
     num_items: int
@@ -33,9 +33,9 @@ class RetentionCheck:
 
 
 def make_retention_check(encoder_uri: str, section: RobustConfig) -> RetentionCheck:
-    """The guard that `train.robust` asks for.
+    """The check that `train.robust` configures.
 
-    Raises: MissingError if it is a ShardSet that is not there.
+    Raises: MissingError if its ShardSet does not exist.
     """
     if section.retention_set != DRAWN:
         shards_of(section.retention_set)
@@ -44,7 +44,7 @@ def make_retention_check(encoder_uri: str, section: RobustConfig) -> RetentionCh
 
 @functools.lru_cache(maxsize=1)  # one process measures several models
 def retention_pairs(source: str, num_items: int) -> tuple[list[bytes], list[str]]:
-    """Photos and titles; the same ones on every call."""
+    """Photos and titles; the same pairs on every call."""
     if source == DRAWN:
         drawn = generate_items(num_items, _SEED)
         return [render_item(item) for item in drawn], [item.title for item in drawn]

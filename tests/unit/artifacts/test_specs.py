@@ -154,7 +154,7 @@ def test_interpolated_encoder_is_made_from_start_and_fine_tuned(root: Path) -> N
     fine_tuned, delivered = specs.fine_tuned_encoder(config), specs.encoder(config)
     assert (fine_tuned.uri, delivered.uri) == (f"{root}/encoders/x-tuned", f"{root}/encoders/x")
     assert {entry.uri for entry in delivered.inputs.values()} == {
-        layout.start_encoder, layout.tuned_encoder, layout.shards("val")
+        layout.start_encoder, layout.fine_tuned_encoder, layout.shards("val")
     }  # fmt: skip
 
 

@@ -36,9 +36,9 @@ def test_any_other_message_is_a_warning_without_its_colours(caplog: pytest.LogCa
 
 SCRIPT = r"""
 import os, sys
-from raysys.tracking.logs import log, show_logs
+from raysys.tracking.logs import log, log_to_stderr
 from raysys.tracking.ray_messages import native_stderr_as_log
-show_logs()
+log_to_stderr()
 with native_stderr_as_log():
     os.write(2, b"[2026-11-26 02:50:35,207 E 8535 8535] core_worker.cc:2465: Actor 'x' has constructor arguments in the "
                 b"object store and max_restarts > 0.\n")

@@ -13,8 +13,8 @@ from raysys.config.schema import RobustConfig
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
 from raysys.encoder.siglip import load_model
+from raysys.train.validation.model_metrics import Validation
 from raysys.train.validation.retention import RetentionCheck
-from raysys.train.validation.validation import Validation
 from raysys.train.wise_ft import Sweep, publish_best_point
 from tests.made import tiny_bundle
 

@@ -1,4 +1,4 @@
-"""Which run may begin, which goes on, and what is said to the others."""
+"""Which run may begin or continue, and why others are refused."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from raysys.train.checkpoint.format import checkpoint_name
 USAGE = namedtuple("USAGE", "total used free")
 
 
-def run_of(
+def make_run(
     tmp_path: Path, *, shards: str = "a", start: str = "b", encoder: Any = None, **train: Any
 ) -> TrainingRun:
-    inputs = {
-        name: InputEntry(uri=name, fingerprint=of) for name, of in (("shards", shards), ("start", start))
+    fingerprints = {"shards": shards, "start": start}
+    inputs = {name: InputEntry(uri=name, fingerprint=value) for name, value in fingerprints.items()}
+    settings = {
+        "train": {"learning_rate": 1e-5, "batch_size": 32, "lora": None, **train},
+        "encoder": {"seed": 0},
     }
-    said = {"train": {"learning_rate": 1e-5, "batch_size": 32, "lora": None, **train}, "encoder": {"seed": 0}}
-    return TrainingRun(str(tmp_path / "runs/shop"), said | (encoder or {}), inputs)
+    return TrainingRun(str(tmp_path / "runs/shop"), settings | (encoder or {}), inputs)
 
 
-def begin(run: TrainingRun, num_steps: int = 100, start_uri: str = "nowhere", **train: Any) -> None:
+def prepare(run: TrainingRun, num_steps: int = 100, start_uri: str = "nowhere", **train: Any) -> None:
     run_folder.prepare_run_folder(run, TrainConfig(**train), num_steps=num_steps, start_uri=start_uri)
 
 
-def trained(run: TrainingRun, step: int, **train: Any) -> None:
-    """A run with a registered checkpoint."""
-    begin(run, **train)
+def register_checkpoint(run: TrainingRun, step: int, **train: Any) -> None:
+    """Begin the run and register a checkpoint."""
+    prepare(run, **train)
     folder = Path(run.uri) / checkpoint_name(step)
     folder.mkdir()
     (folder / "checkpoint.json").write_text("{}")
@@ -48,30 +50,30 @@ def trained(run: TrainingRun, step: int, **train: Any) -> None:
 
 def refusal(run: TrainingRun, **train: Any) -> str:
     with pytest.raises(InputError) as caught:
-        begin(run, **train)
+        prepare(run, **train)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_run_json_says_what_the_run_is_of(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    begin(run)
-    said = json.loads((Path(run.uri) / "run.json").read_text())
-    assert said["settings"] == run.settings
-    assert said["spec_hash"] == run.spec_hash
-    assert said["inputs"]["shards"] == {"uri": "shards", "fingerprint": "a"}
+def test_run_json_holds_settings_spec_hash_and_inputs(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prepare(run)
+    content = json.loads((Path(run.uri) / "run.json").read_text())
+    assert content["settings"] == run.settings
+    assert content["spec_hash"] == run.spec_hash
+    assert content["inputs"]["shards"] == {"uri": "shards", "fingerprint": "a"}
 
 
-def test_same_run_goes_on_and_loses_its_half_checkpoints(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    trained(run, 40)
+def test_same_run_continues_without_its_incomplete_checkpoints(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    register_checkpoint(run, 40)
     (Path(run.uri) / checkpoint_name(60)).mkdir()
-    begin(run)
+    prepare(run)
     assert [path.name for path in Path(run.uri).glob("checkpoint_0*")] == [checkpoint_name(40)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
+    ("changes", "listed"),
     [
         ({"learning_rate": 3e-5}, "train.learning_rate=1e-05, now 3e-05"),
         ({"shards": "c"}, "other shards"),
@@ -88,41 +90,43 @@ def test_same_run_goes_on_and_loses_its_half_checkpoints(tmp_path: Path) -> None
         ),
     ],
 )
-def test_another_run_of_the_name_is_refused(tmp_path: Path, changes: dict[str, Any], wanted: str) -> None:
-    trained(run_of(tmp_path), 40)
-    assert refusal(run_of(tmp_path, **changes)) == (
-        f"{tmp_path}/runs/shop: was trained with {wanted}; give it another name, or set train.on_config_change=restart"
+def test_another_run_of_the_same_name_is_refused(
+    tmp_path: Path, changes: dict[str, Any], listed: str
+) -> None:
+    register_checkpoint(make_run(tmp_path), 40)
+    assert refusal(make_run(tmp_path, **changes)) == (
+        f"{tmp_path}/runs/shop: was trained with {listed}; change `name`, or set train.on_config_change=restart"
     )
 
 
-def test_refused_run_leaves_nothing(tmp_path: Path) -> None:
-    trained(run_of(tmp_path), 40)
-    changed = run_of(tmp_path, learning_rate=3e-5)
+def test_refused_run_leaves_no_folder(tmp_path: Path) -> None:
+    register_checkpoint(make_run(tmp_path), 40)
+    changed = make_run(tmp_path, learning_rate=3e-5)
     refusal(changed)
     assert not Path(changed.uri).exists()
 
 
-def test_run_that_never_had_a_checkpoint_stops_nobody(tmp_path: Path) -> None:
-    begin(run_of(tmp_path))
-    begin(run_of(tmp_path, learning_rate=3e-5))
+def test_run_without_a_checkpoint_does_not_block_another(tmp_path: Path) -> None:
+    prepare(make_run(tmp_path))
+    prepare(make_run(tmp_path, learning_rate=3e-5))
 
 
-def test_restarted_run_lies_beside_the_old_one_and_both_go_on(tmp_path: Path) -> None:
-    old, new = run_of(tmp_path), run_of(tmp_path, learning_rate=3e-5)
-    trained(old, 40)
-    trained(new, 10, on_config_change="restart")
+def test_restarted_run_and_the_old_one_can_both_continue(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path), make_run(tmp_path, learning_rate=3e-5)
+    register_checkpoint(old, 40)
+    register_checkpoint(new, 10, on_config_change="restart")
     for run in (old, new):
-        begin(run)
+        prepare(run)
         assert Path(run.uri, "run.json").exists()
 
 
-def test_run_that_is_longer_already_is_refused(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    trained(run, 40)
-    begin(run, num_steps=40)
+def test_run_with_more_steps_than_configured_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    register_checkpoint(run, 40)
+    prepare(run, num_steps=40)
     assert refusal(run, num_steps=39, epochs=2) == (
-        f"{run.uri}: was already trained for 40 steps, train.epochs=2 are 39; "
-        "raise it, or give the run another name"
+        f"{run.uri}: was already trained for 40 steps, but train.epochs=2 gives 39; "
+        "raise train.epochs, or change `name`"
     )
 
 
@@ -134,22 +138,22 @@ def test_run_that_is_longer_already_is_refused(tmp_path: Path) -> None:
         ({"lora": LoraConfig()}, 3_000),
     ],
 )
-def test_disk_without_room_for_three_checkpoints_is_refused(
+def test_disk_without_space_for_three_checkpoints_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], needed: int
 ) -> None:
     start = tmp_path / "start"
     start.mkdir()
     with (start / "model.safetensors").open("wb") as stream:
-        stream.truncate(1_000_000_000)  # a hole, which takes no room
+        stream.truncate(1_000_000_000)  # a sparse file
     free = needed * 10**6
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(0, 0, free))
-    run = run_of(tmp_path)
-    begin(run, start_uri=str(start), **section)
+    run = make_run(tmp_path)
+    prepare(run, start_uri=str(start), **section)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(0, 0, free - 10**9))
     assert refusal(run, start_uri=str(start), **section) == (
         f"{run.uri}: 3 checkpoints need {needed / 1000:.1f} GB, {needed / 1000 - 1:.1f} GB are free; "
-        "free space there, or set root to another place"
+        "free space there, or set root to another disk"
     )
     with (Path(run.uri) / "checkpoint_00000040").open("wb") as stream:
-        stream.truncate(10**9)  # what its own checkpoints take will be theirs again
-    begin(run, start_uri=str(start), **section)
+        stream.truncate(10**9)  # the space of its own checkpoints counts as free
+    prepare(run, start_uri=str(start), **section)

@@ -1,4 +1,4 @@
-"""Checkpoints are written beside the training, one at a time; Ray Train is played by a list of reports."""
+"""Checkpoints are written while training continues, one at a time; Ray Train is a fake that lists reports."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.text import TextPreprocessing
 from raysys.errors import StorageError
-from raysys.train.checkpoint import saver as worker_saving
+from raysys.train.checkpoint import saver as saver_module
 from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name, load_weights
-from raysys.train.checkpoint.saver import Saving
+from raysys.train.checkpoint.saver import CheckpointSaver
 from raysys.train.job import TrainJob
 from raysys.train.model import TrainState
 
 
 @dataclasses.dataclass
-class Reports:
-    """What was reported; `upload` does what Ray Train's thread does with the oldest that waits."""
+class FakeRayTrain:
+    """Collects reports; `upload` does with the oldest one what Ray Train's upload thread does."""
 
-    waiting: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    reports: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    def report(self, figures: dict[str, Any], checkpoint: Any = None, **said: Any) -> None:
-        self.waiting.append({"figures": figures, "checkpoint": checkpoint, **said})
+    def report(self, metrics: dict[str, Any], checkpoint: Any = None, **options: Any) -> None:
+        self.reports.append({"metrics": metrics, "checkpoint": checkpoint, **options})
 
     def upload(self) -> ray.train.Checkpoint:
-        oldest = self.waiting.pop(0)
+        oldest = self.reports.pop(0)
         upload: Callable[..., ray.train.Checkpoint] = oldest["checkpoint_upload_fn"]
         return upload(oldest["checkpoint"], oldest["checkpoint_dir_name"])
 
 
 @pytest.fixture
-def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
-    made = Reports()
-    monkeypatch.setattr(ray.train, "report", made.report)
-    return made
+def ray_train(monkeypatch: pytest.MonkeyPatch) -> FakeRayTrain:
+    fake = FakeRayTrain()
+    monkeypatch.setattr(ray.train, "report", fake.report)
+    return fake
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def model() -> torch.nn.Module:
 
 
 @pytest.fixture
-def saving(tmp_path: Path, model: torch.nn.Module) -> Saving:
+def saver(tmp_path: Path, model: torch.nn.Module) -> CheckpointSaver:
     job = TrainJob(
         run_name="small",
         run_uri=str(tmp_path),
@@ -72,58 +72,58 @@ def saving(tmp_path: Path, model: torch.nn.Module) -> Saving:
         num_steps=20,
         checkpoint_steps=8,
     )
-    return Saving(job, TrainState(Accelerator(cpu=True), model, model, [], [], base=None), step=0)
+    return CheckpointSaver(job, TrainState(Accelerator(cpu=True), model, model, [], [], base=None), step=0)
 
 
-def test_what_is_written_is_the_state_of_the_step_whatever_happens_until_then(
-    reports: Reports, saving: Saving, model: torch.nn.Module, tmp_path: Path
+def test_checkpoint_holds_the_state_of_its_step_although_training_continued(
+    ray_train: FakeRayTrain, saver: CheckpointSaver, model: torch.nn.Module, tmp_path: Path
 ) -> None:
-    wanted = {name: value.clone() for name, value in model.state_dict().items()}
-    saving.save(8, loss=0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    saver.save(8, loss=0.5)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     assert not (tmp_path / checkpoint_name(8)).exists()
-    written = reports.upload()
+    written = ray_train.upload()
     assert Path(written.path) == tmp_path / checkpoint_name(8)
     assert load_weights(model, Path(written.path)) == 8
-    assert all(torch.equal(wanted[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(expected[name], value) for name, value in model.state_dict().items())
     manifest = CheckpointManifest.model_validate_json(Path(written.path, "checkpoint.json").read_bytes())
     assert (manifest.stream_position, manifest.world_size, manifest.spec_hash) == (8 * 16, 1, "f" * 64)
 
 
-def test_second_save_waits_until_the_first_is_written(
-    reports: Reports, saving: Saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_second_save_waits_for_the_first_upload(
+    ray_train: FakeRayTrain, saver: CheckpointSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Finished(threading.Event):
+    class UploadingEvent(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            reports.upload()  # what the thread does while somebody waits
+            ray_train.upload()  # the upload happens while the saver waits
             return super().wait(timeout)
 
-    monkeypatch.setattr(threading, "Event", Finished)
-    saving.save(8, loss=0.5)
+    monkeypatch.setattr(threading, "Event", UploadingEvent)
+    saver.save(8, loss=0.5)
     assert not (tmp_path / checkpoint_name(8)).exists()
-    saving.save(16, loss=0.4)
+    saver.save(16, loss=0.4)
     assert (tmp_path / checkpoint_name(8) / "checkpoint.json").exists()
-    assert [one["figures"]["step"] for one in reports.waiting] == [16]
+    assert [one["metrics"]["step"] for one in ray_train.reports] == [16]
 
 
-def test_failed_upload_is_told_and_holds_up_nobody(
-    reports: Reports, saving: Saving, monkeypatch: pytest.MonkeyPatch
+def test_failed_upload_raises_and_does_not_block_the_next_save(
+    ray_train: FakeRayTrain, saver: CheckpointSaver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(worker_saving, "write_checkpoint", full)
-    saving.save(8, loss=0.5)
+    monkeypatch.setattr(saver_module, "write_checkpoint", fail)
+    saver.save(8, loss=0.5)
     with pytest.raises(StorageError):
-        reports.upload()
-    saving.save(16, loss=0.4)
-    assert [one["figures"]["step"] for one in reports.waiting] == [16]
+        ray_train.upload()
+    saver.save(16, loss=0.4)
+    assert [one["metrics"]["step"] for one in ray_train.reports] == [16]
 
 
-def test_planned_checkpoints_alone_are_measured(reports: Reports, saving: Saving) -> None:
-    for step in (8, 11, 16, 20):  # 11 is due by the clock, 20 the last
-        saving.save(step, loss=0.5)
-        assert reports.waiting[0]["validation"] is (step != 11)
-        reports.upload()
+def test_only_scheduled_checkpoints_are_validated(ray_train: FakeRayTrain, saver: CheckpointSaver) -> None:
+    for step in (8, 11, 16, 20):  # 11 is saved because of the time, 20 is the last step
+        saver.save(step, loss=0.5)
+        assert ray_train.reports[0]["validation"] is (step != 11)
+        ray_train.upload()

@@ -1,4 +1,4 @@
-"""The arithmetic of a model by formula, beside what torch counts while it runs."""
+"""FLOPs by the formula equal those that torch counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raysys.train.metrics.flops import peak_flops, training_flops_per_pair
 
 
 def small_config() -> transformers.SiglipConfig:
-    """Both towers, with sizes that no two parts share."""
+    """Two towers in which all sizes differ."""
     return transformers.SiglipConfig(
         text_config={
             "vocab_size": 50,
@@ -37,9 +37,9 @@ def small_config() -> transformers.SiglipConfig:
     )
 
 
-def test_formula_is_what_torch_counts() -> None:
+def test_formula_equals_the_count_of_torch() -> None:
     config = small_config()
-    config._attn_implementation = "eager"  # so that the attention's products are counted as such
+    config._attn_implementation = "eager"  # so that torch counts the products of the attention
     model = transformers.SiglipModel(config)
     pixels, tokens = torch.zeros(5, 3, 32, 32), torch.ones(5, 10, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
@@ -47,13 +47,13 @@ def test_formula_is_what_torch_counts() -> None:
     assert counter.get_total_flops() / 5 == pytest.approx(training_flops_per_pair(config), rel=1e-3)
 
 
-def test_a_second_caption_costs_a_second_text_tower() -> None:
+def test_every_further_caption_costs_the_same() -> None:
     config = small_config()
     one, two, three = (training_flops_per_pair(config, number) for number in (1, 2, 3))
     assert two - one == three - two > 0
 
 
-def test_base_model_at_256_pixels_by_hand() -> None:
+def test_flops_of_the_base_model_at_256_pixels() -> None:
     config = transformers.SiglipConfig(vision_config={"image_size": 256, "patch_size": 16})
     # 12 layers x (4 x 768^2 + 2 x 768 x 3072) = 85 M multiplications a token in each tower: 256 patches and
     # 64 tokens make 27 G, attention 1.2 G, the rest 0.5 G; six operations each.
@@ -63,5 +63,5 @@ def test_base_model_at_256_pixels_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "peak"), [("NVIDIA H200", 989e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("A card", None)]
 )
-def test_peak_is_known_by_name(name: str, peak: float | None) -> None:
+def test_peak_is_looked_up_by_device_name(name: str, peak: float | None) -> None:
     assert peak_flops(name) == peak

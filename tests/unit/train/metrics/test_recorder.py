@@ -1,4 +1,4 @@
-"""Figures under names that Prometheus allows, set for a run, by gauges that write it down."""
+"""Metrics reach Prometheus under names that it allows; the gauges are fakes that store their values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import ray.util.metrics
 
 from raysys.tracking.metrics_log import record_validation
-from raysys.train.metrics.recorder import Gauges, Recorder
+from raysys.train.metrics.recorder import MetricsRecorder, PrometheusGauges
 
 
 @pytest.fixture
-def newest(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Name -> the value that was set last."""
+def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Name -> last value of every gauge."""
     values: dict[str, float] = {}
 
     class Gauge:
@@ -29,18 +29,18 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return values
 
 
-def test_steps_and_measurements_are_gauges(newest: dict[str, float], tmp_path: Path) -> None:
-    record = Recorder([Gauges("small", str(tmp_path))])
-    record(1, {"loss": 3.0})
-    record(2, {"loss": 2.0})
-    assert newest == {"raysys_train_step": 2, "raysys_train_loss": 2.0}
+def test_steps_and_validations_set_gauges(gauges: dict[str, float], tmp_path: Path) -> None:
+    recorder = MetricsRecorder([PrometheusGauges("small", str(tmp_path))])
+    recorder.add(1, {"loss": 3.0})
+    recorder.add(2, {"loss": 2.0})
+    assert gauges == {"raysys_train_step": 2, "raysys_train_loss": 2.0}
     for step, recall in ((8, 0.25), (16, 0.5)):
         record_validation(str(tmp_path), step, {"val_r@5": recall})
-    record.flush()
-    assert newest == {"raysys_train_step": 2, "raysys_train_loss": 2.0, "raysys_train_val_r_at_5": 0.5}
+    recorder.flush()
+    assert gauges == {"raysys_train_step": 2, "raysys_train_loss": 2.0, "raysys_train_val_r_at_5": 0.5}
 
 
-def test_other_ranks_tell_nobody() -> None:
-    record = Recorder(())
-    record(1, {"loss": 3.0})
-    record.flush()
+def test_recorder_without_sinks_accepts_metrics() -> None:
+    recorder = MetricsRecorder(())
+    recorder.add(1, {"loss": 3.0})
+    recorder.flush()

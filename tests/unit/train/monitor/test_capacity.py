@@ -1,25 +1,30 @@
-"""Whether a cluster is large enough, by hand."""
+"""Whether a cluster holds a training's workers, and which settings need less memory."""
 
 from __future__ import annotations
 
 from raysys.config.schema import TrainConfig
-from raysys.train.monitor.capacity import capacity_shortfall, num_workers_fit
+from raysys.train.monitor.capacity import (
+    capacity_shortfall,
+    memory_advice,
+    micro_batch_size,
+    num_workers_fit,
+)
 
 GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
 
 
 def test_worker_is_never_split_over_nodes() -> None:
-    halves = [{"CPU": 8.0, "GPU": 1.5}, {"CPU": 8.0, "GPU": 1.5}]
-    assert num_workers_fit(halves, GPU) == 2
+    nodes = [{"CPU": 8.0, "GPU": 1.5}, {"CPU": 8.0, "GPU": 1.5}]
+    assert num_workers_fit(nodes, GPU) == 2
     assert num_workers_fit([{"CPU": 3.0, "GPU": 8.0}, {"GPU": 1.0}], {"GPU": 1.0, "CPU": 2.0}) == 1
 
 
-def test_cluster_that_is_large_enough_lacks_nothing() -> None:
+def test_cluster_that_is_large_enough_has_no_shortfall() -> None:
     section = TrainConfig(workers=4, batch_size=8, use_gpu=True)
     assert capacity_shortfall([{"CPU": 4.0}, {"GPU": 2.0}, {"GPU": 2.0}], GPU, section) is None
 
 
-def test_too_small_a_cluster_is_told_with_its_nodes() -> None:
+def test_shortfall_lists_the_nodes_and_the_remedies() -> None:
     section = TrainConfig(workers=4, batch_size=8, use_gpu=True)
     assert capacity_shortfall([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}], GPU, section) == (
         "train.workers: 4 workers with 1 GPU each; the cluster has 2 nodes with 16, 8 CPUs and 2, 0 GPUs; "
@@ -27,10 +32,29 @@ def test_too_small_a_cluster_is_told_with_its_nodes() -> None:
     )
 
 
-def test_elastic_run_needs_its_fewest_workers_alone() -> None:
+def test_elastic_run_needs_only_its_minimum_of_workers() -> None:
     section = TrainConfig(workers=8, min_workers=2, batch_size=8)
     assert capacity_shortfall([{"CPU": 2.0}], CPU, section) is None
     assert capacity_shortfall([{"CPU": 1.0}], CPU, section) == (
         "train.min_workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs and 0 GPUs; "
         "lower train.min_workers or add nodes"
     )
+
+
+def test_micro_batch_is_the_share_of_a_worker_unless_configured() -> None:
+    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=4) == 16
+    assert micro_batch_size(TrainConfig(batch_size=64, workers=4, micro_batch_size=8), workers=4) == 8
+    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=2) == 32  # two nodes are lost
+
+
+def test_memory_advice_names_settings_with_their_values() -> None:
+    assert memory_advice(TrainConfig(batch_size=64, workers=4), workers=4) == (
+        "lower train.micro_batch_size (now 16, a worker's full share of the batch), "
+        "or set train.on_out_of_memory=halve (now stop), "
+        "or set train.activation_checkpointing=true (now false), or set train.parallel=fsdp (now ddp)"
+    )
+
+
+def test_memory_advice_omits_settings_that_cannot_help() -> None:
+    section = TrainConfig(batch_size=4, workers=4, activation_checkpointing=True, parallel="fsdp")
+    assert memory_advice(section, workers=4) == "use a GPU with more memory, or a smaller encoder"

@@ -1,4 +1,4 @@
-"""What workers agree on between steps, seen from a rank whose fellow's words are added to its own."""
+"""What workers decide together between steps, as rank 1 of two sees it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,37 @@ from raysys.train.monitor.consensus import StepConsensus, StepDecision
 
 
 @dataclass
-class Pair:
-    """The second rank of two; `other` is what rank 0 says: stop, save, enough, look, and its batch."""
+class Rank1:
+    """An accelerator whose all-reduce adds the votes of rank 0: stop, save, finish early, check, has batch."""
 
-    other: list[float]
+    rank_0_votes: list[float]
     is_main_process: bool = False
     num_processes: int = 2
     device: str = "cpu"
 
-    def reduce(self, said: torch.Tensor) -> torch.Tensor:
-        return said + torch.tensor(self.other)
+    def reduce(self, votes: torch.Tensor) -> torch.Tensor:
+        return votes + torch.tensor(self.rank_0_votes)
 
 
-def agreed(other: list[float], *, has_batch: bool, save: bool = False) -> StepDecision:
-    lookout = StepConsensus(coordinator=None, accelerator=_as_any(Pair(other)))
-    return lookout.agree(has_batch=has_batch, save=save, enough=False)
+def decide(rank_0_votes: list[float], *, has_batch: bool, save: bool = False) -> StepDecision:
+    accelerator: Any = Rank1(rank_0_votes)
+    consensus = StepConsensus(coordinator=None, accelerator=accelerator)
+    return consensus.decide(has_batch=has_batch, save=save, finish_early=False)
 
 
-def _as_any(value: object) -> Any:
-    return value
+def test_workers_step_once_all_have_their_batch() -> None:
+    assert decide([0, 0, 0, 0, 1], has_batch=True).is_ready
+    assert not decide([0, 0, 0, 0, 0], has_batch=True).is_ready
+    assert not decide([0, 0, 0, 0, 1], has_batch=False).is_ready
 
 
-def test_they_step_once_each_of_them_has_its_batch() -> None:
-    assert agreed([0, 0, 0, 0, 1], has_batch=True).is_ready
-    assert not agreed([0, 0, 0, 0, 0], has_batch=True).is_ready
-    assert not agreed([0, 0, 0, 0, 1], has_batch=False).is_ready
-
-
-def test_rank_that_waits_for_data_hears_of_a_checkpoint_and_of_the_end() -> None:
-    assert agreed([0, 1, 0, 0, 1], has_batch=False) == StepDecision(
-        is_ready=False, stop=False, save=True, enough=False
+def test_rank_without_data_saves_and_stops_with_the_others() -> None:
+    assert decide([0, 1, 0, 0, 1], has_batch=False) == StepDecision(
+        is_ready=False, stop=False, save=True, finish_early=False
     )
-    assert agreed([1, 0, 0, 0, 1], has_batch=False).ends
-    assert agreed([0, 0, 1, 0, 1], has_batch=False).ends
+    assert decide([1, 0, 0, 0, 1], has_batch=False).ends_training
+    assert decide([0, 0, 1, 0, 1], has_batch=False).ends_training
 
 
-def test_wishes_are_rank_0s_alone() -> None:
-    assert not agreed([0, 0, 0, 0, 1], has_batch=True, save=True).save
+def test_only_rank_0_decides_on_a_save() -> None:
+    assert not decide([0, 0, 0, 0, 1], has_batch=True, save=True).save

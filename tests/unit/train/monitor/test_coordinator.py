@@ -1,4 +1,4 @@
-"""What driver and workers tell each other, without an actor around it."""
+"""The coordinator's exchange between driver and workers, without an actor around it."""
 
 from __future__ import annotations
 
@@ -7,81 +7,81 @@ import dataclasses
 
 from raysys.errors import TrainingDiverged
 from raysys.train.monitor.coordinator import AttemptConfig, RunCoordinator
-from raysys.train.monitor.stall import EXCHANGING, WAITING, WorkerStatus
+from raysys.train.monitor.stall import LOSS_AND_BACKWARD, WAITING_FOR_DATA, WorkerStatus
 
 
-def test_new_group_trains_as_configured() -> None:
+def test_first_attempt_trains_as_configured() -> None:
     assert asyncio.run(RunCoordinator(60.0).attempt_config()) == AttemptConfig(
         is_over=False, micro_batch_size=None
     )
 
 
-def test_group_that_starts_after_a_wish_to_stop_is_over() -> None:
-    async def asked() -> tuple[AttemptConfig, bool]:
+def test_run_is_over_for_a_group_that_starts_after_a_stop_request() -> None:
+    async def start_after_request() -> tuple[AttemptConfig, bool]:
         coordinator = RunCoordinator(60.0)
         await coordinator.request_stop()
         return await coordinator.attempt_config(), await coordinator.wait_for_stop_request()
 
-    assert asyncio.run(asked()) == (AttemptConfig(is_over=True, micro_batch_size=None), True)
+    assert asyncio.run(start_after_request()) == (AttemptConfig(is_over=True, micro_batch_size=None), True)
 
 
-def test_ranks_that_lack_memory_together_halve_once() -> None:
-    async def scarce() -> tuple[list[int | None], list[str]]:
+def test_ranks_that_report_the_same_micro_batch_size_halve_it_once() -> None:
+    async def report_sizes() -> tuple[list[int | None], list[str]]:
         coordinator, sizes = RunCoordinator(60.0), list[int | None]()
-        for size, who in ((16, "rank 0"), (16, "rank 1"), (8, "rank 1")):
-            await coordinator.halve_micro_batch(size, who)
+        for size, rank in ((16, 0), (16, 1), (8, 1)):
+            await coordinator.halve_micro_batch(size, f"rank {rank} has too little memory")
             sizes.append((await coordinator.attempt_config()).micro_batch_size)
         return sizes, (await coordinator.status()).lines
 
-    assert asyncio.run(scarce()) == (
+    assert asyncio.run(report_sizes()) == (
         [8, 8, 4],
         [
-            "rank 0 for micro_batch_size 16; from the last checkpoint on 8",
-            "rank 1 for micro_batch_size 8; from the last checkpoint on 4",
+            "rank 0 has too little memory for micro_batch_size 16; "
+            "the run continues from the last checkpoint with 8",
+            "rank 1 has too little memory for micro_batch_size 8; "
+            "the run continues from the last checkpoint with 4",
         ],
     )
 
 
-def test_run_is_over_once_a_rank_has_given_up_and_all_return_if_all_do() -> None:
-    async def diverged() -> tuple[list[bool], bool, str]:
+def test_run_ends_with_the_first_error_once_all_ranks_give_up() -> None:
+    async def give_up() -> tuple[list[bool], bool, str]:
         coordinator = RunCoordinator(60.0)
         errors = [TrainingDiverged("first"), TrainingDiverged("second")]
-        all_did = await asyncio.gather(*(coordinator.give_up(error, 2) for error in errors))
-        return (
-            all_did,
-            (await coordinator.attempt_config()).is_over,
-            str((await coordinator.status()).fatal_error),
-        )
+        all_gave_up = await asyncio.gather(*(coordinator.give_up(error, 2) for error in errors))
+        is_over = (await coordinator.attempt_config()).is_over
+        return all_gave_up, is_over, str((await coordinator.status()).fatal_error)
 
-    assert asyncio.run(diverged()) == ([True, True], True, "first")
+    assert asyncio.run(give_up()) == ([True, True], True, "first")
 
 
-def test_stall_is_told_before_the_ranks_that_wait_fail() -> None:
+def test_stall_is_reported_before_the_collective_timeout() -> None:
     now_s = 0.0
-    ahead = WorkerStatus(0, 2, "10.0.0.1", 7, EXCHANGING, 4, is_warm=True)
-    behind = dataclasses.replace(ahead, rank=1, phase=WAITING, moves=3)
+    ahead = WorkerStatus(0, 2, "10.0.0.1", 7, LOSS_AND_BACKWARD, 4, is_warm=True)
+    behind = dataclasses.replace(ahead, rank=1, phase=WAITING_FOR_DATA, num_phase_changes=3)
 
-    async def waited() -> list[str | None]:
+    async def stalls() -> list[str | None]:
         nonlocal now_s
-        coordinator, found = RunCoordinator(100.0, clock=lambda: now_s), list[str | None]()
+        coordinator, lines = RunCoordinator(100.0, clock=lambda: now_s), list[str | None]()
         for second in (0.0, 40.0, 79.0, 81.0):
             now_s = second
             await coordinator.heartbeat(ahead)
             await coordinator.heartbeat(behind)
-            found.append((await coordinator.status()).stall)
-        return found
+            lines.append((await coordinator.status()).stall)
+        return lines
 
-    *before, line = asyncio.run(waited())
+    *before, line = asyncio.run(stalls())
     assert before == [None, None, None]
-    assert (
-        line == "rank 1 on node 10.0.0.1 is at step 7, waiting for data, since 81 s; the others wait for it"
+    assert line == (
+        "no progress for 81 s: rank 1 on node 10.0.0.1 is at step 7, waiting for data; "
+        "the other ranks wait for it"
     )
 
 
-def test_lines_are_told_once() -> None:
-    async def said() -> list[list[str]]:
+def test_log_lines_are_returned_once() -> None:
+    async def read_twice() -> list[list[str]]:
         coordinator = RunCoordinator(60.0)
-        await coordinator.log("a node goes")
+        await coordinator.log("a line")
         return [(await coordinator.status()).lines, (await coordinator.status()).lines]
 
-    assert asyncio.run(said()) == [["a node goes"], []]
+    assert asyncio.run(read_twice()) == [["a line"], []]

@@ -1,4 +1,4 @@
-"""What signals ask for: the first is remembered, the second ends."""
+"""The first signal is recorded, the second raises KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from raysys.train.monitor.signals import stop_request
 
 
-def test_first_signal_is_remembered_and_the_second_ends() -> None:
+def test_first_signal_is_recorded_and_the_second_interrupts() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_request() as request:
         assert request.signal_number is None
@@ -23,14 +23,14 @@ def test_first_signal_is_remembered_and_the_second_ends() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_other_threads_take_no_signals() -> None:
-    found = []
+def test_no_handler_is_installed_outside_the_main_thread() -> None:
+    seen = []
 
-    def ask() -> None:
+    def open_request() -> None:
         with stop_request() as request:
-            found.append((request.signal_number, signal.getsignal(signal.SIGTERM)))
+            seen.append((request.signal_number, signal.getsignal(signal.SIGTERM)))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=open_request)
     thread.start()
     thread.join()
-    assert found == [(None, signal.getsignal(signal.SIGTERM))]
+    assert seen == [(None, signal.getsignal(signal.SIGTERM))]

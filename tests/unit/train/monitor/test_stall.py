@@ -1,16 +1,16 @@
-"""Who is said to keep the others waiting, by hand: nothing has moved for 100 s, or it has."""
+"""Which ranks a stall line names when nothing has changed for 100 s."""
 
 from __future__ import annotations
 
 import pytest
 
 from raysys.train.monitor.stall import (
+    DATA_READY,
     ENDED,
-    EXCHANGING,
-    IN_TOWERS,
-    READY,
+    FORWARD,
+    LOSS_AND_BACKWARD,
     SAVING,
-    WAITING,
+    WAITING_FOR_DATA,
     LastHeartbeat,
     WorkerStatus,
     is_running,
@@ -20,89 +20,95 @@ from raysys.train.monitor.stall import (
 NOW_S, AFTER_S = 1000.0, 100.0
 
 
-def heard(
+def heartbeat(
     rank: int,
-    phase: str = EXCHANGING,
-    moves: int = 9,
+    phase: str = LOSS_AND_BACKWARD,
+    num_phase_changes: int = 9,
     *,
-    at_s: float = 999.0,
-    moved_s: float = 880.0,
+    received_s: float = 999.0,
+    unchanged_since_s: float = 880.0,
     is_warm: bool = True,
     world_size: int = 2,
 ) -> LastHeartbeat:
-    sign = WorkerStatus(rank, world_size, f"10.0.0.{rank}", 120, phase, moves, is_warm)
-    return LastHeartbeat(sign, at_s, moved_s)
+    status = WorkerStatus(rank, world_size, f"10.0.0.{rank}", 120, phase, num_phase_changes, is_warm)
+    return LastHeartbeat(status, received_s, unchanged_since_s)
 
 
 def test_rank_that_is_behind_is_named() -> None:
-    found = stall_line([heard(0), heard(1, WAITING, 7)], NOW_S, AFTER_S)
-    assert found == (
-        "rank 1 on node 10.0.0.1 is at step 120, waiting for data, since 120 s; the others wait for it"
+    assert stall_line([heartbeat(0), heartbeat(1, WAITING_FOR_DATA, 7)], NOW_S, AFTER_S) == (
+        "no progress for 120 s: rank 1 on node 10.0.0.1 is at step 120, waiting for data; "
+        "the other ranks wait for it"
     )
 
 
-def test_silent_rank_is_named_wherever_it_was() -> None:
-    found = stall_line([heard(0), heard(1, at_s=890.0)], NOW_S, AFTER_S)
-    assert found == (
-        "rank 1 on node 10.0.0.1 is silent (last at step 120, exchanging), since 120 s; the others wait for it"
+def test_silent_rank_is_named_with_its_last_phase() -> None:
+    assert stall_line([heartbeat(0), heartbeat(1, received_s=890.0)], NOW_S, AFTER_S) == (
+        "no progress for 120 s: rank 1 on node 10.0.0.1 sends no heartbeat "
+        "(last: step 120, loss and backward pass); the other ranks wait for it"
     )
 
 
-def test_several_that_are_behind_are_named_and_the_rest_counted() -> None:
-    behind = [heard(rank, IN_TOWERS, 7, world_size=8) for rank in range(5)]
-    found = stall_line([*behind, heard(5, world_size=8)], NOW_S, AFTER_S)
-    assert found is not None
-    assert found.startswith("rank 0 on node 10.0.0.0 is at step 120, in the towers, rank 1 on node")
-    assert found.endswith(" and 2 more ranks, since 120 s; the others wait for them")
+def test_three_ranks_are_named_and_the_others_counted() -> None:
+    behind = [heartbeat(rank, FORWARD, 7, world_size=8) for rank in range(5)]
+    line = stall_line([*behind, heartbeat(5, world_size=8)], NOW_S, AFTER_S)
+    assert line is not None
+    assert line.startswith(
+        "no progress for 120 s: rank 0 on node 10.0.0.0 is at step 120, forward pass, rank 1"
+    )
+    assert "rank 3" not in line
+    assert line.endswith(" and 2 more; the other ranks wait for them")
 
 
-def test_nobody_is_named_as_long_as_one_rank_moves() -> None:
-    assert stall_line([heard(0, moved_s=901.0), heard(1, WAITING, 7)], NOW_S, AFTER_S) is None
+def test_no_stall_while_one_rank_changes() -> None:
+    changing = heartbeat(0, unchanged_since_s=901.0)
+    assert stall_line([changing, heartbeat(1, WAITING_FOR_DATA, 7)], NOW_S, AFTER_S) is None
 
 
-@pytest.mark.parametrize("phase", [WAITING, IN_TOWERS, SAVING])
-def test_ranks_that_do_the_same_are_left_alone(phase: str) -> None:
-    """The first batch, compiling, a large checkpoint."""
-    assert stall_line([heard(0, phase), heard(1, phase)], NOW_S, AFTER_S) is None
+@pytest.mark.parametrize("phase", [WAITING_FOR_DATA, FORWARD, SAVING])
+def test_ranks_in_the_same_phase_are_no_stall(phase: str) -> None:
+    """They wait for the first batch, compile, or save a large checkpoint."""
+    assert stall_line([heartbeat(0, phase), heartbeat(1, phase)], NOW_S, AFTER_S) is None
 
 
-def test_exchange_that_hangs_for_all_is_said_to_be_nobodys() -> None:
-    assert stall_line([heard(0), heard(1)], NOW_S, AFTER_S) == (
-        "all 2 ranks are at step 120, exchanging, since 120 s and none is behind; the network or a GPU hangs"
+def test_collective_that_hangs_on_all_ranks_names_none() -> None:
+    assert stall_line([heartbeat(0), heartbeat(1)], NOW_S, AFTER_S) == (
+        "no progress for 120 s: all 2 ranks are at step 120, loss and backward pass, none is behind; "
+        "the network or a GPU hangs"
     )
 
 
-def test_rank_without_data_is_named_by_those_that_are_ready() -> None:
-    found = stall_line([heard(0, READY, 8), heard(1, WAITING, 7)], NOW_S, AFTER_S)
-    assert found is not None
-    assert found.startswith("rank 1 on node 10.0.0.1 is at step 120, waiting for data, since 120 s")
+def test_rank_without_data_is_behind_those_with_data() -> None:
+    line = stall_line([heartbeat(0, DATA_READY, 8), heartbeat(1, WAITING_FOR_DATA, 7)], NOW_S, AFTER_S)
+    assert line is not None
+    assert "rank 1 on node 10.0.0.1 is at step 120, waiting for data" in line
 
 
-def test_ranks_that_are_ready_and_do_not_step_hang() -> None:
-    found = stall_line([heard(0, READY), heard(1, READY)], NOW_S, AFTER_S)
-    assert found is not None
-    assert found.startswith("all 2 ranks are at step 120, ready with data, since 120 s")
+def test_ranks_that_all_have_data_and_do_not_step_hang() -> None:
+    line = stall_line([heartbeat(0, DATA_READY), heartbeat(1, DATA_READY)], NOW_S, AFTER_S)
+    assert line is not None
+    assert "all 2 ranks are at step 120, data ready" in line
 
 
-def test_first_step_may_compile_as_long_as_it_wants() -> None:
-    assert stall_line([heard(0, is_warm=False), heard(1, is_warm=False)], NOW_S, AFTER_S) is None
+def test_first_step_may_take_longer_to_compile() -> None:
+    assert stall_line([heartbeat(0, is_warm=False), heartbeat(1, is_warm=False)], NOW_S, AFTER_S) is None
 
 
-def test_group_that_is_gone_is_not_accused() -> None:
-    assert stall_line([heard(0, at_s=880.0), heard(1, at_s=870.0)], NOW_S, AFTER_S) is None
+def test_group_without_heartbeats_is_no_stall() -> None:
+    silent_group = [heartbeat(0, received_s=880.0), heartbeat(1, received_s=870.0)]
+    assert stall_line(silent_group, NOW_S, AFTER_S) is None
     assert stall_line([], NOW_S, AFTER_S) is None
 
 
-def test_rank_that_has_ended_is_not_waited_for() -> None:
-    assert stall_line([heard(0, SAVING), heard(1, ENDED, at_s=890.0)], NOW_S, AFTER_S) is None
+def test_ended_rank_is_ignored() -> None:
+    assert stall_line([heartbeat(0, SAVING), heartbeat(1, ENDED, received_s=890.0)], NOW_S, AFTER_S) is None
 
 
-def test_ranks_of_an_earlier_larger_group_are_forgotten() -> None:
-    old = heard(1, at_s=850.0)
-    assert stall_line([heard(0, WAITING, world_size=1), old], NOW_S, AFTER_S) is None
+def test_ranks_of_an_earlier_larger_group_are_ignored() -> None:
+    old = heartbeat(1, received_s=850.0)
+    assert stall_line([heartbeat(0, WAITING_FOR_DATA, world_size=1), old], NOW_S, AFTER_S) is None
 
 
-def test_group_runs_while_one_of_it_is_heard() -> None:
-    assert is_running([heard(0, at_s=996.0), heard(1, at_s=10.0)], NOW_S, 5.0)
-    assert not is_running([heard(0, at_s=994.0)], NOW_S, 5.0)
-    assert not is_running([heard(0, ENDED)], NOW_S, 5.0)
+def test_group_is_running_while_one_rank_sends_heartbeats() -> None:
+    assert is_running([heartbeat(0, received_s=996.0), heartbeat(1, received_s=10.0)], NOW_S, 5.0)
+    assert not is_running([heartbeat(0, received_s=994.0)], NOW_S, 5.0)
+    assert not is_running([heartbeat(0, ENDED)], NOW_S, 5.0)

@@ -1,4 +1,4 @@
-"""Validation of a checkpoint: its metrics, those of the start, and the gain over the start."""
+"""Validation of a checkpoint: its metrics, those of the start, and its gain over the start."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from raysys import storage
 from raysys.encoder import siglip
 from raysys.tracking.metrics_log import neighbour_grid_uri, read_validations, record_validation
 from raysys.train.checkpoint.format import load_weights
+from raysys.train.validation.model_metrics import Validation
 from raysys.train.validation.neighbour_grid import NeighbourGrid
-from raysys.train.validation.validation import Validation
 
 
 @dataclass(frozen=True)
 class CheckpointValidator:
-    """Validates checkpoints of one run; calls are Ray tasks, started by Ray Train beside the training."""
+    """Validates checkpoints of one run; Ray Train calls it in Ray tasks while training continues."""
 
     run_uri: str
     start_uri: str
@@ -29,9 +29,9 @@ class CheckpointValidator:
             return self.validate(Path(folder))
 
     def validate(self, folder: Path) -> dict[str, float]:
-        """Measure the model of a checkpoint, record its metrics with the run, and return them.
+        """Compute the metrics of a checkpoint's model, record them in the run's folder, and return them.
 
-        The run's first validation also measures the start (zero-shot) and records it as step 0.
+        The run's first validation also records the metrics of the start (zero-shot) as step 0.
         """
         with storage.readable_folder(self.start_uri) as start_folder:
             start_model, model = siglip.load_model(start_folder), siglip.load_model(start_folder)
@@ -40,15 +40,15 @@ class CheckpointValidator:
             start = _prefixed(self.validation.measure(start_model))
             record_validation(self.run_uri, 0, start)
         step = load_weights(model, folder)
-        if grid := self.neighbour_grid.draw(start_model, model):  # before the metrics, which mark the end
+        if grid := self.neighbour_grid.draw(start_model, model):  # the metrics' file comes last
             storage.write_bytes(neighbour_grid_uri(self.run_uri, step), grid)
-        found = self.validation.measure(model)
-        record_validation(self.run_uri, step, {**_prefixed(found), **gains(found, start)})
-        return found
+        metrics = self.validation.measure(model)
+        record_validation(self.run_uri, step, {**_prefixed(metrics), **gains(metrics, start)})
+        return metrics
 
 
 def gains(metrics: dict[str, float], start: dict[str, float]) -> dict[str, float]:
-    """How much higher each metric is than the start's, as `val_r@5_gain`."""
+    """Each metric minus that of the start, named like `val_r@5_gain`."""
     return {f"val_{name}_gain": value - start[f"val_{name}"] for name, value in metrics.items()}
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's figures stand beside those of the start, which is measured once."""
+"""A checkpoint's metrics are recorded with its gain over the start, which is measured once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from raysys.encoder import siglip
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.checkpoint.format import write_checkpoint
-from raysys.train.validation.measurement import CheckpointValidator
+from raysys.train.validation.checkpoint_validator import CheckpointValidator
+from raysys.train.validation.model_metrics import Validation
 from raysys.train.validation.neighbour_grid import NeighbourGrid
-from raysys.train.validation.validation import Validation
 
 
 class Model(torch.nn.Linear):
-    """One weight, which is all that is measured of it."""
+    """A model with one weight."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, bias=False)
@@ -26,7 +26,7 @@ class Model(torch.nn.Linear):
 
 
 class WeightOnly(Validation):
-    """A validation whose metrics are the one weight; it records what it measured."""
+    """A validation whose metrics are the one weight; it appends every measured weight to `measured`."""
 
     def __init__(self, measured: list[float]) -> None:
         super().__init__("", [], [], None, "r@5", 0, "cpu")
@@ -45,13 +45,13 @@ class FixedGrid(NeighbourGrid):
     def __init__(self) -> None:
         super().__init__([], ImagePreprocessing(8, (0.5,) * 3, (0.5,) * 3))
 
-    def draw(self, start: Any, tuned: Any) -> bytes | None:
+    def draw(self, start_model: Any, fine_tuned_model: Any) -> bytes | None:
         return b"a grid"
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The weights that were measured, of a start of 0.25 and checkpoints that hold what they are told."""
+    """The measured weights, in order; the start has the weight 0.25."""
     monkeypatch.setattr(siglip, "load_model", lambda folder: Model())
     return []
 
@@ -62,12 +62,12 @@ def checkpoint(folder: Path, step: int, weight: float) -> Path:
     return folder
 
 
-def test_the_start_is_measured_once_and_gains_are_over_it(tmp_path: Path, measured: list[float]) -> None:
+def test_start_is_measured_once_and_gains_are_relative_to_it(tmp_path: Path, measured: list[float]) -> None:
     run_uri = str(tmp_path / "run")
     validator = CheckpointValidator(run_uri, str(tmp_path), WeightOnly(measured), FixedGrid())
     for step, weight in ((8, 0.5), (16, 0.125)):
-        found = validator.validate(checkpoint(tmp_path / f"{step}", step, weight))
-        assert found == {"r@5": weight, "score": weight}
+        metrics = validator.validate(checkpoint(tmp_path / f"{step}", step, weight))
+        assert metrics == {"r@5": weight, "score": weight}
     assert measured == [0.25, 0.5, 0.125]
     assert (tmp_path / "run/validated/00000008.jpg").read_bytes() == b"a grid"
     assert read_validations(run_uri) == [

@@ -1,7 +1,7 @@
-"""What is measured of a model while it is trained: retrieval and, where there is one, a log.
+"""Metrics of a model on the validation split: retrieval, and nDCG on an interaction log if there is one.
 
-Both on the same items of the validation split. The driver decides which, once, before anything starts;
-the measurement can then be sent to where it is made.
+Both use the same items. The driver chooses them once, before training starts; a `Validation` can then be sent
+to a Ray task, which computes the metrics.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ from raysys.shards.reader import ShardRef, read_shard
 from raysys.tracking import logs
 
 SCORE, NDCG, RECALL = "score", "ndcg@5", "r@5"
-_MIN_IMPRESSIONS = 20  # with fewer, chance decides which checkpoint is the best
+_MIN_IMPRESSIONS = 20  # with fewer, the best checkpoint is a matter of chance
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A measurement that can be sent to where it is made; `measure(model)` makes it."""
+    """The items, the log and the settings of the metrics; `measure(model)` computes them."""
 
     encoder_uri: str
-    """The bundle that says how photos and titles are prepared: the start's, which need not be there yet."""
+    """The start bundle, with the preprocessing of photos and titles; it may be published later."""
     shards: list[ShardRef]
     item_ids: list[str]
-    """The pairs that are measured, among them all items of the log; none: nothing is measured."""
+    """The pairs that are used, among them all items of the log; empty: there are no metrics."""
     log: InteractionLog | None
     score: str
-    """The figure that decides which checkpoint is the best."""
+    """The metric that decides which checkpoint is the best."""
     seed: int
     """Breaks ties between shown items."""
     device: str
 
     def measure(self, model: Any) -> dict[str, float]:
-        """R@1, R@5, R@10, with a log nDCG@5, and again as `score` the one that decides.
+        """R@1, R@5, R@10, with a log nDCG@5, and the deciding one again as `score`.
 
-        The model is moved to the device of the measurement.
+        The model is moved to `device`.
         """
         if not self.item_ids:
             return {}
         items = read_items(self.shards, set(self.item_ids), max_items=len(self.item_ids))
         pairs = embed_pairs(model.to(self.device), self.encoder_uri, items.photos, items.titles)
-        figures = recalls(pairs)
+        values = recalls(pairs)
         if self.log is not None:
-            figures[NDCG] = _mean_ndcg(pairs.photos.numpy(), items, self.log, self.seed)
-        return {**figures, SCORE: figures[self.score]}
+            values[NDCG] = _mean_ndcg(pairs.photos.numpy(), items, self.log, self.seed)
+        return {**values, SCORE: values[self.score]}
 
 
 def make_validation(
     encoder_uri: str,
     shards: Sequence[ShardRef],
     section: ValidationConfig,
-    judged: EvaluateConfig,
+    evaluate: EvaluateConfig,
     latent_uri: str | None,
 ) -> Validation:
-    """What is to be measured on a validation split; without a log it says why, and goes on.
+    """The validation of a configuration; without a log it uses retrieval alone and logs the reason.
 
-    Raises: InputError if `train.validation.score` asks for a log that is not to be had.
+    Raises: InputError if `train.validation.score` needs a log and there is none.
     """
     item_ids: list[str] = []
     log = None
@@ -77,41 +77,42 @@ def make_validation(
             raise InputError("there are no validation pairs")
         first = read_items(shards, max_items=section.max_items)
         item_ids = first.item_ids
-        log = _log_among(shards, first, section.max_items, judged, latent_uri)
+        log = _validation_log(shards, first, section.max_items, evaluate, latent_uri)
         item_ids = list(dict.fromkeys([*sorted(log.item_ids), *item_ids]))[: section.max_items]
     except InputError as error:
         if section.score == NDCG:
             raise InputError(
-                f"train.validation.score: {NDCG} needs a log of validation items ({error}); set {RECALL}"
+                f"train.validation.score: {NDCG} needs a log of validation items ({error}); "
+                f"set train.validation.score={RECALL}"
             ) from error
         if item_ids:
-            logs.log.info("    train  measured by retrieval alone: %s", error)
+            logs.log.info("    train  validation uses retrieval metrics only: %s", error)
     score = section.score or (NDCG if log else RECALL)
     device = "cuda" if section.num_gpus else "cpu"
-    return Validation(encoder_uri, list(shards), item_ids, log, score, judged.seed, device)
+    return Validation(encoder_uri, list(shards), item_ids, log, score, evaluate.seed, device)
 
 
-def _log_among(
+def _validation_log(
     shards: Sequence[ShardRef],
     first: EvaluationItems,
     max_items: int,
-    judged: EvaluateConfig,
+    evaluate: EvaluateConfig,
     latent_uri: str | None,
 ) -> InteractionLog:
-    """A log of at most `max_items` validation items: of the recorded one what fits, or drawn on the first.
+    """A log of at most `max_items` validation items: part of the recorded log, or simulated on `first`.
 
-    Raises: InputError if there is none, or too little of it.
+    Raises: InputError if there is none, or it has too few impressions.
     """
-    if not isinstance(judged.log, RecordedLog):
-        return read_log(simulate_log_for_items(first, latent_uri, judged.log))
-    recorded = read_log(judged.log.path)
-    split = {stored.item.item_id for shard in shards for stored in read_shard(shard)}
-    log = recorded.restrict_to(split, max_items=max_items)
+    if not isinstance(evaluate.log, RecordedLog):
+        return read_log(simulate_log_for_items(first, latent_uri, evaluate.log))
+    recorded = read_log(evaluate.log.path)
+    item_ids = {stored.item.item_id for shard in shards for stored in read_shard(shard)}
+    log = recorded.restrict_to(item_ids, max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(
-            f"{judged.log.path}: {len(log.query_ids)} of its {len(recorded.query_ids)} impressions show "
-            f"{max_items} or fewer validation items alone, {_MIN_IMPRESSIONS} are needed; "
-            "raise train.validation.max_items, or log more"
+            f"{evaluate.log.path}: {len(log.query_ids)} of its {len(recorded.query_ids)} impressions "
+            f"consist of validation items (at most {max_items} in all), {_MIN_IMPRESSIONS} are needed; "
+            "raise train.validation.max_items, or record a longer log"
         )
     return log
 
