@@ -121,8 +121,8 @@ def loss_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def interpolation_plot(found: Interpolation) -> str:
     """Score and guard from the start's weights to the fine-tuned ones, and where between them was chosen."""
-    score = [(point.a, point.figures[SCORE]) for point in found.points if point.figures]
-    guard = [(point.a, point.guard) for point in found.points]
+    score = [(point.alpha, point.metrics[SCORE]) for point in found.points if point.metrics]
+    guard = [(point.alpha, point.retention) for point in found.points]
     titles = {
         f"{heading(found.score)} on the validation split": score,
         "guard: R@5 outside the domain": guard,
@@ -131,13 +131,13 @@ def interpolation_plot(found: Interpolation) -> str:
     figure = _figure(0.5 + 1.7 * len(drawn))
     panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curve) in zip(panels, drawn.items(), strict=True):
-        axes.axvline(found.chosen, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
+        axes.axvline(found.alpha, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
         _curve(axes, curve, found)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         axes.margins(x=0.04, y=0.32)
-    panels[-1].axhline(found.floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
-    panels[-1].annotate(f"least allowed {found.floor:.3f}", (0, found.floor), (2, -11),
+    panels[-1].axhline(found.min_retention, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
+    panels[-1].annotate(f"least allowed {found.min_retention:.3f}", (0, found.min_retention), (2, -11),
                         textcoords="offset points", color=_PLAIN, fontsize=9)  # fmt: skip
     panels[-1].set_xticks([0, 0.25, 0.5, 0.75, 1], ["0\nstart", "0.25", "0.5", "0.75", "1\nfine-tuned"])
     return _svg(figure, "Score and guard between the start's weights and the fine-tuned ones")
@@ -147,7 +147,7 @@ def _curve(axes: Axes, curve: list[tuple[float, float]], found: Interpolation) -
     """The points of one figure: hollow where the guard forbids them, large where one was chosen."""
     axes.plot(*zip(*curve, strict=True), color=_MUTED, linewidth=1.6, zorder=1)
     for a, value in curve:
-        is_chosen, is_allowed = a == found.chosen, found.at(a).guard >= found.floor
+        is_chosen, is_allowed = a == found.alpha, found.at(a).retention >= found.min_retention
         axes.plot(a, value, "o", color=_ACCENT if is_chosen else _MUTED, markersize=9 if is_chosen else 5.5,
                   markerfacecolor=None if is_allowed else _PAPER, zorder=2)  # fmt: skip
         if is_chosen:

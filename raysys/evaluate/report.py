@@ -186,16 +186,16 @@ def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _choice(found: Interpolation) -> str:
     """What was chosen between the start and the fine-tuned weights, in words."""
-    start, chosen, tuned = found.points[0], found.at(found.chosen), found.points[-1]
-    told = [f"Chosen: a = {found.chosen:g}."]
-    if chosen.figures:
+    start, chosen, tuned = found.points[0], found.at(found.alpha), found.points[-1]
+    told = [f"Chosen: a = {found.alpha:g}."]
+    if chosen.metrics:
         told.append(
-            f"{heading(found.score)} is {chosen.figures[SCORE]:.3f} there, {start.figures[SCORE]:.3f} at the "
-            f"start and {tuned.figures[SCORE]:.3f} at the end."
+            f"{heading(found.score)} is {chosen.metrics[SCORE]:.3f} there, {start.metrics[SCORE]:.3f} at the "
+            f"start and {tuned.metrics[SCORE]:.3f} at the end."
         )
     told.append(
-        f"The guard is {chosen.guard:.3f} there, {start.guard:.3f} at the start and {tuned.guard:.3f} at the "
-        f"end; {found.floor:.3f} was the least allowed."
+        f"The guard is {chosen.retention:.3f} there, {start.retention:.3f} at the start and "
+        f"{tuned.retention:.3f} at the end; {found.min_retention:.3f} was the least allowed."
     )
     return " ".join(told)
 

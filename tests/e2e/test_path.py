@@ -146,7 +146,7 @@ def test_the_way_back_to_the_start_is_in_the_report_and_beside_the_weights(
     best = max(allowed, key=lambda point: (point["figures"]["ndcg@5"], point["a"]))
     assert found["chosen"] == best["a"]
     (line,) = [line for line in made_path.run.stderr.splitlines() if "interpolated" in line]
-    assert f"interpolated: a={best['a']:g}, ndcg@5 {best['figures']['ndcg@5']:.3f} (start " in line
+    assert f"interpolated: alpha={best['a']:g}, ndcg@5 {best['figures']['ndcg@5']:.3f} (start " in line
 
 
 def test_every_figure_lies_in_its_interval(report: Any) -> None:

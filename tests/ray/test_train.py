@@ -253,11 +253,11 @@ def test_of_a_line_of_two_points_one_end_is_delivered(undisturbed: Run) -> None:
     layout = specs.layout_of(undisturbed.config)
     found = read_interpolation(layout.encoder)
     ends = {0.0: layout.start_encoder, 1.0: layout.tuned_encoder}
-    assert [point.a for point in found.points] == list(ends)
-    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[found.chosen]))  # fmt: skip
+    assert [point.alpha for point in found.points] == list(ends)
+    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[found.alpha]))  # fmt: skip
     assert all(torch.equal(weight, chosen[name]) for name, weight in delivered.items())
     measured = {row["step"]: row["val_score"] for row in read_metrics(undisturbed.uri) if "val_score" in row}
-    scores = [point.figures["score"] for point in found.points]
+    scores = [point.metrics["score"] for point in found.points]
     assert scores == pytest.approx([measured[0], measured[best_step(undisturbed.uri)]])
     tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (layout.tuned_encoder, layout.encoder))  # fmt: skip
     assert (manifest.parent_space_id, manifest.training_run) == (tuned.space_id, tuned.training_run)

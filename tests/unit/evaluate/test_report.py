@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from raysys.encoder.interpolation import Point, choose
+from raysys.encoder.interpolation import Point, choose_alpha
 from raysys.evaluate.report import (
     Neighbours,
     ReportData,
@@ -25,14 +25,14 @@ BARE = ReportData(
     "bare", simulated=False, rungs=[], shelf=None, loss_curve=[], grid=[], interpolation=None, facts={}
 )
 
-INTERPOLATION = choose(
+INTERPOLATION = choose_alpha(
     [
-        Point(a=0.0, figures={"r@5": 0.3, "score": 0.36}, guard=0.5),
-        Point(a=0.5, figures={"r@5": 0.4, "score": 0.44}, guard=0.48),
-        Point(a=1.0, figures={"r@5": 0.5, "score": 0.43}, guard=0.41),
+        Point(alpha=0.0, metrics={"r@5": 0.3, "score": 0.36}, retention=0.5),
+        Point(alpha=0.5, metrics={"r@5": 0.4, "score": 0.44}, retention=0.48),
+        Point(alpha=1.0, metrics={"r@5": 0.5, "score": 0.43}, retention=0.41),
     ],
     score="ndcg@5",
-    max_guard_drop=0.05,
+    max_retention_drop=0.05,
 )
 
 
@@ -117,8 +117,8 @@ def test_the_verdict_is_on_what_was_delivered() -> None:
 
 
 def test_without_validation_pairs_the_guard_alone_is_drawn() -> None:
-    points = [Point(a=a, figures={}, guard=0.5) for a in (0.0, 1.0)]
-    page = report_html(replace(BARE, interpolation=choose(points, score="r@5", max_guard_drop=0.0)))
+    points = [Point(alpha=a, metrics={}, retention=0.5) for a in (0.0, 1.0)]
+    page = report_html(replace(BARE, interpolation=choose_alpha(points, score="r@5", max_retention_drop=0.0)))
     assert "Chosen: a = 1. The guard is 0.500 there" in page
     assert page.count("<svg") == 1
 

@@ -30,7 +30,7 @@ def fresh_state(seed: int, num_steps: int = 8) -> TrainingState:
     optimizers = make_optimizers(model, TrainConfig(learning_rate=0.1))
     factor = learning_rate_factor(num_steps, 0.25)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
-    return TrainingState(TrainState(Accelerator(cpu=True), model, model, optimizers, [schedule], base=None))
+    return TrainingState(TrainState(Accelerator(cpu=True), model, model, optimizers, [schedule], start=None))
 
 
 def trained(state: TrainingState, first: int, last: int) -> None:

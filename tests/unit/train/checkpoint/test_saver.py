@@ -72,7 +72,7 @@ def saving(tmp_path: Path, model: torch.nn.Module) -> Saving:
         num_steps=20,
         checkpoint_steps=8,
     )
-    return Saving(job, TrainState(Accelerator(cpu=True), model, model, [], [], base=None), step=0)
+    return Saving(job, TrainState(Accelerator(cpu=True), model, model, [], [], start=None), step=0)
 
 
 def test_what_is_written_is_the_state_of_the_step_whatever_happens_until_then(
