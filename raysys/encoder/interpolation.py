@@ -100,7 +100,7 @@ def choose_alpha(points: Sequence[Point], *, score: str, max_retention_drop: flo
 
 
 def read_interpolation(uri: str) -> Interpolation:
-    """The interpolation that made the bundle at `uri`.
+    """The interpolation in the manifest of the bundle at `uri`.
 
     Raises: DamagedData if its manifest has none.
     """

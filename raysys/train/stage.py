@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def steps(config: Config) -> list[Step]:
     """Steps that publish the start, the fine-tuned bundle and, with `wise_ft`, the interpolated one."""
-    # Both are made before the first artifact, so that an invalid configuration fails early.
+    # Both are created before the first artifact, so that an invalid configuration fails early.
     validation = functools.cache(lambda: _validation(config))
     retention = functools.cache(lambda: _retention_check(config))
     is_interpolated = specs.is_interpolated(config)

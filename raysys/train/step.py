@@ -132,7 +132,7 @@ def _embedding_grads(
 ) -> tuple[Float[Tensor, ""], EmbeddedBatch]:
     """This worker's part of the loss, and the gradients of the global loss by `embedded`.
 
-    Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a loss of its own.
+    Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
     `start` are the start's embeddings of the same rows, with `train.method: distil`.
     """
     all_keys, all_groups = gather_rows(keys), gather_rows(groups)
@@ -176,7 +176,7 @@ def _add_distillation(
     title_keys: Int64[Tensor, " b"],
     section: TrainConfig,
 ) -> None:
-    """Add the mean squared distance of photos and titles to the start's, and its gradients, in place.
+    """Add, in place, the mean squared distance to the start's embeddings, and its gradients.
 
     A row without a title is a skipped sample and has weight 0.
     """

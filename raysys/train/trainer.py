@@ -180,7 +180,7 @@ def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
 
 def _scaling(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
     workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
-    # Ray looks for nodes every 60 s; at 5 s it kept resizing a healthy group.
+    # Ray checks for new nodes every 60 s; with 5 s it resized a healthy group again and again.
     return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker)
 
 
@@ -317,9 +317,10 @@ class _StatusReporter:
 
 def _stopped(job: TrainJob, signal_number: int) -> Stopped:
     step = newest_step(job.run_uri)
-    kept = storage.join(job.run_uri, checkpoint_name(step)) if step else "no checkpoint yet"
+    checkpoint = storage.join(job.run_uri, checkpoint_name(step)) if step else "no checkpoint yet"
     return Stopped(
-        f"train: stopped; kept up to step {step} of {job.num_steps} ({kept}); the same command continues",
+        f"train: stopped; kept up to step {step} of {job.num_steps} ({checkpoint}); "
+        "the same command continues",
         signal_number,
     )
 

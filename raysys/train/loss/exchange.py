@@ -76,7 +76,7 @@ def _ring_exchange(local: Pairs, add_block: _AddBlock, *, with_images: bool) -> 
         if not is_last:  # transfer the next block while this one is compared
             next_block = _RingTransfer(_pack(block, with_images=with_images))
         grads += add_block(block)
-        (grads,) = _RingTransfer([grads]).wait()  # the last hop returns the gradients of the own captions
+        (grads,) = _RingTransfer([grads]).wait()  # the last hop returns the local gradients
         if not is_last:
             block = _unpack(next_block.wait(), with_images=with_images)
     return grads

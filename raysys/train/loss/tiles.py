@@ -82,7 +82,7 @@ class TiledLoss:
         return caption_grads.mul_(self._scale / self._num_images)
 
     def result(self, caption_grads: Float[Tensor, "b d"]) -> LossAndGradients:
-        """The loss and gradients of all blocks; `caption_grads` are those of this worker's own captions."""
+        """The loss and gradients of all blocks; `caption_grads` are those of the local captions."""
         loss, scale, bias = self._sums / self._num_images
         image_grads = self._image_grads * (self._scale / self._num_images)
         return LossAndGradients(loss, image_grads, caption_grads, scale, bias)

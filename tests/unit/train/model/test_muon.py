@@ -1,4 +1,4 @@
-"""Muon compared with torch's own implementation, and the properties of orthogonalise updates."""
+"""Muon compared with torch's own implementation, and the properties of orthogonalised updates."""
 
 from __future__ import annotations
 
