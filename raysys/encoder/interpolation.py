@@ -1,8 +1,8 @@
-"""WiSE-FT: weights on the way from a start to what was fine-tuned from it (Wortsman et al. 2021).
+"""WiSE-FT: interpolation between the weights of a start and of the model fine-tuned from it.
 
-Fine-tuning gains in its domain and forgets outside it. On the straight line between both sets of weights
-lie models that keep most of the one and lose little of the other; here is the line, and the rule by which
-a point of it is chosen.
+Fine-tuning improves a model in its domain and makes it worse outside (Wortsman et al. 2021). Models on the
+straight line between both sets of weights can keep most of the improvement and lose little elsewhere. This
+module defines the line and the rule that chooses a point of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pydantic
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from raysys import artifacts
 from raysys.artifacts import EncoderBundleManifest
@@ -21,82 +21,88 @@ SCORE = "score"
 
 
 class Point(BaseModel):
-    """A model on the line and what was measured of it."""
+    """Metrics of the model at one point of the line.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The aliases are its keys in manifests and in `report.json`, a contract with programs that read them.
+    """
 
-    a: float
-    """0 is the start, 1 what was fine-tuned."""
-    figures: dict[str, float]
-    """On the validation split, `score` among them; empty if nothing could be measured there."""
-    guard: float
-    """Out of the domain."""
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    alpha: float = Field(alias="a")
+    """0 is the start, 1 the fine-tuned model."""
+    metrics: dict[str, float] = Field(alias="figures")
+    """On the validation split, including `score`; empty if there are no validation pairs."""
+    retention: float = Field(alias="guard")
+    """R@5 of the retention check, outside the domain."""
 
 
 class Interpolation(BaseModel):
-    """All points of a line, by rising `a`, and which of them was chosen."""
+    """All points of a line, in order of `alpha`, and the chosen one; the aliases are its keys in JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     points: list[Point]
     score: str
-    """What `score` is: `ndcg@5`, `r@5`, .."""
-    floor: float
-    """Points whose guard is below this were not to be chosen."""
-    chosen: float
+    """The metric behind `score`: `ndcg@5`, `r@5`, .."""
+    min_retention: float = Field(alias="floor")
+    """Points with less retention are not eligible."""
+    alpha: float = Field(alias="chosen")
+    """Of the chosen point."""
 
-    def at(self, a: float) -> Point:
-        """The point of an `a` that was measured."""
-        return next(point for point in self.points if point.a == a)
+    def at(self, alpha: float) -> Point:
+        """The point of an `alpha` that was measured."""
+        return next(point for point in self.points if point.alpha == alpha)
 
-    def line(self) -> str:
-        """The choice in words, for a terminal."""
-        start, chosen, tuned = self.points[0], self.at(self.chosen), self.points[-1]
+    def summary(self) -> str:
+        """The choice in one line, for a terminal."""
+        start, chosen, fine_tuned = self.points[0], self.at(self.alpha), self.points[-1]
         scores = (
-            f"{self.score} {chosen.figures[SCORE]:.3f} "
-            f"(start {start.figures[SCORE]:.3f}, tuned {tuned.figures[SCORE]:.3f}), "
-            if chosen.figures
+            f"{self.score} {chosen.metrics[SCORE]:.3f} "
+            f"(start {start.metrics[SCORE]:.3f}, fine-tuned {fine_tuned.metrics[SCORE]:.3f}), "
+            if chosen.metrics
             else "no validation pairs, "
         )
-        return f"interpolated: a={self.chosen:g}, {scores}guard {chosen.guard:.3f} of {start.guard:.3f}"
+        retention = f"retention {chosen.retention:.3f} (start {start.retention:.3f})"
+        return f"interpolated: alpha={self.alpha:g}, {scores}{retention}"
 
 
-def shares(num_points: int) -> list[float]:
-    """So many values of `a` from 0 to 1, both included, evenly apart."""
-    return [place / (num_points - 1) for place in range(num_points)]
+def alphas(num_points: int) -> list[float]:
+    """`num_points` evenly spaced values from 0 to 1, both included."""
+    return [number / (num_points - 1) for number in range(num_points)]
 
 
-def blend(
-    start: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], a: float
+def interpolate(
+    start: Mapping[str, torch.Tensor], fine_tuned: Mapping[str, torch.Tensor], alpha: float
 ) -> dict[str, torch.Tensor]:
-    """The weights (1 - a) * start + a * tuned; those of either end exactly, and `tuned`'s where no numbers.
+    """The weights (1 - alpha) * start + alpha * fine_tuned.
 
-    Scale and bias of the loss are weights like others: the scale is stored as its logarithm.
+    At 0 and 1 these are exactly the weights of that end. Tensors of integers are those of `fine_tuned`. The
+    scale of the loss is interpolated as it is stored, as a logarithm.
     """
-    if a in (0.0, 1.0):
-        return dict(tuned if a else start)
+    if alpha in (0.0, 1.0):
+        return dict(fine_tuned if alpha else start)
     return {
-        name: torch.lerp(start[name], value, a) if value.is_floating_point() else value
-        for name, value in tuned.items()
+        name: torch.lerp(start[name], value, alpha) if value.is_floating_point() else value
+        for name, value in fine_tuned.items()
     }
 
 
-def choose(points: Sequence[Point], *, score: str, max_guard_drop: float) -> Interpolation:
-    """The best score among the points that keep the guard; of equal ones the nearest to fine-tuned.
+def choose_alpha(points: Sequence[Point], *, score: str, max_retention_drop: float) -> Interpolation:
+    """The eligible point with the best score; of equal scores, the one closest to the fine-tuned weights.
 
-    A point keeps it if it loses at most the share `max_guard_drop` of the start's figure; the start always
-    does. Without scores all are equal.
+    A point is eligible if its retention is at most the fraction `max_retention_drop` below the start's. The
+    start always is. Without scores all points count as equal.
     """
-    floor = points[0].guard * (1.0 - max_guard_drop)
-    allowed = [point for point in points if point.guard >= floor]
-    best = max(allowed, key=lambda point: (point.figures.get(SCORE, 0.0), point.a))
-    return Interpolation(points=list(points), score=score, floor=floor, chosen=best.a)
+    min_retention = points[0].retention * (1.0 - max_retention_drop)
+    eligible = [point for point in points if point.retention >= min_retention]
+    best = max(eligible, key=lambda point: (point.metrics.get(SCORE, 0.0), point.alpha))
+    return Interpolation(points=list(points), score=score, min_retention=min_retention, alpha=best.alpha)
 
 
 def read_interpolation(uri: str) -> Interpolation:
-    """How the weights of the bundle at `uri` were chosen.
+    """The interpolation in the manifest of the bundle at `uri`.
 
-    Raises: DamagedData if its manifest does not say so.
+    Raises: DamagedData if its manifest has none.
     """
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     try:

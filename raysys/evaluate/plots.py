@@ -124,8 +124,8 @@ def training_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def interpolation_plot(interpolation: Interpolation) -> str:
     """Validation score and retention check from the start's weights to the fine-tuned ones."""
-    score = [(point.a, point.figures[SCORE]) for point in interpolation.points if point.figures]
-    retention = [(point.a, point.guard) for point in interpolation.points]
+    score = [(point.alpha, point.metrics[SCORE]) for point in interpolation.points if point.metrics]
+    retention = [(point.alpha, point.retention) for point in interpolation.points]
     candidates = {
         f"{metric_label(interpolation.score)} on the validation split": score,
         "retention check: R@5 on pairs from outside the domain": retention,
@@ -134,12 +134,12 @@ def interpolation_plot(interpolation: Interpolation) -> str:
     figure = _figure(0.5 + 1.7 * len(curves))
     panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curve) in zip(panels, curves.items(), strict=True):
-        axes.axvline(interpolation.chosen, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
+        axes.axvline(interpolation.alpha, color=_ACCENT, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
         _plot_curve(axes, curve, interpolation)
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         axes.margins(x=0.04, y=0.32)
-    floor = interpolation.floor
+    floor = interpolation.min_retention
     panels[-1].axhline(floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
     panels[-1].annotate(f"minimum {floor:.3f}", (0, floor), (2, -11), textcoords="offset points",
                         color=_PLAIN, fontsize=9)  # fmt: skip
@@ -152,8 +152,8 @@ def _plot_curve(axes: Axes, curve: list[tuple[float, float]], interpolation: Int
     """The points of one metric: hollow where the retention check is below its minimum, large where chosen."""
     axes.plot(*zip(*curve, strict=True), color=_MUTED, linewidth=1.6, zorder=1)
     for alpha, value in curve:
-        is_chosen = alpha == interpolation.chosen
-        is_allowed = interpolation.at(alpha).guard >= interpolation.floor
+        is_chosen = alpha == interpolation.alpha
+        is_allowed = interpolation.at(alpha).retention >= interpolation.min_retention
         axes.plot(alpha, value, "o", color=_ACCENT if is_chosen else _MUTED,
                   markersize=9 if is_chosen else 5.5, markerfacecolor=None if is_allowed else _PAPER,
                   zorder=2)  # fmt: skip

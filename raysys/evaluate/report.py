@@ -193,16 +193,17 @@ def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
 def _interpolation_summary(interpolation: Interpolation) -> str:
     """The chosen point between the start and the fine-tuned weights, in words."""
     start, fine_tuned = interpolation.points[0], interpolation.points[-1]
-    chosen = interpolation.at(interpolation.chosen)
-    sentences = [f"Chosen: alpha = {interpolation.chosen:g}."]
-    if chosen.figures:
+    chosen = interpolation.at(interpolation.alpha)
+    sentences = [f"Chosen: alpha = {interpolation.alpha:g}."]
+    if chosen.metrics:
         sentences.append(
-            f"{metric_label(interpolation.score)}: {chosen.figures[SCORE]:.3f} "
-            f"(start {start.figures[SCORE]:.3f}, fine-tuned {fine_tuned.figures[SCORE]:.3f})."
+            f"{metric_label(interpolation.score)}: {chosen.metrics[SCORE]:.3f} "
+            f"(start {start.metrics[SCORE]:.3f}, fine-tuned {fine_tuned.metrics[SCORE]:.3f})."
         )
     sentences.append(
-        f"Retention check: {chosen.guard:.3f} "
-        f"(start {start.guard:.3f}, fine-tuned {fine_tuned.guard:.3f}, minimum {interpolation.floor:.3f})."
+        f"Retention check: {chosen.retention:.3f} "
+        f"(start {start.retention:.3f}, fine-tuned {fine_tuned.retention:.3f}, "
+        f"minimum {interpolation.min_retention:.3f})."
     )
     return " ".join(sentences)
 

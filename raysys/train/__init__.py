@@ -1,1 +1,1 @@
-"""Fine-tuning: the sigmoid loss over the global batch, on Ray Train with accelerate inside."""
+"""`raysys train`: fine-tune SigLIP with the sigmoid loss over the global batch, on Ray Train."""

@@ -1,8 +1,8 @@
-"""One worker group's attempt at a run, and which failures Ray need not retry.
+"""One worker group's attempt at a run, and the failures that Ray does not need to retry.
 
 A failure that would repeat (a diverged loss, damaged data, too little memory) is reported to the run's
 `RunCoordinator`. If all ranks report one, they return and the run is over. A single rank raises instead,
-which ends the collective calls that the others wait in; the next group then returns at once.
+which ends the collective calls in which the others wait; the next group then returns at once.
 """
 
 from __future__ import annotations
@@ -20,43 +20,46 @@ from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
 from raysys.train.monitor.capacity import memory_advice, micro_batch_size
 
-_FINAL = (DamagedData, InputError, OutOfMemory, TrainingDiverged)
+_NOT_RETRIED = (DamagedData, InputError, OutOfMemory, TrainingDiverged)
 
 
 def run_attempt(job: TrainJob, coordinator: Any) -> None:
-    """Train in this worker group as far as it gets."""
+    """Train in this worker group until the run ends or an error occurs."""
     attempt_config = ray.get(coordinator.attempt_config.remote())
     if attempt_config.is_over:
         ray.get(coordinator.finish.remote())
         return
     if attempt_config.micro_batch_size is not None:
-        smaller = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
-        job = dataclasses.replace(job, section=smaller)
+        section = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
+        job = dataclasses.replace(job, section=section)
     try:
         train_worker(job, coordinator)
         ray.get(coordinator.finish.remote())
     except Exception as error:
-        final = _final_cause(error, job, coordinator)
+        fatal_error = _fatal_error(error, job, coordinator)
         world_size = ray.train.get_context().get_world_size()
-        if final is None or not ray.get(coordinator.give_up.remote(final, world_size)):
+        if fatal_error is None or not ray.get(coordinator.give_up.remote(fatal_error, world_size)):
             raise
 
 
-def _final_cause(error: Exception, job: TrainJob, coordinator: Any) -> RaysysError | None:
-    """What ends the run for good; None if another attempt may come further."""
+def _fatal_error(error: Exception, job: TrainJob, coordinator: Any) -> RaysysError | None:
+    """The error that ends the run; None if another attempt may succeed."""
     if isinstance(error, torch.OutOfMemoryError):
-        return _without_memory(error, job, coordinator)
+        return _handle_out_of_memory(error, job, coordinator)
     cause = known_cause(error)
-    return cause if isinstance(cause, _FINAL) else None
+    return cause if isinstance(cause, _NOT_RETRIED) else None
 
 
-def _without_memory(error: torch.OutOfMemoryError, job: TrainJob, coordinator: Any) -> RaysysError | None:
+def _handle_out_of_memory(
+    error: torch.OutOfMemoryError, job: TrainJob, coordinator: Any
+) -> RaysysError | None:
+    """None if the next attempt uses half the micro-batch, else the error that ends the run."""
     context, section = ray.train.get_context(), job.section
     rank, workers = context.get_world_rank(), context.get_world_size()
-    who = f"rank {rank} on node {ray.util.get_node_ip_address()} has too little memory"
+    shortage = f"rank {rank} on node {ray.util.get_node_ip_address()} has too little memory"
     size = micro_batch_size(section, workers)
     if section.on_out_of_memory == "halve" and size > 1:
-        ray.get(coordinator.halve_micro_batch.remote(size, who))
+        ray.get(coordinator.halve_micro_batch.remote(size, shortage))
         return None
-    said = str(error).strip().split(". ")[0][:200]
-    return OutOfMemory(f"train: {who} ({said}); {memory_advice(section, workers)}")
+    reason = str(error).strip().split(". ")[0][:200]
+    return OutOfMemory(f"train: {shortage} ({reason}); {memory_advice(section, workers)}")

@@ -1,4 +1,4 @@
-"""A worker's part of every global batch, held against the plan of the stream."""
+"""One worker's part of every global batch, checked against the planned order of the stream."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
 from raysys.train.metrics.throughput import Throughput
 
-NO_SAMPLE = -1  # the stream position of padding
 Batch = dict[str, torch.Tensor]
-_STEPS_AHEAD = 2  # made ready while the towers are busy
+_PREFETCH_STEPS = 2  # prepared while the towers compute
 
 
 class WorkerBatches:
-    """The batches of this worker from the one after `step` steps to the last, all of one size.
+    """This worker's batches from the one after `step` steps to the last, all with equally many rows.
 
-    The next one is fetched in the background: a worker without data can still be asked for a checkpoint.
-    They lie on its device; with `train.micro_batch_size` on the host (pinned, if there is a GPU), since a
-    global batch of any size has to fit.
+    The next batch is fetched in a thread, so that a worker without data can still save a checkpoint. Batches
+    are on the worker's device. With `train.micro_batch_size` they are in host memory (pinned, for a GPU),
+    because the global batch may be larger than the GPU's memory.
     """
 
-    def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, pace: Throughput) -> None:
-        self._job, self._accelerator, self._pace = job, accelerator, pace
+    def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, throughput: Throughput) -> None:
+        self._job, self._accelerator, self._throughput = job, accelerator, throughput
         self._step, self._first_step = step, step
         self._num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
-        self._blocks = _blocks(job, accelerator, ahead=_STEPS_AHEAD * self._num_rows // job.rows_per_block)
-        self._coming = self._fetch()
+        prefetch_blocks = _PREFETCH_STEPS * self._num_rows // job.rows_per_block
+        self._blocks = _blocks(job, accelerator, prefetch_blocks)
+        self._next = self._fetch()
 
-    def has_come(self, timeout_s: float) -> bool:
-        """Whether the next one is here, or will never be; waits for it a while."""
-        with self._pace.waiting_for_data():
-            return bool(concurrent.futures.wait([self._coming], timeout_s).done)
+    def wait(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s`. True once the next batch, or a failure to read it, has arrived."""
+        with self._throughput.waiting_for_data():
+            return bool(concurrent.futures.wait([self._next], timeout_s).done)
 
     def take(self) -> Batch:
-        """The next one.
+        """The next batch; starts to fetch the one after it.
 
-        Raises: DamagedData if the stream gives other samples than the plan says.
+        Raises: DamagedData if the stream delivers other samples than planned.
         """
-        found, wanted = self._coming.result(), self._wanted()
-        self._pace.begin_step()
-        _require_planned(found, wanted, self._step)
+        blocks, planned = self._next.result(), self._planned_positions()
+        self._throughput.begin_step()
+        _require_planned(blocks, planned, self._step)
         self._step += 1
-        self._coming = self._fetch()
-        batch = padded(_joined(found), self._num_rows, self._accelerator.process_index)
+        self._next = self._fetch()
+        batch = padded(_concatenate(blocks), self._num_rows, self._accelerator.process_index)
         is_pinned = _stays_on_host(self._job) and self._job.section.use_gpu
-        return _pinned(batch) if is_pinned else batch
+        return _pin_memory(batch) if is_pinned else batch
 
     def _fetch(self) -> Future[list[Batch]]:
-        is_over = self._step >= self._job.num_steps  # a restart behind the last step fetches nothing
-        num_blocks = 0 if is_over else len(self._wanted()) // self._job.rows_per_block
+        is_over = self._step >= self._job.num_steps  # a restart after the last step fetches nothing
+        num_blocks = 0 if is_over else len(self._planned_positions()) // self._job.rows_per_block
         return run_in_thread(lambda: list(itertools.islice(self._blocks, num_blocks)))
 
-    def _wanted(self) -> Int64[ndarray, " rows"]:
-        """The plan's samples for this worker in the next step."""
+    def _planned_positions(self) -> Int64[ndarray, " rows"]:
+        """The stream positions of this worker's samples in the next step."""
         return worker_positions(
             self._step,
             self._job.section.batch_size,
@@ -77,15 +77,15 @@ class WorkerBatches:
         )
 
 
-def _blocks(job: TrainJob, accelerator: Accelerator, *, ahead: int) -> Iterator[Batch]:
-    """What Ray deals to this worker, a block at a time."""
+def _blocks(job: TrainJob, accelerator: Accelerator, prefetch_blocks: int) -> Iterator[Batch]:
+    """The blocks that Ray assigns to this worker."""
     shard = ray.train.get_dataset_shard("train")
     assert shard is not None
     on_host = _stays_on_host(job)
     batches = shard.iter_torch_batches(
         batch_size=job.rows_per_block,
         device="cpu" if on_host else str(accelerator.device),
-        prefetch_batches=ahead,
+        prefetch_batches=prefetch_blocks,
         drop_last=True,
         pin_memory=job.section.use_gpu and not on_host,
     )
@@ -96,33 +96,36 @@ def _stays_on_host(job: TrainJob) -> bool:
     return job.section.micro_batch_size is not None
 
 
-def _require_planned(found: Sequence[Batch], wanted: Int64[ndarray, " rows"], step: int) -> None:
-    positions = [position for block in found for position in block[STREAM_POSITION].tolist()]
-    if not np.array_equal(positions, wanted):
+def _require_planned(blocks: Sequence[Batch], planned: Int64[ndarray, " rows"], step: int) -> None:
+    positions = [position for block in blocks for position in block[STREAM_POSITION].tolist()]
+    if not np.array_equal(positions, planned):
         raise DamagedData(
-            f"train: step {step} got {len(positions)} samples from position {positions[:1]}, "
-            f"wanted {len(wanted)} from {wanted[0]}; this is a fault of raysys, please report it"
+            f"train: step {step} received {len(positions)} samples from position {positions[:1]}, "
+            f"expected {len(planned)} from {planned[0]}; this is a bug in raysys, please report it"
         )
 
 
-def _joined(blocks: Sequence[Batch]) -> Batch:
+def _concatenate(blocks: Sequence[Batch]) -> Batch:
     if len(blocks) == 1:
         return blocks[0]
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _pinned(batch: Batch) -> Batch:
+def _pin_memory(batch: Batch) -> Batch:
     return {name: rows.pin_memory() for name, rows in batch.items()}
 
 
-def padded(batch: Mapping[str, torch.Tensor], num_rows: int, rank: int) -> dict[str, torch.Tensor]:
-    """The batch of worker `rank` with rows behind it, so that there are `num_rows`."""
+def padded(batch: Mapping[str, torch.Tensor], num_rows: int, rank: int) -> Batch:
+    """The batch of worker `rank` with padding rows appended, `num_rows` in all.
+
+    Padding has no caption (key 0), stream position -1, and a group of its own for each row.
+    """
     missing = num_rows - len(batch[STREAM_POSITION])
     if not missing:
         return dict(batch)
     padding = {name: rows.new_zeros(missing, *rows.shape[1:]) for name, rows in batch.items()}
     padding[STREAM_POSITION] -= 1
-    # Not a group's, nor a sample's: those are from 0 on, and just below it.
+    # Group keys of the stream are from 0 on, or slightly below 0 for samples without a group.
     first = torch.iinfo(torch.int64).min + rank * num_rows
     padding[GROUP_KEYS] += torch.arange(first, first + missing, device=padding[GROUP_KEYS].device)
     return {name: torch.cat([rows, padding[name]]) for name, rows in batch.items()}

@@ -1,4 +1,4 @@
-"""What every training worker needs to know of a run."""
+"""The settings of a run that every training worker receives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raysys.train.validation.model_metrics import Validation
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A run's settings and URIs; a worker opens everything else by URI."""
+    """A run's settings and URIs. Workers load models, photos and checkpoints from the URIs."""
 
     run_name: str
     run_uri: str
@@ -35,17 +35,17 @@ class TrainJob:
     tracking: TrackingConfig
     config: dict[str, Any]  # the resolved configuration and its inputs, for W&B
     shards: list[ShardRef]
-    is_validated: bool  # whether checkpoints are validated
-    score: str  # the metric that decides which checkpoint is the best
+    is_validated: bool  # checkpoints are validated
+    score: str  # the metric that selects the best checkpoint
     max_bad_fraction: float
-    rows_per_block: int  # of the stream; decides which worker gets which samples of a batch
-    seed: int  # of the sample order and of all random numbers
+    rows_per_block: int  # of the stream; determines how a batch is split over the workers
+    seed: int  # of the sample order and all random numbers
     num_steps: int
-    checkpoint_steps: int  # a checkpoint every so many steps, and after the last one
+    checkpoint_steps: int  # steps between checkpoints; the last step also has one
 
     @property
     def tracked(self) -> TrackedRun:
-        """The run as W&B knows it."""
+        """The run's identity and settings for W&B."""
         return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
 
     def is_checkpoint_step(self, step: int) -> bool:
@@ -58,13 +58,13 @@ class TrainJob:
 
     @property
     def num_items(self) -> int:
-        """Pairs in an epoch."""
+        """Image-title pairs in an epoch."""
         return sum(shard.num_items for shard in self.shards)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run's length in steps."""
+    """A run's length and its checkpoint interval, in steps."""
 
     num_steps: int
     checkpoint_steps: int
@@ -73,7 +73,7 @@ class Schedule:
 def make_job(
     config: Config, run: TrainingRun, *, lineage: Mapping[str, InputEntry], validation: Validation
 ) -> TrainJob:
-    """The job of a run; `lineage` names the artifacts that it is trained from.
+    """The job of a run; `lineage` are the artifacts that it is trained from.
 
     Raises: InputError if the train split has fewer items than a batch.
     """
@@ -112,7 +112,7 @@ def make_job(
 
 
 def make_schedule(num_items: int, section: TrainConfig) -> Schedule:
-    """Whole global batches in `section.epochs` passes over `num_items`.
+    """The number of complete global batches in `section.epochs` passes over `num_items`.
 
     Raises: InputError if there are fewer items than a batch.
     """

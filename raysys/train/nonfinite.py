@@ -1,4 +1,4 @@
-"""A loss that is no number ends a run, before weights that are none get into a checkpoint."""
+"""Stop on a non-finite loss or gradient norm before a checkpoint stores invalid weights."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from raysys.shards.reader import BadSample, ShardRef, open_shard
 from raysys.train.job import TrainJob
 from raysys.train.step import StepResult
 
-_NAMED_ITEMS, _NAMED_RANKS = 3, 4
+_MAX_NAMED_ITEMS, _MAX_NAMED_RANKS = 3, 4
 
 
 def require_finite(
     result: StepResult, step: int, batch: dict[str, torch.Tensor], job: TrainJob, accelerator: Accelerator
 ) -> None:
-    """Raise TrainingDiverged, on all ranks, if the loss or the gradient is no number.
+    """Raise TrainingDiverged, on all ranks, if the loss or the gradient norm is not finite.
 
-    Both are the same on every rank, so that all of them come here together.
+    Both are equal on every rank, so that all ranks raise at the same step. A collective call.
     """
     if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
         return
-    of_ranks: list[str] = gather_object([f"rank {accelerator.process_index}: {_samples(batch, job)}"])
+    rank_samples: list[str] = gather_object(
+        [f"rank {accelerator.process_index}: {_describe_samples(batch, job)}"]
+    )
     raise TrainingDiverged(
         f"train: the loss is {result.loss} at step {step} (gradient norm {result.grad_norm:.3g}, scale "
-        f"{result.scale:.3g}); no checkpoint has it; its batch had {_few(of_ranks)}: lower "
-        "train.learning_rate, or look at these items with `raysys verify`"
+        f"{result.scale:.3g}); no checkpoint has it; its batch: {_join(rank_samples)}; lower "
+        "train.learning_rate, or check these items with `raysys verify`"
     )
 
 
-def _few(of_ranks: list[str]) -> str:
-    more = f"; and {len(of_ranks) - _NAMED_RANKS} more ranks" if len(of_ranks) > _NAMED_RANKS else ""
-    return "; ".join(of_ranks[:_NAMED_RANKS]) + more
+def _join(rank_samples: list[str]) -> str:
+    num_more = len(rank_samples) - _MAX_NAMED_RANKS
+    more = f"; and {num_more} more ranks" if num_more > 0 else ""
+    return "; ".join(rank_samples[:_MAX_NAMED_RANKS]) + more
 
 
-def _samples(batch: dict[str, torch.Tensor], job: TrainJob) -> str:
-    is_sample = batch[STREAM_POSITION] >= 0  # and no padding
-    positions, *place = (
+def _describe_samples(batch: dict[str, torch.Tensor], job: TrainJob) -> str:
+    is_sample = batch[STREAM_POSITION] >= 0  # not padding
+    positions, shards, numbers = (
         batch[name][is_sample].tolist() for name in (STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
     )
-    places = zip(*place, strict=True)
-    few = list(places)[:_NAMED_ITEMS]
-    items = ", ".join(_name(job.shards[shard], number) for shard, number in few)
-    more = ", .." if len(positions) > len(few) else ""
+    named = list(zip(shards, numbers, strict=True))[:_MAX_NAMED_ITEMS]
+    items = ", ".join(_item_name(job.shards[shard], number) for shard, number in named)
+    more = ", .." if len(positions) > len(named) else ""
     return f"samples {min(positions)} to {max(positions)} ({items}{more})"
 
 
-def _name(shard: ShardRef, number: int) -> str:
-    """The item's id; if its shard cannot be read any more, its place."""
+def _item_name(shard: ShardRef, number: int) -> str:
+    """The item's id, or its number and shard if the shard is no longer readable."""
     try:
         with open_shard(shard) as samples:
             stored = samples.read(number)

@@ -1,8 +1,8 @@
-"""Random numbers inside a step: drawn from (seed, step, rank), so that a restart draws the same.
+"""Random numbers of a step, seeded by (seed, step, rank), so that a restarted step draws the same numbers.
 
-Every step seeds torch (with CUDA), numpy and Python anew, which takes 0.2 ms. So no generator's state has
-to be in a checkpoint, and a run that was disturbed draws what an undisturbed one would have: saved states
-would be exact only for the world size that saved them, since a rank that is new has none.
+Every step seeds torch (with CUDA), numpy and Python again, which takes 0.2 ms. A checkpoint therefore stores
+no generator state, and an interrupted run draws the same numbers as an uninterrupted one. Stored states would
+be exact only for the world size that stored them, because a new rank has none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make all that is drawn in the step after `step` steps depend on these three alone."""
+    """Seed all global generators for the step after `step` completed steps."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(4)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))

@@ -1,4 +1,4 @@
-"""`raysys train`: a ShardSet becomes a fine-tuned EncoderBundle; `_fine_tune` is the main of training."""
+"""The stage `train`: from a ShardSet to a fine-tuned EncoderBundle. `_fine_tune` is its main function."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def steps(config: Config) -> list[Step]:
-    """The start bundle, the fine-tuned bundle and, with `train.method: wise_ft`, the delivered one."""
-    # Both are decided before the first artifact is made, so that an impossible request fails early.
+    """Steps that publish the start, the fine-tuned bundle and, with `wise_ft`, the interpolated one."""
+    # Both are created before the first artifact, so that an invalid configuration fails early.
     validation = functools.cache(lambda: _validation(config))
     retention = functools.cache(lambda: _retention_check(config))
     is_interpolated = specs.is_interpolated(config)
@@ -37,17 +37,17 @@ def steps(config: Config) -> list[Step]:
     def interpolate(spec: ArtifactSpec) -> Manifest:
         return _interpolate(config, spec, validation(), retention())
 
-    found = [
+    stage_steps = [
         Step.single(lambda: specs.start_encoder(config), make_start),
         Step.single(lambda: specs.fine_tuned_encoder(config), fine_tune),
     ]
     if is_interpolated:
-        found.append(Step.single(lambda: specs.encoder(config), interpolate))
-    return found
+        stage_steps.append(Step.single(lambda: specs.encoder(config), interpolate))
+    return stage_steps
 
 
 def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
-    """Publish the bundle that training starts from: a hub id, a folder, or a small random model."""
+    """Publish the bundle that training starts from: a hub model, a folder, or a small random model."""
     from raysys.encoder.bundle import publish_bundle
     from raysys.encoder.start import fill_start, text_preprocessing
 
@@ -61,9 +61,9 @@ def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
 def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Manifest:
     """Train the run of this configuration to its end and export its best checkpoint.
 
-    A run that was stopped or killed continues after its last checkpoint.
+    A stopped or killed run continues after its last checkpoint.
     Raises: Busy if another process trains a run of this name, InputError if the run cannot start, Stopped
-    after Ctrl-C or SIGTERM, and what `trainer.fit` raises.
+    after Ctrl-C or SIGTERM, and the errors of `trainer.fit`.
     """
     from raysys.cluster import session
     from raysys.encoder.bundle import preprocessing_of

@@ -1,8 +1,8 @@
-"""One training step: both towers, the loss over the global batch, backward, update.
+"""One training step: embed the batch, compute the loss over the global batch, backpropagate, update.
 
-The loss hands out gradients of the vectors. With micro-batches the towers run twice, first for all vectors,
-then piece by piece for the gradients of the weights (cached gradients, Gao et al. 2021): the step is that of
-the whole batch, the memory that of a piece.
+The loss returns the gradients of the embeddings. With micro-batches each tower runs twice: first without a
+graph to embed the full batch, then one micro-batch at a time to backpropagate these gradients (gradient
+caching, Gao et al. 2021). The update equals the full batch's; activation memory is one micro-batch's.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
-from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, world_size
+from raysys.train.loss import NO_CAPTION, gather_rows, local_pairs, loss_and_gradients, world_size
 from raysys.train.model import TrainState
-from raysys.train.model.distil import drift
-from raysys.train.model.dual_encoder import DualEncoder, Embedded
-from raysys.train.model.parallel import average_whole_gradients, clip_gradients, no_sync
+from raysys.train.model.dual_encoder import DualEncoder, EmbeddedBatch
+from raysys.train.model.parallel import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step tells; plain floats of the global batch."""
+    """Metrics of a step over the global batch, as plain floats."""
 
     loss: float
     grad_norm: float
@@ -36,34 +35,38 @@ class StepResult:
     bias: float
 
 
-def train_step(engine: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
-    """Update the weights by one global batch; `batch` is this worker's part of it, here or on the host."""
-    accelerator, model = engine.accelerator, engine.model
-    share = backward(engine.towers, batch, section, engine.base)
-    grad_norm = clip_gradients(engine.towers.parameters(), section.max_grad_norm)
-    for optimizer, schedule in zip(engine.optimizers, engine.schedules, strict=True):
+def train_step(state: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
+    """Update the weights by one global batch.
+
+    `batch` is this worker's part of it, on its device or in host memory. A collective call.
+    """
+    accelerator, model = state.accelerator, state.model
+    local_loss = backward(state.towers, batch, section, state.start)
+    grad_norm = clip_grad_norm(state.towers.parameters(), section.max_grad_norm)
+    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(section.max_logit_scale))
-    if engine.ema is not None:
-        engine.ema.update()
-    loss = accelerator.reduce(share, reduction="sum")
-    told = [loss, grad_norm, model.logit_scale.detach().exp(), model.logit_bias.detach()]
-    # Together: each number that is asked for waits until the GPU has done all that it was given.
-    return StepResult(*torch.stack([number.reshape(()).float() for number in told]).tolist())
+    if state.ema is not None:
+        state.ema.update()
+    loss = accelerator.reduce(local_loss, reduction="sum")
+    metrics = [loss, grad_norm, model.logit_scale.detach().exp(), model.logit_bias.detach()]
+    # One transfer: each separate one would wait until the GPU has finished all queued work.
+    return StepResult(*torch.stack([metric.reshape(()).float() for metric in metrics]).tolist())
 
 
-def warm_up_ddp_buckets(engine: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> None:
-    """Before an attempt's first step: let DDP order its buckets as they stay, by gradients that are dropped.
+def warm_up_ddp_buckets(state: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> None:
+    """Run one backward pass and drop its gradients, so that DDP rebuilds its buckets before the first step.
 
-    It fills them anew after the first backward pass, and the sum of three and more workers' gradients depends
-    on where in a bucket they lie: the first step after a restart would differ in its last bits.
+    DDP rebuilds its buckets after the first backward pass. With three or more workers the rounding of summed
+    gradients depends on their positions in a bucket, so the first step after a restart would differ in its
+    last bits.
     """
-    if isinstance(engine.towers, DistributedDataParallel) and world_size() > 2:
-        backward(engine.towers, batch, section, engine.base)
-        for optimizer in engine.optimizers:
+    if isinstance(state.towers, DistributedDataParallel) and world_size() > 2:
+        backward(state.towers, batch, section, state.start)
+        for optimizer in state.optimizers:
             optimizer.zero_grad()
 
 
@@ -71,80 +74,72 @@ def backward(
     towers: torch.nn.Module,
     batch: dict[str, Tensor],
     section: TrainConfig,
-    base: DualEncoder | None = None,
+    start: DualEncoder | None = None,
 ) -> Float[Tensor, ""]:
-    """Give every weight its gradient of the global loss, and return this worker's share of the loss.
+    """Accumulate the gradients of the global loss in all weights, and return this worker's part of the loss.
 
-    Photos and captions get to the towers' device a micro-batch at a time. `base` is the frozen start, near
-    which the towers are held (`train.method=distil`).
+    Photos and captions move to the device of the towers one micro-batch at a time. `start` is the frozen
+    start of `train.method: distil`. A collective call.
     """
     device = next(towers.parameters()).device
     parts = _micro_batches(batch, section.micro_batch_size)
-    numbers = {name: batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS)}
-    start = _embed_no_grad(base, parts, device) if base is not None else None
+    keys, groups = (batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS))
+    start_embedded = _embed_no_grad(start, parts, device) if start is not None else None
     if len(parts) == 1:
-        embedded = _embedded(towers, parts[0], device)
-        share, felt = _embedding_grads(embedded, numbers, section, start)
-        _backward_from_embeddings(embedded, felt)
+        embedded = _embed(towers, parts[0], device)
+        local_loss, grads = _embedding_grads(embedded, keys, groups, section, start_embedded)
+        _backward_from_embeddings(embedded, grads)
     else:
-        whole = _embed_no_grad(towers, parts, device)
-        share, felt = _embedding_grads(whole, numbers, section, start)
-        _backward_in_micro_batches(towers, parts, felt, device)
-    average_whole_gradients(towers)
-    return share
+        embedded = _embed_no_grad(towers, parts, device)
+        local_loss, grads = _embedding_grads(embedded, keys, groups, section, start_embedded)
+        _backward_in_micro_batches(towers, parts, grads, device)
+    all_reduce_unsharded_grads(towers)
+    return local_loss
 
 
 def _micro_batches(batch: dict[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
     size = size or len(batch[PIXELS])
-    starts = range(0, len(batch[PIXELS]), size)
-    return [{name: batch[name][start : start + size] for name in (PIXELS, TOKENS)} for start in starts]
+    first_rows = range(0, len(batch[PIXELS]), size)
+    return [{name: batch[name][first : first + size] for name in (PIXELS, TOKENS)} for first in first_rows]
 
 
-def _embedded(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.device) -> Embedded:
+def _embed(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.device) -> EmbeddedBatch:
     pixels, tokens = (part[name].to(device, non_blocking=True) for name in (PIXELS, TOKENS))
-    embedded: Embedded = towers(pixels, tokens)
+    embedded: EmbeddedBatch = towers(pixels, tokens)
     return embedded
 
 
 @torch.no_grad()
-def _embed_no_grad(towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device) -> Embedded:
-    """The vectors of all parts together."""
-    pieces = [_embedded(towers, part, device) for part in parts]
-    return Embedded(
-        torch.cat([piece.images for piece in pieces]),
-        torch.cat([piece.captions for piece in pieces]),
-        pieces[0].scale,
-        pieces[0].bias,
+def _embed_no_grad(
+    towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device
+) -> EmbeddedBatch:
+    """The embeddings of all micro-batches, concatenated."""
+    embedded = [_embed(towers, part, device) for part in parts]
+    return EmbeddedBatch(
+        torch.cat([one.images for one in embedded]),
+        torch.cat([one.captions for one in embedded]),
+        embedded[0].scale,
+        embedded[0].bias,
     )
 
 
-def _backward_in_micro_batches(
-    towers: torch.nn.Module, parts: list[dict[str, Tensor]], felt: Embedded, device: torch.device
-) -> None:
-    sizes = [len(part[PIXELS]) for part in parts]
-    of_parts = zip(parts, felt.images.split(sizes), felt.captions.split(sizes), strict=True)
-    for number, (part, images, captions) in enumerate(of_parts, start=1):
-        is_last = number == len(parts)
-        with nullcontext() if is_last else no_sync(towers):
-            # Scale and bias feel the whole batch at once.
-            here = Embedded(images, captions, felt.scale * float(is_last), felt.bias * float(is_last))
-            _backward_from_embeddings(_embedded(towers, part, device), here)
-
-
 def _embedding_grads(
-    embedded: Embedded, batch: dict[str, Tensor], section: TrainConfig, start: Embedded | None
-) -> tuple[Float[Tensor, ""], Embedded]:
-    """This worker's share of the loss, and what its vectors, scale and bias feel of the whole.
+    embedded: EmbeddedBatch,
+    keys: Int64[Tensor, "b kinds"],
+    groups: Int64[Tensor, " b"],
+    section: TrainConfig,
+    start: EmbeddedBatch | None,
+) -> tuple[Float[Tensor, ""], EmbeddedBatch]:
+    """This worker's part of the loss, and the gradients of the global loss by `embedded`.
 
-    Each kind of caption (title, then the attributes of `train.caption_weights`) has a loss of its own.
-    `start` are the vectors of the same rows that the method holds these near.
+    Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
+    `start` are the start's embeddings of the same rows, with `train.method: distil`.
     """
-    keys, groups = batch[CAPTION_KEYS], batch[GROUP_KEYS]
     all_keys, all_groups = gather_rows(keys), gather_rows(groups)
-    share = torch.zeros_like(embedded.scale)
-    total = Embedded(*(torch.zeros_like(value) for value in embedded))
+    local_loss = torch.zeros_like(embedded.scale)
+    grads = EmbeddedBatch(*(torch.zeros_like(value) for value in embedded))
     for kind, weight in enumerate((1.0, *section.caption_weights.values())):
-        own = local_pairs(
+        pairs = local_pairs(
             embedded.images.detach(),
             embedded.captions[:, kind].detach(),
             keys[:, kind],
@@ -153,35 +148,65 @@ def _embedding_grads(
             all_keys=all_keys[:, kind],
             all_groups=all_groups,
         )
-        found = loss_and_gradients(
-            own,
+        result = loss_and_gradients(
+            pairs,
             section.false_negatives,
             scale=embedded.scale.detach(),
             bias=embedded.bias.detach(),
-            num_images=section.batch_size,  # uneven shares are padded
+            num_images=section.batch_size,  # workers with fewer rows are padded
             tile_rows=section.loss_tile_rows,
             exchange=section.loss_exchange,
         )
-        share.add_(found.loss, alpha=weight)
-        total.images.add_(found.images, alpha=weight)
-        total.captions[:, kind].add_(found.captions, alpha=weight)
-        total.scale.add_(found.scale, alpha=weight)
-        total.bias.add_(found.bias, alpha=weight)
+        local_loss.add_(result.loss, alpha=weight)
+        grads.images.add_(result.images, alpha=weight)
+        grads.captions[:, kind].add_(result.captions, alpha=weight)
+        grads.scale.add_(result.scale, alpha=weight)
+        grads.bias.add_(result.bias, alpha=weight)
     if start is not None:
-        weight = section.robust.distil_weight
-        gone = drift(embedded, start, keys[:, 0], num_images=section.batch_size)
-        share.add_(gone.distance, alpha=weight)
-        total.images.add_(gone.images, alpha=weight)
-        total.captions[:, 0].add_(gone.titles, alpha=weight)
-    return share, total
+        _add_distillation(local_loss, grads, embedded, start, keys[:, 0], section)
+    return local_loss, grads
 
 
-def _backward_from_embeddings(embedded: Embedded, felt: Embedded) -> None:
-    # DDP averages gradients over workers; the loss is a sum over them.
-    # What comes out of a frozen tower feels nothing.
-    felt_by = [
-        (value, gradient) for value, gradient in zip(embedded, felt, strict=True) if value.requires_grad
-    ]
-    torch.autograd.backward(
-        [value for value, _ in felt_by], [gradient * world_size() for _, gradient in felt_by]
-    )
+@torch.no_grad()
+def _add_distillation(
+    local_loss: Float[Tensor, ""],
+    grads: EmbeddedBatch,
+    embedded: EmbeddedBatch,
+    start: EmbeddedBatch,
+    title_keys: Int64[Tensor, " b"],
+    section: TrainConfig,
+) -> None:
+    """Add, in place, the mean squared distance to the start's embeddings, and its gradients.
+
+    A row without a title is a skipped sample and has weight 0.
+    """
+    # The mean is over the global batch.
+    weights = (title_keys != NO_CAPTION).to(embedded.images)[:, None] / section.batch_size
+    image_change = embedded.images - start.images
+    title_change = embedded.captions[:, 0] - start.captions[:, 0]
+    distance = (weights * (image_change.square() + title_change.square())).sum()
+    local_loss.add_(distance, alpha=section.robust.distil_weight)
+    grads.images.add_(2.0 * weights * image_change, alpha=section.robust.distil_weight)
+    grads.captions[:, 0].add_(2.0 * weights * title_change, alpha=section.robust.distil_weight)
+
+
+def _backward_in_micro_batches(
+    towers: torch.nn.Module, parts: list[dict[str, Tensor]], grads: EmbeddedBatch, device: torch.device
+) -> None:
+    sizes = [len(part[PIXELS]) for part in parts]
+    with_grads = zip(parts, grads.images.split(sizes), grads.captions.split(sizes), strict=True)
+    for number, (part, image_grads, caption_grads) in enumerate(with_grads, start=1):
+        is_last = number == len(parts)
+        with nullcontext() if is_last else no_sync(towers):
+            # The gradients of scale and bias are the full batch's, so they are added once.
+            part_grads = EmbeddedBatch(
+                image_grads, caption_grads, grads.scale * float(is_last), grads.bias * float(is_last)
+            )
+            _backward_from_embeddings(_embed(towers, part, device), part_grads)
+
+
+def _backward_from_embeddings(embedded: EmbeddedBatch, grads: EmbeddedBatch) -> None:
+    # The outputs of a frozen tower require no gradient.
+    trained = [(value, grad) for value, grad in zip(embedded, grads, strict=True) if value.requires_grad]
+    # DDP averages gradients over workers, but the loss is their sum.
+    torch.autograd.backward([value for value, _ in trained], [grad * world_size() for _, grad in trained])

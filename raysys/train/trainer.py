@@ -1,4 +1,4 @@
-"""The driver's side of a training: what Ray Train runs, and how the driver follows it to its end."""
+"""The driver's side of training: configure and run Ray Train, and monitor the run until it ends."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def is_finished(job: TrainJob) -> bool:
 
 
 def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> None:
-    """Train to the last step; a run with checkpoints continues after the last of them.
+    """Train to the last step; a run with checkpoints continues after the last one.
 
     Raises: InputError if the cluster is too small, Busy if another driver of this cluster trains the run,
-    Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than allowed;
-    TrainingDiverged, OutOfMemory or DamagedData without a retry.
+    Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than `train.max_failures`;
+    TrainingDiverged, OutOfMemory or DamagedData, which are not retried.
     """
     worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
     _wait_for_capacity(job, worker)
@@ -68,7 +68,7 @@ def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> 
     with _run_coordinator(job) as coordinator, show_progress(job.run_uri, length, job.score):
         _follow(_make_trainer(job, stream, coordinator, worker, validator), job, coordinator)
     remove_unregistered(job.run_uri)  # left by workers that were killed
-    if not is_finished(job):  # a half-trained model is never exported
+    if not is_finished(job):  # never export a partially trained model
         raise ClusterError(
             f"train: the workers ended after step {newest_step(job.run_uri)} of {job.num_steps}; "
             "run again to continue from the last checkpoint"
@@ -76,18 +76,18 @@ def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> 
 
 
 def validate_remaining(job: TrainJob, validator: CheckpointValidator) -> None:
-    """Validate the checkpoints that a kill after the last step left without metrics."""
+    """Validate checkpoints without metrics, which a kill after the last step leaves behind."""
     validated = {row["step"] for row in read_validations(job.run_uri)}
     task = ray.remote(num_cpus=1, num_gpus=job.section.validation.num_gpus)(_validate)
     for step in registered_steps(job.run_uri):
         if job.is_validated_step(step) and step not in validated:
-            log.info("    train  validates the checkpoint of step %d, which has no metrics yet", step)
+            log.info("    train  validating the checkpoint of step %d, which has no metrics yet", step)
             checkpoint = checkpoint_at(storage.join(job.run_uri, checkpoint_name(step)))
             ray.get(task.remote(validator, checkpoint))
 
 
 def report_skipped_samples(job: TrainJob) -> None:
-    """Log how many samples were skipped and why.
+    """Log the number of skipped samples and the reasons.
 
     Raises: DamagedData above `stream.max_bad_fraction`.
     """
@@ -95,13 +95,13 @@ def report_skipped_samples(job: TrainJob) -> None:
     check_skipped_fraction(skipped, job.shards, job.max_bad_fraction)
     if skipped:
         log.warning(
-            "    train  %d of %d samples were skipped (%s); %s lists them",
+            "    train  skipped %d of %d samples (%s); listed in %s",
             len(skipped), job.num_steps * job.section.batch_size, format_reasons(skipped), job.run_uri,
         )  # fmt: skip
 
 
 def spare_blocks(section: TrainConfig) -> int:
-    """Blocks after the last step's, so that Ray deals all of the last step's to any number of workers."""
+    """Extra blocks after the last step, so that Ray assigns all its blocks for any number of workers."""
     return section.workers - 1 if section.is_elastic else 0
 
 
@@ -112,20 +112,20 @@ def _make_trainer(
     worker: dict[str, float],
     validator: CheckpointValidator,
 ) -> ray.train.torch.TorchTrainer:
-    """The trainer with these resources for each worker."""
+    """A Ray Train trainer with the resources `worker` for each worker."""
     section = job.section
     filesystem, path = storage.resolve(job.run_uri)
     storage_path, _, name = path.rpartition("/")
     failures = ray.train.FailureConfig(  # type: ignore[call-arg]  # Ray types it as Train V1's
         # Preemptions are counted separately and without a limit.
         max_failures=section.max_failures,
-        # Without a limit Ray retries for ever a request that the cluster can never meet.
+        # Without a limit Ray retries for ever a resource request that the cluster can never meet.
         controller_failure_limit=section.max_failures,
     )
     return ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # Ray types it as Train V1's, too
         _train_worker,
         train_loop_config={"job": job, "coordinator": coordinator},
-        # Ranks that wait for a hung one fail after this, and Ray restarts the group.
+        # Ranks that wait for a hung rank fail after this timeout, and Ray restarts the group.
         torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
         scaling_config=_scaling(section, worker),
         run_config=ray.train.RunConfig(
@@ -133,7 +133,7 @@ def _make_trainer(
             storage_path=storage_path,
             storage_filesystem=filesystem,  # with the endpoint of the environment
             failure_config=failures,
-            # Ray keeps the best one and always the newest.
+            # Ray keeps the best checkpoint, and the newest in any case.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
         ),
         validation_config=ray.train.ValidationConfig(
@@ -142,7 +142,7 @@ def _make_trainer(
             ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
         ),
         datasets={"train": functools.partial(_train_stream, job, stream)},
-        # Ray Train would set its own options, and batches would come in any order.
+        # With Ray Train's default options batches would arrive in any order.
         dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
     )
 
@@ -180,7 +180,7 @@ def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
 
 def _scaling(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
     workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
-    # Ray looks for nodes every 60 s; at 5 s it kept resizing a healthy group.
+    # Ray checks for new nodes every 60 s; with 5 s it resized a healthy group again and again.
     return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker)
 
 
@@ -198,7 +198,7 @@ def _wait_for_capacity(job: TrainJob, worker: dict[str, float]) -> None:
             if time.monotonic() >= deadline:
                 raise InputError(shortfall)
             if not is_requested:
-                log.warning("    train  waits up to %.0f s for nodes: %s", _NODES_TIMEOUT_S, shortfall)
+                log.warning("    train  waiting up to %.0f s for nodes: %s", _NODES_TIMEOUT_S, shortfall)
                 ray.autoscaler.sdk.request_resources(bundles=[worker] * fewest)
                 is_requested = True
             time.sleep(1.0)
@@ -212,7 +212,7 @@ def _node_resources() -> list[Resources]:
 
 
 def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
-    found = measure_shuffle_quality(
+    quality = measure_shuffle_quality(
         [shard.num_items for shard in job.shards],
         seed=job.seed,
         shards_per_window=stream.shuffle_window_shards,
@@ -220,13 +220,13 @@ def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
     )
     log.info(
         "    train  %d shards; relative to a full shuffle: displacement %.2f, shards per batch %.2f",
-        len(job.shards), found.displacement, found.batch_spread,
+        len(job.shards), quality.displacement, quality.batch_spread,
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def _run_coordinator(job: TrainJob) -> Iterator[Any]:
-    """The handle of the run's `RunCoordinator` while the block runs; then its name is free again."""
+    """The handle of the run's `RunCoordinator`; the actor ends with the block, which releases its name."""
     coordinator = _start_coordinator(job)
     try:
         yield coordinator
@@ -261,7 +261,7 @@ def _start_coordinator(job: TrainJob) -> Any:
 def _follow(trainer: ray.train.torch.TorchTrainer, job: TrainJob, coordinator: Any) -> None:
     """Run `trainer.fit` in a thread and follow it from the main thread, the only one that receives signals.
 
-    Raises: Stopped if a signal asked for the end, else the reason why the training ended too early.
+    Raises: Stopped after a signal, otherwise the error that ended the training early.
     """
     reporter = _StatusReporter()
     with stop_request() as request:
@@ -281,28 +281,30 @@ def _follow(trainer: ray.train.torch.TorchTrainer, job: TrainJob, coordinator: A
 def _wait(
     fitted: Future[Any], coordinator: Any, request: StopRequest, reporter: _StatusReporter
 ) -> BaseException | None:
-    """What `fit` raised, if anything. After a stop request, wait no longer than workers are active."""
+    """Wait for `fit` and return its error, if any. After a stop request, wait only for active workers."""
     is_forwarded, idle_since = False, math.inf
     while not concurrent.futures.wait([fitted], timeout=1.0).done:
         reporter.report(status := ray.get(coordinator.status.remote()))
         if request.signal_number is not None and not is_forwarded:
             coordinator.request_stop.remote()
-            log.warning("    train  stops after this step, with a checkpoint; press again to stop at once")
+            log.warning(
+                "    train  stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+            )
             is_forwarded = True
         is_active = status.is_running and not status.has_finished
         idle_since = math.inf if is_active else min(idle_since, time.monotonic())
         if is_forwarded and time.monotonic() - idle_since > _EXIT_TIMEOUT_S:
-            # No worker is left to stop, or only validation is running, which the next run repeats.
+            # Nothing is left to stop: validation may still be running, and the next run repeats it.
             return None
     return fitted.exception()
 
 
 class _StatusReporter:
-    """Logs what changes in a run's status."""
+    """Logs changes in a run's status."""
 
     def __init__(self) -> None:
         self.stall: str | None = None
-        """Which ranks the others last waited for; None once the run moves again."""
+        """The last stall; None once the run makes progress again."""
 
     def report(self, status: RunStatus) -> None:
         for line in status.lines:
@@ -315,15 +317,16 @@ class _StatusReporter:
 
 def _stopped(job: TrainJob, signal_number: int) -> Stopped:
     step = newest_step(job.run_uri)
-    kept = storage.join(job.run_uri, checkpoint_name(step)) if step else "no checkpoint yet"
+    checkpoint = storage.join(job.run_uri, checkpoint_name(step)) if step else "no checkpoint yet"
     return Stopped(
-        f"train: stopped; kept up to step {step} of {job.num_steps} ({kept}); the same command continues",
+        f"train: stopped; kept up to step {step} of {job.num_steps} ({checkpoint}); "
+        "the same command continues",
         signal_number,
     )
 
 
 def _failure(error: BaseException, stall: str | None) -> BaseException:
-    """The error of ours behind a failed training; otherwise a ClusterError of one line."""
+    """The RaysysError that caused a failed training, or else a ClusterError of one line."""
     if not isinstance(error, ray.train.TrainingFailedError):
         return error
     causes = list(getattr(error, "worker_failures", {}).values())

@@ -146,7 +146,7 @@ def test_interpolation_is_in_the_report_and_in_the_manifest(completed_run: Compl
     best = max(allowed, key=lambda point: (point["figures"]["ndcg@5"], point["a"]))
     assert found["chosen"] == best["a"]
     (line,) = [line for line in completed_run.run.stderr.splitlines() if "interpolated" in line]
-    assert f"interpolated: a={best['a']:g}, ndcg@5 {best['figures']['ndcg@5']:.3f} (start " in line
+    assert f"interpolated: alpha={best['a']:g}, ndcg@5 {best['figures']['ndcg@5']:.3f} (start " in line
 
 
 def test_every_metric_is_inside_its_interval(report: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the processes of `test_loss_ranks.py` run: the first step of a global batch, cut into their parts."""
+"""The processes of `test_loss_ranks.py`: first steps and short trainings, each rank with its part of a batch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
-from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import padded
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
 from raysys.train.model import TrainState, make_train_state
 from raysys.train.model.dual_encoder import DualEncoder
-from raysys.train.model.parallel import clip_gradients, shard, whole_on_cpu
+from raysys.train.model.parallel import clip_grad_norm, full_tensors_on_cpu, shard
 from raysys.train.step import backward, train_step, warm_up_ddp_buckets
+from tests.unit.train.small_model import IMAGE, exported_weights, perturb
 
-NUM_PAIRS = 10  # of 2 ranks each has 5; of 3 the last one has two less than the others, of 4 as well
-WAYS = {
+NUM_PAIRS = 10  # 5 for each of 2 ranks; with 3 or 4 ranks the last one has two fewer than the others
+POLICIES = {
     "default": FalseNegativesConfig(),
     "masked": FalseNegativesConfig(equal_titles="masked", same_group="positive"),
     "published": FalseNegativesConfig(equal_titles="negative", same_group="negative"),
     "similar": FalseNegativesConfig(photo_cosine_threshold=0.3, similar_photos_are="positive"),
 }
-IMAGE = ImagePreprocessing(size_px=16)
 EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
 MICRO_BATCHES = (None, 1)
-HELD_NEAR = ("ddp", "fsdp")
-TRAINED: dict[str, dict[str, Any]] = {
+PARALLEL = ("ddp", "fsdp")
+TRAININGS: dict[str, dict[str, Any]] = {
     "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": True},
     "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2)},
     "fsdp bf16": {"parallel": "fsdp", "precision": "bf16"},
     "ddp": {"ema_decay": 0.5},
 }
-KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal ones on the same rank and on others; 0 is none
-GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # the first and the fourth show the same thing, and so on
+KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal keys on one rank and across ranks; 0 is a missing caption
+GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # two groups have two rows each
 
 
 @dataclass(frozen=True)
-class Step:
-    """The loss of the global batch and what every parameter feels."""
+class FirstStep:
+    """The loss of the global batch, and the gradients of all parameters with their norm."""
 
     loss: Tensor
     gradients: dict[str, Tensor]
@@ -57,108 +56,115 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Losses of steps in one go, those of the last ones again from a state, and both ways' weights."""
+class Training:
+    """Losses and weights of an uninterrupted training, and of one restored from the state after two steps."""
 
     losses: list[float]
-    losses_again: list[float]
+    restored_losses: list[float]
     weights: dict[str, Tensor]
-    weights_again: dict[str, Tensor]
+    restored_weights: dict[str, Tensor]
 
 
 def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
-    """Rank `rank` of one group after the other; rank 0 of a group leaves its steps in `folder`."""
+    """Run rank `rank` in one process group after another; rank 0 of a group writes the results to `folder`."""
     torch.set_num_threads(1)
     for world_size in world_sizes:
         if rank >= world_size:
             continue
-        meeting = f"file://{folder}/meeting-{world_size}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-        steps = all_steps(Path(folder), rank, world_size)
-        trained = all_trained(Path(folder), rank, world_size)
+        rendezvous = f"file://{folder}/rendezvous-{world_size}"
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
+        steps = first_steps(Path(folder), rank, world_size)
+        trainings = all_trainings(Path(folder), rank, world_size)
         if rank == 0:
-            torch.save((steps, trained), f"{folder}/steps-{world_size}.pt")
+            torch.save((steps, trainings), f"{folder}/steps-{world_size}.pt")
         dist.barrier()
         dist.destroy_process_group()
 
 
 def run_compiled_rank(rank: int, folder: str, world_size: int) -> None:
-    """Steps of sharded towers, compiled and not; rank 0 leaves both in `folder`."""
+    """Train sharded towers, compiled and not compiled; rank 0 writes both results to `folder`."""
     torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    how = {"parallel": "fsdp", "activation_checkpointing": True}
-    found = {
-        is_compiled: trained(Path(folder), {**how, "compile": is_compiled}, rank, world_size)
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
+    changes = {"parallel": "fsdp", "activation_checkpointing": True}
+    trainings = {
+        is_compiled: train(Path(folder), {**changes, "compile": is_compiled}, rank, world_size)
         for is_compiled in (False, True)
     }
     if rank == 0:
-        torch.save(found, f"{folder}/compiled.pt")
+        torch.save(trainings, f"{folder}/compiled.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def all_steps(folder: Path, rank: int, world_size: int) -> dict[str, Step]:
-    """The step of the pure loss and of the model, for each way to treat false negatives and to get there."""
+def first_steps(folder: Path, rank: int, world_size: int) -> dict[str, FirstStep]:
+    """First steps of the loss alone and of the model, for each policy and way to distribute."""
     steps = {}
-    for name, way in WAYS.items():
+    for name, policy in POLICIES.items():
         for exchange in EXCHANGES:
-            steps[f"loss {name} {exchange}"] = loss_step(way, exchange, rank, world_size)
+            steps[f"loss {name} {exchange}"] = loss_step(policy, exchange, rank, world_size)
         for size in MICRO_BATCHES:
-            steps[f"model {name} {size}"] = model_step(folder, way, size, rank, world_size)
+            steps[f"model {name} {size}"] = model_step(folder, policy, size, rank, world_size)
     for size in MICRO_BATCHES:
-        default = WAYS["default"]
+        default = POLICIES["default"]
         steps[f"fsdp {size}"] = model_step(folder, default, size, rank, world_size, "fsdp")
-        for parallel in HELD_NEAR:
-            name = f"held {parallel} {size}"
-            steps[name] = model_step(folder, default, size, rank, world_size, parallel, is_held=True)
+        for parallel in PARALLEL:
+            steps[f"distil {parallel} {size}"] = model_step(
+                folder, default, size, rank, world_size, parallel, is_distilled=True
+            )
     return steps
 
 
-def all_trained(folder: Path, rank: int, world_size: int) -> dict[str, Trained]:
-    """Three steps by the engine itself, and the last one again from the state after the second."""
-    return {name: trained(folder, changes, rank, world_size) for name, changes in TRAINED.items()}
+def all_trainings(folder: Path, rank: int, world_size: int) -> dict[str, Training]:
+    """The trainings of `TRAININGS`."""
+    return {name: train(folder, changes, rank, world_size) for name, changes in TRAININGS.items()}
 
 
-def trained(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> Trained:
-    """As `raysys train` does it; alone, one worker has nobody to share with."""
-    alone = {"parallel": "ddp"} if world_size == 1 else {}
+def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> Training:
+    """Three steps as in `raysys train`, then the third one again from the state after the second."""
+    single = {"parallel": "ddp"} if world_size == 1 else {}
     section = TrainConfig(
         **{
             "batch_size": NUM_PAIRS,
             "caption_weights": {"colour": 0.5},
             "learning_rate": 1e-3,
             **changes,
-            **alone,
+            **single,
         }
     )
     part = part_of(global_batch(), rank, world_size)
-    one = _engine(folder, section, rank, world_size)
-    warm_up_ddp_buckets(one, part, section)
-    losses = [train_step(one, part, section).loss for _ in range(2)]
-    torch.save(one.state_dict(), folder / f"state-{rank}.pt")
-    losses.append(train_step(one, part, section).loss)
+    state = _make_state(folder, section, rank, world_size)
+    warm_up_ddp_buckets(state, part, section)
+    losses = [train_step(state, part, section).loss for _ in range(2)]
+    torch.save(state.state_dict(), folder / f"state-{rank}.pt")
+    losses.append(train_step(state, part, section).loss)
     if world_size > 1:
         dist.barrier()
-    again = _engine(folder, section, rank, world_size)
-    again.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
-    warm_up_ddp_buckets(again, part, section)
-    losses_again = [train_step(again, part, section).loss]
-    return Trained(losses, losses_again, one.weights(), again.weights())
+    restored = _make_state(folder, section, rank, world_size)
+    restored.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
+    warm_up_ddp_buckets(restored, part, section)
+    restored_losses = [train_step(restored, part, section).loss]
+    return Training(losses, restored_losses, _weights(state), _weights(restored))
 
 
-def _engine(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
+def _weights(state: TrainState) -> dict[str, Tensor]:
+    """The exported weights; empty on ranks other than 0."""
+    saved = state.state_dict()
+    return exported_weights(saved) if saved else {}
+
+
+def _make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
     AcceleratorState._reset_state(reset_partial_state=True)
-    # What Ray Train sets for its workers.
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    os.environ.update({name: str(value) for name, value in here.items()} if world_size > 1 else {})
+    # The variables that Ray Train sets for its workers.
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in variables.items()} if world_size > 1 else {})
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if section.precision == "bf16" else "no")
     assert accelerator.num_processes == world_size
     return make_train_state(str(folder / "tiny"), IMAGE, section, 8, accelerator)
 
 
-def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> Step:
-    """In float64, on unit vectors; gradients by vectors are put together from those of all ranks."""
+def loss_step(policy: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> FirstStep:
+    """The loss on unit vectors in float64; gradients of vectors are gathered from all ranks."""
     generator = torch.Generator().manual_seed(3)
     images, captions = (
         torch.nn.functional.normalize(
@@ -176,7 +182,7 @@ def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_si
     part = part_of(rows, rank, world_size)
     keys, groups = part["caption_keys"], part["group_keys"]
     scale, bias = (torch.tensor(value, dtype=torch.float64) for value in (5.0, -3.0))
-    own = local_pairs(
+    pairs = local_pairs(
         part["images"],
         part["captions"],
         keys,
@@ -185,36 +191,36 @@ def loss_step(way: FalseNegativesConfig, exchange: Exchange, rank: int, world_si
         all_keys=gather_rows(keys),
         all_groups=gather_rows(groups),
     )
-    found = loss_and_gradients(
-        own, way, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2, exchange=exchange
+    result = loss_and_gradients(
+        pairs, policy, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2, exchange=exchange
     )
-    return Step(
-        _summed(found.loss, world_size),
+    return FirstStep(
+        _sum_over_ranks(result.loss, world_size),
         {
-            "images": _of_samples(found.images),
-            "captions": _of_samples(found.captions),
-            "scale": _summed(found.scale, world_size),
-            "bias": _summed(found.bias, world_size),
+            "images": _gather_sample_grads(result.images),
+            "captions": _gather_sample_grads(result.captions),
+            "scale": _sum_over_ranks(result.scale, world_size),
+            "bias": _sum_over_ranks(result.bias, world_size),
         },
     )
 
 
 def model_step(
     folder: Path,
-    way: FalseNegativesConfig,
+    policy: FalseNegativesConfig,
     micro_batch_size: int | None,
     rank: int,
     world_size: int,
     parallel: str = "ddp",
     *,
-    is_held: bool = False,
-) -> Step:
-    """As `train_step` does it: DDP or FSDP over both towers; both average gradients over the ranks."""
+    is_distilled: bool = False,
+) -> FirstStep:
+    """The backward pass of `train_step`, with DDP or FSDP over both towers."""
     model = load_model(folder / "tiny")
-    base = None
-    if is_held:
-        base = DualEncoder(load_model(folder / "tiny"), IMAGE)
-        _move(model)
+    start = None
+    if is_distilled:
+        start = DualEncoder(load_model(folder / "tiny"), IMAGE)
+        perturb(model)
     towers: torch.nn.Module = DualEncoder(model, IMAGE)
     if world_size > 1:
         towers = (
@@ -224,33 +230,27 @@ def model_step(
         )
     section = TrainConfig(
         batch_size=NUM_PAIRS,
-        false_negatives=way,
+        false_negatives=policy,
         caption_weights={"colour": 0.5},
         micro_batch_size=micro_batch_size,
     )
     part = part_of(global_batch(), rank, world_size)
-    share = backward(towers, part, section, base)
-    felt = {name: parameter.grad for name, parameter in model.named_parameters()}
-    gradients = {name: gradient for name, gradient in felt.items() if gradient is not None}
-    assert gradients.keys() == felt.keys()
-    whole = whole_on_cpu(gradients, keep=True)
-    return Step(_summed(share, world_size), whole, clip_gradients(model.parameters(), 1e9))
-
-
-def _move(model: torch.nn.Module) -> None:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    local_loss = backward(towers, part, section, start)
+    parameters = dict(model.named_parameters())
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    assert gradients.keys() == parameters.keys()
+    full_gradients = full_tensors_on_cpu(gradients, is_main=True)
+    loss = _sum_over_ranks(local_loss, world_size)
+    return FirstStep(loss, full_gradients, clip_grad_norm(model.parameters(), 1e9))
 
 
 def global_batch() -> dict[str, Tensor]:
-    """Noise as photos, titles that repeat, and a colour for some."""
+    """Photos of noise, titles that repeat, and a colour for some rows."""
     rng = np.random.default_rng(5)
-    of_title = {key: rng.integers(3, 14, 6) for key in sorted(set(KEYS))}
-    of_colour = {colour: rng.integers(3, 14, 6) for colour in range(3)}
+    title_tokens = {key: rng.integers(3, 14, 6) for key in sorted(set(KEYS))}
+    colour_tokens = {colour: rng.integers(3, 14, 6) for colour in range(3)}
     colours = [number % 3 for number in range(NUM_PAIRS)]
-    tokens = [[of_title[key], of_colour[colour]] for key, colour in zip(KEYS, colours, strict=True)]
+    tokens = [[title_tokens[key], colour_tokens[colour]] for key, colour in zip(KEYS, colours, strict=True)]
     return {
         "pixels": torch.from_numpy(rng.integers(0, 256, (NUM_PAIRS, 16, 16, 3), dtype=np.uint8)),
         "tokens": torch.from_numpy(np.array(tokens)),
@@ -261,20 +261,20 @@ def global_batch() -> dict[str, Tensor]:
 
 
 def part_of(rows: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:
-    """A rank's part of a global batch, padded to the largest of them; only the last one is smaller."""
+    """A rank's part of a global batch, padded to the size of the largest; only the last part is smaller."""
     size = -(-NUM_PAIRS // world_size)
-    here = slice(rank * size, (rank + 1) * size)
-    return padded({name: values[here] for name, values in rows.items()}, size, rank)
+    part = slice(rank * size, (rank + 1) * size)
+    return padded({name: values[part] for name, values in rows.items()}, size, rank)
 
 
-def _of_samples(local: Tensor) -> Tensor:
-    """What the samples of all ranks feel; padding, behind them, feels nothing."""
-    felt = gather_rows(local)
-    assert not felt[NUM_PAIRS:].any()
-    return felt[:NUM_PAIRS]
+def _gather_sample_grads(local: Tensor) -> Tensor:
+    """The gradients of the samples of all ranks; those of the padding behind them must be zero."""
+    grads = gather_rows(local)
+    assert not grads[NUM_PAIRS:].any()
+    return grads[:NUM_PAIRS]
 
 
-def _summed(value: Tensor, world_size: int) -> Tensor:
+def _sum_over_ranks(value: Tensor, world_size: int) -> Tensor:
     if world_size > 1:
         dist.all_reduce(value)
     return value

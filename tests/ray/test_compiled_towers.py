@@ -1,4 +1,4 @@
-"""The kernels that a compiler makes of the towers; not a unit test, as torch waits for g++ there."""
+"""Compiled kernels of the towers. Not a unit test, because torch waits for g++."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.ray.ranks import Trained, run_compiled_rank
-from tests.unit.train.test_step import build_start, require_compiled_once
+from tests.ray.ranks import Training, run_compiled_rank
+from tests.unit.train.model.test_state import require_compiled_once
+from tests.unit.train.small_model import build_small_model
 
 pytestmark = [
-    pytest.mark.slow,  # g++ takes ten seconds and more for a model of any size
-    # torch's own
+    pytest.mark.slow,  # g++ takes more than ten seconds for a model of any size
+    # A warning inside torch.
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
 ]
 
@@ -21,16 +22,16 @@ pytestmark = [
 def test_compiled_kernels_take_the_same_steps_and_compile_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_start(tmp_path / "tiny")
-    require_compiled_once(tmp_path / "tiny", monkeypatch)
+    require_compiled_once(build_small_model(tmp_path / "tiny"), monkeypatch)
 
 
-def test_sharded_towers_compiled_layer_by_layer_take_the_same_steps(tmp_path: Path) -> None:
-    build_start(tmp_path / "tiny")
+def test_sharded_layers_take_the_same_steps_when_compiled(tmp_path: Path) -> None:
+    build_small_model(tmp_path / "tiny")
     torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]  # torch neither types nor exports it
         run_compiled_rank, args=(str(tmp_path), 2), nprocs=2, start_method="spawn"
     )
-    found: dict[bool, Trained] = torch.load(tmp_path / "compiled.pt", weights_only=False)
-    assert found[True].losses == pytest.approx(found[False].losses, rel=1e-5)
-    assert found[True].losses_again == found[True].losses[2:]
-    assert found[True].weights.keys() == found[False].weights.keys()
+    trainings: dict[bool, Training] = torch.load(tmp_path / "compiled.pt", weights_only=False)
+    compiled, plain = trainings[True], trainings[False]
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert compiled.restored_losses == compiled.losses[2:]
+    assert compiled.weights.keys() == plain.weights.keys()

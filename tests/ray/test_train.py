@@ -253,13 +253,13 @@ def test_wise_ft_with_two_points_delivers_start_or_fine_tuned_weights(uninterrup
     layout = specs.layout_of(uninterrupted.config)
     interpolation = read_interpolation(layout.encoder)
     ends = {0.0: layout.start_encoder, 1.0: layout.fine_tuned_encoder}
-    assert [point.a for point in interpolation.points] == list(ends)
-    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[interpolation.chosen]))  # fmt: skip
+    assert [point.alpha for point in interpolation.points] == list(ends)
+    delivered, chosen = (transformers.AutoModel.from_pretrained(uri).state_dict() for uri in (layout.encoder, ends[interpolation.alpha]))  # fmt: skip
     assert all(torch.equal(weight, chosen[name]) for name, weight in delivered.items())
     validated = {
         row["step"]: row["val_score"] for row in read_metrics(uninterrupted.uri) if "val_score" in row
     }
-    scores = [point.figures["score"] for point in interpolation.points]
+    scores = [point.metrics["score"] for point in interpolation.points]
     assert scores == pytest.approx([validated[0], validated[best_step(uninterrupted.uri)]])
     fine_tuned, manifest = (artifacts.open_artifact(uri, EncoderBundleManifest) for uri in (layout.fine_tuned_encoder, layout.encoder))  # fmt: skip
     assert (manifest.parent_space_id, manifest.training_run) == (fine_tuned.space_id, fine_tuned.training_run)

@@ -1,17 +1,17 @@
-"""The sigmoid loss over the global batch, with its gradients, in memory that does not grow with it."""
+"""The sigmoid loss over the global batch with its gradients; memory does not grow with the batch's pairs."""
 
 from raysys.train.loss.exchange import gather_rows, loss_and_gradients, world_size
-from raysys.train.loss.pairs import NO_CAPTION, Pairs, local_pairs, targets
-from raysys.train.loss.tiles import Gradients, dense_loss
+from raysys.train.loss.pairs import NO_CAPTION, Pairs, labels_and_weights, local_pairs
+from raysys.train.loss.tiles import LossAndGradients, dense_loss
 
 __all__ = [
     "NO_CAPTION",
-    "Gradients",
+    "LossAndGradients",
     "Pairs",
     "dense_loss",
     "gather_rows",
+    "labels_and_weights",
     "local_pairs",
     "loss_and_gradients",
-    "targets",
     "world_size",
 ]

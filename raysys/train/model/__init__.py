@@ -1,4 +1,4 @@
-"""A model made ready to train: what is frozen, how it is wrapped, what updates it."""
+"""The model in training: frozen parts, distribution over workers, optimisers, and their state."""
 
 from raysys.train.model.state import TrainState, make_train_state, open_accelerator
 

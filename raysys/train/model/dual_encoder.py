@@ -1,4 +1,4 @@
-"""Both towers as the loss needs them: photos and captions in, unit vectors out."""
+"""The image tower and the text tower as one module: photos and captions in, unit vectors out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, normalise, text_features
 
 
-class Embedded(NamedTuple):
-    """Unit vectors of photos and of their captions, and the loss's scale and bias; or what they feel."""
+class EmbeddedBatch(NamedTuple):
+    """Unit vectors of photos and captions with the loss's scale and bias; or the gradients of these four."""
 
     images: Float[Tensor, "b d"]
     captions: Float[Tensor, "b kinds d"]
@@ -25,7 +25,7 @@ class Embedded(NamedTuple):
 
 
 class DualEncoder(torch.nn.Module):
-    """A SigLIP model as the loss needs it; one forward, so that DDP sees every parameter used."""
+    """A SigLIP model with a single forward pass for both towers, so that DDP sees every parameter used."""
 
     def __init__(self, model: Any, image: ImagePreprocessing) -> None:
         super().__init__()
@@ -33,47 +33,49 @@ class DualEncoder(torch.nn.Module):
         self._image = image
         self._is_compiled = False
 
-    def forward(self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]) -> Embedded:
-        """Everything that the loss needs, in float32."""
+    def forward(
+        self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]
+    ) -> EmbeddedBatch:
+        """The inputs of the loss, in float32."""
         images = image_features(self.model, normalise(pixels, self._image))
-        return Embedded(
+        return EmbeddedBatch(
             torch.nn.functional.normalize(images.float(), dim=-1),
-            torch.nn.functional.normalize(self._captions(tokens).float(), dim=-1),
+            torch.nn.functional.normalize(self._caption_features(tokens).float(), dim=-1),
             self.model.logit_scale.exp().squeeze(),
             self.model.logit_bias.squeeze(),
         )
 
     def compile_towers(self, backend: str = "inductor") -> None:
-        """Have torch compile both towers at their first call; the names of the state stay."""
+        """Compile each tower at its first call. The names in the state dict do not change."""
         self._is_compiled = True
         for tower in (self.model.vision_model, self.model.text_model):
             tower.compile(backend=backend, dynamic=False)
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """The same, a layer at a time: what is cut over workers is put together between layers."""
+        """Compile each layer separately, for FSDP, which gathers sharded weights between layers."""
         self._is_compiled = True
         for layer in self.layers():
             layer.compile(backend=backend, dynamic=False)
 
     def checkpoint_activations(self) -> None:
-        """Keep what goes into each layer alone, and compute the rest again in the backward pass."""
+        """Store only the inputs of each layer, and recompute the layer in the backward pass."""
         for layer in self.layers():
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
     def layers(self) -> list[torch.nn.Module]:
-        """The layers of both towers."""
+        """The transformer layers of both towers."""
         return [*self.model.vision_model.encoder.layers, *self.model.text_model.encoder.layers]
 
-    def of_loss(self) -> list[Parameter]:
-        """The loss's scale and bias, of one number each."""
+    def loss_parameters(self) -> list[Parameter]:
+        """The scale and the bias of the loss, one number each."""
         return [self.model.logit_scale, self.model.logit_bias]
 
-    def _captions(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
+    def _caption_features(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
         if tokens.shape[1] == 1:  # titles alone rarely repeat
             return text_features(self.model, tokens[:, 0])[:, None]
         flat = tokens.flatten(0, 1)
-        if self._is_compiled:  # each number of distinct captions would be compiled anew
+        if self._is_compiled:  # every new number of distinct captions would compile again
             return text_features(self.model, flat).view(*tokens.shape[:2], -1)
-        distinct, places = flat.unique(dim=0, return_inverse=True)
-        captions: Tensor = text_features(self.model, distinct)[places]
+        distinct, inverse = flat.unique(dim=0, return_inverse=True)
+        captions: Tensor = text_features(self.model, distinct)[inverse]
         return captions.view(*tokens.shape[:2], -1)

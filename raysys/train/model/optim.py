@@ -1,34 +1,38 @@
-"""Optimisers: AdamW for everything, or Muon for the image tower's matrices; and their schedule.
+"""What updates the weights: optimisers, their learning rates, frozen parameters, and the moving average.
 
-Weight decay falls on matrices alone. The learning rate warms up and falls as a cosine.
+AdamW for everything, or Muon for the matrices of the image tower. Weight decay applies to matrices only.
+The learning rate warms up linearly and then follows a cosine.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
 from raysys.train.model.muon import Muon
+from raysys.train.model.parallel import local_shards
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _TOWERS = {"image": "vision_model", "text": "text_model"}
-_OF_LOSS = ("logit_scale", "logit_bias")
+_LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 
 
 def freeze(model: torch.nn.Module, section: TrainConfig) -> None:
-    """Take the parts that the configuration freezes out of training.
+    """Exclude the parts of the model that the configuration freezes from training.
 
-    Raises: InputError if a tower has fewer layers than are to be frozen, or if nothing is left to train.
+    Raises: InputError if a tower has fewer layers than the configuration freezes, or if nothing is left to
+    train.
     """
     if section.frozen_image_layers == section.frozen_text_layers == "all":
-        raise InputError("train.frozen_text_layers: all, as of the image tower; leave one of them to train")
+        raise InputError("train.frozen_text_layers: all, as in the image tower; train at least one tower")
     for kind, frozen in (("image", section.frozen_image_layers), ("text", section.frozen_text_layers)):
         tower = _TOWERS[kind]
         depth = _num_layers(model, tower)
@@ -36,14 +40,14 @@ def freeze(model: torch.nn.Module, section: TrainConfig) -> None:
             raise InputError(
                 f"train.frozen_{kind}_layers: {frozen}, but the {kind} tower has {depth} layers; lower it"
             )
-        lowest = _lowest_trained(frozen, depth, section)
+        lowest = _lowest_trained_level(frozen, depth, section)
         for name, parameter in model.named_parameters():
             if name.startswith(f"{tower}.") and _level(name, depth) < lowest:
                 parameter.requires_grad_(False)
 
 
-def _lowest_trained(frozen: int | str, depth: int, section: TrainConfig) -> int:
-    """The level of a tower from which on it is trained; see `_level`."""
+def _lowest_trained_level(frozen: int | str, depth: int, section: TrainConfig) -> int:
+    """The lowest level of a tower that is trained; see `_level`."""
     if frozen == "all":
         return depth + 2
     lowest = int(frozen) + 1 if frozen else 0
@@ -53,15 +57,15 @@ def _lowest_trained(frozen: int | str, depth: int, section: TrainConfig) -> int:
 
 
 def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2017), and Muon before it if `train.optimizer` says so."""
+    """AdamW (Loshchilov & Hutter 2017), preceded by Muon with `train.optimizer: muon`."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = dict(_muon_matrices(trained)) if section.optimizer == "muon" else {}
-    of_loss = [parameter for name, parameter in trained if name in _OF_LOSS]
-    others = [(name, p) for name, p in trained if name not in matrices and name not in _OF_LOSS]
+    loss_parameters = [parameter for name, parameter in trained if name in _LOSS_PARAMETERS]
+    others = [(name, p) for name, p in trained if name not in matrices and name not in _LOSS_PARAMETERS]
     groups = [
         *_groups(model, others, section.learning_rate, section),
         {
-            "params": of_loss,
+            "params": loss_parameters,
             "weight_decay": 0.0,
             "lr": section.logit_scale_learning_rate or section.learning_rate,
         },
@@ -69,15 +73,15 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     adamw = torch.optim.AdamW(groups, lr=section.learning_rate, betas=(0.9, section.beta2), fused=True)
     if not matrices:
         return [adamw]
-    rate = section.muon_learning_rate
-    of_muon = _groups(model, list(matrices.items()), rate, section)
-    return [Muon(of_muon, lr=rate, weight_decay=section.weight_decay), adamw]
+    learning_rate = section.muon_learning_rate
+    muon_groups = _groups(model, list(matrices.items()), learning_rate, section)
+    return [Muon(muon_groups, lr=learning_rate, weight_decay=section.weight_decay), adamw]
 
 
 def _groups(
-    model: torch.nn.Module, named: Sequence[tuple[str, Parameter]], rate: float, section: TrainConfig
+    model: torch.nn.Module, named: Sequence[tuple[str, Parameter]], learning_rate: float, section: TrainConfig
 ) -> list[dict[str, Any]]:
-    """Parameters of equal learning rate and weight decay: the fastest first, of these the matrices."""
+    """Parameters grouped by learning rate and weight decay: highest rate first, matrices before vectors."""
     groups: dict[tuple[float, bool], list[Parameter]] = {}
     for name, parameter in named:
         depth = _num_layers(model, name.partition(".")[0])
@@ -85,33 +89,37 @@ def _groups(
         factor = section.layer_decay**below_top
         groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
     return [
-        {"params": parameters, "lr": rate * factor, "weight_decay": section.weight_decay if decays else 0.0}
-        for (factor, decays), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+        {
+            "params": parameters,
+            "lr": learning_rate * factor,
+            "weight_decay": section.weight_decay if is_matrix else 0.0,
+        }
+        for (factor, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
 
 
 def _level(name: str, depth: int) -> int:
-    """How far up its tower a parameter stands: 0 embeddings, then the layers from 1, at the top depth + 1."""
+    """A parameter's height in its tower: 0 for embeddings, then layers 1 to `depth`, then `depth` + 1."""
     if ".embeddings." in name:
         return 0
-    found = _LAYER.search(name)
-    return int(found[1]) + 1 if found else depth + 1
+    match = _LAYER.search(name)
+    return int(match[1]) + 1 if match else depth + 1
 
 
 def _num_layers(model: torch.nn.Module, tower: str) -> int:
-    levels = (_LAYER.search(name) for name, _ in model.named_parameters() if name.startswith(f"{tower}."))
-    return max((int(found[1]) + 1 for found in levels if found), default=0)
+    matches = (_LAYER.search(name) for name, _ in model.named_parameters() if name.startswith(f"{tower}."))
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _muon_matrices(parameters: list[tuple[str, Parameter]]) -> Iterator[tuple[str, Parameter]]:
-    """The matrices inside the image tower's layers: there orthogonal updates pay."""
+    """The matrices in the layers of the image tower, where orthogonal updates help."""
     for name, parameter in parameters:
         if parameter.ndim == 2 and "vision_model" in name and ".layers." in name:
             yield name, parameter
 
 
 def learning_rate_factor(num_steps: int, warmup_fraction: float) -> Callable[[int], float]:
-    """Step -> share of the peak learning rate: linear up, then a cosine to 0."""
+    """Step -> fraction of the peak learning rate: a linear warm-up, then a cosine to 0."""
     warmup = max(1, round(num_steps * warmup_fraction))
 
     def factor(step: int) -> float:
@@ -123,11 +131,30 @@ def learning_rate_factor(num_steps: int, warmup_fraction: float) -> Callable[[in
     return factor
 
 
-def follow_own_curve(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
-    """Set the learning rates of the next step after a state of another length was taken over."""
+def recompute_learning_rates(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Set the learning rates of the next step by this schedule, after loading the state of a shorter run."""
     assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
-    curves = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-    rates = [rate * factor(schedule.last_epoch) for rate, factor in curves]
-    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": rates})
+    factors = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    learning_rates = [base * factor(schedule.last_epoch) for base, factor in factors]
+    for group, learning_rate in zip(schedule.optimizer.param_groups, learning_rates, strict=True):
+        group["lr"] = learning_rate
+    schedule.load_state_dict({**schedule.state_dict(), "_last_lr": learning_rates})
+
+
+class Ema:
+    """An exponential moving average of the trained weights; it starts at their present values.
+
+    Each worker averages its own shard of a sharded parameter.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Parameter]], decay: float) -> None:
+        trained = {name: parameter for name, parameter in named if parameter.requires_grad}
+        self.averages: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
+        self._decay = decay
+        self._average_shards = local_shards(self.averages.values())
+        self._parameter_shards = local_shards(parameter.detach() for parameter in trained.values())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Average in the weights after a step."""
+        torch._foreach_lerp_(self._average_shards, self._parameter_shards, 1.0 - self._decay)

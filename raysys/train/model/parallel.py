@@ -1,7 +1,7 @@
-"""Weights over several workers: a copy on each (DDP), or a part on each (FSDP2), and whole tensors of both.
+"""The model on several workers: a full copy on each (DDP), or one shard on each (FSDP2).
 
-accelerate does the former. Its FSDP2 is for accelerators alone, so `fully_shard` is called here: sharded
-training is tested without a GPU.
+accelerate wraps a model for DDP. Its FSDP2 requires a GPU, so this module calls `fully_shard` itself: sharded
+training is tested without one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,7 +25,7 @@ from raysys.train.model.dual_encoder import DualEncoder
 
 
 def distribute(towers: DualEncoder, section: TrainConfig, accelerator: Accelerator) -> torch.nn.Module:
-    """The towers as all workers train them together; optimisers are made of their parameters afterwards."""
+    """The towers wrapped by `train.parallel`. Make optimisers afterwards, from the new parameters."""
     if section.parallel == "fsdp":
         return shard(towers, section.precision)
     wrapped: torch.nn.Module = accelerator.prepare(towers)
@@ -32,20 +33,20 @@ def distribute(towers: DualEncoder, section: TrainConfig, accelerator: Accelerat
 
 
 def shard(towers: DualEncoder, precision: str) -> torch.nn.Module:
-    """Every layer, and the rest, cut over all workers; computed in bfloat16 if `precision` is `bf16`."""
+    """Shard every layer, and the rest, over all workers; compute in bfloat16 if `precision` is `bf16`."""
     policy = MixedPrecisionPolicy()
     if precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in towers.layers():
         fully_shard(layer, mp_policy=policy)
-    # Numbers that stay whole: one cannot be cut, and bfloat16 would round it.
-    fully_shard(towers, mp_policy=policy, ignored_params=set(towers.of_loss()))
+    # Scale and bias stay unsharded: a single number cannot be sharded, and bfloat16 would round it.
+    fully_shard(towers, mp_policy=policy, ignored_params=set(towers.loss_parameters()))
     return towers
 
 
 @contextmanager
 def no_sync(towers: torch.nn.Module) -> Iterator[None]:
-    """No exchange of gradients between workers by a backward pass inside."""
+    """Backward passes inside do not exchange gradients between workers."""
     if isinstance(towers, FSDPModule):
         towers.set_requires_gradient_sync(False)
         yield
@@ -57,8 +58,8 @@ def no_sync(towers: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-def average_whole_gradients(towers: torch.nn.Module) -> None:
-    """What FSDP leaves to its caller: gradients of the parameters that are not cut."""
+def all_reduce_unsharded_grads(towers: torch.nn.Module) -> None:
+    """Average the gradients of unsharded parameters over the workers; FSDP leaves this to its caller."""
     if isinstance(towers, FSDPModule):
         for parameter in towers.parameters():
             if parameter.grad is not None and not isinstance(parameter, DTensor):
@@ -67,32 +68,35 @@ def average_whole_gradients(towers: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
-    """Cut the norm of all gradients to `max_norm`, and return what it was; a call that all workers make."""
-    felt = [parameter for parameter in parameters if parameter.grad is not None]
-    # torch adds up norms of cut tensors, or of whole ones, but not of both.
-    cut, whole = ([p for p in felt if isinstance(p, DTensor) is is_cut] for is_cut in (True, False))
-    kinds = [kind for kind in (cut, whole) if kind]
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Clip the norm of all gradients to `max_norm` and return the norm before. A collective call."""
+    with_grad = [parameter for parameter in parameters if parameter.grad is not None]
+    # torch adds up norms of sharded tensors, or of unsharded ones, but not of both.
+    sharded, unsharded = (
+        [parameter for parameter in with_grad if isinstance(parameter, DTensor) is is_sharded]
+        for is_sharded in (True, False)
+    )
+    kinds = [kind for kind in (sharded, unsharded) if kind]
     norms = [torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
-    norm: Tensor = torch.stack([_full(part) for part in norms]).norm()
+    total_norm: Tensor = torch.stack([_full_tensor(norm) for norm in norms]).norm()
     for kind in kinds:
-        torch.nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
-    return norm
+        torch.nn.utils.clip_grads_with_norm_(kind, max_norm, total_norm)
+    return total_norm
 
 
-def whole_on_cpu(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Copies on the CPU of tensors that may be cut; where `keep` is not, this worker only gives its parts."""
-    whole = {}
+def full_tensors_on_cpu(tensors: dict[str, Tensor], *, is_main: bool) -> dict[str, Tensor]:
+    """Full copies on the CPU of tensors that may be sharded; empty where not `is_main`. A collective call."""
+    copies = {}
     for name, tensor in tensors.items():
-        full = _full(tensor.detach())
-        if keep:
-            whole[name] = full.to("cpu", copy=True)
-    return whole
+        full = _full_tensor(tensor.detach())
+        if is_main:
+            copies[name] = full.to("cpu", copy=True)
+    return copies
 
 
 @torch.no_grad()
 def load_full_tensors(tensors: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Put whole saved values into tensors that may be cut; every worker has them all.
+    """Copy full saved tensors into tensors that may be sharded; every worker passes all of `saved`.
 
     Raises: KeyError if one was not saved.
     """
@@ -104,19 +108,19 @@ def load_full_tensors(tensors: dict[str, Tensor], saved: dict[str, Tensor]) -> N
         tensor.copy_(value)
 
 
-def copied_to_cpu(state: Any) -> Any:
-    """A state dict, nested as it is, with copies of its tensors on the CPU."""
+def copy_to_cpu(state: Any) -> Any:
+    """A nested state dict with copies of its tensors on the CPU."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: copied_to_cpu(value) for key, value in state.items()}
-    return [copied_to_cpu(value) for value in state] if isinstance(state, list) else state
+        return {key: copy_to_cpu(value) for key, value in state.items()}
+    return [copy_to_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def local_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this worker holds of each tensor, as views."""
+def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This worker's part of each tensor, as views."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
-def _full(tensor: Tensor) -> Tensor:
+def _full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

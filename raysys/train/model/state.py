@@ -1,4 +1,4 @@
-"""A model made ready to train on this worker: what is frozen, how it is wrapped, what updates it."""
+"""The training state of one worker: the model, its wrapper for several workers, and its optimisers."""
 
 from __future__ import annotations
 
@@ -23,108 +23,98 @@ from raysys.encoder import siglip
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.train.model import lora, optim, parallel
 from raysys.train.model.dual_encoder import DualEncoder
-from raysys.train.model.ema import Ema
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes while training, and what moves it."""
+    """Everything that changes during training."""
 
     accelerator: Accelerator
     model: Any
-    """The SigLIP model itself: its state has the names of a checkpoint, unless there are low-rank updates."""
+    """The SigLIP model. Without LoRA its state dict has the names of a checkpoint."""
     towers: torch.nn.Module
-    """What a step calls: `DualEncoder` over the model, wrapped for the exchange of gradients."""
+    """The module that a step calls: a `DualEncoder` of the model, wrapped for DDP or FSDP."""
     optimizers: Sequence[torch.optim.Optimizer]
     schedules: Sequence[torch.optim.lr_scheduler.LRScheduler]
-    base: DualEncoder | None
-    """The frozen start, where the method holds the model near it."""
-    ema: Ema | None = None
+    start: DualEncoder | None
+    """The frozen start with `train.method: distil`, else None."""
+    ema: optim.Ema | None = None
     lora: LoraConfig | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a restart needs: copies of whole tensors on the CPU, the same for any number of workers.
+        """Everything that a restart needs: full tensors on the CPU, independent of the number of workers.
 
-        On other workers than rank 0 it is empty. Sharded workers call it together. `weights` are in it where
-        they are not those of `model`.
+        Empty on all workers except rank 0. A collective call. With an average or LoRA, `weights` holds the
+        exported weights; otherwise these are `model`.
         """
-        model, averages = self._whole()
+        model, averages = self._full_tensors()
         optimizers = self._optimizer_states()
         if not self.accelerator.is_main_process:
             return {}
         state = {
-            "model": {name: model[name] for name in self._changing()},
+            "model": {name: model[name] for name in self._saved_tensors()},
             "optimizers": optimizers,
             "schedules": [schedule.state_dict() for schedule in self.schedules],
         }
         if self.ema is not None:
             state["ema"] = averages
         if self.ema is not None or self.lora is not None:
-            state["weights"] = self._exported(model, averages)
+            weights = {**model, **averages}
+            state["weights"] = weights if self.lora is None else lora.merge_lora(weights, self.lora)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave on rank 0, on every worker; sharded ones call it together.
+        """Load what `state_dict` returned on rank 0. A collective call; every worker passes the full state.
 
-        The learning rate follows the engine's own schedule: a run that was made longer goes on along the
-        longer curve, from where that is at this step.
+        The learning rate follows the present schedule: a run with more epochs than before continues on the
+        longer curve, at the same step.
         """
-        parallel.load_full_tensors(self._changing(), state["model"])
+        parallel.load_full_tensors(self._saved_tensors(), state["model"])
         if self.ema is not None:
             parallel.load_full_tensors(self.ema.averages, state["ema"])
         if self._is_sharded:
-            set_optimizer_state_dict(self.model, list(self.optimizers), state["optimizers"], options=_WHOLE)
+            set_optimizer_state_dict(
+                self.model, list(self.optimizers), state["optimizers"], options=_FULL_STATE
+            )
         else:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
-            optim.follow_own_curve(schedule)
-
-    def weights(self) -> dict[str, Tensor]:
-        """What a bundle should hold, under the names of a checkpoint; empty on other workers than rank 0.
-
-        Averages where they are kept, low-rank updates merged. Sharded workers call it together.
-        """
-        model, averages = self._whole()
-        return self._exported(model, averages) if self.accelerator.is_main_process else {}
+            optim.recompute_learning_rates(schedule)
 
     @property
     def _is_sharded(self) -> bool:
         return isinstance(self.towers, FSDPModule)
 
-    def _changing(self) -> dict[str, Tensor]:
-        """The part of the model's state that training changes; without low-rank updates all is kept."""
+    def _saved_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the model that a checkpoint stores: all of them, or with LoRA the trained ones."""
         state: dict[str, Tensor] = self.model.state_dict()
         if self.lora is None:
             return state
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in state.items() if name in trained}
 
-    def _whole(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The model's state and the averages."""
-        keep = self.accelerator.is_main_process
+    def _full_tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The state dict of the model and the averages; both empty on all workers except rank 0."""
+        is_main = self.accelerator.is_main_process
         averages = self.ema.averages if self.ema is not None else {}
-        model = parallel.whole_on_cpu(self.model.state_dict(), keep=keep)
-        return model, parallel.whole_on_cpu(averages, keep=keep)
-
-    def _exported(self, model: dict[str, Tensor], averages: dict[str, Tensor]) -> dict[str, Tensor]:
-        weights = {**model, **averages}
-        return weights if self.lora is None else lora.merged(weights, self.lora)
+        model = parallel.full_tensors_on_cpu(self.model.state_dict(), is_main=is_main)
+        return model, parallel.full_tensors_on_cpu(averages, is_main=is_main)
 
     def _optimizer_states(self) -> Any:
-        """By the names of parameters where they are sharded, else one after the other."""
+        """Keyed by parameter name if sharded, otherwise a list with one state an optimizer."""
         if self._is_sharded:
-            return get_optimizer_state_dict(self.model, list(self.optimizers), options=_WHOLE)
-        return [parallel.copied_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
+            return get_optimizer_state_dict(self.model, list(self.optimizers), options=_FULL_STATE)
+        return [parallel.copy_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
 
 
 def open_accelerator(section: TrainConfig, world_size: int) -> Accelerator:
-    """The worker's device, precision and group, held against the size that the group should have."""
+    """The worker's device, precision and process group, which must have `world_size` processes."""
     precision = "bf16" if section.precision == "bf16" else "no"
-    # On a CPU a plain Accelerator() trains every worker alone and says nothing.
+    # On a CPU a plain Accelerator() trains every worker alone, without a warning.
     accelerator = Accelerator(cpu=not section.use_gpu, mixed_precision=precision)
     assert accelerator.num_processes == world_size, f"{accelerator.num_processes=} in a group of {world_size}"
     return accelerator
@@ -133,31 +123,32 @@ def open_accelerator(section: TrainConfig, world_size: int) -> Accelerator:
 def make_train_state(
     start_uri: str, image: ImagePreprocessing, section: TrainConfig, num_steps: int, accelerator: Accelerator
 ) -> TrainState:
-    """The starting model on this worker's device, with optimisers and schedules for `num_steps`.
+    """The start on this worker's device, with optimisers and schedules for `num_steps`.
 
-    Raises: InputError if the model has not what is to be frozen or updated, or if peft is wanted and missing.
+    Raises: InputError if the model lacks a layer that the configuration freezes or updates, or if LoRA is
+    configured and peft is not installed.
     """
     with storage.readable_folder(start_uri) as folder:
         model = siglip.load_model(folder)
-        base = _base(folder, image, accelerator) if section.method == "distil" else None
+        start = _frozen_start(folder, image, accelerator) if section.method == "distil" else None
     if section.lora is not None:
-        lora.add_updates(model, section.lora)
+        lora.add_lora(model, section.lora)
     optim.freeze(model, section)
-    towers = DualEncoder(model.to(accelerator.device), image)
+    dual_encoder = DualEncoder(model.to(accelerator.device), image)
     if section.activation_checkpointing:
-        towers.checkpoint_activations()
+        dual_encoder.checkpoint_activations()
     if section.compile:
-        towers.compile_layers() if section.parallel == "fsdp" else towers.compile_towers()
-    wrapped = parallel.distribute(towers, section, accelerator)
+        dual_encoder.compile_layers() if section.parallel == "fsdp" else dual_encoder.compile_towers()
+    towers = parallel.distribute(dual_encoder, section, accelerator)
     optimizers = optim.make_optimizers(model, section)
     factor = optim.learning_rate_factor(num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
-    ema = Ema(model.named_parameters(), section.ema_decay) if section.ema_decay is not None else None
-    return TrainState(accelerator, model, wrapped, optimizers, schedules, base, ema, section.lora)
+    ema = optim.Ema(model.named_parameters(), section.ema_decay) if section.ema_decay is not None else None
+    return TrainState(accelerator, model, towers, optimizers, schedules, start, ema, section.lora)
 
 
-def _base(folder: Path, image: ImagePreprocessing, accelerator: Accelerator) -> DualEncoder:
-    """The start in the precision of the training, which nothing changes."""
+def _frozen_start(folder: Path, image: ImagePreprocessing, accelerator: Accelerator) -> DualEncoder:
+    """The start in the precision of the training, without gradients."""
     towers = DualEncoder(siglip.load_model(folder), image).requires_grad_(False)
-    base: DualEncoder = accelerator.prepare_model(towers, evaluation_mode=True)
-    return base
+    start: DualEncoder = accelerator.prepare_model(towers, evaluation_mode=True)
+    return start

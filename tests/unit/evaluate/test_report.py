@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from raysys.encoder.interpolation import Point, choose
+from raysys.encoder.interpolation import Point, choose_alpha
 from raysys.evaluate.report import (
     Neighbour,
     QueryNeighbours,
@@ -33,14 +33,14 @@ EMPTY = ReportData(
     provenance={},
 )
 
-INTERPOLATION = choose(
+INTERPOLATION = choose_alpha(
     [
-        Point(a=0.0, figures={"r@5": 0.3, "score": 0.36}, guard=0.5),
-        Point(a=0.5, figures={"r@5": 0.4, "score": 0.44}, guard=0.48),
-        Point(a=1.0, figures={"r@5": 0.5, "score": 0.43}, guard=0.41),
+        Point(alpha=0.0, metrics={"r@5": 0.3, "score": 0.36}, retention=0.5),
+        Point(alpha=0.5, metrics={"r@5": 0.4, "score": 0.44}, retention=0.48),
+        Point(alpha=1.0, metrics={"r@5": 0.5, "score": 0.43}, retention=0.41),
     ],
     score="ndcg@5",
-    max_guard_drop=0.05,
+    max_retention_drop=0.05,
 )
 
 
@@ -138,8 +138,10 @@ def test_headline_is_about_the_delivered_encoder() -> None:
 
 
 def test_interpolation_without_validation_pairs_shows_the_retention_check_alone() -> None:
-    points = [Point(a=alpha, figures={}, guard=0.5) for alpha in (0.0, 1.0)]
-    page = report_html(replace(EMPTY, interpolation=choose(points, score="r@5", max_guard_drop=0.0)))
+    points = [Point(alpha=alpha, metrics={}, retention=0.5) for alpha in (0.0, 1.0)]
+    page = report_html(
+        replace(EMPTY, interpolation=choose_alpha(points, score="r@5", max_retention_drop=0.0))
+    )
     assert "Chosen: alpha = 1. Retention check: 0.500" in page
     assert page.count("<svg") == 1
 

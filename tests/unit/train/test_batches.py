@@ -1,4 +1,4 @@
-"""Padded rows change shapes and nothing else: no loss, no gradient, no count."""
+"""Padding changes the shapes of a batch and nothing else: no loss, no gradient, no count."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_model(Path(tiny_checkpoint(tmp_path_factory.mktemp("tiny"), TITLES)))
 
 
-def batch() -> dict[str, Tensor]:
-    """Five pairs of a title and a colour; the last has no colour, and two are of one group."""
+def five_pairs() -> dict[str, Tensor]:
+    """Pairs with a title and a colour; the last has no colour, and two are in one group."""
     generator = torch.Generator().manual_seed(5)
     return {
         "pixels": torch.randint(0, 256, (5, 16, 16, 3), generator=generator).to(torch.uint8),
@@ -39,28 +39,28 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-def test_padding_is_black_without_captions_and_at_no_position() -> None:
-    found = padded(batch(), 8, rank=0)
-    assert all(len(rows) == 8 for rows in found.values())
-    assert all(torch.equal(found[name][:5], rows) for name, rows in batch().items())
-    assert found["stream_position"][5:].tolist() == [-1, -1, -1]
-    assert not any(found[name][5:].any() for name in ("pixels", "tokens", "caption_keys", SKIPPED))
+def test_padding_is_black_without_captions_and_without_a_position() -> None:
+    batch = padded(five_pairs(), 8, rank=0)
+    assert all(len(rows) == 8 for rows in batch.values())
+    assert all(torch.equal(batch[name][:5], rows) for name, rows in five_pairs().items())
+    assert batch["stream_position"][5:].tolist() == [-1, -1, -1]
+    assert not any(batch[name][5:].any() for name in ("pixels", "tokens", "caption_keys", SKIPPED))
 
 
-def test_padded_rows_of_all_workers_are_each_of_a_group_of_their_own() -> None:
-    groups = torch.cat([padded(batch(), 8, rank)["group_keys"][5:] for rank in range(3)])
+def test_padding_rows_of_all_workers_have_different_groups() -> None:
+    groups = torch.cat([padded(five_pairs(), 8, rank)["group_keys"][5:] for rank in range(3)])
     assert len(groups.unique()) == 9
-    assert groups.max() < -(2**62)  # a sample without a group has its position below zero
+    assert groups.max() < -(2**62)  # a sample without a group has a key slightly below zero
 
 
-def test_full_batch_stays_as_it_is() -> None:
-    full = batch()
+def test_full_batch_is_not_padded() -> None:
+    full = five_pairs()
     assert all(padded(full, 5, rank=1)[name] is rows for name, rows in full.items())
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 3])
 @pytest.mark.parametrize(
-    "how",
+    "policy",
     [
         FalseNegativesConfig(),
         FalseNegativesConfig(equal_titles="masked", same_group="positive"),
@@ -69,20 +69,20 @@ def test_full_batch_stays_as_it_is() -> None:
     ],
     ids=["default", "masked", "published", "similar"],
 )
-def test_padded_step_is_the_step_of_the_samples_alone(
-    model: Any, how: FalseNegativesConfig, micro_batch_size: int | None
+def test_padded_batch_has_the_loss_and_gradients_of_its_samples(
+    model: Any, policy: FalseNegativesConfig, micro_batch_size: int | None
 ) -> None:
-    section = TrainConfig(batch_size=5, false_negatives=how, caption_weights={"colour": 0.5})
-    alone, felt_alone = step_of(model, batch(), section)
+    section = TrainConfig(batch_size=5, false_negatives=policy, caption_weights={"colour": 0.5})
+    expected_loss, expected = loss_and_grads(model, five_pairs(), section)
     section = section.model_copy(update={"micro_batch_size": micro_batch_size})
-    whole, felt = step_of(model, padded(batch(), 8, rank=0), section)
-    assert whole == pytest.approx(alone, rel=1e-6)
-    norm = torch.stack([gradient.norm() for gradient in felt_alone]).norm()
-    for one, other in zip(felt, felt_alone, strict=True):
-        assert float((one - other).norm() / norm) < 1e-6
+    loss, grads = loss_and_grads(model, padded(five_pairs(), 8, rank=0), section)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    norm = torch.stack([grad.norm() for grad in expected]).norm()
+    for grad, expected_grad in zip(grads, expected, strict=True):
+        assert float((grad - expected_grad).norm() / norm) < 1e-6
 
 
-def step_of(model: Any, rows: dict[str, Tensor], section: TrainConfig) -> tuple[float, list[Tensor]]:
+def loss_and_grads(model: Any, rows: dict[str, Tensor], section: TrainConfig) -> tuple[float, list[Tensor]]:
     model.zero_grad()
     loss = backward(DualEncoder(model, ImagePreprocessing(size_px=16)), rows, section)
     return loss.item(), [parameter.grad.clone() for parameter in model.parameters()]

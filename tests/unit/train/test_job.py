@@ -1,4 +1,4 @@
-"""The length of a run, by hand."""
+"""The length of a run in steps, and the workers and blocks that Ray Train receives."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from raysys.train.trainer import _scaling, spare_blocks
 
 
 @pytest.mark.parametrize(
-    ("num_items", "batch_size", "epochs", "every", "wanted"),
+    ("num_items", "batch_size", "epochs", "checkpoint_every_epochs", "schedule"),
     [
         (1000, 100, 5.0, 1.0, Schedule(50, 10)),
         (1050, 100, 2.0, 1.0, Schedule(21, 10)),  # 2100 pairs; an epoch is 10.5 steps, rounded to even
         (1000, 100, 0.55, 0.25, Schedule(5, 2)),  # 550 pairs; 2.5 steps, rounded to even
-        (100, 100, 0.5, 1.0, Schedule(1, 1)),  # half a batch is still a step
+        (100, 100, 0.5, 1.0, Schedule(1, 1)),  # half a batch is rounded up to one step
         (1000, 100, 1.0, 0.01, Schedule(10, 1)),
-        (1000, 100, 1.0, 50.0, Schedule(10, 500)),  # after the last step alone
+        (1000, 100, 1.0, 50.0, Schedule(10, 500)),  # only after the last step
     ],
 )
-def test_steps_are_whole_batches(
-    num_items: int, batch_size: int, epochs: float, every: float, wanted: Schedule
+def test_steps_are_complete_batches(
+    num_items: int, batch_size: int, epochs: float, checkpoint_every_epochs: float, schedule: Schedule
 ) -> None:
-    section = TrainConfig(batch_size=batch_size, epochs=epochs, checkpoint_every_epochs=every)
-    assert make_schedule(num_items, section) == wanted
+    section = TrainConfig(
+        batch_size=batch_size, epochs=epochs, checkpoint_every_epochs=checkpoint_every_epochs
+    )
+    assert make_schedule(num_items, section) == schedule
 
 
 def test_batch_larger_than_the_split_is_refused() -> None:
@@ -36,22 +38,22 @@ def test_batch_larger_than_the_split_is_refused() -> None:
     )
 
 
-def test_elastic_run_leaves_the_number_of_workers_to_ray() -> None:
+def test_elastic_run_gives_ray_a_range_of_workers() -> None:
     scaling = _scaling(TrainConfig(workers=4, min_workers=2), {"CPU": 1.0})
     assert scaling.num_workers == (2, 4)
-    # At 5 s a healthy group was resized to and fro.
+    # With 5 s Ray resized a healthy group again and again.
     assert vars(scaling)["elastic_resize_monitor_interval_s"] >= 60
 
 
 @pytest.mark.parametrize("min_workers", [None, 4])
-def test_run_that_is_not_elastic_waits_for_all_its_workers(min_workers: int | None) -> None:
+def test_run_that_is_not_elastic_requires_all_workers(min_workers: int | None) -> None:
     section = TrainConfig(workers=4, min_workers=min_workers)
     assert _scaling(section, {"CPU": 1.0}).num_workers == 4
     assert spare_blocks(section) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-def test_spare_blocks_are_enough_for_whole_rounds_of_any_number_of_workers(workers: int) -> None:
+def test_spare_blocks_complete_the_last_round_for_any_number_of_workers(workers: int) -> None:
     section = TrainConfig(workers=4, min_workers=1)
     for needed in range(1, 20):
         assert (needed + spare_blocks(section)) // workers * workers >= needed

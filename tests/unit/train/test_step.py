@@ -1,4 +1,4 @@
-"""One step on one worker: the ways to save memory give the same gradients, the recipes those of autograd."""
+"""The gradients of one step on one worker, compared with autograd, transformers and the full batch."""
 
 from __future__ import annotations
 
@@ -6,235 +6,177 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from raysys.config.schema import LoraConfig, RobustConfig, TinyConfig, TrainConfig
-from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.siglip import load_model
-from raysys.encoder.tiny import build_tiny
-from raysys.errors import InputError
+from raysys.config.schema import FalseNegativesConfig, RobustConfig, TrainConfig
+from raysys.encoder.siglip import load_model, normalise
 from raysys.train.loss import dense_loss, local_pairs
-from raysys.train.model import TrainState, lora, make_train_state
 from raysys.train.model.dual_encoder import DualEncoder
-from raysys.train.step import backward, train_step
+from raysys.train.model.optim import freeze
+from raysys.train.step import backward
+from tests.unit.train.small_model import (
+    IMAGE,
+    KEYS,
+    build_small_model,
+    perturb,
+    small_batch,
+    small_section,
+    small_state,
+)
 
-IMAGE = ImagePreprocessing(size_px=16)
-KEYS = torch.tensor([[5, 1], [6, 2], [5, 0], [0, 0], [7, 1], [8, 2]])  # the fourth was skipped
+PUBLISHED = FalseNegativesConfig(equal_titles="negative", same_group="negative")
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("start") / "tiny"
-    build_start(folder)
-    return folder
+    return build_small_model(tmp_path_factory.mktemp("start") / "tiny")
 
 
-def build_start(folder: Path) -> None:
-    """Write a model of a few thousand weights."""
-    size = TinyConfig(
-        image_size_px=16, hidden_size=16, num_layers=2, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
-    )  # fmt: skip
-    titles = [f"{colour} {what}" for colour in ("red", "green", "blue") for what in ("dress", "cup", "shoe")]
-    build_tiny(folder, titles * 3, size, seed=7)
+@pytest.fixture(scope="module")
+def model(start: Path) -> Any:
+    """A model without gradients; every test leaves it so."""
+    return load_model(start)
 
 
-def section(**changes: Any) -> TrainConfig:
-    return TrainConfig(
-        **{"batch_size": 6, "caption_weights": {"colour": 0.5}, "learning_rate": 1e-3, **changes}
-    )
-
-
-def batch(seed: int = 3) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def distinct_batch(num_pairs: int, kinds: int = 1) -> dict[str, Tensor]:
+    """Pairs with distinct captions, each in a group of its own."""
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(0, 14, (num_pairs, kinds, 6))
     return {
-        "pixels": torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8, generator=generator),
-        "tokens": torch.randint(3, 14, (6, 2, 6), generator=generator),
-        "caption_keys": KEYS,
-        "group_keys": torch.arange(6),
+        "pixels": torch.from_numpy(rng.integers(0, 256, (num_pairs, 16, 16, 3), dtype=np.uint8)),
+        "tokens": torch.from_numpy(tokens),
+        "caption_keys": torch.from_numpy(np.arange(1, num_pairs * kinds + 1).reshape(num_pairs, kinds)),
+        "group_keys": torch.arange(-num_pairs, 0),
     }
 
 
-def engine(start: Path, how: TrainConfig) -> TrainState:
-    return make_train_state(str(start), IMAGE, how, 8, Accelerator(cpu=True))
+def named_grads(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
-def gradients(towers: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
+def take_grads(model: Any) -> list[Tensor]:
+    """The gradients of all parameters, which are then reset."""
+    grads = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    return grads
 
 
-def moved(model: torch.nn.Module) -> None:
-    """Weights that are no longer those of the start."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-
-
-def test_layers_computed_again_have_the_same_gradients(start: Path) -> None:
-    plain, saving = (engine(start, section(activation_checkpointing=again)) for again in (False, True))
+def test_activation_checkpointing_has_the_same_gradients(start: Path) -> None:
+    plain, checkpointed = (
+        small_state(start, small_section(activation_checkpointing=is_on)) for is_on in (False, True)
+    )
     calls = []
-    saving.model.vision_model.encoder.layers[0].layer_norm1.register_forward_hook(lambda *_: calls.append(1))
-    for one in (plain, saving):
-        backward(one.towers, batch(), section())
-    assert len(calls) == 2  # on the way there, and again on the way back
-    for name, gradient in gradients(plain.towers).items():
-        assert torch.equal(gradients(saving.towers)[name], gradient)
+    first_layer = checkpointed.model.vision_model.encoder.layers[0]
+    first_layer.layer_norm1.register_forward_hook(lambda *_: calls.append(1))
+    for state in (plain, checkpointed):
+        backward(state.towers, small_batch(), small_section())
+    assert len(calls) == 2  # in the forward pass, and again in the backward pass
+    for name, grad in named_grads(plain.towers).items():
+        assert torch.equal(named_grads(checkpointed.towers)[name], grad)
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_distillation_has_the_gradients_of_autograd(start: Path, micro_batch_size: int | None) -> None:
-    how = section(
+    section = small_section(
         method="distil", robust=RobustConfig(distil_weight=3.0), micro_batch_size=micro_batch_size, caption_weights={}
     )  # fmt: skip
-    one = engine(start, how)
-    moved(one.model)
-    rows = {**batch(), "tokens": batch()["tokens"][:, :1], "caption_keys": KEYS[:, :1]}
-    assert one.base is not None
-    share = backward(one.towers, rows, how, one.base)
-    other = DualEncoder(copy.deepcopy(one.model), IMAGE)
-    other.zero_grad()
-    now, then = (
-        towers(rows["pixels"], rows["tokens"]) for towers in (other, DualEncoder(load_model(start), IMAGE))
+    state = small_state(start, section)
+    perturb(state.model)
+    batch = {**small_batch(), "tokens": small_batch()["tokens"][:, :1], "caption_keys": KEYS[:, :1]}
+    assert state.start is not None
+    loss = backward(state.towers, batch, section, state.start)
+
+    reference = DualEncoder(copy.deepcopy(state.model), IMAGE)
+    reference.zero_grad()
+    now, before = (
+        towers(batch["pixels"], batch["tokens"])
+        for towers in (reference, DualEncoder(load_model(start), IMAGE))
     )
     pairs = local_pairs(
         now.images, now.captions[:, 0], KEYS[:, 0], torch.arange(6),
         first_row=0, all_keys=KEYS[:, 0], all_groups=torch.arange(6),
     )  # fmt: skip
-    loss = dense_loss(pairs, pairs, how.false_negatives, scale=now.scale, bias=now.bias, num_images=6)
-    there = [0, 1, 2, 4, 5]
-    gone = (now.images - then.images.detach())[there].square().sum()
-    gone = gone + (now.captions - then.captions.detach())[there].square().sum()
-    assert float(gone.detach()) > 1e-3
-    (loss + 3.0 * gone / 6).backward()
-    assert float(share) == pytest.approx(float((loss + 3.0 * gone / 6).detach()), rel=1e-5)
-    wanted = gradients(other)
-    whole = torch.stack([gradient.norm() for gradient in wanted.values()]).norm()
-    for name, gradient in gradients(one.towers).items():
-        assert float((gradient - wanted[name]).norm()) < 1e-5 * float(whole), name
+    sigmoid_loss = dense_loss(
+        pairs, pairs, section.false_negatives, scale=now.scale, bias=now.bias, num_images=6
+    )
+    present = [0, 1, 2, 4, 5]
+    distance = (now.images - before.images.detach())[present].square().sum()
+    distance = distance + (now.captions - before.captions.detach())[present].square().sum()
+    assert float(distance.detach()) > 1e-3
+    expected_loss = sigmoid_loss + 3.0 * distance / 6
+    expected_loss.backward()
+
+    assert float(loss) == pytest.approx(float(expected_loss.detach()), rel=1e-5)
+    expected = named_grads(reference)
+    norm = torch.stack([grad.norm() for grad in expected.values()]).norm()
+    for name, grad in named_grads(state.towers).items():
+        assert float((grad - expected[name]).norm()) < 1e-5 * float(norm), name
 
 
-def test_start_is_neither_trained_nor_moved(start: Path) -> None:
-    one = engine(start, section(method="distil"))
-    assert one.base is not None
-    before = [parameter.clone() for parameter in one.base.parameters()]
-    train_step(one, batch(), section(method="distil"))
-    assert not any(parameter.requires_grad for parameter in one.base.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, one.base.parameters(), strict=True))
+def test_published_loss_equals_that_of_transformers(model: Any) -> None:
+    batch = distinct_batch(5)
+    section = TrainConfig(batch_size=5, false_negatives=PUBLISHED)
+    loss = backward(DualEncoder(model, IMAGE), batch, section)
+    grads = take_grads(model)
+    pixels = normalise(batch["pixels"], IMAGE)
+    expected = model(input_ids=batch["tokens"][:, 0], pixel_values=pixels, return_loss=True).loss
+    expected_grads = torch.autograd.grad(expected, list(model.parameters()))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-6)
 
 
-def test_average_by_hand(start: Path) -> None:
-    one = engine(start, section(ema_decay=0.75))
-    name = "vision_model.post_layernorm.weight"
-    weights = [one.model.get_parameter(name).detach().clone()]
-    for seed in (1, 2):
-        train_step(one, batch(seed), section())
-        weights.append(one.model.get_parameter(name).detach().clone())
-    first = 0.75 * weights[0] + 0.25 * weights[1]
-    wanted = 0.75 * first + 0.25 * weights[2]
-    assert float((weights[2] - wanted).abs().max()) > 1e-4
-    torch.testing.assert_close(one.weights()[name], wanted, rtol=0, atol=2.4e-7)  # two roundings near 1
-    state = one.state_dict()
-    assert torch.equal(state["weights"][name], state["ema"][name])
-    assert torch.equal(state["model"][name], weights[2])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_micro_batches_have_the_gradients_of_the_full_batch(model: Any, micro_batch_size: int) -> None:
+    towers, batch = DualEncoder(model, IMAGE), distinct_batch(8, kinds=2)
+    section = TrainConfig(batch_size=8, caption_weights={"colour": 0.5})
+    full_loss = backward(towers, batch, section)
+    full_grads = take_grads(model)
+    loss = backward(towers, batch, section.model_copy(update={"micro_batch_size": micro_batch_size}))
+    assert loss.item() == pytest.approx(full_loss.item(), rel=1e-6)
+    norm = torch.stack([grad.norm() for grad in full_grads]).norm()
+    for grad, full_grad in zip(take_grads(model), full_grads, strict=True):
+        assert float((grad - full_grad).norm() / norm) < 1e-6
 
 
-@pytest.fixture(params=["full", "averaged", "lora"])
-def how(request: pytest.FixtureRequest) -> TrainConfig:
-    ways: dict[str, dict[str, Any]] = {
-        "full": {},
-        "averaged": {"ema_decay": 0.5},
-        "lora": {"lora": LoraConfig(rank=2), "ema_decay": 0.5, "learning_rate": 0.01},
-    }
-    return section(**ways[request.param])
-
-
-def test_engine_goes_on_bit_for_bit_from_its_state(start: Path, how: TrainConfig) -> None:
-    undisturbed, saved, restored = (engine(start, how) for _ in range(3))
-    for seed in range(4):
-        train_step(undisturbed, batch(seed), how)
-    for seed in range(2):
-        train_step(saved, batch(seed), how)
-    state = saved.state_dict()
-    train_step(saved, batch(9), how)  # what was taken is a copy
-    restored.load_state_dict(state)
-    for seed in range(2, 4):
-        train_step(restored, batch(seed), how)
-    wanted, found = undisturbed.weights(), restored.weights()
-    assert wanted.keys() == found.keys() == load_model(start).state_dict().keys()
-    assert all(torch.equal(found[name], value) for name, value in wanted.items())
-
-
-def test_merged_updates_are_the_model_that_was_trained(start: Path) -> None:
-    how = section(lora=LoraConfig(rank=2, alpha=6.0), learning_rate=0.05)
-    one = engine(start, how)
-    before = load_model(start).state_dict()
-    for seed in range(3):
-        train_step(one, batch(seed), how)
-    plain = load_model(start)
-    plain.load_state_dict(one.weights())
-    changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, before[name])}
-    layers = ("text_model.encoder.layers.0", "vision_model.encoder.layers.0", "vision_model.encoder.layers.1")
-    assert changed == {"logit_scale", "logit_bias"} | {
-        f"{layer}.self_attn.{matrix}.weight" for layer in layers for matrix in ("q_proj", "v_proj")
-    }
-    with torch.no_grad():
-        trained, merged = (
-            towers(batch()["pixels"], batch()["tokens"]) for towers in (one.towers, DualEncoder(plain, IMAGE))
-        )
-    torch.testing.assert_close(trained.images, merged.images, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(trained.captions, merged.captions, rtol=1e-4, atol=1e-5)
-
-
-def test_updates_of_unknown_layers_are_refused(start: Path) -> None:
-    with pytest.raises(InputError, match=r"train.lora.target_modules: nothing: peft cannot update these"):
-        engine(start, section(lora=LoraConfig(target_modules=("nothing",))))
-
-
-def test_missing_peft_is_one_line(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(InputError) as caught:
-        lora.add_updates(load_model(start), LoraConfig())
-    message = "train.lora: needs peft, which is not installed; pip install peft, or set train.lora=null"
-    assert str(caught.value) == message
-
-
-def test_top_layers_alone_are_trained(start: Path) -> None:
-    how = section(method="top_layers", robust=RobustConfig(top_layers=1))
-    one = engine(start, how)
-    still = {name for name, parameter in one.model.named_parameters() if not parameter.requires_grad}
-    wanted = ("embeddings", "vision_model.encoder.layers.0")
-    assert still == {name for name, _ in one.model.named_parameters() if any(part in name for part in wanted)}
-    before = one.state_dict()["model"]
-    train_step(one, batch(), how)
-    after = one.state_dict()["model"]
-    assert {name for name in before if torch.equal(before[name], after[name])} == still
-
-
-def test_compiled_towers_take_the_same_steps_and_compile_once(
-    start: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_frozen_tower_has_no_gradient_and_the_other_tower_the_same(
+    model: Any, micro_batch_size: int | None
 ) -> None:
-    monkeypatch.setattr(DualEncoder.compile_towers, "__defaults__", ("eager",))  # what is traced, without g++
-    require_compiled_once(start, monkeypatch)
+    towers, batch = DualEncoder(model, IMAGE), distinct_batch(4)
+    section = TrainConfig(batch_size=4, micro_batch_size=micro_batch_size, frozen_text_layers="all")
+    backward(towers, batch, section)
+    names = [name for name, _ in model.named_parameters()]
+    expected = dict(zip(names, take_grads(model), strict=True))
+    freeze(model, section)
+    backward(towers, batch, section)
+    for name, parameter in model.named_parameters():
+        if name.startswith("text_model."):
+            assert parameter.grad is None or not parameter.grad.any()
+        else:
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-7)
+    model.requires_grad_(True)
+    model.zero_grad()
 
 
-def require_compiled_once(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three steps, the captions of each repeated as often as they like; what is compiled is so in the first."""
-    torch._dynamo.reset()
-    how = section(micro_batch_size=3)
-    losses: dict[bool, list[float]] = {}
-    for is_compiled in (False, True):
-        one = engine(start, how.model_copy(update={"compile": is_compiled}))
-        assert one.model.state_dict().keys() == load_model(start).state_dict().keys()
-        for seed in range(3):
-            rows = batch(seed)
-            rows["tokens"][seed:] = rows["tokens"][seed]
-            losses.setdefault(is_compiled, []).append(train_step(one, rows, how).loss)
-            if is_compiled:
-                monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-    assert (
-        torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
-    )  # two towers, with and without gradients
-    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+def test_each_kind_of_caption_adds_its_weighted_loss(model: Any) -> None:
+    towers, batch = DualEncoder(model, IMAGE), distinct_batch(4, kinds=2)
+    losses = []
+    for kind in (slice(0, 1), slice(1, 2)):
+        of_kind = {name: batch[name][:, kind] for name in ("tokens", "caption_keys")}
+        losses.append(backward(towers, {**batch, **of_kind}, TrainConfig(batch_size=4)).item())
+    both = backward(towers, batch, TrainConfig(batch_size=4, caption_weights={"colour": 0.5}))
+    model.zero_grad()
+    assert both.item() == pytest.approx(losses[0] + 0.5 * losses[1], rel=1e-6)
+
+
+def test_captions_embedded_together_equal_captions_embedded_alone(model: Any) -> None:
+    towers, batch = DualEncoder(model, IMAGE), distinct_batch(4, kinds=2)
+    batch["tokens"][:, 1] = batch["tokens"][0, 1]  # the same colour for all
+    together = towers(batch["pixels"], batch["tokens"])
+    for kind in (0, 1):
+        alone = towers(batch["pixels"], batch["tokens"][:, kind : kind + 1])
+        torch.testing.assert_close(together.captions[:, kind], alone.captions[:, 0], rtol=0, atol=1e-6)

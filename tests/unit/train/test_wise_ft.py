@@ -1,4 +1,4 @@
-"""Points between two bundles are measured, and the chosen one is what is delivered."""
+"""A sweep measures the points between two bundles and publishes the chosen one."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TITLES = ["red cup", "blue hat", "green sock", "red hat"]
 
 
 @dataclass(frozen=True)
-class Scores(Validation):
-    """A validation that looks at the weights alone: best where the bias is `wanted`."""
+class BiasValidation(Validation):
+    """A validation that scores the weights only: best where the bias of the loss is `best_bias`."""
 
-    wanted: float = 0.0
+    best_bias: float = 0.0
 
     def measure(self, model: torch.nn.Module) -> dict[str, float]:
-        score = -abs(model.get_parameter("logit_bias").item() - self.wanted)
+        score = -abs(model.get_parameter("logit_bias").item() - self.best_bias)
         return {"r@5": score, "score": score}
 
 
-class Keeps(RetentionCheck):
-    """A guard that falls from 1 at a bias of 0 to 0 at a bias of -4."""
+class BiasRetention(RetentionCheck):
+    """A retention that falls from 1 at a bias of 0 to 0 at a bias of -4."""
 
     def measure(self, model: torch.nn.Module) -> float:
         return 1.0 + model.get_parameter("logit_bias").item() / 4.0
@@ -41,55 +41,48 @@ class Keeps(RetentionCheck):
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A start with a bias of 0, and what was fine-tuned from it, with one of -4."""
+    """A start with a bias of 0, and a fine-tuned bundle with one of -4."""
     root = tmp_path_factory.mktemp("bundles")
-    start, tuned = tiny_bundle(root / "start", TITLES, bias=0.0), tiny_bundle(root / "tuned", TITLES, seed=8)
-    return start, tuned
+    start = tiny_bundle(root / "start", TITLES, bias=0.0)
+    return start, tiny_bundle(root / "tuned", TITLES, seed=8)
 
 
-def sweep_to(bundles: tuple[str, str], wanted: float) -> Sweep:
-    validation = Scores("", [], [], None, "r@5", 0, "cpu", wanted)
-    return Sweep(*bundles, validation, Keeps("", "drawn", 1))
-
-
-def delivered(
-    bundles: tuple[str, str], folder: Path, wanted: float, max_drop: float
+def publish(
+    bundles: tuple[str, str], folder: Path, best_bias: float, max_drop: float
 ) -> EncoderBundleManifest:
+    validation = BiasValidation("", [], [], None, "r@5", 0, "cpu", best_bias)
+    sweep = Sweep(*bundles, validation, BiasRetention("", "drawn", 1))
     section = RobustConfig(interpolation_steps=5, max_retention_drop=max_drop)
-    return publish_best_point(
-        ArtifactSpec(str(folder), EncoderBundleManifest, {}, {}), sweep_to(bundles, wanted), section, map
-    )
+    return publish_best_point(ArtifactSpec(str(folder), EncoderBundleManifest, {}, {}), sweep, section, map)
 
 
-def test_the_best_point_is_delivered_with_the_curve_beside_it(
+def test_best_point_is_published_with_all_points_in_its_manifest(
     bundles: tuple[str, str], tmp_path: Path
 ) -> None:
-    manifest = delivered(bundles, tmp_path, wanted=-3.0, max_drop=1.0)
-    found = read_interpolation(str(tmp_path))
-    assert [(point.a, point.guard) for point in found.points] == [
+    manifest = publish(bundles, tmp_path, best_bias=-3.0, max_drop=1.0)
+    interpolation = read_interpolation(str(tmp_path))
+    assert [(point.alpha, point.retention) for point in interpolation.points] == [
         (0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.75, 0.25), (1.0, 0.0)
     ]  # fmt: skip
-    assert (found.chosen, found.floor) == (0.75, 0.0)
-    start, tuned, model = (load_model(uri).state_dict() for uri in (*bundles, tmp_path))
+    assert (interpolation.alpha, interpolation.min_retention) == (0.75, 0.0)
+    start, fine_tuned, model = (load_model(uri).state_dict() for uri in (*bundles, tmp_path))
     for name, weight in model.items():
-        torch.testing.assert_close(weight, 0.25 * start[name] + 0.75 * tuned[name])
+        torch.testing.assert_close(weight, 0.25 * start[name] + 0.75 * fine_tuned[name])
     parent = open_artifact(bundles[1], EncoderBundleManifest)
     assert manifest.parent_space_id == parent.space_id != manifest.space_id
     assert open_bundle(str(tmp_path)).space_id == manifest.space_id
-    assert manifest.interpolation == found.model_dump()
+    assert manifest.interpolation == interpolation.model_dump()
 
 
-def test_what_forgets_too_much_is_not_delivered(bundles: tuple[str, str], tmp_path: Path) -> None:
-    delivered(bundles, tmp_path, wanted=-3.0, max_drop=0.5)
-    assert read_interpolation(str(tmp_path)).chosen == 0.5
+def test_point_with_too_little_retention_is_not_published(bundles: tuple[str, str], tmp_path: Path) -> None:
+    publish(bundles, tmp_path, best_bias=-3.0, max_drop=0.5)
+    assert read_interpolation(str(tmp_path)).alpha == 0.5
 
 
-def test_the_fine_tuned_weights_themselves_are_delivered_exactly(
-    bundles: tuple[str, str], tmp_path: Path
-) -> None:
-    manifest = delivered(bundles, tmp_path, wanted=-4.0, max_drop=1.0)
-    assert read_interpolation(str(tmp_path)).chosen == 1.0
+def test_alpha_1_publishes_the_fine_tuned_weights_exactly(bundles: tuple[str, str], tmp_path: Path) -> None:
+    manifest = publish(bundles, tmp_path, best_bias=-4.0, max_drop=1.0)
+    assert read_interpolation(str(tmp_path)).alpha == 1.0
     assert (tmp_path / "model.safetensors").read_bytes() == Path(bundles[1], "model.safetensors").read_bytes()
     assert manifest.space_id == manifest.parent_space_id  # the same weights are the same space
-    # and the same bundle: a curve that came out otherwise makes nobody embed again
+    # The fingerprint is the same too: other metrics at the same alpha require no new embeddings.
     assert manifest.fingerprint == open_artifact(bundles[1], EncoderBundleManifest).fingerprint

@@ -31,7 +31,7 @@ def new_state(seed: int, num_steps: int = 8) -> TrainState:
     optimizers = make_optimizers(model, TrainConfig(learning_rate=0.1))
     factor = learning_rate_factor(num_steps, 0.25)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
-    return TrainState(Accelerator(cpu=True), model, model, optimizers, [schedule], base=None)
+    return TrainState(Accelerator(cpu=True), model, model, optimizers, [schedule], start=None)
 
 
 def train(state: TrainState, first: int, last: int) -> None:

@@ -72,7 +72,7 @@ def saver(tmp_path: Path, model: torch.nn.Module) -> CheckpointSaver:
         num_steps=20,
         checkpoint_steps=8,
     )
-    return CheckpointSaver(job, TrainState(Accelerator(cpu=True), model, model, [], [], base=None), step=0)
+    return CheckpointSaver(job, TrainState(Accelerator(cpu=True), model, model, [], [], start=None), step=0)
 
 
 def test_checkpoint_holds_the_state_of_its_step_although_training_continued(
