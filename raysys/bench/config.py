@@ -54,7 +54,7 @@ class BenchConfig(Section):
     """Numbers of GPUs in the plan of `bench scaling`."""
     gpus_per_node: PositiveInt = 8
     node_gb_per_s: PositiveFloat = 450.0
-    """Between GPUs of a node, GB/s one way: NVLink 4, from the H100's data sheet (900 GB/s both ways)."""
+    """Between GPUs of a node, GB/s one way: NVLink 4, from the H100's datasheet (900 GB/s both ways)."""
     network_gb_per_s: PositiveFloat = 50.0
     """Between nodes, GB/s per GPU: 400 Gb/s InfiniBand (NDR)."""
     hop_latency_s: PositiveFloat = 2.0e-5
@@ -66,7 +66,7 @@ class BenchConfig(Section):
     scaling_ranks: SeveralInts = (1, 2, 4)
     """Numbers of local processes on which `bench scaling` checks its plan."""
     scaling_rows: SeveralInts = (2, 32)
-    """Pairs per rank and step in that check: few, so that communication dominates, and many."""
+    """Pairs per rank and step in that check: few, so that communication is a large share, and many."""
 
 
 class BenchRunConfig(Config):

@@ -1,7 +1,7 @@
 """Training on more GPUs: a plan computed from given numbers, and a check of its formulas on this machine.
 
 The check trains the tiny model on several gloo processes, once together and once each alone. Both share cores
-and memory in the same way, so the difference is communication, which dominates steps with few pairs. The
+and memory in the same way, so the difference is communication, a larger share of steps with few pairs. The
 plan's formulas get the step time of the lone processes (the slowest process of each step), gloo's bandwidth
 and its latency; their prediction is printed beside the measured step time.
 The GPUs are planned, not measured: `bench.gpu_pairs_per_s` and the links come from the configuration.
