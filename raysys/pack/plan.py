@@ -179,7 +179,7 @@ def _shards(
     split: NDArray[np.int8],
     section: PackConfig,
 ) -> tuple[NDArray[np.int32], list[PlannedShard]]:
-    """Sort the rows of a split by the hashes of their ids, so that a shard is a random sample; cut to size."""
+    """Sort the rows of a split by the hashes of their ids (a shard is a random sample) and cut to size."""
     shard = np.full(len(split), NO_SHARD, dtype=np.int32)
     shards: list[PlannedShard] = []
     keys = scanned.id_hash[rows]
