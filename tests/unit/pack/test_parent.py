@@ -90,7 +90,9 @@ def test_later_catalogues_pack_only_changes_and_inherit_from_all_earlier_roots(t
     assert num_packed(manifests) == 1
     # Inherited shards are listed flat: the third set names the first root directly. The tar that held only
     # `new` is not listed any more.
-    roots = {shard.uri.split("/shards/")[0] for manifest in manifests.values() for shard in manifest.inherited}
+    roots = {
+        shard.uri.split("/shards/")[0] for manifest in manifests.values() for shard in manifest.inherited
+    }
     assert roots == {first.root, second.root}
     assert {name: manifest.inputs[f"parent/{name}"].uri for name, manifest in manifests.items()} == {
         split: f"{second.root}/shards/{split}" for split in SPLITS

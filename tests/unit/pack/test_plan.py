@@ -31,7 +31,9 @@ def test_column_decides_the_split(tmp_path: Path) -> None:
 
 def test_unknown_split_in_the_column_names_the_row(tmp_path: Path) -> None:
     config = write_catalogue(tmp_path, [{"item_id": "a"}, {"item_id": "b", "part": "dev"}])
-    with pytest.raises(InputError, match="column 'part' should be one of train, val, test, got 'dev'") as caught:
+    with pytest.raises(
+        InputError, match="column 'part' should be one of train, val, test, got 'dev'"
+    ) as caught:
         pack(config)
     assert str(caught.value).startswith(f"{tmp_path}/items.csv:3: ")
 
