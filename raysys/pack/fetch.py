@@ -127,7 +127,7 @@ def _read_body(uri: str, response: httpx.Response, section: PackConfig) -> bytes
         data += chunk
         require_size(len(data), uri, section)
         if time.monotonic() > deadline:  # a slow trickle of bytes never reaches the read timeout of httpx
-            raise httpx.ReadTimeout(f"not whole after {section.fetch_timeout_s:g} s")
+            raise httpx.ReadTimeout(f"incomplete after {section.fetch_timeout_s:g} s")
     return bytes(data)
 
 

@@ -2,7 +2,7 @@
 
 Scan: the catalogue is read in parts, each independently; a part leaves its scanned rows in a scratch folder.
 Plan: the scanned rows decide which row goes to which shard. Write: rows are grouped by shard, and each shard
-becomes a tar. Files in the scratch folder are not made again, and all of them are functions of the catalogue:
+becomes a tar. Existing files of the scratch folder are reused, and all of them depend on the catalogue alone:
 a pack that was killed continues and gives the same bytes as an uninterrupted one.
 """
 

@@ -57,12 +57,11 @@ def refusal(image: str | bytes, section: PackConfig = PACK) -> str:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_upright_jpeg_keeps_its_coded_pixels_and_loses_its_metadata(mode: str, progressive: bool) -> None:
-    photo = sample_photo().convert(mode)
-    plain = encoded(photo, quality=40, progressive=progressive)
-    marked = (
-        encoded(photo, quality=40, progressive=progressive, exif=exif_with(1), comment="secret") + b"secret"
-    )
-    photo = read_photo(marked, PACK)
+    source = sample_photo().convert(mode)
+    options: dict[str, Any] = {"quality": 40, "progressive": progressive}
+    plain = encoded(source, **options)
+    with_metadata = encoded(source, **options, exif=exif_with(1), comment="secret") + b"secret"
+    photo = read_photo(with_metadata, PACK)
     assert photo == Photo(plain, 120, 90, phash(decoded(plain)), is_original=False)
 
 
@@ -71,9 +70,8 @@ def decoded(data: bytes) -> Image.Image:
 
 
 def test_rotated_photo_is_stored_upright() -> None:
-    photo = read_photo(
-        encoded(sample_photo(), exif=exif_with(6)), PACK
-    )  # rotate by 90 degrees clockwise for display
+    # Orientation 6: rotate by 90 degrees clockwise for display.
+    photo = read_photo(encoded(sample_photo(), exif=exif_with(6)), PACK)
     assert (photo.width, photo.height, photo.is_original) == (90, 120, False)
     # The left side moves to the top, and the top left corner to the top right.
     assert [pixel(photo, *at) for at in ((20, 20), (45, 110), (78, 15))] == [
