@@ -10,7 +10,7 @@ import pytest
 from raysys.artifacts import InputEntry, specs
 from raysys.artifacts.layout import ArtifactLayout
 from raysys.config import Config
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 from tests.shards_by_hand import write_shard_set
 
 

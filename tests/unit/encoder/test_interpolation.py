@@ -16,7 +16,7 @@ from raysys.encoder.interpolation import (
     shares,
 )
 from raysys.errors import DamagedData
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 
 START = {
     "weight": torch.tensor([0.0, 4.0]),
