@@ -1,1 +1,1 @@
-"""From a catalogue to shards: WebDataset tars that any tool reads, and a ledger of what was refused."""
+"""From a catalogue to ShardSets: WebDataset tars, a list of their items, and a ledger of refused rows."""

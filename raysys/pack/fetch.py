@@ -1,7 +1,7 @@
-"""The bytes of a photo, wherever its reference points: a disk, a bucket, or an allowed host.
+"""The bytes of a photo at a path, in a bucket, or at an allowed `https://` host.
 
-A catalogue is other people's text. What it names is fetched over the network only from hosts that the
-configuration names, never more than `pack.max_photo_megabytes` of it, and never for ever.
+A catalogue is untrusted input. Photos are fetched only from the hosts in `pack.allowed_hosts`, at most
+`pack.max_photo_megabytes` each, and within `pack.fetch_timeout_s` per attempt.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from raysys import storage
 from raysys.config.schema import PackConfig
 from raysys.errors import InputError, MissingError, StorageError, UnreadableImage
 
-_PAUSES_S = (0.5, 2.0)  # before the second and the third try
+_RETRY_DELAYS_S = (0.5, 2.0)
 _MAX_REDIRECTS = 5
-_BUSY = {429, 500, 502, 503, 504}
-_GONE = {404, 410}
+_RETRYABLE_STATUSES = {429, 500, 502, 503, 504}
+_MISSING_STATUSES = {404, 410}
 
 
 def fetch(
@@ -30,42 +30,42 @@ def fetch(
     client: httpx.Client | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bytes:
-    """The whole file.
+    """The bytes of the file.
 
-    Raises: MissingError if there is none; UnreadableImage with reason `not_allowed_host`,
+    Raises: MissingError if it does not exist; UnreadableImage with reason `not_allowed_host`,
     `too_many_bytes` or `unreachable`.
     """
     if not uri.lower().startswith(("http://", "https://")):
         return _read_stored(uri, section)
-    for pause_s in (*_PAUSES_S, None):  # None: the last try
+    for delay_s in (*_RETRY_DELAYS_S, None):  # None: the last attempt
         try:
             return _download(uri, section, client or _shared_client())
-        except (httpx.RequestError, _BusyHost) as error:
-            if pause_s is None:
-                tries = len(_PAUSES_S) + 1
-                message = f"{uri}: no answer in {tries} tries ({_one_line(error)}); try again later"
+        except (httpx.RequestError, _RetryableStatus) as error:
+            if delay_s is None:
+                attempts = len(_RETRY_DELAYS_S) + 1
+                message = f"{uri}: no answer in {attempts} tries ({_one_line(error)}); try again later"
                 raise UnreadableImage(message, "unreachable") from error
-            sleep(pause_s)
-    raise AssertionError("the last try returns or raises")
+            sleep(delay_s)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def is_allowed(host: str, allowed_hosts: tuple[str, ...]) -> bool:
-    """Whether a host is named: itself, or as a part of a domain that is named with a dot in front."""
+    """Whether a host equals an allowed name, or lies below an allowed domain (written with a leading dot)."""
     host = host.lower().rstrip(".")
-    names = [name.lower() for name in allowed_hosts]
-    return any(host.endswith(name) if name.startswith(".") else host == name for name in names)
+    allowed = [name.lower() for name in allowed_hosts]
+    return any(host.endswith(name) if name.startswith(".") else host == name for name in allowed)
 
 
-def require_size(num_bytes: int, what: str, section: PackConfig) -> None:
+def require_size(num_bytes: int, name: str, section: PackConfig) -> None:
     """Raise UnreadableImage for a photo of more than `pack.max_photo_megabytes`."""
     limit = int(section.max_photo_megabytes * 1e6)
     if num_bytes > limit:
-        message = f"{what}: more than {limit} bytes; make it smaller, or raise pack.max_photo_megabytes"
+        message = f"{name}: more than {limit} bytes; make it smaller, or raise pack.max_photo_megabytes"
         raise UnreadableImage(message, "too_many_bytes")
 
 
-class _BusyHost(Exception):
-    """The host asks to come again."""
+class _RetryableStatus(Exception):
+    """The host answered with a status that may pass."""
 
 
 def _read_stored(uri: str, section: PackConfig) -> bytes:
@@ -85,12 +85,12 @@ def _download(uri: str, section: PackConfig, client: httpx.Client) -> bytes:
         _require_allowed(address, uri, section)
         with client.stream(
             "GET", address, headers={"Accept-Encoding": "identity"}, timeout=section.fetch_timeout_s
-        ) as answer:
-            if answer.has_redirect_location:
-                address = urljoin(address, answer.headers["Location"])
+        ) as response:
+            if response.has_redirect_location:
+                address = urljoin(address, response.headers["Location"])
                 continue
-            _require_ok(uri, answer.status_code)
-            return _read_body(uri, answer, section)
+            _require_ok(uri, response.status_code)
+            return _read_body(uri, response, section)
     raise UnreadableImage(
         f"{uri}: more than {_MAX_REDIRECTS} redirects; name the photo itself", "unreachable"
     )
@@ -112,28 +112,28 @@ def _require_allowed(address: str, uri: str, section: PackConfig) -> None:
 
 
 def _require_ok(uri: str, status: int) -> None:
-    if status in _BUSY:
-        raise _BusyHost(f"status {status}")
-    if status in _GONE:
+    if status in _RETRYABLE_STATUSES:
+        raise _RetryableStatus(f"status {status}")
+    if status in _MISSING_STATUSES:
         raise MissingError(f"{uri}: no such file (status {status}); check the address")
     if status != httpx.codes.OK:
         raise UnreadableImage(f"{uri}: refused with status {status}; check the address", "unreachable")
 
 
-def _read_body(uri: str, answer: httpx.Response, section: PackConfig) -> bytes:
-    require_size(int(answer.headers.get("Content-Length", 0)), uri, section)
-    data, until = bytearray(), time.monotonic() + section.fetch_timeout_s
-    for piece in answer.iter_bytes():
-        data += piece
+def _read_body(uri: str, response: httpx.Response, section: PackConfig) -> bytes:
+    require_size(int(response.headers.get("Content-Length", 0)), uri, section)
+    data, deadline = bytearray(), time.monotonic() + section.fetch_timeout_s
+    for chunk in response.iter_bytes():
+        data += chunk
         require_size(len(data), uri, section)
-        if time.monotonic() > until:  # a drop now and then never runs into the timeout of a read
-            raise httpx.ReadTimeout(f"not whole after {section.fetch_timeout_s:g} s")
+        if time.monotonic() > deadline:  # a slow trickle of bytes never reaches the read timeout of httpx
+            raise httpx.ReadTimeout(f"incomplete after {section.fetch_timeout_s:g} s")
     return bytes(data)
 
 
 @functools.cache
 def _shared_client() -> httpx.Client:
-    """One a process: a connection and its certificates are for many photos. It is safe among threads."""
+    """One client per process: photos share its connections and certificates. It is thread-safe."""
     return httpx.Client(follow_redirects=False)
 
 

@@ -1,4 +1,4 @@
-"""What an earlier pack left: its items, where they lie, and which of them are dead by now."""
+"""The parent of an incremental pack: its items, the shards that hold them, tombstones for the stale ones."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from raysys import artifacts, storage
 from raysys.artifacts import InheritedShard, ShardSetManifest
 from raysys.columns import GROUP, ITEM_HASH, ITEM_ID, SHARD
 from raysys.config.schema import SPLITS
-from raysys.pack.duplicates import Keys, Mask, Rows, first_of_equal
-from raysys.pack.scan import key_of_text
+from raysys.pack.duplicates import Hashes, Mask, RowNumbers, first_of_equal
+from raysys.pack.scan import hash_of_text
 from raysys.shards.shard_set import ITEMS, TOMBSTONES
 
 TOMBSTONE_SCHEMA = pa.schema([(SHARD, pa.string()), (ITEM_ID, pa.string())])
 
 
 @dataclass(frozen=True)
-class Known:
-    """The items of a parent in the order of its splits; without a parent there are none."""
+class ParentItems:
+    """The items of a parent in the order of its splits; empty without a parent."""
 
     uri: str | None
-    id_hash: Keys
-    content: Keys
-    split: NDArray[np.int8]
+    id_hash: Hashes
+    content: Hashes
+    split: NDArray[np.int8]  # position in SPLITS
     groups: pa.ChunkedArray
 
-    def find(self, id_hash: Keys) -> Rows:
-        """For each id the position of the item, or -1."""
-        num_known = len(self.id_hash)
-        first = first_of_equal(np.concatenate([self.id_hash, id_hash]))[num_known:]
-        return np.where(first < num_known, first, -1)
+    def find(self, id_hash: Hashes) -> RowNumbers:
+        """For each id the position of its item; -1 for a new id."""
+        num_items = len(self.id_hash)
+        first = first_of_equal(np.concatenate([self.id_hash, id_hash]))[num_items:]
+        return np.where(first < num_items, first, -1)
 
 
-def read_known(uri: str | None) -> Known:
+def read_parent_items(uri: str | None) -> ParentItems:
     """The items of the ShardSets below `uri`, the `shards` folder of an earlier root.
 
-    Raises: MissingError if they are not all there.
+    Raises: MissingError if the ShardSet of a split is missing.
     """
     ids: list[bytes] = []
     content: list[bytes] = []
     splits: list[NDArray[np.int8]] = []
     groups: list[pa.Array] = []
     for number, split in enumerate(SPLITS if uri else ()):
-        for table in _items(storage.join(str(uri), split)):
-            ids += [key_of_text(item_id) for item_id in table.column(ITEM_ID).to_pylist()]
-            content += [value[:16] for value in table.column(ITEM_HASH).to_pylist()]
-            splits.append(np.full(table.num_rows, number, dtype=np.int8))
-            groups.append(table.column(GROUP).combine_chunks())
-    return Known(
+        for items in _items(storage.join(str(uri), split)):
+            ids += [hash_of_text(item_id) for item_id in items.column(ITEM_ID).to_pylist()]
+            content += [value[:16] for value in items.column(ITEM_HASH).to_pylist()]
+            splits.append(np.full(items.num_rows, number, dtype=np.int8))
+            groups.append(items.column(GROUP).combine_chunks())
+    return ParentItems(
         uri,
-        _keys(ids),
-        _keys(content),
+        _as_hashes(ids),
+        _as_hashes(content),
         np.concatenate([np.empty(0, dtype=np.int8), *splits]),
         pa.chunked_array(groups, pa.string()),
     )
@@ -66,41 +66,43 @@ def read_known(uri: str | None) -> Known:
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What the ShardSet of one split takes over."""
+    """What the ShardSet of one split takes over from its parent."""
 
     shards: list[InheritedShard]
     tombstones: pa.Table
     num_live: int
-    live_items: Iterator[pa.Table]  # `shard` as a URI; read as it is asked for
+    live_items: Iterator[pa.Table]  # `shard` is a URI; batches are read lazily
 
 
-def inherit(known: Known, split: str, is_live: Mask) -> Inheritance | None:
-    """The parent's shards that still hold live items, and what is dead in them; None without a parent."""
-    if known.uri is None:
+def inherit(parent: ParentItems, split: str, is_live: Mask) -> Inheritance | None:
+    """The parent's shards with live items, and tombstones for their other items; None without a parent."""
+    if parent.uri is None:
         return None
-    place = storage.join(known.uri, split)
-    mine = is_live[known.split == SPLITS.index(split)]
-    counts: collections.Counter[str] = collections.Counter()
-    dead = [_tombstones(place)]
-    for items, mask in _masked(place, mine):
-        counts.update(items.filter(mask).column(SHARD).to_pylist())
-        dead.append(items.filter(pc.invert(mask)).select([SHARD, ITEM_ID]))
-    manifest = artifacts.open_artifact(place, ShardSetManifest)
+    folder = storage.join(parent.uri, split)
+    is_live_in_split = is_live[parent.split == SPLITS.index(split)]
+    num_live: collections.Counter[str] = collections.Counter()
+    tombstone_tables = [_read_tombstones(folder)]
+    for items, mask in _items_with_mask(folder, is_live_in_split):
+        num_live.update(items.filter(mask).column(SHARD).to_pylist())
+        tombstone_tables.append(items.filter(pc.invert(mask)).select([SHARD, ITEM_ID]))
+    manifest = artifacts.open_artifact(folder, ShardSetManifest)
     shards = [
-        _counted(shard, counts[shard.uri]) for shard in _all_shards(place, manifest) if counts[shard.uri]
+        shard.model_copy(update={"num_live": num_live[shard.uri]})
+        for shard in _all_shards(folder, manifest)
+        if num_live[shard.uri]
     ]
-    tombstones = pa.concat_tables(dead)
-    is_needed = pc.is_in(tombstones.column(SHARD), value_set=pa.array(list(counts), pa.string()))
+    tombstones = pa.concat_tables(tombstone_tables)
+    is_needed = pc.is_in(tombstones.column(SHARD), value_set=pa.array(list(num_live), pa.string()))
     ordered = tombstones.filter(is_needed).sort_by([(SHARD, "ascending"), (ITEM_ID, "ascending")])
-    live = (items.filter(mask) for items, mask in _masked(place, mine))
-    return Inheritance(shards, ordered, int(mine.sum()), live)
+    live_items = (items.filter(mask) for items, mask in _items_with_mask(folder, is_live_in_split))
+    return Inheritance(shards, ordered, int(is_live_in_split.sum()), live_items)
 
 
-def _masked(place: str, mask: Mask) -> Iterator[tuple[pa.Table, pa.Array]]:
-    """The items with their shards as URIs, some at a time, and which of them the mask names."""
+def _items_with_mask(folder: str, mask: Mask) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Batches of items, their shards as URIs, each with its slice of the mask."""
     start = 0
-    for items in _items(place):
-        uris = [_absolute(place, name) for name in items.column(SHARD).to_pylist()]
+    for items in _items(folder):
+        uris = [_shard_uri(folder, name) for name in items.column(SHARD).to_pylist()]
         position = items.schema.get_field_index(SHARD)
         yield (
             items.set_column(position, SHARD, pa.array(uris, pa.string())),
@@ -109,37 +111,36 @@ def _masked(place: str, mask: Mask) -> Iterator[tuple[pa.Table, pa.Array]]:
         start += items.num_rows
 
 
-def _items(place: str) -> Iterator[pa.Table]:
-    artifacts.open_artifact(place, ShardSetManifest)
-    with storage.open_input(storage.join(place, ITEMS)) as stream:
+def _items(folder: str) -> Iterator[pa.Table]:
+    artifacts.open_artifact(folder, ShardSetManifest)
+    with storage.open_input(storage.join(folder, ITEMS)) as stream:
         for batch in pq.ParquetFile(stream).iter_batches():
             yield pa.Table.from_batches([batch])
 
 
-def _all_shards(place: str, manifest: ShardSetManifest) -> Iterator[InheritedShard]:
+def _all_shards(folder: str, manifest: ShardSetManifest) -> Iterator[InheritedShard]:
     yield from manifest.inherited
-    for own in manifest.shards:
-        uri = _absolute(place, own.name)
+    for shard in manifest.shards:
         yield InheritedShard(
-            uri=uri, num_items=own.num_items, num_live=own.num_items, bytes=own.bytes, sha256=own.sha256
+            uri=_shard_uri(folder, shard.name),
+            num_items=shard.num_items,
+            num_live=shard.num_items,
+            bytes=shard.bytes,
+            sha256=shard.sha256,
         )
 
 
-def _tombstones(place: str) -> pa.Table:
-    uri = storage.join(place, TOMBSTONES)
+def _read_tombstones(folder: str) -> pa.Table:
+    uri = storage.join(folder, TOMBSTONES)
     if not storage.exists(uri):
         return TOMBSTONE_SCHEMA.empty_table()
     with storage.open_input(uri) as stream:
         return pq.read_table(stream)
 
 
-def _counted(shard: InheritedShard, num_live: int) -> InheritedShard:
-    return shard.model_copy(update={"num_live": num_live})
+def _shard_uri(folder: str, shard: str) -> str:
+    return shard if "/" in shard else storage.join(storage.absolute(folder), shard)
 
 
-def _absolute(place: str, shard: str) -> str:
-    return shard if "/" in shard else storage.join(storage.absolute(place), shard)
-
-
-def _keys(values: list[bytes]) -> Keys:
+def _as_hashes(values: list[bytes]) -> Hashes:
     return np.frombuffer(b"".join(values), dtype=">u8").reshape(-1, 2).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""The streams of a pack through Ray Data: the same pieces as `serial`, wherever there is a free core."""
+"""RayExecutor: the two loops of a pack through Ray Data, on the free cores of the cluster."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ import ray.data
 from raysys.cluster.datasource import dataset_of
 from raysys.errors import RaysysError
 from raysys.pack.scan import Part
-from raysys.pack.write import SHARD_NUMBER
+from raysys.pack.write import PLANNED_SHARD
 
-_PAYLOAD, _NUM_ROWS, _ERROR = "part", "num_rows", "error"
-_READ_BLOCK_BYTES = 1 << 20  # parts wait together up to here before they are dealt out
-_MIN_PIECES = 64
+_PART, _NUM_ROWS, _ERROR = "part", "num_rows", "error"
+_READ_BLOCK_BYTES = 1 << 20  # parts are collected up to this size before they are distributed
+_MIN_RANGES = 64
 
 
 class RayExecutor:
-    """A `shard_sets.Executor` on the cluster that this process is connected to."""
+    """An `Executor` on the cluster that this process is connected to."""
 
-    def survey(
+    def scan(
         self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
     ) -> Iterator[int]:
-        """A read task a source cuts parts as their turn comes; each part is a task of its own."""
-        with _context(target_max_block_size=_READ_BLOCK_BYTES):
-            parts = _dataset([functools.partial(_payloads, read) for read in reads]).repartition(
+        """One read task per file cuts parts lazily; each part is scanned by a task of its own."""
+        with _data_context(target_max_block_size=_READ_BLOCK_BYTES):
+            parts = _dataset([functools.partial(_pickled_parts, read) for read in reads]).repartition(
                 target_num_rows_per_block=1, strict=True
             )
-            done = parts.map_batches(
-                functools.partial(_survey, work=work),
+            results = parts.map_batches(
+                functools.partial(_scan_batch, work=work),
                 batch_size=None,
                 batch_format="pyarrow",
                 concurrency=_num_cores(),
             )
-            yield from _counts(done)
+            yield from _row_counts(results)
 
     def write(
         self, reads: Sequence[Callable[[], pa.Table]], num_shards: int, work: Callable[[pa.Table], int]
     ) -> Iterator[int]:
-        """Rows sorted into ranges of shards; a range is written by one task."""
-        num_pieces = min(num_shards, max(_MIN_PIECES, len(reads)))
-        bounds: list[int | float] = [number * num_shards // num_pieces for number in range(num_pieces + 1)]
+        """Sort the rows into ranges of shards; each range is written by one task."""
+        num_ranges = min(num_shards, max(_MIN_RANGES, len(reads)))
+        bounds: list[int | float] = [number * num_shards // num_ranges for number in range(num_ranges + 1)]
         # A block is one range of shards: it must not be cut, however large it is.
-        with _context(target_max_block_size=None):
-            if len(reads) == 1:  # a few rows: every task reads them all, and no shuffle has to start
+        with _data_context(target_max_block_size=None):
+            if len(reads) == 1:  # few rows: every task reads them all, which avoids starting a shuffle
                 ranges = itertools.pairwise(bounds)
                 rows = _dataset([functools.partial(_range, reads[0], low, high) for low, high in ranges])
             else:
-                tables = _dataset([functools.partial(_whole, read) for read in reads])
+                tables = _dataset([functools.partial(_full_table, read) for read in reads])
                 inner = bounds[1:-1]
-                rows = tables.sort(SHARD_NUMBER, boundaries=inner) if inner else tables.repartition(1)
-            done = rows.map_batches(
-                functools.partial(_write, work=work),
+                rows = tables.sort(PLANNED_SHARD, boundaries=inner) if inner else tables.repartition(1)
+            results = rows.map_batches(
+                functools.partial(_write_batch, work=work),
                 batch_size=None,
                 batch_format="pyarrow",
                 concurrency=_num_cores(),
             )
-            yield from _counts(done)
+            yield from _row_counts(results)
 
 
 def _dataset(reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> ray.data.Dataset:
@@ -74,67 +74,67 @@ def _dataset(reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> ray.data.Data
 
 
 @contextlib.contextmanager
-def _context(**settings: Any) -> Iterator[None]:
-    """Ray Data's settings for the datasets that are made meanwhile."""
+def _data_context(**settings: Any) -> Iterator[None]:
+    """Set Ray Data's settings for the datasets that are created in the block."""
     context = ray.data.DataContext.get_current()
     settings |= {
         "print_on_execution_start": False,
         "enable_progress_bars": False,
     }
-    before = {name: getattr(context, name) for name in settings}
-    kept_order = context.execution_options.preserve_order
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error comes back as itself
+    previous = {name: getattr(context, name) for name in settings}
+    previous_order = context.execution_options.preserve_order
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors come back as values and are raised here
     try:
         for name, value in settings.items():
             setattr(context, name, value)
-        context.execution_options.preserve_order = False  # files have names; whoever is ready goes first
+        context.execution_options.preserve_order = False  # results go to named files, so order is irrelevant
         with warnings.catch_warnings():
-            # Fewer pieces than cores is no mistake of a small catalogue.
+            # A small catalogue has fewer parts than the cluster has cores.
             warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
             yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             setattr(context, name, value)
-        context.execution_options.preserve_order = kept_order
+        context.execution_options.preserve_order = previous_order
 
 
 def _num_cores() -> int:
-    """Real cores, not logical ones: every worker process first spends seconds on imports."""
+    """Real cores, not Ray's logical CPUs: every additional worker process spends seconds on imports."""
     cores = len(ray.nodes()) * (os.cpu_count() or 1)
     return max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
 
 
-def _counts(done: ray.data.Dataset) -> Iterator[int]:
-    for row in done.iter_rows():
+def _row_counts(results: ray.data.Dataset) -> Iterator[int]:
+    for row in results.iter_rows():
         if row[_ERROR]:
             raise pickle.loads(row[_ERROR])
         yield int(row[_NUM_ROWS])
 
 
-def _payloads(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
+def _pickled_parts(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
     for part in read():
-        yield pa.table({_PAYLOAD: pa.array([pickle.dumps(part)], pa.large_binary())})
+        yield pa.table({_PART: pa.array([pickle.dumps(part)], pa.large_binary())})
 
 
-def _survey(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
-    return _outcome(lambda: sum(work(pickle.loads(part.as_py())) for part in batch.column(_PAYLOAD)))
+def _scan_batch(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
+    return _result(lambda: sum(work(pickle.loads(part.as_py())) for part in batch.column(_PART)))
 
 
-def _whole(read: Callable[[], pa.Table]) -> Iterator[pa.Table]:
+def _full_table(read: Callable[[], pa.Table]) -> Iterator[pa.Table]:
     yield read()
 
 
 def _range(read: Callable[[], pa.Table], low: float, high: float) -> Iterator[pa.Table]:
-    number = pc.field(SHARD_NUMBER)
-    yield read().filter((number >= low) & (number < high))
+    shard = pc.field(PLANNED_SHARD)
+    yield read().filter((shard >= low) & (shard < high))
 
 
-def _write(batch: pa.Table, work: Callable[[pa.Table], int]) -> pa.Table:
-    return _outcome(lambda: work(batch) if batch.num_rows else 0)
+def _write_batch(batch: pa.Table, work: Callable[[pa.Table], int]) -> pa.Table:
+    return _result(lambda: work(batch) if batch.num_rows else 0)
 
 
-def _outcome(work: Callable[[], int]) -> pa.Table:
-    """What a piece came to. An error of ours travels as a value: Ray would add its own advice to it."""
+def _result(work: Callable[[], int]) -> pa.Table:
+    """A row count or a RaysysError as a table. A raised error would arrive wrapped in Ray's own advice."""
     num_rows, error = 0, b""
     try:
         num_rows = work()

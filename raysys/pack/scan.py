@@ -1,8 +1,8 @@
-"""A part of the catalogue looked at: every row with its photo, down to what planning and writing need.
+"""The scan: reads every row of a part with its photo, and writes the values that planning and writing need.
 
-A part is some neighbouring rows of a source, cut the same way each time. Its facts are one Parquet file in
-the scratch folder, written atomically: a part that is there is not looked at again. Photos that cannot be
-read again as the same bytes cheaply (from the table, from the web, encoded anew) go to a file beside it.
+A part is a run of consecutive rows of one file, cut at the same rows every time. Its scanned rows are one
+Parquet file in the scratch folder, written atomically: a part with a file is not scanned again. Photos whose
+bytes cannot be read again cheaply (from the table, from the web, re-encoded) go to a second file.
 """
 
 from __future__ import annotations
@@ -34,103 +34,102 @@ from raysys.columns import (
 )
 from raysys.config.schema import PackConfig
 from raysys.errors import MissingError, UnreadableImage
-from raysys.pack.catalog import CatalogRow
+from raysys.pack.catalog import CatalogRow, Refusal
 from raysys.pack.photos import Photo, read_photo
 from raysys.pack.splits import split_of
 from raysys.pack.titles import clean_title
 
-ID_HASH = "id_hash"  # 128 bits
+ID_HASH = "id_hash"
 PHOTO_SHA256 = "photo_sha256"
 PHOTO_URI, PHOTO_OFFSET, PHOTO_BYTES = "photo_uri", "photo_offset", "photo_bytes"
-TWIN = "twin"  # 128 bits of seller and title, null without a seller
-TAR_BYTES = "tar_bytes"  # what the sample adds to a tar, about
+SELLER_TITLE_HASH = "seller_title_hash"
+TAR_BYTES = "tar_bytes"
 
-FACTS = pa.schema(
+SCAN_SCHEMA = pa.schema(
     [
         (ITEM_ID, pa.string()),
         (TITLE, pa.string()),
         (ATTRIBUTES, pa.string()),
-        (SPLIT, pa.string()),  # null where only the group can tell
+        (SPLIT, pa.string()),  # null where the group decides
         (SOURCE, pa.string()),
-        (REASON, pa.string()),  # why the row is refused, null where it is not
+        (REASON, pa.string()),  # null for a usable row; a refused one has no photo columns
         (DETAIL, pa.string()),
         (ID_HASH, pa.binary(16)),
         (PHOTO_URI, pa.string()),
         (PHOTO_OFFSET, pa.int64()),
         (PHOTO_BYTES, pa.int64()),
         (PHOTO_SHA256, pa.binary(32)),
-        (PHOTO_HASH, pa.binary(16)),
+        (PHOTO_HASH, pa.binary(16)),  # null for a photo of one colour
         (ITEM_HASH, pa.binary(32)),
-        (TWIN, pa.binary(16)),
-        (TAR_BYTES, pa.int64()),
+        (SELLER_TITLE_HASH, pa.binary(16)),  # null without a seller
+        (TAR_BYTES, pa.int64()),  # approximate size of the sample in a tar
     ]
 )
 ROWS_PER_PART = 1000
-_BYTES_PER_PART = 64 << 20  # of photos that lie in the table itself
-_FETCHED_AT_ONCE = 16  # remote photos: the wait is the network's
+_PHOTO_BYTES_PER_PART = 64 << 20  # of photos that the table itself holds
+_CONCURRENT_FETCHES = 16  # of remote photos: the time goes to network latency, not to the CPU
 _TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring rows of one source."""
+    """Consecutive rows of one file of the catalogue."""
 
-    source: int
+    file_number: int
     number: int
     rows: tuple[CatalogRow, ...] = field(repr=False)
 
     @property
     def stem(self) -> str:
-        """The name of its files."""
-        return f"part-{self.source:04d}-{self.number:06d}"
+        """The name of its files in the scratch folder, without extension."""
+        return f"part-{self.file_number:04d}-{self.number:06d}"
 
 
-def cut(
-    source: int,
+def cut_parts(
+    file_number: int,
     rows: Iterable[CatalogRow],
     done: Container[str] = (),
     rows_per_part: int = ROWS_PER_PART,
 ) -> Iterator[Part]:
-    """The parts of a source that are not done yet; where they are cut depends on the rows alone."""
-    taken: list[CatalogRow] = []
+    """Yield the parts of a file whose stems are not in `done`; the boundaries depend on the rows alone."""
+    buffer: list[CatalogRow] = []
     number = num_bytes = 0
     for row in rows:
-        taken.append(row)
-        num_bytes += len(row.image) if isinstance(row.image, bytes) else 0
-        if len(taken) == rows_per_part or num_bytes >= _BYTES_PER_PART:
-            part = Part(source, number, tuple(taken))
+        buffer.append(row)
+        num_bytes += len(row.photo) if isinstance(row.photo, bytes) else 0
+        if len(buffer) == rows_per_part or num_bytes >= _PHOTO_BYTES_PER_PART:
+            part = Part(file_number, number, tuple(buffer))
             if part.stem not in done:
                 yield part
-            taken, number, num_bytes = [], number + 1, 0
-    if taken and (part := Part(source, number, tuple(taken))).stem not in done:
+            buffer, number, num_bytes = [], number + 1, 0
+    if buffer and (part := Part(file_number, number, tuple(buffer))).stem not in done:
         yield part
 
 
-def survey(part: Part, *, section: PackConfig, folder: str) -> int:
-    """Write the facts of a part into the scratch folder; the number of its rows."""
-    with _scratch(storage.join(folder, f"{part.stem}.photos")) as keep:
-        facts = [_fact(row, photo, section, keep) for row, photo in _photos(part.rows, section)]
+def scan(part: Part, *, section: PackConfig, folder: str) -> int:
+    """Write the scanned rows of a part into the scratch folder. Returns their number."""
+    with _photo_file(storage.join(folder, f"{part.stem}.photos")) as append:
+        rows = [_scan_row(row, photo, section, append) for row, photo in _photos(part.rows, section)]
     with storage.writable_file(storage.join(folder, f"{part.stem}.parquet")) as path:
-        pq.write_table(pa.Table.from_pylist(facts, schema=FACTS), path)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCAN_SCHEMA), path)
     return len(part.rows)
 
 
-def key_of_text(*parts: str) -> bytes:
-    """128 bits of a hash of texts."""
+def hash_of_text(*parts: str) -> bytes:
+    """The first 128 bits of a SHA-256 over texts."""
     return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
 
 
-Keep = Callable[[bytes], tuple[str, int]]  # writes a photo: where it now lies
-Found = Photo | tuple[str, str]  # a photo, or why there is none: reason and detail
+AppendPhoto = Callable[[bytes], tuple[str, int]]  # returns the photo's URI and offset
 
 
 @contextlib.contextmanager
-def _scratch(uri: str) -> Iterator[Keep]:
-    """Write photos one behind the other into a file that is there when the block ends, if any came."""
+def _photo_file(uri: str) -> Iterator[AppendPhoto]:
+    """Append photos to one file; it is created with the first photo and complete when the block ends."""
     with contextlib.ExitStack() as stack:
         stream: IO[bytes] | None = None
 
-        def keep(data: bytes) -> tuple[str, int]:
+        def append(data: bytes) -> tuple[str, int]:
             nonlocal stream
             if stream is None:
                 path = stack.enter_context(storage.writable_file(uri))
@@ -139,70 +138,76 @@ def _scratch(uri: str) -> Iterator[Keep]:
             stream.write(data)
             return uri, offset
 
-        yield keep
+        yield append
 
 
-def _photos(rows: tuple[CatalogRow, ...], section: PackConfig) -> Iterator[tuple[CatalogRow, Found]]:
-    """Every row with its photo, in order; a few at a time are in memory."""
-    look = partial(_look, section=section)
-    if not any(isinstance(row.image, str) and not storage.is_local(row.image) for row in rows):
-        yield from ((row, look(row)) for row in rows)
+def _photos(
+    rows: tuple[CatalogRow, ...], section: PackConfig
+) -> Iterator[tuple[CatalogRow, Photo | Refusal]]:
+    """Each row with its photo, in order, with at most `_CONCURRENT_FETCHES` photos in memory."""
+    check = partial(_check_row, section=section)
+    if not any(isinstance(row.photo, str) and not storage.is_local(row.photo) for row in rows):
+        yield from ((row, check(row)) for row in rows)
         return
-    with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_CONCURRENT_FETCHES) as pool:
         remaining = iter(rows)
-        while chunk := list(itertools.islice(remaining, _FETCHED_AT_ONCE)):
-            yield from zip(chunk, pool.map(look, chunk), strict=True)
+        while chunk := list(itertools.islice(remaining, _CONCURRENT_FETCHES)):
+            yield from zip(chunk, pool.map(check, chunk), strict=True)
 
 
-def _look(row: CatalogRow, section: PackConfig) -> Found:
-    if row.problem:
-        return row.problem
+def _check_row(row: CatalogRow, section: PackConfig) -> Photo | Refusal:
+    """The photo of a usable row, or the reason why the row is refused."""
+    if row.refusal:
+        return row.refusal
     if not row.item_id:
-        return "no_id", "the row has no item id"
+        return Refusal("no_id", "the row has no item id")
     if not clean_title(row.title):
-        return "no_title", "the title is empty"
-    if not row.image:
-        return "no_image", "the row names no photo"
+        return Refusal("no_title", "the title is empty")
+    if not row.photo:
+        return Refusal("no_image", "the row names no photo")
     try:
-        return read_photo(row.image, section)
+        return read_photo(row.photo, section)
     except UnreadableImage as error:
-        return error.reason, str(error)
+        return Refusal(error.reason, str(error))
     except MissingError as error:
-        return "missing_image", str(error)
+        return Refusal("missing_image", str(error))
 
 
-def _fact(row: CatalogRow, found: Found, section: PackConfig, keep: Keep) -> dict[str, Any]:
-    said = {
+def _scan_row(
+    row: CatalogRow, photo: Photo | Refusal, section: PackConfig, append: AppendPhoto
+) -> dict[str, Any]:
+    columns = {
         ITEM_ID: row.item_id,
         SOURCE: row.source,
-        ID_HASH: key_of_text(row.item_id),
-        # A row that cannot be read may lack what decides its split: its refusal stands with the train split.
+        ID_HASH: hash_of_text(row.item_id),
+        # A row that could not be read may lack the value that decides its split: the train ledger lists it.
         SPLIT: "train"
-        if row.problem
+        if row.refusal
         else split_of(row.item_id, row.attributes, row.split, row.source, section.split),
     }
-    if not isinstance(found, Photo):
-        return {**said, REASON: found[0], DETAIL: found[1]}
+    if isinstance(photo, Refusal):
+        return {**columns, REASON: photo.reason, DETAIL: photo.detail}
     title, attributes = clean_title(row.title), artifacts.canonical_json(row.attributes)
-    is_cheap = found.is_original and isinstance(row.image, str) and not row.image.startswith("http")
-    uri, offset = (str(row.image), 0) if is_cheap else keep(found.data)
-    photo = hashlib.sha256(found.data).digest()
+    is_rereadable = photo.is_original and isinstance(row.photo, str) and not row.photo.startswith("http")
+    uri, offset = (str(row.photo), 0) if is_rereadable else append(photo.data)
+    photo_sha256 = hashlib.sha256(photo.data).digest()
     seller = row.attributes.get(section.duplicates.seller or "")
     text_bytes = 2 * len(row.item_id.encode()) + len(title.encode()) + len(attributes.encode()) + 60
     return {
-        **said,
+        **columns,
         TITLE: title,
         ATTRIBUTES: attributes,
         PHOTO_URI: uri,
         PHOTO_OFFSET: offset,
-        PHOTO_BYTES: len(found.data),
-        PHOTO_SHA256: photo,
-        PHOTO_HASH: found.perceptual_hash,
-        ITEM_HASH: item_hash(photo, title, attributes),
-        TWIN: None if seller is None else key_of_text(str(seller), title),
-        TAR_BYTES: _in_tar(len(found.data)) + _in_tar(text_bytes),
+        PHOTO_BYTES: len(photo.data),
+        PHOTO_SHA256: photo_sha256,
+        PHOTO_HASH: photo.phash,
+        ITEM_HASH: item_hash(photo_sha256, title, attributes),
+        SELLER_TITLE_HASH: None if seller is None else hash_of_text(str(seller), title),
+        TAR_BYTES: _bytes_in_tar(len(photo.data)) + _bytes_in_tar(text_bytes),
     }
 
 
-def _in_tar(num_bytes: int) -> int:
+def _bytes_in_tar(num_bytes: int) -> int:
+    """A header block, and the data padded to full blocks."""
     return _TAR_BLOCK + -(-num_bytes // _TAR_BLOCK) * _TAR_BLOCK

@@ -1,189 +1,169 @@
-"""`raysys pack`: a catalogue becomes one ShardSet a split, from top to bottom.
+"""`pack_shard_sets`: builds one ShardSet per split from a catalogue, in three steps.
 
-Survey: parts of the catalogue are looked at, each on its own, and leave their facts in a scratch folder.
-Plan: on the facts alone, which row goes to which shard. Write: rows are brought together by shard, and each
-shard becomes a tar. What is in the scratch folder is not done again, and all of it is a function of the
-catalogue: a pack that was killed continues, and gives the bytes of one that was not.
+Scan: the catalogue is read in parts, each independently; a part leaves its scanned rows in a scratch folder.
+Plan: the scanned rows decide which row goes to which shard. Write: rows are grouped by shard, and each shard
+becomes a tar. Existing files of the scratch folder are reused, and all of them depend on the catalogue alone:
+a pack that was killed continues and gives the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, InputEntry, ShardSetManifest
+from raysys.artifacts import ArtifactSpec, ShardSetManifest
 from raysys.columns import GROUP, ITEM_ID
-from raysys.config.schema import SPLITS, ColumnSplit, FolderCatalog, PackConfig, TableCatalog
+from raysys.config.schema import SPLITS, FolderCatalog, PackConfig, TableCatalog
 from raysys.errors import InputError
 from raysys.pack import publish
-from raysys.pack.catalog import CatalogSource
-from raysys.pack.parent import read_known
-from raysys.pack.plan import NOWHERE, Plan, plan, read_facts
-from raysys.pack.scan import ROWS_PER_PART, Part, cut, survey
-from raysys.pack.scratch import scratch_folder
-from raysys.pack.write import KEY, ROWS, SHARD_NUMBER, Places, read_done, write_shards
+from raysys.pack.catalog import Catalog, CatalogFile
+from raysys.pack.executor import Executor
+from raysys.pack.parent import read_parent_items
+from raysys.pack.paths import PackPaths, list_parts, scratch_folder
+from raysys.pack.plan import NO_GROUP, NO_SHARD, Plan, make_plan, read_scanned_rows
+from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, scan
+from raysys.pack.write import (
+    KEY,
+    PLANNED_SHARD,
+    SCANNED_COLUMNS,
+    WRITE_SCHEMA,
+    read_written_shard,
+    write_shards,
+)
 from raysys.shards.tar import key_of
 from raysys.tracking import logs
 
-ROWS_PER_READ = 131_072  # of the facts: some 80 MB
-
-
-class Executor(Protocol):
-    """How the two streams of a pack run: one after the other in a test, through Ray Data on a cluster."""
-
-    def survey(
-        self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
-    ) -> Iterator[int]:
-        """Yield `work(part)` for every part of every read."""
-        ...
-
-    def write(
-        self,
-        reads: Sequence[Callable[[], pa.Table]],
-        num_shards: int,
-        work: Callable[[pa.Table], int],
-    ) -> Iterator[int]:
-        """Bring all rows together by shard number, and yield `work(rows)` for rows that are whole shards."""
-        ...
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """What is packed."""
-
-    section: TableCatalog | FolderCatalog
-    sources: Sequence[CatalogSource]
-    num_rows: int
-    entry: InputEntry
+ROWS_PER_READ = 131_072  # scanned rows in one read of the writing step: about 80 MB
+_IS_MISSING = "is_missing"
 
 
 def pack_shard_sets(
     catalog: Catalog, section: PackConfig, specs: Mapping[str, ArtifactSpec], executor: Executor
 ) -> dict[str, ShardSetManifest]:
-    """Make the ShardSet of every split that `specs` names.
+    """Build the ShardSet of every split in `specs`.
 
-    Raises: DamagedData above `max_bad_fraction` and InputError if nothing is left for training, before
-    anything is published; Busy if another pack is at work here.
+    Raises: DamagedData above `pack.max_bad_fraction` and InputError for an empty train split, both before
+    anything is published; Busy if another pack runs below the same root.
     """
     started = time.monotonic()
     home = specs["train"].uri.rpartition("/")[0]
-    with scratch_folder(
-        home, artifacts.canonical_json([specs[split].spec_hash for split in SPLITS])
-    ) as scratch:
-        parts = _survey(catalog, section, scratch, executor)
-        known = read_known(section.parent)
-        facts = read_facts(scratch, parts)
-        made = plan(facts, section, known)
-        part_rows = facts.part_rows
-        del facts
-        assert len(made.status) == catalog.num_rows, "rows were lost on the way"
-        ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, made)
+    with scratch_folder(home, [specs[split].spec_hash for split in SPLITS]) as scratch:
+        parts = _scan(catalog, section, scratch, executor)
+        parent = read_parent_items(section.parent)
+        scanned = read_scanned_rows(scratch, parts)
+        plan = make_plan(scanned, section, parent)
+        part_rows = scanned.part_rows
+        del scanned  # up to 100 bytes per row
+        assert len(plan.status) == catalog.num_rows, "the scan lost rows"
+        ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
-        _require_training_items(made, catalog.section.path)
+        _require_training_items(plan, catalog.section.path)
         for spec in specs.values():
             if artifacts.find_up_to_date(spec) is None:
                 artifacts.begin(spec)
-        places = Places({split: spec.uri for split, spec in specs.items()}, scratch)
-        _write(made, parts, part_rows, places, executor)
-        return publish.publish(specs, made, known, ledger, places, section, time.monotonic() - started)
+        paths = PackPaths({split: spec.uri for split, spec in specs.items()}, scratch)
+        _write(plan, parts, part_rows, paths, executor)
+        seconds = time.monotonic() - started
+        return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
-def _survey(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:
-    """The files with the facts of all parts, in the order of the catalogue."""
-    found = {name.removesuffix(".parquet") for name in _parts(scratch)}
-    split_column = section.split.column if isinstance(section.split, ColumnSplit) else None
+def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:
+    """Scan the parts that are missing. Returns the names of all parts in the order of the catalogue."""
+    existing = list_parts(scratch)
+    done = {name.removesuffix(".parquet") for name in existing}
     reads = [
-        partial(_read_source, number, source, catalog.section, split_column, found, ROWS_PER_PART)
-        for number, source in enumerate(catalog.sources)
+        partial(_read_parts, number, file, catalog.section, catalog.split_column, done, ROWS_PER_PART)
+        for number, file in enumerate(catalog.files)
     ]
-    with logs.progress("survey", catalog.num_rows) as advance:
-        done = sum(_num_rows(storage.join(scratch, name)) for name in _parts(scratch))
-        advance(done)
-        if done < catalog.num_rows:
-            for num_rows in executor.survey(reads, partial(survey, section=section, folder=scratch)):
-                advance(done := done + num_rows)
-    return _parts(scratch)
+    with logs.progress("scan", catalog.num_rows) as advance:
+        num_done = sum(_num_rows(storage.join(scratch, name)) for name in existing)
+        advance(num_done)
+        if num_done < catalog.num_rows:
+            for num_rows in executor.scan(reads, partial(scan, section=section, folder=scratch)):
+                advance(num_done := num_done + num_rows)
+    return list_parts(scratch)
 
 
-def _read_source(
-    number: int,
-    source: CatalogSource,
+def _read_parts(
+    file_number: int,
+    file: CatalogFile,
     section: TableCatalog | FolderCatalog,
     split_column: str | None,
     done: set[str],
     rows_per_part: int,
 ) -> Iterator[Part]:
-    return cut(number, source.rows(section, split_column), done, rows_per_part)
+    return cut_parts(file_number, file.rows(section, split_column), done, rows_per_part)
 
 
-def _write(made: Plan, parts: list[str], part_rows: list[int], places: Places, executor: Executor) -> None:
-    is_missing = [read_done(shard, places) is None for shard in made.shards]
-    total = sum(shard.num_items for shard in made.shards)
-    missing = sum(shard.num_items for shard, wanted in zip(made.shards, is_missing, strict=True) if wanted)
+def _write(plan: Plan, parts: list[str], part_rows: list[int], paths: PackPaths, executor: Executor) -> None:
+    """Write the shards that are missing."""
+    shards = plan.shards
+    is_missing = [read_written_shard(shard, paths) is None for shard in shards]
+    total = sum(shard.num_items for shard in shards)
+    num_missing = sum(shard.num_items for shard, missing in zip(shards, is_missing, strict=True) if missing)
     with logs.progress("write", total) as advance:
-        advance(done := total - missing)
-        if missing:
-            reads = _write_plan(made, parts, part_rows, is_missing, places.scratch)
-            work = partial(write_shards, shards=made.shards, places=places)
-            for num_rows in executor.write(reads, len(made.shards), work):
-                advance(done := done + num_rows)
-    assert done == total, f"{total - done} rows came to no shard"
+        advance(num_done := total - num_missing)
+        if num_missing:
+            reads = _write_reads(plan, parts, part_rows, is_missing, paths)
+            work = partial(write_shards, shards=shards, paths=paths)
+            for num_rows in executor.write(reads, len(shards), work):
+                advance(num_done := num_done + num_rows)
+    assert num_done == total, f"{total - num_done} planned rows were not written"
 
 
-def _write_plan(
-    made: Plan, parts: list[str], part_rows: list[int], is_missing: list[bool], scratch: str
+def _write_reads(
+    plan: Plan, parts: list[str], part_rows: list[int], is_missing: list[bool], paths: PackPaths
 ) -> list[Callable[[], pa.Table]]:
-    """Where the rows of some parts at a time go, as a file that their reader joins to their facts."""
+    """One read per run of parts. A file holds the plan of its rows; the read joins it to the scanned rows."""
     reads: list[Callable[[], pa.Table]] = []
-    wanted = pa.array([*is_missing, False])  # the last stands for NOWHERE
+    is_shard_missing = pa.array([*is_missing, False])  # the last one stands for NO_SHARD
     first = start = stop = 0
     for number, num_rows in enumerate(part_rows):
         stop += num_rows
         if stop - start < ROWS_PER_READ and number + 1 < len(parts):
             continue
-        shard = pa.array(made.shard[start:stop])
-        group = pa.array(made.group[start:stop], mask=made.shard[start:stop] == NOWHERE)
-        is_wanted = wanted.take(pa.array(made.shard[start:stop] % len(wanted)))
-        table = pa.table({SHARD_NUMBER: shard, GROUP: made.names.take(group), "is_wanted": is_wanted})
-        uri = storage.join(scratch, f"plan-{len(reads):06d}.parquet")
+        shard = plan.shard[start:stop]
+        group = pa.array(plan.group[start:stop], mask=shard == NO_SHARD)
+        is_row_missing = is_shard_missing.take(pa.array(shard % len(is_shard_missing)))
+        table = pa.table(
+            {
+                PLANNED_SHARD: pa.array(shard),
+                GROUP: plan.group_names.take(group),
+                _IS_MISSING: is_row_missing,
+            }
+        )
+        uri = paths.plan(len(reads))
         with storage.writable_file(uri) as path:
             pq.write_table(table, path)
-        reads.append(
-            partial(_read_planned, uri, [storage.join(scratch, name) for name in parts[first : number + 1]])
-        )
+        part_uris = [storage.join(paths.scratch, name) for name in parts[first : number + 1]]
+        reads.append(partial(_read_planned, uri, part_uris))
         first, start = number + 1, stop
     return reads
 
 
 def _read_planned(plan_uri: str, part_uris: list[str]) -> pa.Table:
-    """The rows that go to a shard, with all that a tar says of them."""
+    """The rows of the missing shards, with all columns of `WRITE_SCHEMA`."""
     planned = _read_table(plan_uri)
-    names = [name for name in ROWS.names if name not in (SHARD_NUMBER, KEY, GROUP)]
-    facts = pa.concat_tables([_read_table(uri, names) for uri in part_uris])
-    for name in (SHARD_NUMBER, GROUP):
-        facts = facts.append_column(name, planned.column(name))
-    rows = facts.filter(planned.column("is_wanted"))
+    rows = pa.concat_tables([_read_table(uri, SCANNED_COLUMNS) for uri in part_uris])
+    for name in (PLANNED_SHARD, GROUP):
+        rows = rows.append_column(name, planned.column(name))
+    rows = rows.filter(planned.column(_IS_MISSING))
     keys = [key_of(item_id) for item_id in rows.column(ITEM_ID).to_pylist()]
     rows = rows.append_column(KEY, pa.array(keys, pa.string()))
-    return rows.select(ROWS.names).cast(ROWS)
+    return rows.select(WRITE_SCHEMA.names).cast(WRITE_SCHEMA)
 
 
-def _require_training_items(made: Plan, source: str) -> None:
-    is_kept = made.group != NOWHERE
-    if not (made.split[is_kept] == SPLITS.index("train")).any():
-        raise InputError(f"{source}: no usable row is in the train split; check pack.split and the catalogue")
-
-
-def _parts(scratch: str) -> list[str]:
-    names = (name for name in storage.list_files(scratch) if name.startswith("part-"))
-    return [name for name in names if name.endswith(".parquet")]
+def _require_training_items(plan: Plan, catalog_path: str) -> None:
+    is_usable = plan.group != NO_GROUP
+    if not (plan.split[is_usable] == SPLITS.index("train")).any():
+        raise InputError(
+            f"{catalog_path}: no usable row is in the train split; check pack.split and the catalogue"
+        )
 
 
 def _num_rows(uri: str) -> int:

@@ -1,44 +1,47 @@
-"""A title as it is stored: composed, visible, on one line.
+"""Titles as they are stored: composed Unicode, visible characters only, on one line.
 
-What a shop's form lets through (soft hyphens, zero-width blanks, direction marks, half a surrogate) is
-seen by nobody but makes two equal titles different, and other tokens.
+Invisible characters (soft hyphens, zero-width spaces, direction marks, unpaired surrogates) make equal titles
+differ and change their tokens.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# Control characters, format characters (zero-width ones among them), halves of a surrogate pair.
-_UNSEEN = ("Cc", "Cf", "Cs")
-_JOINER = "\u200d"
-_SIGNS = ("So", "Sk")  # emoji, and the skin tones behind them
-_EMOJI_STYLE = "\ufe0f"
+# Control characters, format characters (with the zero-width ones), unpaired surrogates.
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs")
+_ZERO_WIDTH_JOINER = "\u200d"
+_EMOJI_CATEGORIES = ("So", "Sk")  # emoji, and the skin tone modifiers that follow them
+_EMOJI_VARIATION_SELECTOR = "\ufe0f"
 
 
 def clean_title(title: str) -> str:
-    """NFKC without unseen characters, every run of white space one blank, none at the ends; "" if empty.
+    """NFKC without invisible characters, white space collapsed to single spaces and stripped; "" if empty.
 
-    The one unseen character that stays is a joiner between two emoji, because it makes one sign of them.
-    What comes out does not change when it is cleaned again, nor (but for case) in `normalise_title`.
+    A zero-width joiner between two emoji stays, because it combines them into one. The function is
+    idempotent, and `normalise_title` changes nothing but the case of its result.
     """
     text = unicodedata.normalize("NFKC", title)
     if not text.isprintable():
-        kept = (_visible(text, place) for place in range(len(text)))
-        # What stood on both sides of a removed character may now compose.
-        text = unicodedata.normalize("NFKC", "".join(kept))
+        visible = (_visible(text, position) for position in range(len(text)))
+        # Characters on both sides of a removed one may compose now.
+        text = unicodedata.normalize("NFKC", "".join(visible))
     return " ".join(text.split())
 
 
-def _visible(text: str, place: int) -> str:
-    character = text[place]
+def _visible(text: str, position: int) -> str:
+    character = text[position]
     if character.isspace():
-        return " "  # a line feed is a control character, too, but parts two words
-    if character == _JOINER:
-        return (
-            character if _is_sign(text[place - 1 : place]) and _is_sign(text[place + 1 : place + 2]) else ""
+        return " "  # before the category test: a line feed is a control character, but separates words
+    if character == _ZERO_WIDTH_JOINER:
+        is_between_emoji = _is_emoji(text[position - 1 : position]) and _is_emoji(
+            text[position + 1 : position + 2]
         )
-    return "" if unicodedata.category(character) in _UNSEEN else character
+        return character if is_between_emoji else ""
+    return "" if unicodedata.category(character) in _INVISIBLE_CATEGORIES else character
 
 
-def _is_sign(character: str) -> bool:
-    return character == _EMOJI_STYLE or (character != "" and unicodedata.category(character) in _SIGNS)
+def _is_emoji(character: str) -> bool:
+    return character == _EMOJI_VARIATION_SELECTOR or (
+        character != "" and unicodedata.category(character) in _EMOJI_CATEGORIES
+    )

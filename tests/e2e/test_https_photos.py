@@ -1,4 +1,4 @@
-"""Photos over real HTTPS: a host that stumbles is asked again, one that drags or lies is left."""
+"""Photos over real HTTPS: temporary failures are retried, slow and forbidden hosts are refused."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PACK = PackConfig(allowed_hosts=("localhost",), fetch_timeout_s=0.6, max_photo_m
 
 
 class Host(http.server.BaseHTTPRequestHandler):
-    """A host of photos whose paths say how it misbehaves."""
+    """A photo host; the path of a request selects how it fails."""
 
-    asked: ClassVar[collections.Counter[str]] = collections.Counter()
+    requests: ClassVar[collections.Counter[str]] = collections.Counter()
     redirect_to = ""
 
     def do_GET(self) -> None:
-        self.asked[self.path] += 1
-        is_first = self.asked[self.path] == 1
+        self.requests[self.path] += 1
+        is_first = self.requests[self.path] == 1
         match self.path:
-            case "/stumbles-once" if is_first:
+            case "/fails-once" if is_first:
                 self.send_error(500)
             case "/always-busy":
                 self.send_error(503)
@@ -45,17 +45,17 @@ class Host(http.server.BaseHTTPRequestHandler):
             case "/moved-away":
                 self._send(302, b"", Location=self.redirect_to)
             case "/reset-once" if is_first:
-                self._send(200, PHOTO, only=1000)
+                self._send(200, PHOTO, num_bytes=1000)
                 linger = struct.pack("ii", 1, 0)  # close with a reset
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
                 self.connection.close()
             case "/cut-once" if is_first:
-                self._send(200, PHOTO, only=1000)
+                self._send(200, PHOTO, num_bytes=1000)
             case "/silent":
                 time.sleep(1.5)
-            case "/drips":
-                self._send(200, PHOTO, only=0)
+            case "/trickles":
+                self._send(200, PHOTO, num_bytes=0)
                 for byte in PHOTO[:30]:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
@@ -65,28 +65,28 @@ class Host(http.server.BaseHTTPRequestHandler):
             case _:
                 self._send(200, PHOTO)
 
-    def _send(self, status: int, body: bytes, *, only: int | None = None, **headers: str) -> None:
+    def _send(self, status: int, body: bytes, *, num_bytes: int | None = None, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:only])
+        self.wfile.write(body[:num_bytes])
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
-    """What its clients hang up on is no news."""
+    """Ignores connections that clients close."""
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a host whose certificate the client trusts."""
+    """The URL of a host whose certificate the client trusts."""
     authority, folder = trustme.CA(), tmp_path_factory.mktemp("tls")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -117,27 +117,29 @@ def refusal(url: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "times"),
-    [("/photo", 1), ("/stumbles-once", 2), ("/reset-once", 2), ("/cut-once", 2), ("/moved", 1)],
+    ("path", "num_requests"),
+    [("/photo", 1), ("/fails-once", 2), ("/reset-once", 2), ("/cut-once", 2), ("/moved", 1)],
 )
-def test_photo_arrives_whole(host: str, path: str, times: int) -> None:
-    Host.asked.clear()
+def test_photo_arrives_complete_after_retries(host: str, path: str, num_requests: int) -> None:
+    Host.requests.clear()
     assert fetched(host + path) == PHOTO
-    assert Host.asked[path] == times
+    assert Host.requests[path] == num_requests
 
 
-@pytest.mark.parametrize("path", ["/always-busy", "/silent", "/drips"])
-def test_host_that_never_gives_the_whole_photo_is_left_after_three_tries(host: str, path: str) -> None:
-    Host.asked.clear()
+@pytest.mark.parametrize("path", ["/always-busy", "/silent", "/trickles"])
+def test_host_that_never_sends_the_complete_photo_is_unreachable_after_three_attempts(
+    host: str, path: str
+) -> None:
+    Host.requests.clear()
     started = time.monotonic()
     reason, message = refusal(host + path)
     assert reason == "unreachable"
     assert message.startswith(f"{host}{path}: no answer in 3 tries (")
-    assert Host.asked[path] == 3
+    assert Host.requests[path] == 3
     assert time.monotonic() - started < 3 * 2 * PACK.fetch_timeout_s + 1
 
 
-def test_large_missing_and_forbidden_photos_are_told_apart(host: str) -> None:
+def test_large_missing_and_forbidden_photos_have_different_reasons(host: str) -> None:
     assert refusal(f"{host}/large")[0] == "too_many_bytes"
     with pytest.raises(MissingError, match="status 404"):
         fetched(f"{host}/gone")
@@ -146,12 +148,12 @@ def test_large_missing_and_forbidden_photos_are_told_apart(host: str) -> None:
 
 
 def test_redirect_to_another_host_is_not_followed(host: str) -> None:
-    Host.asked.clear()
+    Host.requests.clear()
     Host.redirect_to = host.replace("localhost", "127.0.0.1") + "/photo"
     reason, message = refusal(f"{host}/moved-away")
     assert reason == "not_allowed_host"
     assert "host '127.0.0.1' is not allowed; add it to pack.allowed_hosts" in message
-    assert Host.asked["/photo"] == 0
+    assert Host.requests["/photo"] == 0
 
 
 def test_host_without_a_trusted_certificate_is_unreachable(

@@ -29,7 +29,7 @@ from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.errors import DamagedData
 from raysys.shards.reader import Item, StoredItem, read_shard, shards_of
 from raysys.stream.decode import content_hash
-from tests.made import write_shard
+from tests.factories import write_shard
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),

@@ -18,7 +18,7 @@ import ray
 
 from raysys.shards.reader import Item, ShardRef
 from raysys.stream.order import rows_of, windows
-from tests.made import photo, write_shards
+from tests.factories import photo, write_shards
 from tests.ray.reading_worker import BATCH
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(3600)]

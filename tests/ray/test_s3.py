@@ -20,7 +20,7 @@ from raysys.errors import MissingError
 from raysys.shards.reader import Item, ShardRef, read_shard
 from raysys.storage import retry
 from raysys.stream.read import embedding_stream, training_stream
-from tests.made import write_shards
+from tests.factories import write_shards
 from tests.s3 import FAULTS, FaultyProxy, faulty_proxy, make_bucket
 
 pytestmark = [

@@ -21,7 +21,7 @@ from raysys.config.schema import StreamConfig
 from raysys.shards.reader import Item, ShardRef, read_shard
 from raysys.stream.order import rows_of, windows, worker_positions
 from raysys.stream.read import embedding_stream, training_stream
-from tests.made import photo, write_shards
+from tests.factories import photo, write_shards
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),

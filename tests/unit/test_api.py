@@ -20,7 +20,7 @@ from raysys.columns import LOG_SCHEMA, embedding_schema
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError, MissingError, SpaceMismatch, UnreadableImage
 from raysys.index.build import publish_index
-from tests.made import photo, tiny_bundle
+from tests.factories import photo, tiny_bundle
 
 TITLES = ["red cup", "blue cup", "green hat", "red hat"]
 COLOURS = ["red", "blue", "green", "crimson"]

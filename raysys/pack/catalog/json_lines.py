@@ -1,4 +1,4 @@
-"""Records of a JSON Lines file: an object a line."""
+"""Rows of a JSON Lines file: one object per line."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import itertools
 import json
 from collections.abc import Iterator
 
-from raysys.pack.catalog.table import Record, bad_line, require_columns, text_lines
+from raysys.pack.catalog.raw_rows import RawRow, bad_line, require_columns, text_lines
 
-# An object may leave a name out; a name that none of so many has is a wrong name.
-_OBJECTS_LOOKED_AT = 1000
+# A single object may lack a key; a key that none of the first 1,000 objects has is a wrong setting.
+_OBJECTS_CHECKED = 1000
 
 
-def read_json_lines(uri: str, wanted: dict[str, str]) -> Iterator[Record]:
-    """A record for every line that is not blank; `place` is the line.
+def read_json_lines(uri: str, required: dict[str, str]) -> Iterator[RawRow]:
+    """Yield a row for every line that is not blank; `source` names the line.
 
-    Raises: InputError if a `wanted` name is in none of the first objects, or for text that is not UTF-8.
+    Raises: InputError if none of the first objects has a `required` key (setting -> key), or for text that is
+    not UTF-8.
     """
     with text_lines(uri) as lines:
-        records = (_record(f"{uri}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
-        first = list(itertools.islice(records, _OBJECTS_LOOKED_AT))
-        objects = [record.values for record in first if record.problem is None]
+        rows = (_parse(f"{uri}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+        first = list(itertools.islice(rows, _OBJECTS_CHECKED))
+        objects = [row.values for row in first if row.refusal is None]
         if objects:
-            require_columns(uri, wanted, list(dict.fromkeys(itertools.chain.from_iterable(objects))))
+            require_columns(uri, required, list(dict.fromkeys(itertools.chain.from_iterable(objects))))
         yield from first
-        yield from records
+        yield from rows
 
 
-def _record(place: str, line: str) -> Record:
+def _parse(source: str, line: str) -> RawRow:
     try:
-        said = json.loads(line.strip())
+        value = json.loads(line.strip())
     except (ValueError, RecursionError) as error:
-        return bad_line(place, f"the line is not JSON ({error})")
-    if not isinstance(said, dict):
-        return bad_line(place, f"the line should be a JSON object, got {type(said).__name__}")
-    return Record(place, said)
+        return bad_line(source, f"the line is not JSON ({error})")
+    if not isinstance(value, dict):
+        return bad_line(source, f"the line should be a JSON object, got {type(value).__name__}")
+    return RawRow(source, value)

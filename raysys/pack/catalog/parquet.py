@@ -1,6 +1,6 @@
-"""Records of a Parquet file, read in batches of a few megabytes: photos may lie inside.
+"""Rows of a Parquet file, read in batches of a few megabytes because the table may hold the photos.
 
-Memory is bounded by a batch and by the file's own pages, of which one of each column is unpacked at a time.
+Memory is bounded by one batch plus one decompressed page per column.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.errors import InputError
-from raysys.pack.catalog.table import Record, require_columns
+from raysys.pack.catalog.raw_rows import RawRow, require_columns
 
 _BATCH_BYTES = 8 << 20
 _MAX_BATCH_ROWS = 1024
 _BUFFER_BYTES = 1 << 20
 
 
-def read_parquet(uri: str, wanted: dict[str, str], optional: tuple[str, ...]) -> Iterator[Record]:
-    """A record a row; `place` counts rows from 0, as pandas and DuckDB do.
+def read_parquet(uri: str, required: dict[str, str], optional: tuple[str, ...]) -> Iterator[RawRow]:
+    """Yield every row; `source` counts rows from 0, as pandas and DuckDB do.
 
-    Raises: InputError for a file that is no Parquet, is damaged, or lacks a `wanted` column.
+    Raises: InputError for a file that is not Parquet, is damaged, or lacks a `required` column.
     """
     try:
         with (
@@ -31,21 +31,21 @@ def read_parquet(uri: str, wanted: dict[str, str], optional: tuple[str, ...]) ->
             pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
         ):
             names = list(file.schema_arrow.names)
-            require_columns(uri, wanted, names)
-            columns = [name for name in (*wanted.values(), *optional) if name in names]
+            require_columns(uri, required, names)
+            columns = [name for name in (*required.values(), *optional) if name in names]
             number = 0
             for batch in _batches(file, columns):
                 for values in batch.to_pylist():
-                    yield Record(f"{uri}:row {number}", values)
+                    yield RawRow(f"{uri}:row {number}", values)
                     number += 1
     except (pa.ArrowInvalid, OSError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise InputError(f"{uri}: not a readable Parquet file ({said}); write it again") from error
+        message = " ".join(str(error).split())[:160]
+        raise InputError(f"{uri}: not a readable Parquet file ({message}); write it again") from error
 
 
 def _batches(file: Any, columns: list[str]) -> Iterator[Any]:
     for group in range(file.num_row_groups):
-        about = file.metadata.row_group(group)
-        row_bytes = about.total_byte_size / max(1, about.num_rows)
+        metadata = file.metadata.row_group(group)
+        row_bytes = metadata.total_byte_size / max(1, metadata.num_rows)
         size = max(1, min(_MAX_BATCH_ROWS, int(_BATCH_BYTES / max(1.0, row_bytes))))
         yield from file.iter_batches(batch_size=size, row_groups=[group], columns=columns)

@@ -1,4 +1,4 @@
-"""From a record of any table to a row of the catalogue: columns mapped, values typed."""
+"""`CatalogRow`: a row of a catalogue with its columns mapped by the configuration and its values typed."""
 
 from __future__ import annotations
 
@@ -9,59 +9,65 @@ from typing import Any
 from raysys import storage
 from raysys.columns import Attributes, AttributeValue
 from raysys.config.schema import AttributeType, Columns
-from raysys.pack.catalog.table import Record
+from raysys.pack.catalog.raw_rows import RawRow, Refusal
 from raysys.pack.catalog.values import as_text, as_type
 
 
 @dataclass(frozen=True)
 class CatalogRow:
-    """A row of a catalogue, before anything about it was judged."""
+    """A row of a catalogue before its photo is read and its title is cleaned."""
 
     item_id: str
     title: str
-    image: str | bytes  # an absolute path or URI, "" for none; or the photo itself
+    photo: str | bytes
+    """An absolute path or URI, "" if the row has none; or the bytes of the photo."""
     attributes: Attributes
     split: str | None
-    source: str  # where it stands, for the ledger
-    problem: tuple[str, str] | None = None  # reason and detail, if it cannot be used as it is
+    """The value of the split column, or the split that the row's folder names."""
+    source: str
+    """File and line (or row number), for the ledger."""
+    refusal: Refusal | None = None
+    """The first error of the row; None if all values could be converted."""
 
 
-def wanted_columns(columns: Columns, split_column: str | None) -> dict[str, str]:
-    """Setting -> column, for every column that is read."""
-    wanted = {f"catalog.columns.{field}": getattr(columns, field) for field in ("item_id", "title", "image")}
-    wanted |= {f"catalog.columns.attributes.{name}": name for name in columns.attributes}
-    return wanted | ({"pack.split.column": split_column} if split_column else {})
+def required_columns(columns: Columns, split_column: str | None) -> dict[str, str]:
+    """Setting -> column, for every column that must exist."""
+    required = {
+        f"catalog.columns.{field}": getattr(columns, field) for field in ("item_id", "title", "image")
+    }
+    required |= {f"catalog.columns.attributes.{name}": name for name in columns.attributes}
+    return required | ({"pack.split.column": split_column} if split_column else {})
 
 
 def to_row(
-    record: Record, columns: Columns, images: str, split_column: str | None, folder_split: str | None
+    raw: RawRow, columns: Columns, photo_folder: str, split_column: str | None, folder_split: str | None
 ) -> CatalogRow:
-    """The row of a record; the first thing wrong with it is its problem. `images` is absolute."""
-    typed = _Typed(record.values, record.problem)
-    split = typed.text(split_column, "split") if split_column else None
+    """Convert a raw row; its first error becomes its refusal. `photo_folder` is absolute."""
+    values = _Converter(raw.values, raw.refusal)
+    split = values.text(split_column, "split") if split_column else None
     return CatalogRow(
-        item_id=typed.text(columns.item_id, "item id").strip(),
-        title=typed.text(columns.title, "title"),
-        image=typed.image(columns.image, images),
-        attributes={name: typed.attribute(name, kind) for name, kind in columns.attributes.items()},
+        item_id=values.text(columns.item_id, "item id").strip(),
+        title=values.text(columns.title, "title"),
+        photo=values.photo(columns.image, photo_folder),
+        attributes={name: values.attribute(name, kind) for name, kind in columns.attributes.items()},
         split=split or (folder_split if split_column else None),
-        source=record.place,
-        problem=typed.problem,
+        source=raw.source,
+        refusal=values.refusal,
     )
 
 
-class _Typed:
-    """The values of a record by column, and the first problem met in reading them."""
+class _Converter:
+    """Converts values of a row by column and records the first error."""
 
-    def __init__(self, values: Mapping[str, Any], problem: tuple[str, str] | None) -> None:
+    def __init__(self, values: Mapping[str, Any], refusal: Refusal | None) -> None:
         self._values = values
-        self.problem = problem
+        self.refusal = refusal
 
-    def text(self, column: str, what: str) -> str:
+    def text(self, column: str, meaning: str) -> str:
         try:
             return as_text(self._values.get(column))
         except ValueError as error:
-            self._note(f"bad_{what.replace(' ', '_')}", f"{what} in column '{column}' {error}")
+            self._refuse(f"bad_{meaning.replace(' ', '_')}", f"{meaning} in column '{column}' {error}")
             return ""
 
     def attribute(self, column: str, kind: AttributeType) -> AttributeValue:
@@ -69,27 +75,27 @@ class _Typed:
         try:
             return as_type(value, kind)
         except ValueError as error:
-            self._note("bad_attribute", f"attribute '{column}' {error}")
+            self._refuse("bad_attribute", f"attribute '{column}' {error}")
             return None
 
-    def image(self, column: str, images: str) -> str | bytes:
+    def photo(self, column: str, folder: str) -> str | bytes:
         value = self._values.get(column)
-        if isinstance(value, dict):  # as Hugging Face datasets write a photo
+        if isinstance(value, dict):  # the struct in which Hugging Face datasets store a photo
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return value
         if value is None or isinstance(value, str):
-            return _absolute(value or "", images)
-        self._note(
+            return _absolute(value or "", folder)
+        self._refuse(
             "bad_image", f"image in column '{column}' should be a path, a URI or bytes, got {value!r:.80}"
         )
         return ""
 
-    def _note(self, reason: str, detail: str) -> None:
-        self.problem = self.problem or (reason, detail)
+    def _refuse(self, reason: str, detail: str) -> None:
+        self.refusal = self.refusal or Refusal(reason, detail)
 
 
-def _absolute(image: str, images: str) -> str:
-    if not image or "://" in image:
-        return image
-    return image if image.startswith("/") else storage.join(images, image)
+def _absolute(photo: str, folder: str) -> str:
+    if not photo or "://" in photo:
+        return photo
+    return photo if photo.startswith("/") else storage.join(folder, photo)

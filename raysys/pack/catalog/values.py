@@ -1,4 +1,4 @@
-"""Values of a table as text or as the type an attribute should have, whether the table has types or not."""
+"""Conversion of table values to text or to the type of an attribute, for typed and untyped formats."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from raysys.columns import AttributeValue
 from raysys.config.schema import AttributeType
 
-_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 def as_text(value: Any) -> str:
-    """The value as text; "" for none. Whole numbers have no decimal point: 7.0 is what pandas makes of 7.
+    """The value as text; "" for a missing one. Integral floats lose their point: pandas stores 7 as 7.0.
 
-    Raises: ValueError for what has no one text (a list, a truth value), and for half a surrogate pair.
+    Raises: ValueError for a value without one text form (a list, a boolean), and for an unpaired surrogate.
     """
     if _is_missing(value):
         return ""
@@ -35,9 +35,9 @@ def as_text(value: Any) -> str:
 
 
 def as_type(value: Any, kind: AttributeType) -> AttributeValue:
-    """The value of an attribute; None for an empty cell.
+    """The value converted to the type of its attribute; None for an empty cell.
 
-    Raises: ValueError for a value that is not of the type.
+    Raises: ValueError for a value that cannot be converted.
     """
     if _is_missing(value) or value == "":
         return None
@@ -52,6 +52,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
+    # A surrogate code point alone cannot be encoded as UTF-8.
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -62,7 +63,7 @@ def _text(value: Any) -> str:
 def _integer(value: Any) -> int:
     number = int(value)
     if isinstance(value, bool) or (not isinstance(value, str) and number != value):
-        raise ValueError("not whole")
+        raise ValueError("not an integer")
     if not -(2**63) <= number < 2**63:
         raise ValueError("more than 64 bits")
     return number
@@ -71,12 +72,12 @@ def _integer(value: Any) -> int:
 def _number(value: Any) -> float:
     number = float(value)
     if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError("not a number that JSON can hold")
+        raise ValueError("not a finite number")
     return number
 
 
 def _boolean(value: Any) -> bool:
-    return _TRUTH[str(value).strip().lower()]
+    return _BOOLEANS[str(value).strip().lower()]
 
 
 _CONVERSIONS: dict[AttributeType, Callable[[Any], AttributeValue]] = {

@@ -12,7 +12,7 @@ from raysys.artifacts.layout import ArtifactLayout
 from raysys.config import Config
 from raysys.config.schema import TrainConfig
 from raysys.config.section import ChangeableOnResume, marked_names
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 from tests.shards_by_hand import write_shard_set
 
 # For every setting of `train`, changes that must, or must not, give another run.

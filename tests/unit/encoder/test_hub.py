@@ -7,7 +7,7 @@ import pytest
 
 from raysys.encoder.hub import load_tokenizer, require_reachable
 from raysys.errors import InputError, MissingError
-from tests.made import tiny_checkpoint
+from tests.factories import tiny_checkpoint
 
 
 def test_folder_is_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

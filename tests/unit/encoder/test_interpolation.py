@@ -17,7 +17,7 @@ from raysys.encoder.interpolation import (
     read_interpolation,
 )
 from raysys.errors import DamagedData
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 
 START = {
     "weight": torch.tensor([0.0, 4.0]),

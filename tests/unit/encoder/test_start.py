@@ -12,7 +12,7 @@ from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.start import text_preprocessing
 from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.tiny import build_tiny
-from tests.made import TINY, tiny_checkpoint
+from tests.factories import TINY, tiny_checkpoint
 
 TITLES = ["red cup", "blue hat"]
 

@@ -10,7 +10,7 @@ import transformers
 from raysys.encoder.preprocess import decode_image
 from raysys.encoder.vision import VisionEncoder
 from raysys.errors import MissingError
-from tests.made import photo
+from tests.factories import photo
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 

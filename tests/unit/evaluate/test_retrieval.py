@@ -9,7 +9,7 @@ import torch
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.siglip import load_model
 from raysys.evaluate.retrieval import embed_pairs, recall_at, recalls
-from tests.made import photo, tiny_bundle
+from tests.factories import photo, tiny_bundle
 
 SCORES = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.3, 0.2], [0.3, 0.2, 0.1]])
 

@@ -1,4 +1,4 @@
-"""A small catalogue as a CSV with photos, and what packing it in one process gives."""
+"""A small catalogue (a CSV with photos), and the result of packing it in this process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from PIL import Image
 from raysys.artifacts import ArtifactSpec, ShardSetManifest, specs
 from raysys.config import Config
 from raysys.config.schema import SPLITS, AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
-from raysys.pack.catalog import sources
-from raysys.pack.fingerprint import fingerprint
-from raysys.pack.serial_executor import SerialExecutor
-from raysys.pack.shard_sets import Catalog, Executor, pack_shard_sets
+from raysys.pack.catalog import Catalog, open_catalog
+from raysys.pack.executor import Executor, SerialExecutor
+from raysys.pack.shard_sets import pack_shard_sets
 
 SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
 BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)
@@ -26,13 +25,19 @@ BY_COLUMN = ColumnSplit(column="part")
 
 
 def jpeg(colour: str = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
+    """A JPEG of one colour."""
     data = io.BytesIO()
     Image.new("RGB", size, colour).save(data, "JPEG", **options)
     return data.getvalue()
 
 
-def catalogue(folder: Path, rows: Sequence[dict[str, str]], section: PackConfig | None = None) -> Config:
-    """A CSV of rows (a red photo, all in train, where a row says nothing else) and how to pack it."""
+def write_catalogue(
+    folder: Path, rows: Sequence[dict[str, str]], section: PackConfig | None = None
+) -> Config:
+    """Write a CSV of rows and return the configuration that packs it.
+
+    Columns that a row lacks get defaults: a red photo, a title, a seller, the train split.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "red.jpg").write_bytes(jpeg())
     defaults = {"title": "red dress", "image": "red.jpg", "seller": "anna", "part": "train"}
@@ -48,37 +53,40 @@ def catalogue(folder: Path, rows: Sequence[dict[str, str]], section: PackConfig 
     )
 
 
-def wanted(config: Config) -> tuple[Catalog, dict[str, ArtifactSpec]]:
-    table, how = config.catalog, config.pack.split
+def open_with_specs(config: Config) -> tuple[Catalog, dict[str, ArtifactSpec]]:
+    """The opened catalogue, and the spec of each split's ShardSet."""
+    table = config.catalog
     assert isinstance(table, TableCatalog)
-    counted = fingerprint(table, sources(table), how.column if isinstance(how, ColumnSplit) else None)
+    catalog = open_catalog(table, config.pack.split)
     by_split: dict[str, ArtifactSpec] = {
-        split: specs.shard_set(config, split, table.columns, counted.entry) for split in SPLITS
+        split: specs.shard_set(config, split, table.columns, catalog.entry) for split in SPLITS
     }
-    return Catalog(table, sources(table), counted.num_rows, counted.entry), by_split
+    return catalog, by_split
 
 
-def packed(config: Config, flow: Executor | None = None) -> dict[str, ShardSetManifest]:
-    catalog, by_split = wanted(config)
-    return pack_shard_sets(catalog, config.pack, by_split, flow or SerialExecutor())
+def pack(config: Config, executor: Executor | None = None) -> dict[str, ShardSetManifest]:
+    """Pack the catalogue. Returns the manifest of each split."""
+    catalog, by_split = open_with_specs(config)
+    return pack_shard_sets(catalog, config.pack, by_split, executor or SerialExecutor())
 
 
-def many(num_items: int) -> list[dict[str, str]]:
+def numbered_rows(num_items: int) -> list[dict[str, str]]:
+    """Rows with distinct ids and titles of eight sellers."""
     return [
         {"item_id": f"i{number:03d}", "title": f"dress {number}", "seller": SELLERS[number % len(SELLERS)]}
         for number in range(num_items)
     ]
 
 
-def iterated(tars: Sequence[Path]) -> list[dict[str, Any]]:
-    """The samples of tars as plain WebDataset gives them."""
+def read_tars(tars: Sequence[Path]) -> list[dict[str, Any]]:
+    """The samples of tars, read by plain WebDataset."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files open
         return list(webdataset.WebDataset([str(path) for path in tars], shardshuffle=False))
 
 
-def samples(config: Config, split: str) -> dict[str, Any]:
-    """The samples of a split by their keys."""
-    found = iterated(sorted(Path(config.root, "shards", split).glob("*.tar")))
-    assert len({sample["__key__"] for sample in found}) == len(found)
-    return {sample["__key__"]: sample for sample in found}
+def samples_by_key(config: Config, split: str) -> dict[str, Any]:
+    """The samples of a split."""
+    samples = read_tars(sorted(Path(config.root, "shards", split).glob("*.tar")))
+    assert len({sample["__key__"] for sample in samples}) == len(samples)
+    return {sample["__key__"]: sample for sample in samples}

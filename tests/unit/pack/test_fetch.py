@@ -1,4 +1,4 @@
-"""What a catalogue names is fetched only from where it may be, and never without end."""
+"""Photos are fetched from allowed hosts only, with limits on size, redirects and retries."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ URL = "https://img.example.com/a.jpg"
 SECTION = PackConfig(allowed_hosts=("img.example.com", ".cdn.net"), max_photo_megabytes=0.001)
 
 
-def answering(answers: Sequence[httpx.Response | Exception]) -> tuple[httpx.Client, list[str]]:
-    """A client that gets these answers in turn, and what it asked for."""
-    asked: list[str] = []
-    left = iter(answers)
+def client_with(responses: Sequence[httpx.Response | Exception]) -> tuple[httpx.Client, list[str]]:
+    """A client that receives these responses in turn, and the list of URLs it requests."""
+    requested: list[str] = []
+    remaining = iter(responses)
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
-        given = next(left)
-        if isinstance(given, Exception):
-            raise given
-        return given
+    def respond(request: httpx.Request) -> httpx.Response:
+        requested.append(str(request.url))
+        response = next(remaining)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
-    return httpx.Client(transport=httpx.MockTransport(answer)), asked
+    return httpx.Client(transport=httpx.MockTransport(respond)), requested
 
 
-def refusal(uri: str, *answers: httpx.Response | Exception) -> tuple[str, str, list[str]]:
-    """Reason, message and addresses asked for, of a photo that is refused."""
-    client, asked = answering(answers)
+def refusal(uri: str, *responses: httpx.Response | Exception) -> tuple[str, str, list[str]]:
+    """Reason, message and requested URLs of a photo that is refused."""
+    client, requested = client_with(responses)
     with pytest.raises(UnreadableImage) as caught:
         fetch(uri, SECTION, client=client, sleep=lambda _: None)
-    return caught.value.reason, str(caught.value), asked
+    return caught.value.reason, str(caught.value), requested
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def refusal(uri: str, *answers: httpx.Response | Exception) -> tuple[str, str, l
         ("", False),
     ],
 )
-def test_host_is_allowed_by_its_whole_name_or_its_domain(host: str, allowed: bool) -> None:
+def test_host_is_allowed_by_its_full_name_or_its_domain(host: str, allowed: bool) -> None:
     assert is_allowed(host, SECTION.allowed_hosts) is allowed
 
 
 def test_photo_of_an_allowed_host_is_fetched() -> None:
-    client, asked = answering([httpx.Response(200, content=b"photo")])
+    client, requested = client_with([httpx.Response(200, content=b"photo")])
     assert fetch(URL, SECTION, client=client) == b"photo"
-    assert asked == [URL]
+    assert requested == [URL]
 
 
 @pytest.mark.parametrize(
@@ -72,64 +72,64 @@ def test_photo_of_an_allowed_host_is_fetched() -> None:
         ("HTTPS://127.0.0.1/a.jpg", "HTTPS://127.0.0.1/a.jpg: host '127.0.0.1' is not allowed; add it to pack.allowed_hosts"),
     ],
 )  # fmt: skip
-def test_other_host_is_never_asked(uri: str, message: str) -> None:
+def test_no_request_is_sent_to_another_host(uri: str, message: str) -> None:
     assert refusal(uri) == ("not_allowed_host", message, [])
 
 
-def test_redirect_leads_to_allowed_hosts_only() -> None:
-    there = httpx.Response(302, headers={"Location": "https://a.cdn.net/b.jpg"})
-    client, asked = answering([there, httpx.Response(200, content=b"photo")])
+def test_redirect_is_followed_to_allowed_hosts_only() -> None:
+    allowed = httpx.Response(302, headers={"Location": "https://a.cdn.net/b.jpg"})
+    client, requested = client_with([allowed, httpx.Response(200, content=b"photo")])
     assert fetch(URL, SECTION, client=client) == b"photo"
-    assert asked == [URL, "https://a.cdn.net/b.jpg"]
-    away = httpx.Response(302, headers={"Location": "https://evil.org/b.jpg"})
+    assert requested == [URL, "https://a.cdn.net/b.jpg"]
+    forbidden = httpx.Response(302, headers={"Location": "https://evil.org/b.jpg"})
     message = (
         "https://evil.org/b.jpg (a redirect): host 'evil.org' is not allowed; add it to pack.allowed_hosts"
     )
-    assert refusal(URL, away) == ("not_allowed_host", message, [URL])
-    plain = httpx.Response(302, headers={"Location": "http://a.cdn.net/b.jpg"})
-    assert refusal(URL, plain)[0] == "not_allowed_host"
+    assert refusal(URL, forbidden) == ("not_allowed_host", message, [URL])
+    unencrypted = httpx.Response(302, headers={"Location": "http://a.cdn.net/b.jpg"})
+    assert refusal(URL, unencrypted)[0] == "not_allowed_host"
 
 
-def test_circle_of_redirects_ends() -> None:
-    circle = [httpx.Response(302, headers={"Location": "/a.jpg"}) for _ in range(6)]
-    reason, message, asked = refusal(URL, *circle)
+def test_redirect_loop_ends_after_five_redirects() -> None:
+    redirects = [httpx.Response(302, headers={"Location": "/a.jpg"}) for _ in range(6)]
+    reason, message, requested = refusal(URL, *redirects)
     assert (reason, message) == ("unreachable", f"{URL}: more than 5 redirects; name the photo itself")
-    assert len(asked) == 6
+    assert len(requested) == 6
 
 
-def test_busy_host_is_asked_three_times_with_pauses() -> None:
-    pauses: list[float] = []
-    client, asked = answering(
+def test_busy_host_gets_three_requests_with_delays() -> None:
+    delays: list[float] = []
+    client, requested = client_with(
         [httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(200, content=b"photo")]
     )
-    assert fetch(URL, SECTION, client=client, sleep=pauses.append) == b"photo"
-    assert (len(asked), pauses) == (3, [0.5, 2.0])
+    assert fetch(URL, SECTION, client=client, sleep=delays.append) == b"photo"
+    assert (len(requested), delays) == (3, [0.5, 2.0])
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "cause"),
     [
         (httpx.Response(500), "status 500"),
         (httpx.Response(429), "status 429"),
         (httpx.ReadTimeout("slow"), "slow"),
     ],
 )
-def test_host_that_stays_busy_is_unreachable(answer: httpx.Response | Exception, said: str) -> None:
-    reason, message, asked = refusal(URL, answer, answer, answer)
-    assert (reason, message) == ("unreachable", f"{URL}: no answer in 3 tries ({said}); try again later")
-    assert len(asked) == 3
+def test_host_that_stays_busy_is_unreachable(response: httpx.Response | Exception, cause: str) -> None:
+    reason, message, requested = refusal(URL, response, response, response)
+    assert (reason, message) == ("unreachable", f"{URL}: no answer in 3 tries ({cause}); try again later")
+    assert len(requested) == 3
 
 
-def test_refusal_of_the_host_is_not_asked_again() -> None:
+def test_rejected_request_is_not_retried() -> None:
     message = f"{URL}: refused with status 403; check the address"
     assert refusal(URL, httpx.Response(403)) == ("unreachable", message, [URL])
-    client, _ = answering([httpx.Response(404)])
+    client, _ = client_with([httpx.Response(404)])
     with pytest.raises(MissingError) as caught:
         fetch(URL, SECTION, client=client)
     assert str(caught.value) == f"{URL}: no such file (status 404); check the address"
 
 
-def test_no_more_than_the_limit_is_read() -> None:
+def test_download_stops_at_the_size_limit() -> None:
     read: list[int] = []
 
     def body() -> Iterator[bytes]:
@@ -140,8 +140,8 @@ def test_no_more_than_the_limit_is_read() -> None:
     message = f"{URL}: more than 1000 bytes; make it smaller, or raise pack.max_photo_megabytes"
     assert refusal(URL, httpx.Response(200, content=body())) == ("too_many_bytes", message, [URL])
     assert len(read) == 2
-    honest = httpx.Response(200, headers={"Content-Length": "1001"}, content=b"")
-    assert refusal(URL, honest)[0] == "too_many_bytes"
+    declared = httpx.Response(200, headers={"Content-Length": "1001"}, content=b"")
+    assert refusal(URL, declared)[0] == "too_many_bytes"
 
 
 def test_stored_photo_is_read_within_the_limit(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_stored_photo_is_read_within_the_limit(tmp_path: Path) -> None:
     assert refusal(f"{tmp_path}/a.jpg")[0] == "too_many_bytes"
 
 
-def test_missing_stored_photo_is_missing(tmp_path: Path) -> None:
+def test_missing_stored_photo_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no such file"):
         fetch(f"{tmp_path}/a.jpg", SECTION)
 
@@ -159,7 +159,7 @@ def test_missing_stored_photo_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [lambda folder: folder, lambda _: "ftp://example.com/a.jpg"], ids=["folder", "ftp"]
 )
-def test_what_cannot_be_read_is_unreachable(tmp_path: Path, name: Callable[[str], str]) -> None:
+def test_unreadable_location_is_unreachable(tmp_path: Path, name: Callable[[str], str]) -> None:
     uri = name(str(tmp_path))
     reason, message, _ = refusal(uri)
     assert reason == "unreachable"

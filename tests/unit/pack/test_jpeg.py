@@ -1,4 +1,4 @@
-"""A JPEG loses everything but its picture, and no bit of that."""
+"""Metadata removal leaves the coded pixels of a JPEG unchanged."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def noise(mode: str = "RGB") -> Image.Image:
     return Image.fromarray(values).convert(mode)
 
 
-def encoded(picture: Image.Image, **options: Any) -> bytes:
+def encoded(photo: Image.Image, **options: Any) -> bytes:
     data = io.BytesIO()
-    picture.save(data, "JPEG", **options)
+    photo.save(data, "JPEG", **options)
     return data.getvalue()
 
 
@@ -32,27 +32,29 @@ def pixels(data: bytes) -> ndarray:
 
 
 def with_segments(data: bytes, *segments: tuple[int, bytes]) -> bytes:
-    """The JPEG with segments behind its start."""
-    added = [bytes([0xFF, kind]) + (len(said) + 2).to_bytes(2, "big") + said for kind, said in segments]
+    """The JPEG with segments inserted behind its start marker."""
+    added = [
+        bytes([0xFF, code]) + (len(content) + 2).to_bytes(2, "big") + content for code, content in segments
+    ]
     return data[:2] + b"".join(added) + data[2:]
 
 
-KINDS: dict[str, dict[str, Any]] = {
+ENCODINGS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "progressive": {"progressive": True},
     "restarts": {"restart_marker_rows": 1},
-    "whole colours": {"subsampling": 0, "quality": 100},
+    "full chroma": {"subsampling": 0, "quality": 100},
 }
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-def test_jpeg_of_its_picture_alone_keeps_its_bytes(mode: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", ENCODINGS.values(), ids=ENCODINGS)
+def test_jpeg_without_metadata_keeps_its_bytes(mode: str, options: dict[str, Any]) -> None:
     data = encoded(noise(mode), **options)
     assert strip_metadata(data) == data
 
 
-def test_metadata_and_what_lies_behind_the_end_are_gone() -> None:
+def test_metadata_and_bytes_behind_the_end_are_removed() -> None:
     data = encoded(noise())
     marked = with_segments(
         data,
@@ -64,10 +66,10 @@ def test_metadata_and_what_lies_behind_the_end_are_gone() -> None:
         (0xFE, b"secret"),
     )
     assert strip_metadata(marked + b"secret") == data
-    assert strip_metadata(marked + data) == data  # a second picture
+    assert strip_metadata(marked + data) == data  # a second JPEG
 
 
-def test_thumbnail_of_the_header_is_gone() -> None:
+def test_thumbnail_in_the_jfif_segment_is_removed() -> None:
     data = encoded(noise())
     header = b"JFIF\0\x01\x01\0\0\x01\0\x01"
     assert data[6:18] == header
@@ -75,22 +77,22 @@ def test_thumbnail_of_the_header_is_gone() -> None:
     assert strip_metadata(with_thumbnail) == data
 
 
-def test_what_colours_need_is_kept() -> None:
-    adobe = b"Adobe\0\x64\0\0\0\0\x00"  # transform 0: the channels are RGB as they stand
+def test_segments_that_define_colours_are_kept() -> None:
+    adobe = b"Adobe\0\x64\0\0\0\0\x00"  # transform 0: the channels are RGB, not YCbCr
     profile = b"ICC_PROFILE\0\x01\x01profile"
     data = encoded(noise())
-    bare = data[:2] + data[20:]  # JFIF would decide the colours before Adobe does
+    bare = data[:2] + data[20:]  # a JFIF segment would take precedence over the Adobe one
     marked = with_segments(bare, (0xEE, adobe), (0xE2, profile))
     assert strip_metadata(marked) == marked
     assert not np.array_equal(pixels(marked), pixels(bare))
 
 
-def test_fill_bytes_before_a_marker_are_read_over() -> None:
+def test_fill_bytes_before_a_marker_are_skipped() -> None:
     data = encoded(noise())
     assert strip_metadata(data[:2] + b"\xff\xff" + data[2:]) == data
 
 
-def test_missing_end_is_written() -> None:
+def test_missing_end_marker_is_added() -> None:
     data = encoded(noise())
     assert strip_metadata(data[:-2]) == data
 
@@ -98,18 +100,18 @@ def test_missing_end_is_written() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\x89PNG", b"\xff\xd8\xff\xe0\xff", b"\xff\xd8\xff\xe0\0\x01", b"\xff\xd8\xff\xe0\0\x02no"]
 )
-def test_what_is_no_row_of_segments_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="begin as a JPEG|promises|no marker"):
+def test_bytes_that_are_not_segments_are_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="begin as a JPEG|declares|no marker"):
         strip_metadata(data)
 
 
-@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("options", ENCODINGS.values(), ids=ENCODINGS)
 def test_damaged_jpeg_that_still_decodes_keeps_its_pixels(options: dict[str, Any]) -> None:
-    data, draw, compared = encoded(noise(), **options), random.Random(7), 0
+    data, rng, num_compared = encoded(noise(), **options), random.Random(7), 0
     for _ in range(150):
         damaged = bytearray(data)
-        for place in draw.sample(range(len(data)), 3):
-            damaged[place] = draw.choice((0xFF, 0xD9, 0xE1, draw.randrange(256)))
+        for position in rng.sample(range(len(data)), 3):
+            damaged[position] = rng.choice((0xFF, 0xD9, 0xE1, rng.randrange(256)))
         try:
             before = decode_image(bytes(damaged))
             stripped = strip_metadata(bytes(damaged))
@@ -118,5 +120,5 @@ def test_damaged_jpeg_that_still_decodes_keeps_its_pixels(options: dict[str, Any
         if Image.open(io.BytesIO(damaged)).getexif():
             continue
         assert np.array_equal(np.asarray(before), np.asarray(decode_image(stripped)))
-        compared += 1
-    assert compared > 30
+        num_compared += 1
+    assert num_compared > 30

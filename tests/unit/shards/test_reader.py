@@ -15,7 +15,7 @@ import webdataset
 from raysys import storage
 from raysys.errors import DamagedData, MissingError
 from raysys.shards.reader import BadSample, Item, ShardRef, StoredItem, open_shard, read_shard
-from tests.made import photo, write_shard
+from tests.factories import photo, write_shard
 
 ITEMS = [
     Item(

@@ -16,7 +16,7 @@ from raysys.shards.reader import Item, ShardRef, StoredItem
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder, content_hash
-from tests.made import photo, tiny_checkpoint
+from tests.factories import photo, tiny_checkpoint
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
 TITLES = ["red dress", "Red  DRESS", "blue cup", "green hat"]

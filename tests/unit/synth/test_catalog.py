@@ -68,4 +68,4 @@ def test_drawn_catalogue_is_read_as_a_table(root: Path) -> None:
     latent = pq.read_table(root / "catalog/latent.parquet")
     assert [row.item_id for row in rows] == latent.column("item_id").to_pylist()
     assert set(rows[0].attributes) == {"seller", "category", "price", "listed_at"}
-    assert all(Path(str(row.image)).is_file() for row in rows)
+    assert all(Path(str(row.photo)).is_file() for row in rows)

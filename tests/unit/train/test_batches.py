@@ -16,7 +16,7 @@ from raysys.encoder.siglip import load_model
 from raysys.train.batches import padded
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward
-from tests.made import tiny_checkpoint
+from tests.factories import tiny_checkpoint
 
 TITLES = ["red dress", "blue cup", "green shoe"] * 3
 

@@ -16,7 +16,7 @@ from raysys.encoder.siglip import load_model
 from raysys.train.validation.model_metrics import Validation
 from raysys.train.validation.retention import RetentionCheck
 from raysys.train.wise_ft import Sweep, publish_best_point
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 
 TITLES = ["red cup", "blue hat", "green sock", "red hat"]
 

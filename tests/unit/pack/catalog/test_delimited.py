@@ -1,4 +1,4 @@
-"""A CSV or TSV becomes typed rows with their places; what is wrong with one row is said of that row."""
+"""A CSV or TSV becomes typed rows with their lines; a malformed row is refused and the others are read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from raysys.config.schema import AttributeType, Columns, TableCatalog
+from raysys.config.schema import AttributeSplit, AttributeType, Columns, TableCatalog
 from raysys.errors import InputError
-from raysys.pack.catalog import CatalogRow, sources
+from raysys.pack.catalog import CatalogRow, Refusal, catalog_files, open_catalog
 from tests.catalogs import read_catalog
 
 
-def written(folder: Path, text: str | bytes, columns: Columns | None = None) -> TableCatalog:
+def write_table(folder: Path, text: str | bytes, columns: Columns | None = None) -> TableCatalog:
     path = folder / "items.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return TableCatalog(path=str(path), columns=columns or Columns())
@@ -25,7 +25,7 @@ def with_attributes(**kinds: AttributeType) -> Columns:
 
 def test_columns_are_mapped_by_name_in_any_order(tmp_path: Path) -> None:
     columns = Columns(item_id="sku", title="name", image="photo", attributes={"shop": "text"})
-    section = written(tmp_path, "photo,shop,unused,name,sku\np/1.jpg,Anna,x,Red dress,7\n", columns)
+    section = write_table(tmp_path, "photo,shop,unused,name,sku\np/1.jpg,Anna,x,Red dress,7\n", columns)
     assert read_catalog(section, split_column="unused") == [
         CatalogRow("7", "Red dress", f"{tmp_path}/p/1.jpg", {"shop": "Anna"}, "x", f"{tmp_path}/items.csv:2")
     ]
@@ -34,41 +34,41 @@ def test_columns_are_mapped_by_name_in_any_order(tmp_path: Path) -> None:
 def test_attributes_have_their_types_and_an_empty_cell_is_none(tmp_path: Path) -> None:
     columns = with_attributes(price="integer", weight="number", used="boolean", size="text")
     text = "item_id,title,image,price,weight,used,size\n1,a,a.jpg,1200,0.5,True,7\n2,b,b.jpg,,,0,\n"
-    first, second = read_catalog(written(tmp_path, text, columns))
+    first, second = read_catalog(write_table(tmp_path, text, columns))
     assert first.attributes == {"price": 1200, "weight": 0.5, "used": True, "size": "7"}
     assert second.attributes == {"price": None, "weight": None, "used": False, "size": None}
     assert isinstance(first.attributes["price"], int)
 
 
 def test_id_of_digits_keeps_its_leading_zeros(tmp_path: Path) -> None:
-    rows = read_catalog(written(tmp_path, "item_id,title,image\n007,a,a.jpg\n 08 ,b,b.jpg\n"))
+    rows = read_catalog(write_table(tmp_path, "item_id,title,image\n007,a,a.jpg\n 08 ,b,b.jpg\n"))
     assert [row.item_id for row in rows] == ["007", "08"]
 
 
-def test_words_that_other_readers_take_for_nothing_stay_words(tmp_path: Path) -> None:
-    rows = read_catalog(written(tmp_path, "item_id,title,image\nNA,null,a.jpg\n"))
+def test_null_words_of_other_readers_stay_text(tmp_path: Path) -> None:
+    rows = read_catalog(write_table(tmp_path, "item_id,title,image\nNA,null,a.jpg\n"))
     assert (rows[0].item_id, rows[0].title) == ("NA", "null")
 
 
-def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
-    rows = read_catalog(written(tmp_path, b"\xef\xbb\xbfitem_id,title,image\r\n1,a,a.jpg\r\n"))
-    assert (rows[0].item_id, rows[0].image) == ("1", f"{tmp_path}/a.jpg")
+def test_byte_order_mark_is_removed(tmp_path: Path) -> None:
+    rows = read_catalog(write_table(tmp_path, b"\xef\xbb\xbfitem_id,title,image\r\n1,a,a.jpg\r\n"))
+    assert (rows[0].item_id, rows[0].photo) == ("1", f"{tmp_path}/a.jpg")
 
 
 def test_quoted_title_may_hold_newlines_and_commas(tmp_path: Path) -> None:
-    rows = read_catalog(written(tmp_path, 'item_id,title,image\n1,"red,\nlong",a.jpg\n2,b,b.jpg\n'))
+    rows = read_catalog(write_table(tmp_path, 'item_id,title,image\n1,"red,\nlong",a.jpg\n2,b,b.jpg\n'))
     assert [row.title for row in rows] == ["red,\nlong", "b"]
 
 
-def test_photos_are_relative_to_their_folder_absolute_or_at_a_uri(tmp_path: Path) -> None:
+def test_photo_may_be_relative_to_the_folder_absolute_or_a_uri(tmp_path: Path) -> None:
     text = "item_id,title,image\n1,a,a.jpg\n2,b,/photos/b.jpg\n3,c,s3://shop/c.jpg\n4,d,\n"
-    section = written(tmp_path, text).model_copy(update={"images": "s3://bucket/photos/"})
-    uris = [row.image for row in read_catalog(section)]
+    section = write_table(tmp_path, text).model_copy(update={"images": "s3://bucket/photos/"})
+    uris = [row.photo for row in read_catalog(section)]
     assert uris == ["s3://bucket/photos/a.jpg", "/photos/b.jpg", "s3://shop/c.jpg", ""]
 
 
-def test_missing_column_is_named_with_what_was_found_and_meant(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,titel,image\n1,a,a.jpg\n")
+def test_missing_column_is_an_error_with_the_existing_columns_and_a_suggestion(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "item_id,titel,image\n1,a,a.jpg\n")
     with pytest.raises(InputError) as caught:
         read_catalog(section)
     assert str(caught.value) == (
@@ -78,42 +78,42 @@ def test_missing_column_is_named_with_what_was_found_and_meant(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("columns", "split_column", "key"),
+    ("columns", "split_column", "message"),
     [
         (with_attributes(colour="text"), None, "no column 'colour' (found: item_id, title, image); set catalog.columns.attributes.colour"),
         (Columns(), "split", "no column 'split' (found: item_id, title, image); set pack.split.column"),
     ],
 )  # fmt: skip
-def test_message_says_which_setting_named_the_column(
-    tmp_path: Path, columns: Columns, split_column: str | None, key: str
+def test_missing_column_error_names_the_setting(
+    tmp_path: Path, columns: Columns, split_column: str | None, message: str
 ) -> None:
-    section = written(tmp_path, "item_id,title,image\n1,a,a.jpg\n", columns)
+    section = write_table(tmp_path, "item_id,title,image\n1,a,a.jpg\n", columns)
     with pytest.raises(InputError) as caught:
         read_catalog(section, split_column)
-    assert str(caught.value) == f"{section.path}: {key}"
+    assert str(caught.value) == f"{section.path}: {message}"
 
 
-@pytest.mark.parametrize(("kind", "bad"), [("integer", "cheap"), ("number", "1,5"), ("boolean", "perhaps")])
-def test_wrong_type_is_a_problem_of_its_row_alone(tmp_path: Path, kind: AttributeType, bad: str) -> None:
-    text = f'item_id,title,image,price\n1,a,a.jpg,1\n2,b,b.jpg,"{bad}"\n'
-    first, second = read_catalog(written(tmp_path, text, with_attributes(price=kind)))
-    assert first.problem is None
-    assert second.problem == (
+@pytest.mark.parametrize(("kind", "value"), [("integer", "cheap"), ("number", "1,5"), ("boolean", "perhaps")])
+def test_value_of_another_type_refuses_its_row_only(tmp_path: Path, kind: AttributeType, value: str) -> None:
+    text = f'item_id,title,image,price\n1,a,a.jpg,1\n2,b,b.jpg,"{value}"\n'
+    first, second = read_catalog(write_table(tmp_path, text, with_attributes(price=kind)))
+    assert first.refusal is None
+    assert second.refusal == Refusal(
         "bad_attribute",
-        f"attribute 'price' should be of type {kind}, got '{bad}'",
+        f"attribute 'price' should be of type {kind}, got '{value}'",
     )
     assert (second.item_id, second.source) == ("2", f"{tmp_path}/items.csv:3")
 
 
-def test_catalogue_of_a_header_alone_is_empty(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,title,image\n")
+def test_catalogue_with_only_a_header_is_an_error(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "item_id,title,image\n")
     message = f"{section.path}: the catalogue is empty; it needs at least one row"
     with pytest.raises(InputError, match=message):
-        read_catalog(section)
+        open_catalog(section, AttributeSplit())
 
 
-def test_file_without_a_byte_has_no_columns(tmp_path: Path) -> None:
-    section = written(tmp_path, "")
+def test_empty_file_has_no_columns(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "")
     with pytest.raises(InputError) as caught:
         read_catalog(section)
     assert (
@@ -121,10 +121,10 @@ def test_file_without_a_byte_has_no_columns(tmp_path: Path) -> None:
     )
 
 
-def test_place_is_the_physical_line_behind_quoted_newlines_and_blank_lines(tmp_path: Path) -> None:
+def test_source_is_the_physical_line_after_quoted_newlines_and_blank_lines(tmp_path: Path) -> None:
     text = 'item_id,title,image\r\n\r\n1,"red,\r\nlong",a.jpg\r\n\r\n\r\n2,b,b.jpg\r\n3,5" heel,c.jpg\r\n4,d,d.jpg'
     #        line 1              2     3           4             5     6     7             8                 9
-    rows = read_catalog(written(tmp_path, text))
+    rows = read_catalog(write_table(tmp_path, text))
     assert [row.source.rpartition(":")[2] for row in rows] == ["3", "7", "8", "9"]
     assert rows[2].title == '5" heel'
 
@@ -137,45 +137,47 @@ def test_place_is_the_physical_line_behind_quoted_newlines_and_blank_lines(tmp_p
         ('2,"b"b,b.jpg', "the row cannot be read (',' expected after '\"')"),
     ],
 )
-def test_ragged_row_is_a_problem_and_the_next_is_read(tmp_path: Path, line: str, detail: str) -> None:
-    rows = read_catalog(written(tmp_path, f"item_id,title,image\n1,a,a.jpg\n{line}\n3,c,c.jpg\n"))
+def test_row_with_a_wrong_number_of_cells_is_refused_and_the_next_is_read(
+    tmp_path: Path, line: str, detail: str
+) -> None:
+    rows = read_catalog(write_table(tmp_path, f"item_id,title,image\n1,a,a.jpg\n{line}\n3,c,c.jpg\n"))
     assert [row.item_id for row in rows] == ["1", "", "3"]
-    assert rows[1].problem == ("bad_line", detail)
+    assert rows[1].refusal == Refusal("bad_line", detail)
     assert rows[1].source == f"{tmp_path}/items.csv:3"
 
 
-def test_quote_that_is_never_closed_is_a_problem(tmp_path: Path) -> None:
-    rows = read_catalog(written(tmp_path, 'item_id,title,image\n1,a,a.jpg\n2,"b,b.jpg\n'))
+def test_unclosed_quote_refuses_its_row(tmp_path: Path) -> None:
+    rows = read_catalog(write_table(tmp_path, 'item_id,title,image\n1,a,a.jpg\n2,"b,b.jpg\n'))
     assert [row.item_id for row in rows] == ["1", ""]
-    assert rows[1].problem == ("bad_line", "the row cannot be read (unexpected end of data)")
+    assert rows[1].refusal == Refusal("bad_line", "the row cannot be read (unexpected end of data)")
 
 
-def test_text_of_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,title,image\n1,a,a.jpg\n2,Mütze,b.jpg\n".encode("latin-1"))
+def test_text_of_another_encoding_is_an_error_with_its_line(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "item_id,title,image\n1,a,a.jpg\n2,Mütze,b.jpg\n".encode("latin-1"))
     with pytest.raises(InputError) as caught:
         read_catalog(section)
     assert str(caught.value) == f"{section.path}:3: not UTF-8 text (byte 0xfc); save the table as UTF-8"
 
 
-def test_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,title,image,title\n1,a,a.jpg,b\n")
+def test_repeated_column_is_an_error(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "item_id,title,image,title\n1,a,a.jpg,b\n")
     with pytest.raises(InputError) as caught:
         read_catalog(section)
     assert str(caught.value) == f"{section.path}: 2 columns 'title'; rename all but one"
 
 
-def test_tabs_part_the_cells_of_a_tsv(tmp_path: Path) -> None:
+def test_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     (tmp_path / "items.tsv").write_text("item_id\ttitle\timage\n1\tred, long\ta.jpg\n")
     (row,) = read_catalog(TableCatalog(path=f"{tmp_path}/items.tsv"))
     assert (row.title, row.source) == ("red, long", f"{tmp_path}/items.tsv:2")
 
 
 def test_rows_are_streamed(tmp_path: Path) -> None:
-    section = written(tmp_path, "item_id,title,image\n" + "1,a,a.jpg\n" * 60_000 + "2,\xff")
-    rows = sources(section)[0].rows(section, None)
+    section = write_table(tmp_path, "item_id,title,image\n" + "1,a,a.jpg\n" * 60_000 + "2,\xff")
+    rows = catalog_files(section)[0].rows(section, None)
     tracemalloc.start()
     for _ in range(40_000):
         next(rows)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak_bytes < 8 << 20  # the rows as objects have more than 20 MB
+    assert peak_bytes < 8 << 20  # all rows as objects take more than 20 MB

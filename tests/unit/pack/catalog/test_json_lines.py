@@ -1,4 +1,4 @@
-"""A JSON Lines file becomes rows; a line that is no object is a problem of its own."""
+"""A JSON Lines file becomes rows; a line that is not an object is refused and the others are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raysys.errors import InputError
 from tests.catalogs import read_catalog
 
 
-def written(folder: Path, *lines: str) -> TableCatalog:
+def write_table(folder: Path, *lines: str) -> TableCatalog:
     path = folder / "items.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
     columns = Columns(attributes={"price": "integer", "used": "boolean", "size": "text"})
@@ -21,18 +21,20 @@ def written(folder: Path, *lines: str) -> TableCatalog:
 GOOD = '{"item_id": 7, "title": "red", "image": "a.jpg", "price": 12, "used": true, "size": 38.0}'
 
 
-def test_values_have_their_types_and_the_place_is_the_line(tmp_path: Path) -> None:
-    first, second = read_catalog(written(tmp_path, GOOD, "", '{"item_id": "8", "title": null, "other": {}}'))
-    assert (first.item_id, first.title, first.image) == ("7", "red", f"{tmp_path}/a.jpg")
+def test_values_are_converted_and_source_is_the_line(tmp_path: Path) -> None:
+    first, second = read_catalog(
+        write_table(tmp_path, GOOD, "", '{"item_id": "8", "title": null, "other": {}}')
+    )
+    assert (first.item_id, first.title, first.photo) == ("7", "red", f"{tmp_path}/a.jpg")
     assert first.attributes == {"price": 12, "used": True, "size": "38"}
-    assert (second.item_id, second.title, second.image) == ("8", "", "")
+    assert (second.item_id, second.title, second.photo) == ("8", "", "")
     assert second.attributes == {"price": None, "used": None, "size": None}
     assert second.source == f"{tmp_path}/items.jsonl:3"
-    assert (first.problem, second.problem) == (None, None)
+    assert (first.refusal, second.refusal) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"),
+    ("line", "refusal"),
     [
         ("[1, 2]", ("bad_line", "the line should be a JSON object, got list")),
         ('{"item_id": ', ("bad_line", "the line is not JSON (Expecting value: line 1 column 12 (char 11))")),
@@ -47,17 +49,15 @@ def test_values_have_their_types_and_the_place_is_the_line(tmp_path: Path) -> No
         (GOOD.replace('"a.jpg"', "5"), ("bad_image", "image in column 'image' should be a path, a URI or bytes, got 5")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_a_problem_of_its_row(
-    tmp_path: Path, line: str, problem: tuple[str, str]
-) -> None:
-    before, row, after = read_catalog(written(tmp_path, GOOD, line, GOOD))
-    assert row.problem == problem
+def test_invalid_value_refuses_its_row(tmp_path: Path, line: str, refusal: tuple[str, str]) -> None:
+    before, row, after = read_catalog(write_table(tmp_path, GOOD, line, GOOD))
+    assert row.refusal == refusal
     assert row.source == f"{tmp_path}/items.jsonl:2"
-    assert (before.problem, after.problem) == (None, None)
+    assert (before.refusal, after.refusal) == (None, None)
 
 
-def test_name_that_no_object_has_is_a_wrong_name(tmp_path: Path) -> None:
-    section = written(
+def test_key_that_no_object_has_is_an_error(tmp_path: Path) -> None:
+    section = write_table(
         tmp_path, '{"item_id": 7, "titel": "red"}', '{"image": "a.jpg", "price": 1, "used": 0, "size": ""}'
     )
     with pytest.raises(InputError) as caught:
@@ -68,8 +68,8 @@ def test_name_that_no_object_has_is_a_wrong_name(tmp_path: Path) -> None:
     )
 
 
-def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
-    section = written(tmp_path, GOOD, "")
+def test_text_of_another_encoding_is_an_error(tmp_path: Path) -> None:
+    section = write_table(tmp_path, GOOD, "")
     Path(section.path).write_bytes(GOOD.replace("red", "Mütze").encode("latin-1"))
     with pytest.raises(InputError) as caught:
         read_catalog(section)

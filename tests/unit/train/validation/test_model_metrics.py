@@ -18,7 +18,7 @@ from raysys.evaluate.logs import read_log
 from raysys.shards.reader import Item, ShardRef
 from raysys.tracking import logs
 from raysys.train.validation.model_metrics import Validation, make_validation
-from tests.made import photo, tiny_bundle, write_shard
+from tests.factories import photo, tiny_bundle, write_shard
 
 COLOURS = ("red", "blue", "green", "white")
 THINGS = ("cup", "hat", "sock", "shoe", "bag", "belt")

@@ -11,7 +11,7 @@ from raysys.encoder.siglip import load_model
 from raysys.errors import MissingError
 from raysys.synth import generate_items
 from raysys.train.validation.retention import make_retention_check, retention_pairs
-from tests.made import tiny_bundle
+from tests.factories import tiny_bundle
 from tests.shards_by_hand import photo, write_shard_set
 
 

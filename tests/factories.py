@@ -1,4 +1,4 @@
-"""Small things that several tests need: photos, shards, a checkpoint."""
+"""Factories that several tests share: photos, shards, a small checkpoint."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def photo(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 def tiny_checkpoint(folder: Path, titles: Sequence[str]) -> str:
-    """A SigLIP of some thousand parameters, and a tokenizer that knows the titles."""
+    """A SigLIP of a few thousand parameters with a tokenizer trained on the titles. Returns its path."""
     build_tiny(folder, list(titles), TINY, seed=7)
     return str(folder)
 
 
 def tiny_bundle(folder: Path, titles: Sequence[str], seed: int = 7, bias: float = TINY.logit_bias) -> str:
-    """The same, published as an EncoderBundle."""
+    """The same checkpoint published as an EncoderBundle. Returns its path."""
     spec = ArtifactSpec(str(folder), EncoderBundleManifest, {}, {})
     size = TINY.model_copy(update={"logit_bias": bias})
     text = TextPreprocessing(max_length=size.max_length)
@@ -50,13 +50,13 @@ def tiny_bundle(folder: Path, titles: Sequence[str], seed: int = 7, bias: float 
 
 
 def tar_of(items: Sequence[Item]) -> bytes:
-    """A shard as `raysys pack` writes it."""
+    """The bytes of a shard as `raysys pack` writes it."""
     tar = io.BytesIO()
     with webdataset.TarWriter(tar, mtime=0, encoder=False) as writer:
         for item in items:
-            said = {"item_id": item.item_id, "title": item.title, "attributes": item.attributes}
-            said |= {"group": item.group} if item.group else {}
-            text = artifacts.canonical_json(said).encode()
+            sample = {"item_id": item.item_id, "title": item.title, "attributes": item.attributes}
+            sample |= {"group": item.group} if item.group else {}
+            text = artifacts.canonical_json(sample).encode()
             writer.write({"__key__": key_of(item.item_id), "jpg": item.image, "json": text})
     return tar.getvalue()
 
@@ -64,7 +64,7 @@ def tar_of(items: Sequence[Item]) -> bytes:
 def write_shard(
     folder: Path | str, items: Sequence[Item], name: str = "00000.tar", split: str = "train"
 ) -> ShardRef:
-    """Write a shard and say what a manifest would promise of it."""
+    """Write a shard with its items table. Returns its entry as a manifest would describe it."""
     data = tar_of(items)
     storage.write_bytes(f"{folder}/{name}", data)
     write_items_table(folder, {name: items})
@@ -72,7 +72,7 @@ def write_shard(
 
 
 def write_shards(folder: Path | str, items: Sequence[Item], items_per_shard: int) -> list[ShardRef]:
-    """Write items into as many shards as they need."""
+    """Write items into shards of at most `items_per_shard` items, with one items table."""
     parts = [items[start : start + items_per_shard] for start in range(0, len(items), items_per_shard)]
     named = {f"{number:05d}.tar": part for number, part in enumerate(parts)}
     shards = [write_shard(folder, part, name) for name, part in named.items()]
@@ -81,7 +81,7 @@ def write_shards(folder: Path | str, items: Sequence[Item], items_per_shard: int
 
 
 def write_items_table(folder: Path | str, shards: Mapping[str, Sequence[Item]]) -> None:
-    """What each item is, as it stands beside the shards of `raysys pack`."""
+    """Write the items table that `raysys pack` writes beside its shards."""
     rows = [
         {
             "item_id": item.item_id,
