@@ -41,17 +41,16 @@ only what differs from it. `raysys config FILE` prints the resolved configuratio
 The rest of this page is generated from the docstrings in `raysys/config/`. Change it there, then run
 `{REMEDY}`.
 """
-_OTHER_COMMANDS = ("bench",)  # described with its own command
 _RULES = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 def reference() -> str:
     """The reference page: a hand-written head, then a table for every section."""
     schema = Config.model_json_schema()
-    shown = {key: field for key, field in schema["properties"].items() if key not in _OTHER_COMMANDS}
-    top = {"properties": {key: field for key, field in shown.items() if not _models(field, schema)}}
+    sections = schema["properties"]
+    top = {"properties": {key: field for key, field in sections.items() if not _models(field, schema)}}
     parts = [_HEAD, "## General\n", _table("", top, schema)]
-    for key, field in shown.items():
+    for key, field in sections.items():
         if models := _models(field, schema):
             parts += _section(key, field, models, schema)
     return "\n".join(parts)

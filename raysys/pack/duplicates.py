@@ -39,8 +39,9 @@ def cluster_leaders(
     """For each row the row that leads its group; a leader leads itself.
 
     `photos` are hashes of the photo bytes, `phashes` perceptual hashes (valid where `has_phash`),
-    `seller_titles` hashes of seller and title (valid where `has_seller`). Photos within `max_hash_distance` bits are
-    near; None compares bytes only. The first `num_known` rows have groups already: each leads itself.
+    `seller_titles` hashes of seller and title (valid where `has_seller`). Photos are near if their hashes
+    differ in at most `max_hash_distance` bits; None compares bytes only. The first `num_known` rows have
+    groups already: each leads itself.
     """
     rows = np.arange(len(photos))
     photo_leader = first_of_equal(photos)

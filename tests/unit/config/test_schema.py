@@ -37,7 +37,6 @@ FIELDS: dict[str, FieldInfo] = {
     f"{section.__name__}.{name}": field
     for section in sections_of(Config)
     for name, field in section.model_fields.items()
-    if section.__name__ != "BenchConfig"
 }
 
 
