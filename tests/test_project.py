@@ -56,18 +56,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith(f"usage: raysys {command} ")
 
 
-def test_every_command_stands_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [name for name in commands() if not re.search(rf"raysys {name}\b|`{name}`", readme)]
-    assert missing == []
-
-
-def test_every_folder_of_the_package_stands_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    folders = [path.parent.name for path in (ROOT / "raysys").glob("*/__init__.py")]
-    assert [name for name in folders if f"{name}/" not in readme] == []
-
-
 def test_ruff_finds_nothing() -> None:
     require_success(sys.executable, "-m", "ruff", "check", ".")
 
