@@ -19,7 +19,7 @@ from raysys.errors import DamagedData
 from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
-from raysys.train.metrics.throughput import Throughput
+from raysys.train.metrics.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute

@@ -15,8 +15,7 @@ from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
 from raysys.train.metrics.recorder import open_recorder
-from raysys.train.metrics.throughput import Throughput
-from raysys.train.metrics.weight_change import WeightChange
+from raysys.train.metrics.step_metrics import Throughput, WeightChange
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
 from raysys.train.monitor.heartbeat import Heartbeat

@@ -15,7 +15,7 @@ from raysys.storage.lock import locked
 
 if TYPE_CHECKING:
     from raysys.train.validation.model_metrics import Validation
-    from raysys.train.validation.retention import RetentionCheck
+    from raysys.train.wise_ft import RetentionCheck
 
 
 def steps(config: Config) -> list[Step]:
@@ -69,7 +69,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
     from raysys.encoder.bundle import preprocessing_of
     from raysys.tracking.wandb import log_end
     from raysys.train import trainer
-    from raysys.train.checkpoint.export import export
+    from raysys.train.checkpoint.format import export_bundle
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
     from raysys.train.checkpoint.run_folder import prepare_run_folder
     from raysys.train.job import make_job
@@ -90,7 +90,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
             trainer.fit(job, config.stream, validator)
         trainer.validate_remaining(job, validator)
         trainer.report_skipped_samples(job)
-        manifest = export(
+        manifest = export_bundle(
             spec,
             best_checkpoint_uri(job.run_uri),
             job.start_uri,
@@ -129,6 +129,6 @@ def _validation(config: Config) -> Validation:
 
 
 def _retention_check(config: Config) -> RetentionCheck:
-    from raysys.train.validation.retention import make_retention_check
+    from raysys.train.wise_ft import make_retention_check
 
     return make_retention_check(specs.layout_of(config).start_encoder, config.train.robust)
