@@ -212,7 +212,7 @@ class _RayDataDecoder:
 
 def decode_in_memory(work: StreamWork) -> Iterator[ReadyBatch]:
     """The limit: each worker decodes bytes in memory in a loop; it reads nothing and returns nothing."""
-    items = [stored.item for shard in shards_of(work.shards_uri) for stored in read_shard(shard)]
+    items = [item for shard in shards_of(work.shards_uri) for item in read_shard(shard)]
     tokenizer = load_tokenizer(Path(work.encoder_uri))
     fork = multiprocessing.get_context("fork")  # forked workers share the bytes; nothing is sent to them
     finished = fork.SimpleQueue()

@@ -50,10 +50,10 @@ def read_items(
     Raises: InputError if there are none.
     """
     matching = (
-        (shard.split, stored.item)
+        (shard.split, item)
         for shard in shards
-        for stored in read_shard(shard)
-        if item_ids is None or stored.item.item_id in item_ids
+        for item in read_shard(shard)
+        if item_ids is None or item.item_id in item_ids
     )
     splits_and_items = list(itertools.islice(matching, max_items))
     if not splits_and_items:

@@ -37,6 +37,7 @@ class Item:
     image: bytes
     attributes: Attributes = field(default_factory=dict)
     group: str = ""  # equal for listings that show the same thing; "" is a group of one
+    image_offset: int = field(default=0, compare=False)  # of the photo in its tar, in bytes
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,6 @@ class ShardRef:
     def has_manifest(self) -> bool:
         """Whether a manifest describes this shard, that is, whether raysys wrote it."""
         return self.sha256 is not None
-
-
-@dataclass(frozen=True)
-class StoredItem:
-    """An item and the offset of its photo in the tar, in bytes."""
-
-    item: Item
-    image_offset: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class OpenShard:
                 "pack again"
             )
 
-    def read(self, number: int) -> StoredItem | BadSample:
+    def read(self, number: int) -> Item | BadSample:
         """The sample with a number from 0 to `num_items` - 1."""
         if number >= len(self._samples):
             fault = self._faults[0].detail if self._faults else "no fault found in the tar"
@@ -110,7 +103,7 @@ class OpenShard:
                 return BadSample(
                     sample.key, "changed", "photo, title or attributes differ from the packed item"
                 )
-            return StoredItem(item, photo.offset)
+            return item
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
 
@@ -129,6 +122,7 @@ class OpenShard:
             image=self._bytes(photo),
             attributes=dict(fields.get(ATTRIBUTES, {})),
             group=str(fields.get(GROUP) or ""),
+            image_offset=photo.offset,
         )
 
     def _bytes(self, member: Member) -> bytes:
@@ -147,7 +141,7 @@ def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
         yield OpenShard(shard, stream)
 
 
-def read_shard(shard: ShardRef) -> Iterator[StoredItem]:
+def read_shard(shard: ShardRef) -> Iterator[Item]:
     """All items of a shard in order, for callers that need every item.
 
     Raises: DamagedData if its bytes or its number of items differ from the manifest.
@@ -161,13 +155,13 @@ def read_shard(shard: ShardRef) -> Iterator[StoredItem]:
             )
     with open_shard(shard) as opened:
         for number in range(shard.num_items):
-            stored = opened.read(number)
-            if isinstance(stored, BadSample):
+            sample = opened.read(number)
+            if isinstance(sample, BadSample):
                 raise DamagedData(
-                    f"{shard.uri}: sample '{stored.key or number}': {stored.reason}: {stored.detail}; "
+                    f"{shard.uri}: sample '{sample.key or number}': {sample.reason}: {sample.detail}; "
                     "run `raysys verify` for details, or `raysys pack` to write it again"
                 )
-            yield stored
+            yield sample
 
 
 def shards_of(uri: str) -> list[ShardRef]:

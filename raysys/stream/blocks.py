@@ -26,7 +26,7 @@ from raysys.columns import (
     TITLE,
 )
 from raysys.config.schema import StreamConfig
-from raysys.shards.reader import BadSample, ShardRef, StoredItem
+from raysys.shards.reader import BadSample, Item, ShardRef
 from raysys.stream.order import block_rows
 
 SCHEMA = pa.schema(
@@ -78,17 +78,16 @@ class BlockBuilder:
         self._num_bytes = 0
 
     def add(
-        self, sample: StoredItem | BadSample, shard: ShardRef, coordinates: tuple[int, int, int, int]
+        self, sample: Item | BadSample, shard: ShardRef, coordinates: tuple[int, int, int, int]
     ) -> Iterator[pa.Table]:
         """Add a sample; `coordinates` are its epoch, stream position, shard number and sample number."""
         if isinstance(sample, BadSample):
             values: tuple[Any, ...] = (sample.key, "", "{}", "", b"", 0, 0, sample.reason, sample.detail)
         else:
-            item = sample.item
-            attributes = canonical_json(item.attributes)
-            values = (item.item_id, item.title, attributes, item.group)
-            values += (item.image, sample.image_offset, len(item.image), "", "")
-            self._num_bytes += len(item.image)
+            attributes = canonical_json(sample.attributes)
+            values = (sample.item_id, sample.title, attributes, sample.group)
+            values += (sample.image, sample.image_offset, len(sample.image), "", "")
+            self._num_bytes += len(sample.image)
         self._rows.append((*values, shard.split, shard.uri, *coordinates))
         if self._num_bytes >= self._block_bytes:
             yield from self.flush()

@@ -57,7 +57,7 @@ def _item_name(shard: ShardRef, number: int) -> str:
     """The item's id, or its number and shard if the shard is no longer readable."""
     try:
         with open_shard(shard) as samples:
-            stored = samples.read(number)
+            sample = samples.read(number)
     except RaysysError:
         return f"sample {number} of {shard.uri}"
-    return stored.key or f"sample {number}" if isinstance(stored, BadSample) else stored.item.item_id
+    return sample.key or f"sample {number}" if isinstance(sample, BadSample) else sample.item_id

@@ -52,9 +52,7 @@ def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.encoder.start import fill_start, text_preprocessing
 
     shards = shards_of(specs.layout_of(config).shards("train"))
-    fill = fill_start(
-        config.encoder, lambda: (stored.item.title for shard in shards for stored in read_shard(shard))
-    )
+    fill = fill_start(config.encoder, lambda: (item.title for shard in shards for item in read_shard(shard)))
     return publish_bundle(spec, fill, text=text_preprocessing(config.encoder))
 
 

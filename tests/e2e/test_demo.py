@@ -1,4 +1,4 @@
-"""`raysys demo` without a terminal, with settings as words, over a copy of what is already made."""
+"""`raysys demo` without a terminal, with overrides, on a copy of a completed run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from tests.e2e.conftest import CompletedRun
 from tests.e2e.small import SMALL, as_overrides, free_port, run_raysys
 
 
-def test_the_demo_serves_asks_and_ends_by_itself(completed_run: CompletedRun, tmp_path: Path) -> None:
+def test_demo_serves_queries_and_exits(completed_run: CompletedRun, tmp_path: Path) -> None:
     root, port = tmp_path / "root", free_port()
     shutil.copytree(completed_run.root, root)
-    words = [f"root={root}", f"serve.port={port}", *as_overrides(SMALL)]
-    demo = run_raysys("demo", "--exit", *words, folder=tmp_path)
+    overrides = [f"root={root}", f"serve.port={port}", *as_overrides(SMALL)]
+    demo = run_raysys("demo", "--exit", *overrides, folder=tmp_path)
 
     assert demo.status == 0, demo.stderr
     assert demo.stdout == f"http://127.0.0.1:{port}/\n"
     lines = demo.stderr.splitlines()
-    assert sum("up to date: skipped" in line for line in lines) == 5  # the words are the file's settings
-    said = ("serve", "query", "report", "page")
-    told = [line.split()[0] for line in lines if line.split()[0] in said]
-    assert told == ["serve", "query", "query", "query", "report", "page"]
+    assert (
+        sum("up to date: skipped" in line for line in lines) == 5
+    )  # the overrides equal the file's settings
+    labels = [line.split()[0] for line in lines][-6:]
+    assert labels == ["serve", "query", "query", "query", "report", "page"]
     assert f"{root}/reports/small/report.html" in demo.stderr
     photo_query = next(line for line in lines if "its photo" in line)
-    assert "(1.00)" in photo_query  # a listed photo finds its own item
+    assert "(1.00)" in photo_query  # the photo of an item finds that item
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/readyz")

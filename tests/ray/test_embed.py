@@ -27,7 +27,7 @@ from raysys.embed import job
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import fill_start, text_preprocessing
 from raysys.errors import DamagedData
-from raysys.shards.reader import Item, StoredItem, read_shard, shards_of
+from raysys.shards.reader import Item, read_shard, shards_of
 from raysys.stream.decode import content_hash
 from tests.factories import write_shard
 
@@ -68,7 +68,7 @@ class Embedded:
     def projected_uri(self) -> str:
         return specs.layout_of(self.config).projected_embeddings
 
-    def stored(self, split: str) -> list[tuple[str, StoredItem]]:
+    def stored(self, split: str) -> list[tuple[str, Item]]:
         """The shard URI of each item of a split, and the item, in the order of the shards."""
         shards = shards_of(specs.layout_of(self.config).shards(split))
         return [(shard.uri, stored) for shard in shards for stored in read_shard(shard)]
@@ -86,9 +86,7 @@ def embedded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Emb
 def publish_untrained(config: Config) -> None:
     """Publish the start as the fine-tuned encoder, because these tests need no training."""
     layout, text = specs.layout_of(config), text_preprocessing(config.encoder)
-    titles = [
-        stored.item.title for shard in shards_of(layout.shards("train")) for stored in read_shard(shard)
-    ]
+    titles = [stored.title for shard in shards_of(layout.shards("train")) for stored in read_shard(shard)]
     publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
 
     def write_files(folder: Path) -> None:
@@ -97,11 +95,11 @@ def publish_untrained(config: Config) -> None:
     publish_bundle(specs.fine_tuned_encoder(config), write_files, text=text)
 
 
-def reference_vectors(folder: str, items: list[StoredItem]) -> np.ndarray:
+def reference_vectors(folder: str, items: list[Item]) -> np.ndarray:
     """Unit vectors of the photos, computed by plain transformers."""
     model: Any = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    photos = [Image.open(io.BytesIO(stored.item.image)) for stored in items]
+    photos = [Image.open(io.BytesIO(item.image)) for item in items]
     with torch.inference_mode():
         features = model.get_image_features(**processor(images=photos, return_tensors="pt")).pooler_output
     return torch.nn.functional.normalize(features, dim=-1).numpy()
@@ -111,11 +109,11 @@ def reference_vectors(folder: str, items: list[StoredItem]) -> np.ndarray:
 def test_every_item_has_one_row_in_the_order_of_the_shards(embedded: Embedded, split: str) -> None:
     rows = read_embeddings(embedded.uri, [split]).to_pylist()
     stored = embedded.stored(split)
-    assert [row["item_id"] for row in rows] == [one.item.item_id for _, one in stored]
-    for row, (shard, one) in zip(rows, stored, strict=True):
-        assert (row["title"], json.loads(row["attributes"])) == (one.item.title, one.item.attributes)
-        assert row["content_hash"] == content_hash(one.item.image, one.item.title)
-        assert storage.read_range(row["shard"], row["image_offset"], row["image_bytes"]) == one.item.image
+    assert [row["item_id"] for row in rows] == [item.item_id for _, item in stored]
+    for row, (shard, item) in zip(rows, stored, strict=True):
+        assert (row["title"], json.loads(row["attributes"])) == (item.title, item.attributes)
+        assert row["content_hash"] == content_hash(item.image, item.title)
+        assert storage.read_range(row["shard"], row["image_offset"], row["image_bytes"]) == item.image
         assert row["shard"] == shard
 
 
@@ -190,7 +188,7 @@ def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded
 ) -> None:
     (_, first), *_ = embedded.stored("val")
     broken = Item("broken", "a cup", b"no photo")
-    shards = [write_shard(tmp_path, [first.item, broken], split="val")]
+    shards = [write_shard(tmp_path, [first, broken], split="val")]
     layout = specs.layout_of(embedded.config)
     spec = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
     image, _ = preprocessing_of(layout.encoder)
@@ -206,7 +204,7 @@ def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded
             "source": shards[0].uri,
         }
     ]
-    assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item.item_id]
+    assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item_id]
 
 
 def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:

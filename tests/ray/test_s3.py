@@ -151,7 +151,7 @@ def test_streams_over_s3_yield_every_item_once_with_the_bytes_of_local_shards(
 
     embedded = rows_of(embedding_stream(remote, make_decoder(), SECTION))
     assert [item_id for _, item_id, _ in embedded] == [
-        stored.item.item_id for shard in local for stored in read_shard(shard)
+        item.item_id for shard in local for item in read_shard(shard)
     ]
     assert {digest for _, _, digest in embedded} == {hashlib.sha256(photo).hexdigest()}
     remote_rows, local_rows = (

@@ -91,7 +91,7 @@ def endless_sequence(shards: list[ShardRef], start: int, stop: int) -> list[str]
     sizes = [shard.num_items for shard in shards]
     items: list[str] = []
     for window in windows(sizes, seed=7, shards_per_window=2, start=start, stop=stop):
-        item_ids = [stored.item.item_id for number in window.shards for stored in read_shard(shards[number])]
+        item_ids = [item.item_id for number in window.shards for item in read_shard(shards[number])]
         items += [item_ids[row] for row in rows_of(window, len(item_ids))]
     return items
 
@@ -230,5 +230,5 @@ def test_embedding_stream_has_each_item_once_in_blocks_of_one_shard(shards: list
     assert [set(block.column("shard").to_pylist()) for block in blocks] == [{shard.uri} for shard in shards]
     assert [len(block) for block in blocks] == [15, 15, 15, 5]
     items = [item_id for block in blocks for item_id in block.column("item_id").to_pylist()]
-    assert items == [stored.item.item_id for shard in shards for stored in read_shard(shard)]
+    assert items == [item.item_id for shard in shards for item in read_shard(shard)]
     assert sorted(items) == [f"i{number:02d}" for number in range(NUM_ITEMS)]

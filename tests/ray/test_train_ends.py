@@ -108,9 +108,7 @@ def test_diverged_run_names_step_and_items_without_a_retry(config: Config) -> No
     )
     assert match, caught.value
     item_ids = {
-        stored.item.item_id
-        for shard in shards_of(f"{config.root}/shards/train")
-        for stored in read_shard(shard)
+        item.item_id for shard in shards_of(f"{config.root}/shards/train") for item in read_shard(shard)
     }
     for rank in range(2):
         named = re.search(rf"rank {rank}: samples \d+ to \d+ \((\S+), (\S+), (\S+), ..\)", str(caught.value))

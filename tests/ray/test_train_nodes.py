@@ -50,7 +50,7 @@ def start(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def publish_start(config: Config) -> None:
     """Publish the start encoder, which needs undamaged shards."""
     shards = shards_of(specs.layout_of(config).shards("train"))
-    titles = [stored.item.title for shard in shards for stored in read_shard(shard)]
+    titles = [item.title for shard in shards for item in read_shard(shard)]
     text = text_preprocessing(config.encoder)
     publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
 

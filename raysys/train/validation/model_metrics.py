@@ -106,7 +106,7 @@ def _validation_log(
     if not isinstance(evaluate.log, RecordedLog):
         return read_log(simulate_log_for_items(first, latent_uri, evaluate.log))
     recorded = read_log(evaluate.log.path)
-    item_ids = {stored.item.item_id for shard in shards for stored in read_shard(shard)}
+    item_ids = {item.item_id for shard in shards for item in read_shard(shard)}
     log = recorded.restrict_to(item_ids, max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(

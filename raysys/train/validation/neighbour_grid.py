@@ -34,8 +34,8 @@ class NeighbourGrid:
 
     def draw(self, start_model: Any, fine_tuned_model: Any) -> bytes | None:
         """The grid of the first photos as a JPEG; None without photos."""
-        samples = (sample for shard in self.shards for sample in read_shard(shard))
-        photos = [photo_pixels(one.item.image, self.image) for one in itertools.islice(samples, _NUM_PHOTOS)]
+        items = (item for shard in self.shards for item in read_shard(shard))
+        photos = [photo_pixels(item.image, self.image) for item in itertools.islice(items, _NUM_PHOTOS)]
         if not photos:
             return None
         pixels = np.stack(photos)

@@ -33,6 +33,6 @@ def test_shard_set_contains_every_item_once(tmp_path: Path) -> None:
     uri = make_shard_set(tmp_path / "set", 0.01, num_items=7, num_distinct=2, items_per_shard=3, seed=7)
     shards = shards_of(uri)
     assert [shard.num_items for shard in shards] == [3, 3, 1]
-    items = [stored.item for shard in shards for stored in read_shard(shard)]
+    items = [item for shard in shards for item in read_shard(shard)]
     assert sorted(item.item_id for item in items) == sorted(item.item_id for item in generate_items(7, 7))
     assert len({item.image for item in items}) == 2

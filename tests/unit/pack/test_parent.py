@@ -57,7 +57,7 @@ def live_items(manifests: dict[str, ShardSetManifest], config: Config) -> dict[s
 
 def streamed_items(uri: str, split: str) -> dict[str, tuple[str, str]]:
     """The same as training and embedding read it."""
-    items = [stored.item for shard in shards_of(uri) for stored in read_shard(shard)]
+    items = [item for shard in shards_of(uri) for item in read_shard(shard)]
     return {item.item_id: (split, item.title) for item in items}
 
 

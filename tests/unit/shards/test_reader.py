@@ -14,7 +14,7 @@ import webdataset
 
 from raysys import storage
 from raysys.errors import DamagedData, MissingError
-from raysys.shards.reader import BadSample, Item, ShardRef, StoredItem, open_shard, read_shard
+from raysys.shards.reader import BadSample, Item, ShardRef, open_shard, read_shard
 from tests.factories import photo, write_shard
 
 ITEMS = [
@@ -41,18 +41,18 @@ def overwrite(shard: ShardRef, data: bytes) -> ShardRef:
     return shard
 
 
-def read_all(shard: ShardRef) -> list[StoredItem | BadSample]:
+def read_all(shard: ShardRef) -> list[Item | BadSample]:
     with open_shard(shard) as opened:
         return [opened.read(number) for number in range(shard.num_items)]
 
 
 def test_items_are_read_in_order_with_all_fields(shard: ShardRef) -> None:
-    assert [stored.item for stored in read_shard(shard)] == ITEMS
+    assert list(read_shard(shard)) == ITEMS
 
 
 def test_ranged_read_at_the_offset_returns_the_photo(shard: ShardRef) -> None:
-    for stored in read_shard(shard):
-        assert storage.read_range(shard.uri, stored.image_offset, len(stored.item.image)) == stored.item.image
+    for item in read_shard(shard):
+        assert storage.read_range(shard.uri, item.image_offset, len(item.image)) == item.image
 
 
 def test_read_shard_rejects_a_flipped_byte_anywhere(shard: ShardRef) -> None:
@@ -84,7 +84,7 @@ def test_more_items_than_in_the_manifest_are_rejected(shard: ShardRef) -> None:
 def test_cut_shard_returns_its_missing_samples_as_errors(shard: ShardRef) -> None:
     cut = list(read_shard(shard))[3].image_offset + 5
     samples = read_all(overwrite(shard, Path(shard.uri).read_bytes()[:cut]))
-    assert [sample.item for sample in samples if isinstance(sample, StoredItem)] == ITEMS[:3]
+    assert [sample for sample in samples if isinstance(sample, Item)] == ITEMS[:3]
     size = len(ITEMS[3].image)
     detail = f"the shard has 3 of 5 samples ('i3.jpg' is cut off after 5 of {size} bytes)"
     assert samples[3:] == [BadSample("", "missing", detail)] * 2
@@ -95,7 +95,7 @@ def test_damaged_header_costs_one_sample_and_no_other(shard: ShardRef) -> None:
     data[list(read_shard(shard))[1].image_offset - 512] ^= 0xFF  # the header of the second photo
     samples = read_all(overwrite(shard, bytes(data)))
     assert samples[1] == BadSample("i1", "no_photo", "members: json")
-    assert [s.item for s in samples if isinstance(s, StoredItem)] == [ITEMS[0], *ITEMS[2:]]
+    assert [s for s in samples if isinstance(s, Item)] == [ITEMS[0], *ITEMS[2:]]
 
 
 def test_flipped_byte_costs_its_own_sample_and_no_other(shard: ShardRef) -> None:
@@ -108,7 +108,7 @@ def test_flipped_byte_costs_its_own_sample_and_no_other(shard: ShardRef) -> None
     detail = "photo, title or attributes differ from the packed item"
     assert samples[1] == BadSample("i1", "changed", detail)
     assert samples[3] == BadSample("i3", "changed", detail)
-    assert [s.item for s in samples if isinstance(s, StoredItem)] == [ITEMS[0], ITEMS[2], ITEMS[4]]
+    assert [s for s in samples if isinstance(s, Item)] == [ITEMS[0], ITEMS[2], ITEMS[4]]
 
 
 def test_damaged_shard_without_item_hashes_is_rejected(shard: ShardRef) -> None:
@@ -151,7 +151,7 @@ def test_tombstoned_items_are_left_out(shard: ShardRef, tmp_path: Path) -> None:
     tombstones = pa.table({"shard": [shard.uri, "other.tar", shard.uri], "item_id": ["i1", "i0", "i4"]})
     pq.write_table(tombstones, tmp_path / "tombstones.parquet")
     shard = dataclasses.replace(shard, num_items=3, tombstones_uri=f"{tmp_path}/tombstones.parquet")
-    assert [stored.item.item_id for stored in read_shard(shard)] == ["i0", "i2", "i3"]
+    assert [item.item_id for item in read_shard(shard)] == ["i0", "i2", "i3"]
 
 
 def test_third_party_webdataset_is_read_without_a_manifest(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_third_party_webdataset_is_read_without_a_manifest(tmp_path: Path) -> No
         writer.write({"__key__": "000/b", "webp": b"w", "json": caption})
         writer.write({"__key__": "000/c", "jpeg": b"j"})
     first, second, third = read_all(ShardRef(uri, "train", 3))
-    assert isinstance(first, StoredItem)
-    assert isinstance(second, StoredItem)
-    assert first.item == Item("000/a", "red cup", b"p")
-    assert second.item == Item("000/b", "a blue cup", b"w")
+    assert isinstance(first, Item)
+    assert isinstance(second, Item)
+    assert first == Item("000/a", "red cup", b"p")
+    assert second == Item("000/b", "a blue cup", b"w")
     assert third == BadSample("000/c", "bad_text", "ValueError: the sample has no title")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from raysys.shards.reader import BadSample, Item, ShardRef, StoredItem
+from raysys.shards.reader import BadSample, Item, ShardRef
 from raysys.stream.blocks import SCHEMA, BlockBuilder
 
 SHARD = ShardRef("a/00000.tar", "train", 9, 9216)
 
 
-def stored(number: int, num_bytes: int) -> StoredItem:
-    return StoredItem(Item(f"i{number}", "cup", b"p" * num_bytes, {"b": 1, "a": None}, "g"), 512 * number)
+def stored(number: int, num_bytes: int) -> Item:
+    return Item(f"i{number}", "cup", b"p" * num_bytes, {"b": 1, "a": None}, "g", 512 * number)
 
 
 def test_block_is_yielded_when_its_photos_fill_it() -> None:

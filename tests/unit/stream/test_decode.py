@@ -12,7 +12,7 @@ from raysys.columns import SKIP_REASONS, Attributes
 from raysys.config.schema import AugmentConfig
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, to_pixels
 from raysys.encoder.text import TextPreprocessing, caption_keys
-from raysys.shards.reader import Item, ShardRef, StoredItem
+from raysys.shards.reader import Item, ShardRef
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder, content_hash
@@ -34,7 +34,7 @@ def block() -> pa.Table:
     for number, values in enumerate(attributes):
         item = Item(f"i{number}", TITLES[number], PHOTOS[number], values, "same" if number < 2 else "")
         coordinates = (number // 3, 8 + number, 5, number)
-        assert not list(builder.add(StoredItem(item, 0), ShardRef("a.tar", "train", 4, 4096), coordinates))
+        assert not list(builder.add(item, ShardRef("a.tar", "train", 4, 4096), coordinates))
     (table,) = builder.flush()
     return table
 
