@@ -34,9 +34,9 @@ def photo(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
     return data.getvalue()
 
 
-def tiny_checkpoint(folder: Path, titles: Sequence[str]) -> str:
+def tiny_checkpoint(folder: Path, titles: Sequence[str], size: TinyConfig = TINY) -> str:
     """A SigLIP of a few thousand parameters with a tokenizer trained on the titles. Returns its path."""
-    build_tiny(folder, list(titles), TINY, seed=7)
+    build_tiny(folder, list(titles), size, seed=7)
     return str(folder)
 
 

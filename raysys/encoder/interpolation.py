@@ -17,7 +17,7 @@ from raysys import artifacts
 from raysys.artifacts import EncoderBundleManifest
 from raysys.errors import DamagedData
 
-SCORE = "score"
+SCORE = "score"  # the metric that selects checkpoints and points, beside its own name
 
 
 class Point(BaseModel):

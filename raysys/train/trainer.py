@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysys import storage
 from raysys.config.schema import StreamConfig, TrainConfig
+from raysys.encoder.interpolation import SCORE
 from raysys.errors import Busy, ClusterError, InputError
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.read import execution_options, prepare_context, training_stream
@@ -28,7 +29,7 @@ from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.format import checkpoint_name
-from raysys.train.checkpoint.registry import SCORE, newest_step, registered_steps, remove_unregistered
+from raysys.train.checkpoint.registry import newest_step, registered_steps, remove_unregistered
 from raysys.train.checkpoint.saver import checkpoint_at
 from raysys.train.job import TrainJob
 from raysys.train.monitor.capacity import Resources, capacity_shortfall

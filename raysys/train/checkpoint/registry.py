@@ -10,12 +10,12 @@ import importlib.metadata
 import json
 
 from raysys import storage
+from raysys.encoder.interpolation import SCORE
 from raysys.errors import DamagedData
 from raysys.tracking import logs
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.checkpoint.format import MANIFEST, checkpoint_name, checkpoint_step
 
-SCORE = "score"  # the metric that decides which checkpoint is the best
 _LIST = "checkpoint_manager_snapshot.json"
 _UNREADABLE = (ValueError, KeyError, TypeError)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from raysys import storage
+from raysys.encoder.interpolation import SCORE
 from raysys.tracking import logs
 from raysys.tracking.metrics_log import read_recent_steps, read_validations
-from raysys.train.checkpoint.registry import SCORE
 
 _LOG_INTERVAL_S = 60.0  # without a terminal
 _POLL_INTERVAL_S, _STORE_POLL_INTERVAL_S = 1.0, 10.0

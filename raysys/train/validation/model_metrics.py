@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
+from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
 from raysys.evaluate.items import EvaluationItems, read_items
@@ -24,7 +25,7 @@ from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.shards.reader import ShardRef, read_shard
 from raysys.tracking import logs
 
-SCORE, NDCG, RECALL = "score", "ndcg@5", "r@5"
+NDCG, RECALL = "ndcg@5", "r@5"
 _MIN_IMPRESSIONS = 20  # with fewer, the best checkpoint is a matter of chance
 
 

@@ -9,8 +9,8 @@ from raysys.bench.measure import CaseResult, ContenderResult, Spread
 from raysys.config.schema import RayConfig, StreamConfig, TinyConfig, TrainConfig
 from raysys.encoder import siglip
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.synth import generate_items
+from tests.factories import tiny_checkpoint
 
 SIZE = TinyConfig(
     image_size_px=16,
@@ -26,7 +26,7 @@ SIZE = TinyConfig(
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> train.TrainWork:
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
-    build_tiny(folder, [item.title for item in generate_items(200, 7)], SIZE, seed=7)
+    tiny_checkpoint(folder, [item.title for item in generate_items(200, 7)], SIZE)
     return train.TrainWork(
         str(folder),
         "shards",

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,22 @@ import safetensors.torch
 import torch
 
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
-from raysys.config.schema import TinyConfig
 from raysys.encoder.bundle import copy_checkpoint, open_bundle, preprocessing_of, publish_bundle, space_id_of
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.errors import DamagedData, InputError, SpaceMismatch
+from tests.factories import tiny_checkpoint
 
-SIZE = TinyConfig(
-    image_size_px=16,
-    patch_size_px=8,
-    hidden_size=16,
-    num_layers=1,
-    num_heads=2,
-    text_num_layers=1,
-    max_length=6,
-)
 TEXT = TextPreprocessing(max_length=6)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: for such a small model a second thread costs more time than it saves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint")
-    build_tiny(path, ["red shoes", "blue bag", "green hat", "old chair"], SIZE, seed=7)
+    tiny_checkpoint(path, ["red shoes", "blue bag", "green hat", "old chair"])
     return path
 
 

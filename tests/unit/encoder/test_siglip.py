@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.encoder.start import fill_start
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.errors import InputError, MissingError
+from tests.factories import tiny_checkpoint
 
 SIZE = TinyConfig(
     image_size_px=32,
@@ -35,19 +34,10 @@ SIZE = TinyConfig(
 TITLES = ["red shoes", "blue bag", "green hat with a ribbon", "old wooden chair", "white dress"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: for such a small model a second thread costs more time than it saves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint")
-    build_tiny(path, TITLES, SIZE, seed=7)
+    tiny_checkpoint(path, TITLES, SIZE)
     return path
 
 

@@ -9,22 +9,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from raysys.config.schema import TinyConfig, TrainConfig
+from raysys.config.schema import TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.train.model import TrainState, make_train_state
+from tests.factories import TINY, tiny_checkpoint
 
 IMAGE = ImagePreprocessing(size_px=16)
 KEYS = torch.tensor([[5, 1], [6, 2], [5, 0], [0, 0], [7, 1], [8, 2]])  # the fourth sample was skipped
-SIZE = TinyConfig(
-    image_size_px=16, hidden_size=16, num_layers=2, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
-)  # fmt: skip
+SIZE = TINY.model_copy(update={"num_layers": 2})
 
 
 def build_small_model(folder: Path) -> Path:
     """Write the checkpoint and return its folder."""
     titles = [f"{colour} {kind}" for colour in ("red", "green", "blue") for kind in ("dress", "cup", "shoe")]
-    build_tiny(folder, titles * 3, SIZE, seed=7)
+    tiny_checkpoint(folder, titles * 3, SIZE)
     return folder
 
 
