@@ -27,20 +27,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """Artifacts that are built together.
+    """Artifacts that are built together, at `uris`.
 
     `specs` is called once the steps before it are done, because a spec holds the fingerprints of its inputs.
     It raises MissingArtifact while an input does not exist. `build` receives the specs and returns their
     manifests in the same order. Both may import what takes seconds to import; a stage module does not.
     """
 
+    uris: Sequence[str]
     specs: Callable[[], Sequence[ArtifactSpec]]
     build: Callable[[Sequence[ArtifactSpec]], Sequence[Manifest]]
 
     @classmethod
-    def single(cls, spec: Callable[[], ArtifactSpec], build: Callable[[ArtifactSpec], Manifest]) -> Step:
+    def single(
+        cls, uri: str, spec: Callable[[], ArtifactSpec], build: Callable[[ArtifactSpec], Manifest]
+    ) -> Step:
         """A step that makes one artifact."""
-        return cls(lambda: [spec()], lambda specs: [build(specs[0])])
+        return cls([uri], lambda: [spec()], lambda specs: [build(specs[0])])
 
 
 def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
@@ -54,6 +57,7 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
     started, is_skipped = time.monotonic(), True
     for step in steps:
         specs = step.specs()
+        assert [spec.uri for spec in specs] == [*step.uris], "a step makes what its plan lists"
         found = [find_up_to_date(spec) for spec in specs]
         manifests = [manifest for manifest in found if manifest is not None]
         if len(manifests) < len(specs):
@@ -71,7 +75,11 @@ def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator
         try:
             specs = step.specs()
         except MissingArtifact as error:
-            yield f"{stage:>9}  waits for an earlier step ({str(error).split(';')[0]})"
+            planned |= {*step.uris}
+            reason = str(error).split(";")[0]
+            yield from (
+                f"{stage:>9}  -> {uri}  to be made, after an earlier step ({reason})" for uri in step.uris
+            )
             continue
         for spec in specs:
             state = _state(spec, planned)

@@ -10,13 +10,23 @@ from raysys.shards.reader import shards_of
 
 def steps(config: Config) -> list[Step]:
     """The EmbeddingSet; with `projection.dimensions` also the projected bundle and its EmbeddingSet."""
-    result = [Step.single(lambda: specs.embeddings(config), lambda spec: _embed(config, spec))]
-    if config.projection.dimensions is not None:
-        result += [
-            Step.single(lambda: specs.projected_encoder(config), lambda spec: _fit_projection(config, spec)),
-            Step.single(lambda: specs.projected_embeddings(config), lambda spec: _project(config, spec)),
-        ]
-    return result
+    layout = specs.layout_of(config)
+    embed = Step.single(
+        layout.embeddings, lambda: specs.embeddings(config), lambda spec: _embed(config, spec)
+    )
+    if config.projection.dimensions is None:
+        return [embed]
+    fit_projection = Step.single(
+        layout.projected_encoder,
+        lambda: specs.projected_encoder(config),
+        lambda spec: _fit_projection(config, spec),
+    )
+    project = Step.single(
+        layout.projected_embeddings,
+        lambda: specs.projected_embeddings(config),
+        lambda spec: _project(config, spec),
+    )
+    return [embed, fit_projection, project]
 
 
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:

@@ -10,7 +10,8 @@ from raysys.config.schema import SPLITS
 
 def steps(config: Config) -> list[Step]:
     """One step: publish the Report and add it to the training run in W&B."""
-    return [Step.single(lambda: specs.report(config), lambda spec: _evaluate(config, spec))]
+    uri = specs.layout_of(config).report
+    return [Step.single(uri, lambda: specs.report(config), lambda spec: _evaluate(config, spec))]
 
 
 def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:

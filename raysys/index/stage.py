@@ -15,4 +15,4 @@ def steps(config: Config) -> list[Step]:
 
         return publish_index(spec, specs.served_embeddings(config), config.index)
 
-    return [Step.single(lambda: specs.index(config), build)]
+    return [Step.single(specs.layout_of(config).index, lambda: specs.index(config), build)]

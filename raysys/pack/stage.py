@@ -33,7 +33,8 @@ def steps(config: Config) -> list[Step]:
         return [manifests[split] for split in SPLITS]
 
     draw = [_draw_step(config, config.catalog)] if isinstance(config.catalog, DrawnCatalog) else []
-    return [*draw, Step(shard_sets, pack)]
+    uris = [specs.layout_of(config).shards(split) for split in SPLITS]
+    return [*draw, Step(uris, shard_sets, pack)]
 
 
 def _draw_step(config: Config, section: DrawnCatalog) -> Step:
@@ -42,7 +43,7 @@ def _draw_step(config: Config, section: DrawnCatalog) -> Step:
 
         return draw_catalog(spec, section, connected_map(config.ray))
 
-    return Step.single(lambda: specs.drawn_catalog(config), draw)
+    return Step.single(specs.layout_of(config).catalog, lambda: specs.drawn_catalog(config), draw)
 
 
 def _open_catalog(config: Config) -> Catalog:

@@ -37,13 +37,17 @@ def steps(config: Config) -> list[Step]:
     def interpolate(spec: ArtifactSpec) -> Manifest:
         return _interpolate(config, spec, validation(), retention())
 
-    stage_steps = [
-        Step.single(lambda: specs.start_encoder(config), make_start),
-        Step.single(lambda: specs.fine_tuned_encoder(config), fine_tune),
+    layout = specs.layout_of(config)
+    start_step = Step.single(layout.start_encoder, lambda: specs.start_encoder(config), make_start)
+    fine_tuned_uri = layout.fine_tuned_encoder if is_interpolated else layout.encoder
+    fine_tune_step = Step.single(fine_tuned_uri, lambda: specs.fine_tuned_encoder(config), fine_tune)
+    if not is_interpolated:
+        return [start_step, fine_tune_step]
+    return [
+        start_step,
+        fine_tune_step,
+        Step.single(layout.encoder, lambda: specs.encoder(config), interpolate),
     ]
-    if is_interpolated:
-        stage_steps.append(Step.single(lambda: specs.encoder(config), interpolate))
-    return stage_steps
 
 
 def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:

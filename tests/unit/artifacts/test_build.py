@@ -20,7 +20,10 @@ class Chain:
 
     @property
     def steps(self) -> list[Step]:
-        return [Step.single(self.first, self.build), Step.single(self.second, self.build)]
+        return [
+            Step.single(f"{self.root}/first", self.first, self.build),
+            Step.single(f"{self.root}/second", self.second, self.build),
+        ]
 
     def first(self) -> ArtifactSpec:
         return ArtifactSpec(f"{self.root}/first", CatalogManifest, {"content": self.content}, {})
@@ -62,7 +65,8 @@ def test_plan_before_the_first_run_waits_for_inputs(tmp_path: Path) -> None:
     first, second = plan_steps("pack", Chain(tmp_path).steps, set())
     assert first == f"     pack  -> {tmp_path}/first  to be made, from nothing"
     assert second == (
-        f"     pack  waits for an earlier step ({tmp_path}/first: no Catalog here (no manifest.json))"
+        f"     pack  -> {tmp_path}/second  to be made, after an earlier step "
+        f"({tmp_path}/first: no Catalog here (no manifest.json))"
     )
 
 

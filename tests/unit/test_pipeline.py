@@ -1,0 +1,64 @@
+"""The plan of `--dry-run` lists every artifact of a configuration, before any of them exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysys.config import Config
+from raysys.errors import InputError
+from raysys.pipeline import STAGES, plan_stages
+
+
+def planned(config: Config, stages: list[str] | None = None) -> list[str]:
+    """The planned URIs relative to the root."""
+    lines = list(plan_stages(config, stages or list(STAGES)))
+    return [line.split("-> ")[1].split("  ")[0].removeprefix(f"{config.root}/") for line in lines]
+
+
+def test_plan_lists_every_artifact_of_an_empty_root(tmp_path: Path) -> None:
+    assert planned(Config(name="shop", root=str(tmp_path))) == [
+        "catalog",
+        "shards/train",
+        "shards/val",
+        "shards/test",
+        "encoders/shop-start",
+        "encoders/shop-tuned",
+        "encoders/shop",
+        "embeddings/shop",
+        "encoders/shop-pca",
+        "embeddings/shop-pca",
+        "indexes/shop",
+        "reports/shop",
+    ]
+
+
+def test_plan_without_projection_and_interpolation(tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {
+            "name": "shop",
+            "root": str(tmp_path),
+            "train": {"method": "full"},
+            "projection": {"dimensions": None},
+        }
+    )
+    assert planned(config, ["train", "embed"]) == ["encoders/shop-start", "encoders/shop", "embeddings/shop"]
+
+
+def test_missing_catalogue_is_an_error_and_not_a_plan(tmp_path: Path) -> None:
+    catalog = {"kind": "table", "path": str(tmp_path / "missing.csv")}
+    config = Config.model_validate({"root": str(tmp_path), "catalog": catalog})
+    with pytest.raises(InputError, match=r"missing\.csv"):
+        planned(config, ["pack"])
+
+
+def test_attribute_of_a_late_stage_is_checked_before_the_first_one(tmp_path: Path) -> None:
+    catalog = {"kind": "table", "path": "items.csv", "columns": {"attributes": {"colour": "text"}}}
+    config = Config.model_validate(
+        {"root": str(tmp_path), "catalog": catalog, "train": {"caption_weights": {"color": 1.0}}}
+    )
+    with pytest.raises(
+        InputError, match="train.caption_weights: unknown attribute 'color'.*did you mean 'colour'"
+    ):
+        planned(config, ["pack", "train"])
