@@ -30,6 +30,7 @@ from raysys.errors import ClusterError
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.gateway import Gateway
 from raysys.serve.search_deployment import SearchDeployment
+from raysys.tracking.logs import log
 
 APP_NAME = "raysys"
 
@@ -109,6 +110,7 @@ def wait_for_stop() -> None:
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(1.0):
         pass
+    log.info("    serve  stopping")
 
 
 def _deployment(decorated: object) -> serve.Deployment:
