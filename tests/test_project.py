@@ -1,4 +1,4 @@
-"""The project holds together: configurations load, keys are read, commands are explained, layers hold."""
+"""Checks of the whole project: configurations load, settings are read, commands have help, linters and layers pass."""
 
 import argparse
 import inspect
@@ -69,7 +69,7 @@ def test_mypy_finds_nothing() -> None:
     require_success(sys.executable, "-m", "mypy")
 
 
-def test_layers_hold() -> None:
+def test_imports_follow_the_layers() -> None:
     script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     require_success(sys.executable, "-c", script, "--no-cache")
 

@@ -25,10 +25,8 @@ Batch: TypeAlias = dict[str, Tensor]
 
 def write_start(config: Config, folder: Path) -> None:
     """Write the checkpoint that `encoder.start` names; a tiny tokenizer learns from synthetic titles."""
-    fill = start.fill_start(
-        config.encoder, lambda: [item.title for item in generate_items(_NUM_TITLES, _SEED)]
-    )
-    fill(folder)
+    titles = (item.title for item in generate_items(_NUM_TITLES, _SEED))
+    start.write_start(folder, config.encoder, titles)
 
 
 def siglip_b16_config() -> Any:

@@ -237,16 +237,16 @@ def decode_in_memory(work: StreamWork) -> Iterator[ReadyBatch]:
 def _contenders(work: StreamWork) -> dict[str, Callable[[], Measurement]]:
     """All contenders with full decoding, and raysys also with the scaled decoding that training uses."""
     contenders: dict[str, Callable[[], Measurement]] = {
-        RAYSYS: partial(_measure_rate, read_raysys, work),
-        RAYSYS_SCALED: partial(_measure_rate, partial(read_raysys, scaled=True), work),
-        BASELINE: partial(_measure_rate, read_webloader, work),
-        RAY_DATA: partial(_measure_rate, read_ray_data, work),
-        LIMIT: partial(_measure_rate, decode_in_memory, work),
+        RAYSYS: partial(measure_rate, read_raysys, work),
+        RAYSYS_SCALED: partial(measure_rate, partial(read_raysys, scaled=True), work),
+        BASELINE: partial(measure_rate, read_webloader, work),
+        RAY_DATA: partial(measure_rate, read_ray_data, work),
+        LIMIT: partial(measure_rate, decode_in_memory, work),
     }
     return contenders
 
 
-def _measure_rate(reader: Reader, work: StreamWork) -> Measurement:
+def measure_rate(reader: Reader, work: StreamWork) -> Measurement:
     """The rate after the warm-up; the time to the first batch is a separate metric."""
     started = time.monotonic()
     ready_at = []

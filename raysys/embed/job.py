@@ -60,8 +60,10 @@ def embed(
 
 
 def require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fraction: float) -> None:
-    """Raises: DamagedData naming the shard with the most refused items, if there are more than
-    `max_bad_fraction * total` of them."""
+    """Check that at most `max_bad_fraction` of all items were refused.
+
+    Raises: DamagedData, which names the shard with the most refused items.
+    """
     if len(refused) > max_bad_fraction * total:
         shard, num_of_shard = collections.Counter(row[SOURCE] for row in refused).most_common(1)[0]
         first = refused[0]

@@ -1,4 +1,4 @@
-"""Photo preprocessing: training, embedding, evaluation and serving all call these functions (law 2).
+"""Photo preprocessing: training, embedding, evaluation and serving all call these functions.
 
 A photo is decoded to upright RGB (EXIF orientation applied, alpha composed on white, 16 bits scaled to 8)
 and resized with Pillow as the checkpoint's own processor does, so that plain `transformers` gives the same
@@ -25,7 +25,7 @@ from raysys.errors import UnreadableImage
 
 ImageBytes: TypeAlias = bytes | memoryview | Any  # Any: other buffers, such as pyarrow.Buffer
 # Scaled decoding changes pixels slightly. With a margin of 1 the vectors of 131 real photos moved by up to
-# 4e-3 (1 - cosine), with 2 a drawn one by 2e-3; law 2 allows 1e-3.
+# 4e-3 (1 - cosine), with 2 that of a drawn photo by 2e-3; the limit is 1e-3.
 _PARITY_MARGIN = 3
 # Accepted formats. Pillow reads more, but some of them start other programs (EPS) or are not photos.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000")

@@ -1,8 +1,8 @@
-"""The checkpoint that training starts from: a hub id, a folder, or `tiny`, written as one kind of folder."""
+"""The checkpoint that training starts from: a hub id, a folder, or `tiny`, written to one folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,14 @@ def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
     )
 
 
-def fill_start(section: EncoderConfig, titles: Callable[[], Iterable[str]]) -> Callable[[Path], None]:
-    """A function that writes the start checkpoint to a folder; `titles` is called only for `tiny`."""
-
-    def write_files(folder: Path) -> None:
-        if section.start == TINY:
-            preprocessing = text_preprocessing(section)
-            normalised = (normalise_title(title, preprocessing) for title in titles())
-            tiny.build_tiny(folder, normalised, section.tiny, seed=section.seed)
-        else:
-            _copy_pretrained(section, folder)
-
-    return write_files
+def write_start(folder: Path, section: EncoderConfig, titles: Iterable[str]) -> None:
+    """Write the checkpoint at `encoder.start` to `folder`; `tiny` trains its tokenizer on `titles`."""
+    if section.start == TINY:
+        preprocessing = text_preprocessing(section)
+        normalised = (normalise_title(title, preprocessing) for title in titles)
+        tiny.build_tiny(folder, normalised, section.tiny, seed=section.seed)
+    else:
+        _copy_pretrained(section, folder)
 
 
 def _default_lower_case(section: EncoderConfig) -> bool:

@@ -25,7 +25,7 @@ from raysys.evaluate.attribute_precision import ALL, CHANCE, attribute_precision
 from raysys.evaluate.items import EvaluationItems, read_items
 from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.report import (
-    Neighbour,
+    NeighbourPhoto,
     QueryNeighbours,
     ReportData,
     report_html,
@@ -189,11 +189,11 @@ def _find_neighbours(
     ]
 
 
-def _nearest(vectors: ndarray, query: int, items: EvaluationItems) -> list[Neighbour]:
+def _nearest(vectors: ndarray, query: int, items: EvaluationItems) -> list[NeighbourPhoto]:
     scores, rows = exact_search(vectors[query][None], vectors, _NUM_NEIGHBOURS + 1)
     pairs = [(float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row != query]
     return [
-        Neighbour(_thumbnail_jpeg(items.photos[row]), items.titles[row], score)
+        NeighbourPhoto(_thumbnail_jpeg(items.photos[row]), items.titles[row], score)
         for score, row in pairs[:_NUM_NEIGHBOURS]
     ]
 

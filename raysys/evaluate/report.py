@@ -39,8 +39,8 @@ PUBLISHED = (
 )
 
 
-class Neighbour(NamedTuple):
-    """A nearest item and its cosine similarity to the query."""
+class NeighbourPhoto(NamedTuple):
+    """The photo and title of a nearest item, and its cosine similarity to the query."""
 
     photo: bytes
     title: str
@@ -56,9 +56,9 @@ class QueryNeighbours:
 
     title: str
     photo: bytes
-    start: list[Neighbour]
+    start: list[NeighbourPhoto]
     """By the start encoder."""
-    delivered: list[Neighbour]
+    delivered: list[NeighbourPhoto]
     """By the delivered encoder."""
 
 

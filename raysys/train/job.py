@@ -63,7 +63,7 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RunSchedule:
     """A run's length and its checkpoint interval, in steps."""
 
     num_steps: int
@@ -80,7 +80,7 @@ def make_job(
     layout = specs.layout_of(config)
     image, text = preprocessing_of(layout.start_encoder)
     shards = shards_of(layout.shards("train"))
-    schedule = make_schedule(sum(shard.num_items for shard in shards), config.train)
+    schedule = run_schedule(sum(shard.num_items for shard in shards), config.train)
     return TrainJob(
         run_name=config.name,
         run_uri=run.uri,
@@ -111,7 +111,7 @@ def make_job(
     )
 
 
-def make_schedule(num_items: int, section: TrainConfig) -> Schedule:
+def run_schedule(num_items: int, section: TrainConfig) -> RunSchedule:
     """The number of complete global batches in `section.epochs` passes over `num_items`.
 
     Raises: InputError if there are fewer items than a batch.
@@ -123,4 +123,4 @@ def make_schedule(num_items: int, section: TrainConfig) -> Schedule:
         )
     num_steps = max(1, math.floor(section.epochs * num_items / section.batch_size))
     every = max(1, round(section.checkpoint_every_epochs * num_items / section.batch_size))
-    return Schedule(num_steps, every)
+    return RunSchedule(num_steps, every)

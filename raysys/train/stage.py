@@ -53,11 +53,15 @@ def steps(config: Config) -> list[Step]:
 def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
     """Publish the bundle that training starts from: a hub model, a folder, or a small random model."""
     from raysys.encoder.bundle import publish_bundle
-    from raysys.encoder.start import fill_start, text_preprocessing
+    from raysys.encoder.start import text_preprocessing, write_start
 
     shards = shards_of(specs.layout_of(config).shards("train"))
-    fill = fill_start(config.encoder, lambda: (item.title for shard in shards for item in read_shard(shard)))
-    return publish_bundle(spec, fill, text=text_preprocessing(config.encoder))
+    titles = (item.title for shard in shards for item in read_shard(shard))
+    return publish_bundle(
+        spec,
+        lambda folder: write_start(folder, config.encoder, titles),
+        text=text_preprocessing(config.encoder),
+    )
 
 
 def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Manifest:

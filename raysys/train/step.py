@@ -130,7 +130,7 @@ def _embedding_grads(
     section: TrainConfig,
     start: EmbeddedBatch | None,
 ) -> tuple[Float[Tensor, ""], EmbeddedBatch]:
-    """This worker's part of the loss, and the gradients of the global loss by `embedded`.
+    """This worker's part of the loss, and the gradients of the global loss with respect to `embedded`.
 
     Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
     `start` are the start's embeddings of the same rows, with `train.method: distil`.

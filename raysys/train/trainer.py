@@ -56,13 +56,13 @@ def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> 
     Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than `train.max_failures`;
     TrainingDiverged, OutOfMemory or DamagedData, which are not retried.
     """
-    worker = {"GPU" if job.section.use_gpu else "CPU": 1.0}
-    _wait_for_capacity(job, worker)
+    worker_resources = {"GPU" if job.section.use_gpu else "CPU": 1.0}
+    _wait_for_capacity(job, worker_resources)
     prepare_context()
     _log_shuffle_quality(job, stream)
     length = RunLength(job.num_steps, job.section.batch_size, job.num_items)
     with _run_coordinator(job) as coordinator, show_progress(job.run_uri, length, job.score):
-        follow_to_end(_make_trainer(job, stream, coordinator, worker, validator), job, coordinator)
+        follow_to_end(_make_trainer(job, stream, coordinator, worker_resources, validator), job, coordinator)
     remove_unregistered(job.run_uri)  # left by workers that were killed
     if not is_finished(job):  # never export a partially trained model
         raise ClusterError(
@@ -105,10 +105,10 @@ def _make_trainer(
     job: TrainJob,
     stream: StreamConfig,
     coordinator: Any,
-    worker: dict[str, float],
+    worker_resources: dict[str, float],
     validator: CheckpointValidator,
 ) -> ray.train.torch.TorchTrainer:
-    """A Ray Train trainer with the resources `worker` for each worker."""
+    """The Ray Train trainer of a run."""
     section = job.section
     filesystem, path = storage.resolve(job.run_uri)
     storage_path, _, name = path.rpartition("/")
@@ -123,7 +123,7 @@ def _make_trainer(
         train_loop_config={"job": job, "coordinator": coordinator},
         # Ranks that wait for a hung rank fail after this timeout, and Ray restarts the group.
         torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
-        scaling_config=_scaling(section, worker),
+        scaling_config=scaling_config(section, worker_resources),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=storage_path,
@@ -174,13 +174,15 @@ def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
     )
 
 
-def _scaling(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
+def scaling_config(section: TrainConfig, worker_resources: dict[str, float]) -> ray.train.ScalingConfig:
     workers = (section.min_workers, section.workers) if section.is_elastic else section.workers
     # Ray checks for new nodes every 60 s; with 5 s it resized a healthy group again and again.
-    return ray.train.ScalingConfig(num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker)
+    return ray.train.ScalingConfig(
+        num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker_resources
+    )
 
 
-def _wait_for_capacity(job: TrainJob, worker: dict[str, float]) -> None:
+def _wait_for_capacity(job: TrainJob, worker_resources: dict[str, float]) -> None:
     """Wait a bounded time for the nodes of a cluster that may autoscale.
 
     Raises: InputError if the workers do not fit; at once on a cluster started on this machine.
@@ -190,12 +192,12 @@ def _wait_for_capacity(job: TrainJob, worker: dict[str, float]) -> None:
     fewest = job.section.min_workers or job.section.workers
     is_requested = False
     try:
-        while shortfall := capacity_shortfall(_node_resources(), worker, job.section):
+        while shortfall := capacity_shortfall(_node_resources(), worker_resources, job.section):
             if time.monotonic() >= deadline:
                 raise InputError(shortfall)
             if not is_requested:
                 log.warning("    train  waiting up to %.0f s for nodes: %s", _NODES_TIMEOUT_S, shortfall)
-                ray.autoscaler.sdk.request_resources(bundles=[worker] * fewest)
+                ray.autoscaler.sdk.request_resources(bundles=[worker_resources] * fewest)
                 is_requested = True
             time.sleep(1.0)
     finally:
@@ -223,14 +225,14 @@ def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
 @contextlib.contextmanager
 def _run_coordinator(job: TrainJob) -> Iterator[Any]:
     """The handle of the run's `RunCoordinator`; the actor ends with the block, which releases its name."""
-    coordinator = _start_coordinator(job)
+    coordinator = start_coordinator(job)
     try:
         yield coordinator
     finally:
         ray.kill(coordinator)
 
 
-def _start_coordinator(job: TrainJob) -> Any:
+def start_coordinator(job: TrainJob) -> Any:
     """Start the run's `RunCoordinator` under a name that a cluster assigns only once.
 
     Raises: Busy if another driver of this cluster trains the run.

@@ -67,7 +67,7 @@ def publish_best_point(
     )
     fine_tuned = artifacts.open_artifact(sweep.fine_tuned_uri, EncoderBundleManifest)
 
-    def fill(folder: Path) -> None:
+    def write_files(folder: Path) -> None:
         with storage.readable_folder(sweep.fine_tuned_uri) as source:
             bundle.copy_checkpoint(source, folder)
         if interpolation.alpha < 1.0:
@@ -75,7 +75,7 @@ def publish_best_point(
 
     manifest = bundle.publish_bundle(
         spec,
-        fill,
+        write_files,
         text=TextPreprocessing(**fine_tuned.text),
         parent_space_id=fine_tuned.space_id,
         training_run=fine_tuned.training_run,

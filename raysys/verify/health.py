@@ -59,7 +59,7 @@ class ShardHealth:
     num_items: int
     num_bytes: int
     counts: dict[FindingKind, int]
-    num_damages: int
+    num_damage_findings: int
     findings: tuple[Finding, ...]
     # One entry a sample, in shard order. Hashes, not keys: a large set then needs 8 bytes a sample.
     key_hashes: np.ndarray
@@ -71,7 +71,7 @@ class ShardHealth:
         return dataclasses.replace(
             self,
             counts=count_kinds(self.counts, added),
-            num_damages=self.num_damages + sum(finding.is_damage for finding in added),
+            num_damage_findings=self.num_damage_findings + sum(finding.is_damage for finding in added),
             findings=tuple(first_of_each_kind([*self.findings, *added])),
         )
 

@@ -47,7 +47,7 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class RepairSummary:
-    """Numbers of samples kept and lost; `num_parts` counts the rows of the ledger that are no sample."""
+    """Numbers of samples kept and lost; `num_parts` counts the rows of the ledger that are not samples."""
 
     num_kept: int
     num_lost: int
@@ -73,7 +73,10 @@ class RepairedShard:
 
 
 def require_empty(out_uri: str) -> None:
-    """Raises: InputError if `out_uri` is a file or a folder with files."""
+    """Check that `out_uri` does not exist or is an empty folder.
+
+    Raises: InputError if it is a file or a folder with files.
+    """
     if storage.exists(out_uri) and (not storage.is_folder(out_uri) or storage.list_files(out_uri)):
         raise InputError(f"--repair {out_uri}: not empty; name a new or an empty folder")
 

@@ -102,12 +102,12 @@ def _parallel(config: Config, sources: Sequence[ShardSource]) -> Parallel:
 
 def _raise_if_damaged(uri: str, result: VerifyResult) -> None:
     healths = [*result.shards, *result.folders]
-    damaged = [health.uri for health in healths if health.num_damages]
+    damaged = [health.uri for health in healths if health.num_damage_findings]
     if damaged:
-        num_damages = sum(health.num_damages for health in healths)
+        num_findings = sum(health.num_damage_findings for health in healths)
         raise DamagedData(
-            f"{uri}: {num_damages} damages in {len(damaged)} of {len(healths)} shards and folders "
-            f"(first {damaged[0]}); `raysys verify .. --repair OUT` writes a clean copy"
+            f"{uri}: {num_findings} findings of damage in {len(damaged)} of {len(healths)} shards and "
+            f"folders (first {damaged[0]}); `raysys verify .. --repair OUT` writes a clean copy"
         )
 
 
@@ -117,7 +117,7 @@ def _to_json(
     healths = [*result.shards, *result.folders]
     return {
         "uri": uri,
-        "is_healthy": not any(health.num_damages for health in healths),
+        "is_healthy": not any(health.num_damage_findings for health in healths),
         "num_shards": len(result.shards),
         "num_items": sum(health.num_items for health in result.shards),
         "num_bytes": sum(health.num_bytes for health in result.shards),
@@ -127,7 +127,7 @@ def _to_json(
                 "uri": health.uri,
                 "num_items": health.num_items,
                 "num_bytes": health.num_bytes,
-                "is_healthy": not health.num_damages,
+                "is_healthy": not health.num_damage_findings,
                 "counts": health.counts,
             }
             for health in result.shards

@@ -53,7 +53,7 @@ def stored(served: Served) -> dict[str, np.ndarray]:
     return stored_vectors(served.root)
 
 
-def test_health_and_readiness(client: httpx.Client, served: Served, ready: Json) -> None:
+def test_service_is_alive_and_ready_with_its_index(client: httpx.Client, served: Served, ready: Json) -> None:
     assert json_of(client.get("/healthz")) == {"status": "alive"}
     index = json.loads((served.root / "indexes" / "small" / "manifest.json").read_text())
     assert ready == {

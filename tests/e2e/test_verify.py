@@ -49,7 +49,7 @@ def test_damage_is_printed_as_a_table_with_status_1(
     assert "1 no_text" in text
     assert f"no_end: {damaged}/1.tar#{end}: the end-of-archive marker is missing" in text
     assert err == (
-        f"raysys: {damaged}: 2 damages in 2 of 3 shards and folders (first {damaged}/1.tar); "
+        f"raysys: {damaged}: 2 findings of damage in 2 of 3 shards and folders (first {damaged}/1.tar); "
         "`raysys verify .. --repair OUT` writes a clean copy\n"
     )
 

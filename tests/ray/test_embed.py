@@ -25,7 +25,7 @@ from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.start import fill_start, text_preprocessing
+from raysys.encoder.start import text_preprocessing, write_start
 from raysys.errors import DamagedData
 from raysys.shards.reader import Item, read_shard, shards_of
 from raysys.stream.decode import content_hash
@@ -87,7 +87,9 @@ def publish_untrained(config: Config) -> None:
     """Publish the start as the fine-tuned encoder, because these tests need no training."""
     layout, text = specs.layout_of(config), text_preprocessing(config.encoder)
     titles = [stored.title for shard in shards_of(layout.shards("train")) for stored in read_shard(shard)]
-    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
+    publish_bundle(
+        specs.start_encoder(config), lambda folder: write_start(folder, config.encoder, titles), text=text
+    )
 
     def write_files(folder: Path) -> None:
         copy_checkpoint(Path(layout.start_encoder), folder)

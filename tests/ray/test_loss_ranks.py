@@ -145,6 +145,6 @@ def require_equal(group: FirstStep, single: FirstStep) -> None:
         assert float(difference / size) < 1e-5, name
 
 
-def test_policies_are_different_losses(steps: dict[int, dict[str, FirstStep]]) -> None:
+def test_policies_give_different_losses(steps: dict[int, dict[str, FirstStep]]) -> None:
     losses = {round(float(steps[1][f"loss {policy} ring"].loss), 6) for policy in POLICIES}
     assert len(losses) == len(POLICIES)

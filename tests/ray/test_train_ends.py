@@ -205,7 +205,7 @@ def test_out_of_memory_run_names_the_setting_to_lower_without_a_retry(
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
-    first = trainer._start_coordinator(job)
+    first = trainer.start_coordinator(job)
     with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
-        trainer._start_coordinator(job)
+        trainer.start_coordinator(job)
     ray.kill(first)

@@ -13,7 +13,7 @@ from raysys.artifacts import ShardSetManifest, specs
 from raysys.config import Config
 from raysys.config.schema import RayConfig
 from raysys.encoder.bundle import publish_bundle
-from raysys.encoder.start import fill_start, text_preprocessing
+from raysys.encoder.start import text_preprocessing, write_start
 from raysys.shards.reader import BadSample, open_shard, read_shard, shards_of
 from raysys.stream.order import rows_of, windows
 from raysys.stream.skipped import read_skipped
@@ -52,7 +52,9 @@ def publish_start(config: Config) -> None:
     shards = shards_of(specs.layout_of(config).shards("train"))
     titles = [item.title for shard in shards for item in read_shard(shard)]
     text = text_preprocessing(config.encoder)
-    publish_bundle(specs.start_encoder(config), fill_start(config.encoder, lambda: titles), text=text)
+    publish_bundle(
+        specs.start_encoder(config), lambda folder: write_start(folder, config.encoder, titles), text=text
+    )
 
 
 def config_on(nodes: TwoNodes, root: Path, num_items: int, **train: Any) -> Config:

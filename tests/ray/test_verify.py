@@ -19,7 +19,7 @@ def test_shards_are_verified_and_repaired_by_ray_tasks(tmp_path: Path) -> None:
         write_tar(tmp_path / "in" / f"{number}.tar", [foreign_sample(f"{number}-a"), foreign_sample("same")])
     cut(tmp_path / "in" / "5.tar", 100)
     out = io.StringIO()
-    with pytest.raises(DamagedData, match="5 damages in 5 of 7 shards and folders"):
+    with pytest.raises(DamagedData, match="5 findings of damage in 5 of 7 shards and folders"):
         stage.run([str(tmp_path / "in")], [], None, True, out)
     assert json.loads(out.getvalue())["counts"] == {"repeated_key": 4, "damaged_header": 1}
 

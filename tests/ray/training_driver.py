@@ -19,13 +19,13 @@ from raysys.train import trainer
 
 SLOT = "slot"
 RESIZE_INTERVAL_S = 20.0  # Ray's default is 60: how soon a run grows back
-_scaling = trainer._scaling
+scaling_config = trainer.scaling_config
 
 
 def one_worker_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.train.ScalingConfig:
     """The scaling configuration of the trainer, with a slot for every worker."""
     return dataclasses.replace(  # type: ignore[call-arg]  # Ray types it as Train V1's
-        _scaling(section, worker),
+        scaling_config(section, worker),
         resources_per_worker={**worker, SLOT: 1},
         elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
     )
@@ -34,7 +34,7 @@ def one_worker_a_node(section: TrainConfig, worker: dict[str, float]) -> ray.tra
 def main(stage: str, config_file: str) -> None:
     """Run the stage."""
     config = Config.model_validate_json(Path(config_file).read_text())
-    with patch.object(trainer, "_scaling", one_worker_a_node):
+    with patch.object(trainer, "scaling_config", one_worker_a_node):
         pipeline.run_stage(stage, config)
 
 

@@ -44,7 +44,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
 
 
 @pytest.mark.parametrize("error", EXPECTED)
-def test_statuses_and_code(error: type[RaysysError]) -> None:
+def test_error_has_its_exit_status_http_status_and_code(error: type[RaysysError]) -> None:
     assert (error.exit_status, error.http_status, error.code) == EXPECTED[error]
 
 

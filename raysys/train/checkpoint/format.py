@@ -116,7 +116,7 @@ def export_bundle(
     """Publish the EncoderBundle of a checkpoint: the files of the start with the trained weights."""
     start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
 
-    def fill(folder: Path) -> None:
+    def write_files(folder: Path) -> None:
         with (
             storage.readable_folder(start_uri) as start_folder,
             storage.readable_folder(checkpoint_uri) as checkpoint_folder,
@@ -128,7 +128,7 @@ def export_bundle(
 
     return bundle.publish_bundle(
         spec,
-        fill,
+        write_files,
         text=text,
         parent_space_id=start.space_id,
         training_run=checkpoint_uri,

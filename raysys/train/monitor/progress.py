@@ -124,7 +124,7 @@ def progress_line(progress: RunProgress, validations: Sequence[dict[str, float]]
 
 
 def status_text(progress: RunProgress, validations: Sequence[dict[str, float]], score: str) -> str:
-    """The same without the step, which the bar shows itself."""
+    """The progress without the step, which the bar shows itself."""
     length = progress.length
     epoch, num_epochs = (
         steps * length.batch_size / length.num_items for steps in (progress.step, length.num_steps)

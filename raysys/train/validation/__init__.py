@@ -1,1 +1,1 @@
-"""Validation during training: metrics of checkpoints, early stopping, retention check, neighbour grids."""
+"""Validation during training: metrics of checkpoints, early stopping, neighbour grids."""

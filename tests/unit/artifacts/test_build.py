@@ -70,7 +70,7 @@ def test_plan_before_the_first_run_waits_for_inputs(tmp_path: Path) -> None:
     )
 
 
-def test_plan_of_an_up_to_date_chain(tmp_path: Path) -> None:
+def test_plan_of_an_up_to_date_chain_makes_nothing(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     run_steps("pack", chain.steps)
     assert [line.split("  ")[-1] for line in plan_steps("pack", chain.steps, set())] == [
@@ -79,7 +79,7 @@ def test_plan_of_an_up_to_date_chain(tmp_path: Path) -> None:
     ]
 
 
-def test_plan_names_children_of_what_is_remade(tmp_path: Path) -> None:
+def test_plan_names_what_is_made_again_if_its_input_changes(tmp_path: Path) -> None:
     run_steps("pack", Chain(tmp_path).steps)
     assert [line.split("  ")[-1] for line in plan_steps("pack", Chain(tmp_path, "b").steps, set())] == [
         "to be made, from nothing",

@@ -16,7 +16,7 @@ def test_one_rank_has_no_communication() -> None:
     assert (step.total_s, step.efficiency) == (1.0, 1.0)
 
 
-def test_two_ranks_on_one_node() -> None:
+def test_fast_links_delay_only_the_exchange_of_gradients() -> None:
     # A hop is 4,000 bytes in 4 ms, less than a tile: only the two hops of the caption gradients count.
     # All-reduce: 2 x 1/2 x 1 MB in 1 s; half of it overlaps with the 2/3 s of the backward pass.
     step = step_time(LOAD, LINKS, 2)

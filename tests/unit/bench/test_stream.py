@@ -38,16 +38,16 @@ def test_warm_up_is_excluded_from_the_rate(monkeypatch: pytest.MonkeyPatch) -> N
     # The start, a first batch, a burst when the second worker has begun, then two batches every second.
     clock = iter([10.0, 13.0, 14.0, 14.0, 14.0, 14.0, 14.5, 15.5, 15.5, 16.5, 16.5])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    measurement = stream._measure_rate(batches_of_four, WORK)
+    measurement = stream.measure_rate(batches_of_four, WORK)
     assert measurement.rate == 4 * 4 / (16.5 - 14.5)
     assert measurement.metrics == {"first_batch_s": 3.0}
 
 
 def test_incomplete_batch_is_an_error() -> None:
     with pytest.raises(AssertionError, match=r"\(4, 8, 8, 3\)"):
-        stream._measure_rate(batches_of_four, dataclasses.replace(WORK, batch_size=5))
+        stream.measure_rate(batches_of_four, dataclasses.replace(WORK, batch_size=5))
 
 
 def test_missing_batch_is_an_error() -> None:
     with pytest.raises(AssertionError, match="10 batches of 12"):
-        stream._measure_rate(lambda _: batches_of_four(WORK), dataclasses.replace(WORK, num_measured=6))
+        stream.measure_rate(lambda _: batches_of_four(WORK), dataclasses.replace(WORK, num_measured=6))

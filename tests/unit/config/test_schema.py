@@ -105,6 +105,8 @@ def test_marked_names_are_those_of_one_section() -> None:
         (TimeSplit, {"val_from": 2, "test_from": 1}, "val_from 2.0 is later than test_from 1.0"),
     ],
 )
-def test_rule_over_several_settings(section: type[Section], values: dict[str, Any], message: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(
+    section: type[Section], values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(pydantic.ValidationError, match=re.escape(message)):
         section.model_validate(values)

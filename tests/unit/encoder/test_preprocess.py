@@ -209,7 +209,7 @@ def test_other_formats_are_decoded_at_full_size() -> None:
 
 @pytest.mark.parametrize("size_px", [24, 48])
 def test_scaled_decoding_changes_vectors_by_less_than_the_parity_limit(tmp_path: Path, size_px: int) -> None:
-    """Cosine distance between scaled and full decoding is below 1e-3 (law 2)."""
+    """Cosine distance between scaled and full decoding is below 1e-3, the parity limit."""
     preprocessing = ImagePreprocessing(size_px=size_px)
     build_tiny(
         tmp_path, ["a red cup", "a blue hat"], TinyConfig(image_size_px=size_px, vocab_size=40), seed=7

@@ -17,7 +17,7 @@ from raysys.encoder import siglip
 from raysys.encoder.preprocess import to_pixels
 from raysys.encoder.projection import Projection
 from raysys.encoder.siglip import SiglipEncoder
-from raysys.encoder.start import fill_start
+from raysys.encoder.start import write_start
 from raysys.encoder.text import TextPreprocessing
 from raysys.errors import InputError, MissingError
 from tests.factories import tiny_checkpoint
@@ -181,7 +181,7 @@ def test_tokenizer_with_more_pieces_than_embeddings_is_an_error(folder: Path, tm
     table = "text_model.embeddings.token_embedding.weight"
     save_file({**weights, table: weights[table][:-3].clone()}, mixed / "model.safetensors")
     with pytest.raises(InputError) as caught:
-        fill_start(EncoderConfig(start=str(mixed)), list)(tmp_path)
+        write_start(tmp_path, EncoderConfig(start=str(mixed)), [])
     assert str(caught.value) == (
         f"{mixed}: the tokenizer (tokenizer.json, spiece.model) has ids up to {pieces - 1} (pieces), "
         f"the text tower (config.json: text_config.vocab_size) has embeddings for 0 to {pieces - 4}; "
@@ -190,7 +190,7 @@ def test_tokenizer_with_more_pieces_than_embeddings_is_an_error(folder: Path, tm
 
 
 def test_matching_tokenizer_is_copied(folder: Path, tmp_path: Path) -> None:
-    fill_start(EncoderConfig(start=str(folder)), list)(tmp_path)
+    write_start(tmp_path, EncoderConfig(start=str(folder)), [])
     assert (tmp_path / "model.safetensors").exists()
 
 

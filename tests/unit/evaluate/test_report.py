@@ -10,7 +10,7 @@ import pytest
 
 from raysys.encoder.interpolation import Point, choose_alpha
 from raysys.evaluate.report import (
-    Neighbour,
+    NeighbourPhoto,
     QueryNeighbours,
     ReportData,
     report_html,
@@ -78,8 +78,8 @@ def report() -> ReportData:
             QueryNeighbours(
                 title="<b>red bag</b>",
                 photo=PNG,
-                start=[Neighbour(JPEG, "blue bag", 0.5)],
-                delivered=[Neighbour(JPEG, "red bag", 0.9)],
+                start=[NeighbourPhoto(JPEG, "blue bag", 0.5)],
+                delivered=[NeighbourPhoto(JPEG, "red bag", 0.9)],
             )
         ],
         interpolation=INTERPOLATION,

@@ -113,7 +113,7 @@ def test_uploaded_folder_is_read_back(root: str, tmp_path: Path) -> None:
         assert (folder / "below" / "two").read_bytes() == b"22"
 
 
-def test_hash_over_several_chunks(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hash_does_not_depend_on_the_size_of_chunks(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysys.storage.reading._CHUNK_BYTES", 2)  # three chunks
     storage.write_bytes(storage.join(root, "a"), b"hello")
     # printf hello | sha256sum

@@ -54,7 +54,7 @@ def tar(tmp_path: Path) -> Path:
 def test_intact_shard_is_healthy(tar: Path) -> None:
     health = verify_shard(ShardRef(str(tar)), max_pixels=MAX_PIXELS)
     assert (health.num_items, health.num_bytes) == (3, tar.stat().st_size)
-    assert (health.findings, health.counts, health.num_damages) == ((), {}, 0)
+    assert (health.findings, health.counts, health.num_damage_findings) == ((), {}, 0)
     assert health.is_intact.tolist() == [True, True, True]
 
 
@@ -120,7 +120,7 @@ def test_unsorted_keys_are_damage_only_in_shards_with_a_manifest(tmp_path: Path)
     remark = verify_shard(ShardRef(str(path)), max_pixels=MAX_PIXELS)
     damage = verify_shard(shard_ref(path, 2), max_pixels=MAX_PIXELS)
     assert remark.counts == damage.counts == {"unsorted": 1}
-    assert (remark.num_damages, damage.num_damages) == (0, 1)
+    assert (remark.num_damage_findings, damage.num_damage_findings) == (0, 1)
     assert damage.findings[0].detail == "'a' comes after 'b'"
 
 

@@ -110,7 +110,7 @@ def test_tiled_loss_and_gradients_equal_the_dense_ones(policy: FalseNegativesCon
         torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
 
 
-def test_policies_are_different_losses() -> None:
+def test_policies_give_different_losses() -> None:
     row_keys, groups = keys(1, 2, 1, 3, 0, 2, 4), keys(5, 6, 7, 5, 8, 6, 9)
     pairs = pairs_of(unit_rows(7, 1), unit_rows(7, 2), row_keys, groups)
     scale, bias = float64(4.0), float64(-2.0)

@@ -127,7 +127,7 @@ def test_layer_decay_lowers_the_learning_rate_of_lower_layers() -> None:
     }
 
 
-def test_schedule_by_hand() -> None:
+def test_schedule_rises_linearly_then_follows_a_cosine() -> None:
     factor = learning_rate_factor(num_steps=10, warmup_fraction=0.2)  # two steps of warm-up, eight of decay
     by_hand = {
         0: 1 / 2,

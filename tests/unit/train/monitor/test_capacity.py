@@ -5,9 +5,9 @@ from __future__ import annotations
 from raysys.config.schema import TrainConfig
 from raysys.train.monitor.capacity import (
     capacity_shortfall,
+    max_num_workers,
     memory_advice,
     micro_batch_size,
-    num_workers_fit,
 )
 
 GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
@@ -15,8 +15,8 @@ GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
 
 def test_worker_is_never_split_over_nodes() -> None:
     nodes = [{"CPU": 8.0, "GPU": 1.5}, {"CPU": 8.0, "GPU": 1.5}]
-    assert num_workers_fit(nodes, GPU) == 2
-    assert num_workers_fit([{"CPU": 3.0, "GPU": 8.0}, {"GPU": 1.0}], {"GPU": 1.0, "CPU": 2.0}) == 1
+    assert max_num_workers(nodes, GPU) == 2
+    assert max_num_workers([{"CPU": 3.0, "GPU": 8.0}, {"GPU": 1.0}], {"GPU": 1.0, "CPU": 2.0}) == 1
 
 
 def test_cluster_that_is_large_enough_has_no_shortfall() -> None:
