@@ -105,10 +105,10 @@ def test_front_page_has_at_most_750_words() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 750
 
 
-def test_every_room_of_the_package_is_on_the_front_page() -> None:
+def test_every_folder_of_the_package_is_on_the_front_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rooms = [path.parent.name for path in (ROOT / "raysys").glob("*/__init__.py")]
-    assert [name for name in rooms if f"{name}/" not in text] == []
+    folders = [path.parent.name for path in (ROOT / "raysys").glob("*/__init__.py")]
+    assert [name for name in folders if f"{name}/" not in text] == []
 
 
 def test_every_command_is_on_the_front_page() -> None:
