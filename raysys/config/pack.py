@@ -95,8 +95,8 @@ class DuplicatesConfig(Section):
     """Which listings form a duplicate group, in addition to listings with identical photos."""
 
     max_hash_distance: Annotated[int, Field(ge=0, le=12)] | None = 4
-    """Photos are near duplicates if at most this many of the 64 bits of their perceptual hashes differ. Null:
-    do not compare perceptual hashes."""
+    """Photos are near duplicates if at most this many of the 112 bits of their perceptual hashes differ.
+    Null: do not compare perceptual hashes."""
     seller: str | None = "seller"
     """Attribute that names the seller: listings of one seller with the same title are one group. Null: do not
     compare titles."""
