@@ -5,7 +5,7 @@ The public Python API is imported when it is first used: `import raysys` imports
 
 from raysys.version import __version__
 
-TYPE_CHECKING = False  # type checkers take it for typing's, whose import takes longer than all of this
+TYPE_CHECKING = False  # true for type checkers; importing `typing` would take longer than this whole module
 if TYPE_CHECKING:
     from raysys.api import (
         Embeddings,

@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """The `raysys` command: arguments in, results on stdout, progress and logs on stderr.
 
-The last line of stdout is the artifact's URI. Exit status 0: done, 1: the work failed, 2: the input is wrong.
+The last line of stdout is the artifact's URI. Exit status 0: done, 1: the work failed, 2: the input is wrong,
+128 + n: stopped by signal n.
 """
 
 from __future__ import annotations
@@ -133,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"raysys {raysys.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = _command(
-        commands, "demo", _demo, "run every stage on a drawn catalogue, then serve it", needs_config=False
+        commands,
+        "demo",
+        _demo,
+        "run every stage on a drawn (synthetic) catalogue, then serve it",
+        needs_config=False,
     )
     demo.add_argument(
         "--exit", action="store_true", help="exit after the queries; the default without a terminal"
@@ -145,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
             _with_verify(commands)
     _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
     submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
-    submit.add_argument("stage", help="run, serve or a stage")
+    submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
     submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
     submit.add_argument("--follow", action="store_true", help="copy the job's log and exit with its status")
     submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
@@ -153,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
         "bench", help="speed and memory, compared with a baseline and a limit", description=_bench_help()
     )
     bench.add_argument("benchmark", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
-    bench.add_argument("words", metavar="CONFIG", nargs="*", help="a YAML file, then key=value settings")
+    bench.add_argument(
+        "words", metavar="CONFIG", nargs="*", default=[], help="a YAML file, then key=value settings"
+    )
     bench.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     bench.add_argument(
         "--quick",
@@ -181,20 +188,24 @@ def _command(
         )
     if name != "submit":
         parser.add_argument(
-            "overrides", metavar="key=value", nargs="*", help="settings that override the file"
+            "overrides",
+            metavar="key=value",
+            nargs="*",
+            default=[],  # without a default, argparse lists it among the required arguments
+            help="settings that override the file",
         )
     parser.set_defaults(call=call, overrides=[])
     return parser
 
 
 def _with_verify(commands: Any) -> None:
-    summary = "check shards, ours or any WebDataset, for damage"
+    summary = "check the shards of raysys, or any WebDataset, for damage"
     parser = commands.add_parser("verify", help=summary, description=summary)
     parser.add_argument(
         "paths",
         metavar="PATH",
         nargs="+",
-        help="a YAML file (the ShardSets of that configuration), or folders, tars, patterns, URIs; key=value",
+        help="a YAML file (for its ShardSets), or folders, tars, patterns, URIs; then key=value settings",
     )
     parser.add_argument(
         "--repair", metavar="OUT", help="write a clean copy there, with a ledger of lost samples"

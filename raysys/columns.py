@@ -1,6 +1,7 @@
-"""Column names, dtypes and shapes of the data that crosses a stage. Every dict key of a row is defined here.
+"""Column names, dtypes and shapes of the data that crosses a stage.
 
-Rows inside Ray Data use the same names as the Parquet files they are written to.
+Rows inside Ray Data use the same names as the Parquet files they are written to. Columns that only one stage
+uses, such as those of the scanned rows of `raysys pack`, are defined in that stage.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ STREAM_POSITION = "stream_position"  # int64: position in the endless training s
 
 SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "unreadable_photo")
 
+# The table of a ShardSet's items.
+ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
+PHOTO_HASH = "photo_hash"  # perceptual hash, 128 bits: similar photos differ in few bits
+
 # Embeddings.
 EMBEDDING = "embedding"  # float32, L2-normalised
 CONTENT_HASH = "content_hash"  # sha256 over photo and title, hex: an embedding depends on nothing else
-ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
 
-PHOTO_HASH = "photo_hash"  # perceptual hash, 128 bits: similar photos differ in few bits
-
-# The interaction log: one row an item shown.
+# The interaction log: one row per shown item.
 IMPRESSION_ID = "impression_id"
 QUERY_ID = "query_id"
 POSITION = "position"  # 0 is the first place of the shelf

@@ -129,7 +129,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 def known_cause(error: BaseException) -> RaysysError | None:
     """The RaysysError behind an error that may have crossed Ray; None if there is none.
 
-    An error of a Ray task arrives as a traceback with the original error as `cause`. Of a dead actor only
+    An error of a Ray task arrives as a traceback with the original error as `cause`. For a dead actor only
     the text arrives: its last line becomes the message of a ClusterError.
     """
     link: BaseException | None = error

@@ -37,7 +37,10 @@ def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
 
 
 def plan_stages(config: Config, names: Sequence[str]) -> Iterator[str]:
-    """The lines of `--dry-run`: every artifact of the named stages and whether it would be made."""
+    """The lines of `--dry-run`: each artifact of the named stages and whether it would be made.
+
+    A step whose inputs do not exist yet has one line, without its artifacts.
+    """
     require_known_attributes(config, names)
     planned: set[str] = set()
     for name in names:

@@ -67,7 +67,7 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
 
 
 def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator[str]:
-    """One line an artifact: its URI, its state and its inputs.
+    """One line per artifact: its URI, its state and its inputs; one line for a step whose input is missing.
 
     `planned` holds the URIs that earlier steps and stages will make; this stage's are added to it.
     """

@@ -1,4 +1,4 @@
-"""Reads an EmbeddingSet as tables and arrays."""
+"""Read an EmbeddingSet as tables and arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysys.columns import EMBEDDING, SPLIT
 LEDGER = "ledger.parquet"  # items that could not be embedded, with the reason
 
 
-def parts_of(manifest: EmbeddingSetManifest) -> list[str]:
+def vector_files(manifest: EmbeddingSetManifest) -> list[str]:
     """The names of the files with vectors, in order."""
     return sorted(name for name in manifest.files if name != LEDGER)
 
@@ -27,7 +27,7 @@ def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
     """The rows of an EmbeddingSet in the order of its files; only those of `splits` if given."""
     manifest = open_artifact(uri, EmbeddingSetManifest)
     tables = []
-    for name in parts_of(manifest):
+    for name in vector_files(manifest):
         with storage.open_input(storage.join(uri, name)) as stream:
             table = pq.read_table(stream)
         tables.append(table.filter(pc.is_in(table[SPLIT], pa.array(splits))) if splits else table)

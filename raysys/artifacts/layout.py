@@ -22,13 +22,13 @@ class ArtifactLayout:
         return storage.join(self.root, "catalog")
 
     @property
-    def packed(self) -> str:
+    def shard_sets(self) -> str:
         """The folder of the ShardSets of all splits."""
         return storage.join(self.root, "shards")
 
     def shards(self, split: str) -> str:
         """The ShardSet of a split."""
-        return storage.join(self.packed, split)
+        return storage.join(self.shard_sets, split)
 
     @property
     def runs(self) -> str:

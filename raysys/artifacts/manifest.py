@@ -1,4 +1,4 @@
-"""The manifests of the five artifacts, and the spec of an artifact that is to be made.
+"""The manifest of each kind of artifact, and the spec of an artifact that is to be made.
 
 A manifest carries two hashes. The *spec hash* identifies the request: kind, configuration section and the
 fingerprints of the inputs. An artifact whose spec hash equals the requested one is up to date. The
@@ -82,6 +82,7 @@ class InheritedShard(BaseModel):
     uri: str
     num_items: int
     num_live: int
+    """Items without those that the tombstones remove."""
     bytes: int
     sha256: str
 
@@ -141,6 +142,7 @@ class IndexBundleManifest(Manifest):
     index_kind: str
     recall: dict[str, float]
     last_change: int
+    """Number of the last catalogue change in the index; 0 after a build."""
 
 
 class ReportManifest(Manifest):

@@ -90,7 +90,7 @@ def parent_shards(config: Config) -> dict[str, InputEntry]:
     parent = config.pack.parent
     if parent is None:
         return {}
-    if storage.absolute(parent) == layout_of(config).packed:
+    if storage.absolute(parent) == layout_of(config).shard_sets:
         raise InputError(
             f"pack.parent: {parent} is the output folder of this pack; set root to another folder, "
             "and pack again"

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
 
-STAGES = ("run", "pack", "train", "embed", "index", "evaluate", "serve")
+# The commands that can run as a job: each stage, all of them, and the service.
+COMMANDS = ("run", "pack", "train", "embed", "index", "evaluate", "serve")
 CONFIG_FILE = "config.yaml"
 INTERRUPTED = 130
 
@@ -56,9 +57,9 @@ def submit(
     job's id is printed. `interpreter` is the cluster's Python, `entrypoint` replaces the command.
     Raises: InputError for an unknown stage or a relative path, ClusterError for a failure of the cluster.
     """
-    if stage not in STAGES:
+    if stage not in COMMANDS:
         raise InputError(
-            f"{stage}: no such stage{did_you_mean(stage, STAGES)}; choose one of {', '.join(STAGES)}"
+            f"{stage}: no such stage{did_you_mean(stage, COMMANDS)}; choose one of {', '.join(COMMANDS)}"
         )
     client = _connect(address)
     where = client.get_address()

@@ -143,7 +143,7 @@ class StreamConfig(Section):
     shuffle_window_shards: PositiveInt = 4
     """Shards are shuffled over the epoch; samples are shuffled within windows of this many shards."""
     decode_concurrency: PositiveInt = 2
-    """Ray tasks that decode photos in parallel."""
+    """Ray actors that decode photos in parallel."""
     read_concurrency: PositiveInt = 1
     """Windows of shards that are read in parallel."""
     block_megabytes: PositiveInt = 8
@@ -233,7 +233,7 @@ class TrackingConfig(Section):
     """Logging to Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto`: online if an API key is set, else offline."""
+    """`auto`: WANDB_MODE if it is set, else online if WANDB_API_KEY is set, else offline."""
     project: str = "raysys"
     """Project of the runs."""
     entity: str | None = None

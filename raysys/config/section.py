@@ -1,4 +1,4 @@
-"""What every section of the configuration is built from: the base class, shared types and field markers.
+"""The base class of all sections of the configuration, the types they share, and field markers.
 
 A marker is metadata of a field (`Annotated[str, UriPath()]`). Code that treats some settings differently
 looks for the marker instead of keeping a list of names.

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
-from raysys.artifacts.embedding_set import parts_of, read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import read_embeddings, vector_files, vectors_of
 from raysys.columns import EMBEDDING, embedding_schema
 from raysys.embed.job import publish_embedding_set
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
@@ -51,7 +51,7 @@ def publish_projected_embeddings(
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)
     source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
-    for name in parts_of(source):
+    for name in vector_files(source):
         with storage.open_input(storage.join(embeddings_uri, name)) as stream:
             table = pq.read_table(stream)
         vectors = projection.apply(vectors_of(table))

@@ -30,7 +30,7 @@ class Executor(Protocol):
 
 
 class SerialExecutor:
-    """Runs both loops in this process: the reference for RayExecutor, and enough for a small catalogue."""
+    """Runs both loops in this process: the reference with which tests compare RayExecutor."""
 
     def scan(
         self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]

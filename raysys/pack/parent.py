@@ -1,4 +1,4 @@
-"""The parent of an incremental pack: its items, the shards that hold them, tombstones for the stale ones."""
+"""The parent of an incremental pack: its items, their shards, and tombstones for outdated items."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ParentItems:
 
     uri: str | None
     id_hash: Hashes
-    content: Hashes
+    item_hash: Hashes
     split: NDArray[np.int8]  # position in SPLITS
     groups: pa.ChunkedArray
 
@@ -46,19 +46,19 @@ def read_parent_items(uri: str | None) -> ParentItems:
     Raises: MissingError if the ShardSet of a split is missing.
     """
     ids: list[bytes] = []
-    content: list[bytes] = []
+    item_hashes: list[bytes] = []
     splits: list[NDArray[np.int8]] = []
     groups: list[pa.Array] = []
     for number, split in enumerate(SPLITS if uri else ()):
         for items in _items(storage.join(str(uri), split)):
             ids += [hash_of_text(item_id) for item_id in items.column(ITEM_ID).to_pylist()]
-            content += [value[:16] for value in items.column(ITEM_HASH).to_pylist()]
+            item_hashes += [value[:16] for value in items.column(ITEM_HASH).to_pylist()]
             splits.append(np.full(items.num_rows, number, dtype=np.int8))
             groups.append(items.column(GROUP).combine_chunks())
     return ParentItems(
         uri,
         _as_hashes(ids),
-        _as_hashes(content),
+        _as_hashes(item_hashes),
         np.concatenate([np.empty(0, dtype=np.int8), *splits]),
         pa.chunked_array(groups, pa.string()),
     )
@@ -66,7 +66,7 @@ def read_parent_items(uri: str | None) -> ParentItems:
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What the ShardSet of one split takes over from its parent."""
+    """The parent's shards that the new ShardSet of one split reuses, and their items."""
 
     shards: list[InheritedShard]
     tombstones: pa.Table

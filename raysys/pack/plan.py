@@ -1,9 +1,9 @@
 """Planning: assigns every row of the catalogue a status, a group, a split and a shard, all rows at once.
 
-Memory per usable row: 16 bytes each for the hashes of id, photo, phash, seller and title, and (with a parent)
-content, 8 for its size, 8 for its position, about 15 for its id as text with offset, and 30 for group, split,
-shard and status: about 130 bytes, and the same again while sorting. That is 0.13 GB (peak 0.26) for a million
-rows, and 13 GB (peak 26) for a hundred million. The index of perceptual hashes takes about 100 bytes more for
+Memory per usable row: 16 bytes each for five hashes (id, photo, phash, seller and title, whole item), 8 for
+its size, 8 for its position, about 15 for its id as text with offset, and 30 for group, split, shard and
+status: about 140 bytes, and the same again while sorting. That is 0.14 GB (peak 0.28) for a million rows, and
+14 GB (peak 28) for a hundred million. The index of perceptual hashes takes about 100 bytes more for
 each hash that is not near an earlier one. Titles and photos are never loaded here.
 """
 
@@ -40,12 +40,12 @@ class ScannedRows:
     split: NDArray[np.int8]  # by row: position in SPLITS; NO_SPLIT where the group decides
     id_hash: Hashes  # by row
     item_ids: pa.ChunkedArray  # by row
-    photo: Hashes  # by usable row, as are all fields below
+    photo_sha256: Hashes  # by usable row, as are all fields below
     phash: Hashes
     has_phash: Mask
-    seller_title: Hashes
+    seller_title_hash: Hashes
     has_seller: Mask
-    content: Hashes
+    item_hash: Hashes
     tar_bytes: NDArray[np.int64]
 
 
@@ -108,7 +108,7 @@ def make_plan(scanned: ScannedRows, section: PackConfig, parent: ParentItems) ->
     split = _splits(scanned, rows, group, group_names, parent_item, parent, section)
     is_inherited = parent_item >= 0
     item = parent_item[is_inherited]
-    is_inherited[is_inherited] = (parent.content[item] == scanned.content[accepted[is_inherited]]).all(
+    is_inherited[is_inherited] = (parent.item_hash[item] == scanned.item_hash[accepted[is_inherited]]).all(
         axis=1
     ) & (parent.split[item] == split[rows[is_inherited]])
     status[rows[is_inherited]] = INHERITED
@@ -130,10 +130,10 @@ def _groups(
     order = np.argsort(parent_item < 0, kind="stable")
     ordered = accepted[order]
     leader = cluster_leaders(
-        scanned.photo[ordered],
+        scanned.photo_sha256[ordered],
         scanned.phash[ordered],
         scanned.has_phash[ordered],
-        scanned.seller_title[ordered],
+        scanned.seller_title_hash[ordered],
         scanned.has_seller[ordered],
         max_hash_distance=section.duplicates.max_hash_distance,
         num_known=int((parent_item >= 0).sum()),
@@ -231,12 +231,12 @@ def _as_arrays(table: pa.Table) -> dict[str, Any]:
         "split": split,
         "id_hash": _hashes(table.column(ID_HASH)),
         "item_ids": table.column(ITEM_ID),
-        "photo": _hashes(usable.column(PHOTO_SHA256)),
+        "photo_sha256": _hashes(usable.column(PHOTO_SHA256)),
         "phash": _hashes(usable.column(PHOTO_HASH)),
         "has_phash": np.asarray(usable.column(PHOTO_HASH).is_valid()),
-        "seller_title": _hashes(usable.column(SELLER_TITLE_HASH)),
+        "seller_title_hash": _hashes(usable.column(SELLER_TITLE_HASH)),
         "has_seller": np.asarray(usable.column(SELLER_TITLE_HASH).is_valid()),
-        "content": _hashes(usable.column(ITEM_HASH)),
+        "item_hash": _hashes(usable.column(ITEM_HASH)),
         "tar_bytes": usable.column(TAR_BYTES).to_numpy(),
     }
 

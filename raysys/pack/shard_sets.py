@@ -1,4 +1,4 @@
-"""`pack_shard_sets`: builds one ShardSet per split from a catalogue, in three steps.
+"""`pack_shard_sets`: builds one ShardSet per split from a catalogue: scan, plan, write.
 
 Scan: the catalogue is read in parts, each independently; a part leaves its scanned rows in a scratch folder.
 Plan: the scanned rows decide which row goes to which shard. Write: rows are grouped by shard, and each shard
@@ -58,7 +58,7 @@ def pack_shard_sets(
         scanned = read_scanned_rows(scratch, parts)
         plan = make_plan(scanned, section, parent)
         part_rows = scanned.part_rows
-        del scanned  # up to 100 bytes per row
+        del scanned  # about 100 bytes per row
         assert len(plan.status) == catalog.num_rows, "the scan lost rows"
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)

@@ -27,7 +27,7 @@ from raysys.columns import (
 )
 from raysys.config.schema import StreamConfig
 from raysys.shards.reader import BadSample, Item, ShardRef
-from raysys.stream.order import block_rows
+from raysys.stream.order import choose_rows_per_block
 
 SCHEMA = pa.schema(
     [
@@ -64,7 +64,7 @@ def rows_per_block(
     """
     sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
     block_bytes = section.block_megabytes * 2**20
-    return block_rows(
+    return choose_rows_per_block(
         batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes
     )
 

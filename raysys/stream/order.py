@@ -60,7 +60,7 @@ def windows(
         epoch += 1
 
 
-def block_rows(
+def choose_rows_per_block(
     batch_size: int, workers: int, *, is_elastic: bool, sample_bytes: float, block_bytes: int
 ) -> int:
     """Rows per block, a divisor of a worker's share of the batch.

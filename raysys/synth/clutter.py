@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysys.synth.attributes import COLOURS, KINDS, PATTERNS
-from raysys.synth.painting import Rgba, dye_for, paint
+from raysys.synth.painting import Rgba, choose_colours, paint
 from raysys.synth.patterns import pattern_field
 from raysys.synth.silhouettes import SILHOUETTES
 from raysys.synth.sketch import Material, Sketch
@@ -31,7 +31,7 @@ def stray_object(size_px: int, shot: np.random.Generator) -> Rgba:
     sketch = Sketch(size_px)
     SILHOUETTES[kind](sketch, KINDS[kind].styles[0])
     materials = sketch.materials()
-    return paint(materials, pattern_field(pattern, materials, shot), dye_for(colour, pattern, shot))
+    return paint(materials, pattern_field(pattern, materials, shot), choose_colours(colour, pattern, shot))
 
 
 def foreground(size_px: int, location: np.random.Generator, shot: np.random.Generator) -> Rgba | None:
@@ -50,7 +50,7 @@ def foreground(size_px: int, location: np.random.Generator, shot: np.random.Gene
     if has_sticker:
         _sticker(sketch, location)
     materials = sketch.materials()
-    return paint(materials, np.zeros(materials.shape, np.float32), dye_for("grey", "plain", location))
+    return paint(materials, np.zeros(materials.shape, np.float32), choose_colours("grey", "plain", location))
 
 
 def watermark(size_px: int, location: np.random.Generator) -> NDArray[np.float32] | None:

@@ -26,7 +26,7 @@ _FIXED: dict[Material, Rgb] = {
 
 
 @dataclass(frozen=True)
-class Dye:
+class ObjectColours:
     """The colours of one object: its named colour, the second colour of its pattern, and its trim."""
 
     first: Rgb
@@ -34,33 +34,33 @@ class Dye:
     trim: Rgb
 
 
-def dye_for(colour: str, pattern: str, rng: np.random.Generator) -> Dye:
+def choose_colours(colour: str, pattern: str, rng: np.random.Generator) -> ObjectColours:
     """The colours of an object, with a small random offset. The trim of a plain object is a darker shade."""
     first = _jittered(COLOURS[colour], rng)
     names = ACCENTS[colour]
     second = _jittered(COLOURS[names[int(rng.integers(len(names)))]], rng)
     trim = _toned(np.array(first, np.float64), Material.FOLD) if pattern == "plain" else np.array(second)
-    return Dye(first, second, _rgb(trim))
+    return ObjectColours(first, second, _rgb(trim))
 
 
-def paint(materials: NDArray[np.uint8], field: NDArray[np.float32], dye: Dye) -> Rgba:
+def paint(materials: NDArray[np.uint8], field: NDArray[np.float32], colours: ObjectColours) -> Rgba:
     """Red, green, blue and coverage of each pixel, [size, size, 4]; all 0 where the sketch is empty."""
     levels = (field * np.float32(_LEVELS - 1) + np.float32(0.5)).astype(np.uint8)
     # One 32-bit word for each colour: indexing words is ten times as fast as indexing rows of bytes.
-    words = _palette(dye).view(np.uint32)[:, 0]
+    words = _palette(colours).view(np.uint32)[:, 0]
     pixels: NDArray[np.uint32] = words[materials * np.uint8(_LEVELS) + levels]
     return pixels.view(np.uint8).reshape(*materials.shape, 4)
 
 
-def _palette(dye: Dye) -> NDArray[np.uint8]:
+def _palette(colours: ObjectColours) -> NDArray[np.uint8]:
     """Colour and coverage by material and pattern level, [num_materials * levels, 4]."""
     palette = np.zeros((len(Material), _LEVELS, 4))
     palette[1:, :, 3] = 255
     share = np.linspace(0, 1, _LEVELS)[:, None]
-    blend = np.array(dye.first) * (1 - share) + np.array(dye.second) * share
+    blend = np.array(colours.first) * (1 - share) + np.array(colours.second) * share
     for material in (Material.CLOTH, Material.SHADE, Material.FOLD, Material.LIGHT):
         palette[material, :, :3] = _toned(blend, material)
-    palette[Material.TRIM, :, :3] = dye.trim
+    palette[Material.TRIM, :, :3] = colours.trim
     for material, rgb in _FIXED.items():
         palette[material, :, :3] = rgb
     return palette.reshape(-1, 4).astype(np.uint8)

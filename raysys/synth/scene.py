@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from raysys.synth.backdrops import Photo, draw_backdrop
 from raysys.synth.clutter import add_hanger, foreground, stray_object, watermark
 from raysys.synth.items import DrawnItem
-from raysys.synth.painting import Rgba, dye_for, paint
+from raysys.synth.painting import Rgba, choose_colours, paint
 from raysys.synth.patterns import pattern_field
 from raysys.synth.silhouettes import SILHOUETTES
 from raysys.synth.sketch import Sketch
@@ -43,7 +43,7 @@ def _draw_object(item: DrawnItem, size_px: int, shot: np.random.Generator) -> Rg
     SILHOUETTES[item.kind](sketch, item.style)
     materials = sketch.materials()
     field = pattern_field(item.pattern, materials, object_rng)
-    return paint(materials, field, dye_for(item.colour, item.pattern, object_rng))
+    return paint(materials, field, choose_colours(item.colour, item.pattern, object_rng))
 
 
 def _item_corners(item: DrawnItem, shot: np.random.Generator) -> NDArray[np.float64]:

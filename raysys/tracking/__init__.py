@@ -1,1 +1,1 @@
-"""What a run reports while it works: log lines, progress bars, `metrics.jsonl` and Weights & Biases."""
+"""Reports on a run while it works: log lines, progress bars, `metrics.jsonl` and Weights & Biases."""

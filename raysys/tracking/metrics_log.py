@@ -1,4 +1,4 @@
-"""The metrics of a run in its folder: `metrics.jsonl`, one line a logged step, and one file a validation."""
+"""The metrics of a run in its folder: `metrics.jsonl` (one line per logged step), one file per validation."""
 
 from __future__ import annotations
 

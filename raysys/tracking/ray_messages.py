@@ -1,6 +1,6 @@
-"""Messages that Ray prints in the driver process, as log lines of ours.
+"""Messages that Ray prints in the driver process, as log lines of raysys.
 
-Ray prints warnings of the raylet on stdout, which carries results alone, and its C++ code writes to file
+Ray prints warnings of the raylet on stdout, which carries only results, and its C++ code writes to file
 descriptor 2. Each line becomes a log line on stderr; messages about normal operation become debug lines.
 """
 

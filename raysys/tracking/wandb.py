@@ -95,7 +95,7 @@ def open_wandb_run(
 
 
 def wandb_mode(mode: str) -> str:
-    """`online`, `offline` or `disabled`; `auto` is `online` if there is an API key, else `offline`."""
+    """`online`, `offline` or `disabled`. `auto`: WANDB_MODE, else `online` with a key, else `offline`."""
     if mode != "auto":
         return mode
     return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
@@ -156,7 +156,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class LoggedState:
-    """What W&B has for certain: metrics up to a step, and validations. Stored as `wandb/logged.json`."""
+    """The steps and validations that W&B is known to have. Stored as `wandb/logged.json`."""
 
     step: int = 0
     validated: frozenset[int] = frozenset()

@@ -20,7 +20,7 @@ from PIL import Image
 from raysys import artifacts, pipeline, storage
 from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest, specs
 from raysys.artifacts.build import Outcome
-from raysys.artifacts.embedding_set import parts_of, read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import read_embeddings, vector_files, vectors_of
 from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
@@ -127,7 +127,7 @@ def test_manifests_count_items_parts_and_dimensions(embedded: Embedded) -> None:
     assert [manifest.dimensions for manifest in manifests] == [32, 8]
     assert len(read_embeddings(embedded.uri)) == embedded.outcome.num_items == 60
     num_shards = sum(len(shards_of(specs.layout_of(embedded.config).shards(split))) for split in SPLITS)
-    assert len(parts_of(manifests[0])) == num_shards  # shards of this size have one part each
+    assert len(vector_files(manifests[0])) == num_shards  # shards of this size have one part each
     assert [manifest.num_refused for manifest in manifests] == [0, 0]
 
 
@@ -169,7 +169,7 @@ def test_second_run_is_skipped(embedded: Embedded) -> None:
 @pytest.mark.slow
 def test_after_a_crash_only_the_incomplete_shard_is_embedded_again(embedded: Embedded) -> None:
     before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
-    parts = {name: Path(embedded.uri, name) for name in parts_of(before)}
+    parts = {name: Path(embedded.uri, name) for name in vector_files(before)}
     lost = next(name for name in sorted(parts) if name.startswith("train-00001-"))
     times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
     # A killed run leaves the parts that it wrote and the marker file with the spec hash, but no manifest.

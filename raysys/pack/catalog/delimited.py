@@ -1,6 +1,6 @@
 """Rows of a CSV or TSV file.
 
-Python's `csv` reader is used instead of Arrow's: it knows the physical line of every row, also after quoted
+Python's `csv` reader is used instead of Arrow's: it counts the physical lines of every row, also after quoted
 line breaks and blank lines, and a malformed row does not end the reading.
 """
 

@@ -1,4 +1,4 @@
-"""The files of a catalogue: a path, a glob or a folder. Names decide the format; each streams its rows."""
+"""The files of a catalogue: a path, a glob or a folder. The file name decides the format."""
 
 from __future__ import annotations
 

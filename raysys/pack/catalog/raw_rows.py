@@ -1,4 +1,4 @@
-"""What the readers of all table formats share: untyped rows, the column check, lines of text."""
+"""Shared by the readers of all table formats: untyped rows, the column check, lines of text."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def require_columns(uri: str, required: Mapping[str, str], existing: list[str]) 
             raise InputError(f"{uri}: {existing.count(name)} columns '{name}'; rename all but one")
         if name not in existing:
             hint = did_you_mean(name, existing)
+            # An attribute is named by its key, so there is no value to set.
+            verb = "rename or remove" if setting.startswith("catalog.columns.attributes.") else "set"
             raise InputError(
-                f"{uri}: no column '{name}' (found: {', '.join(existing) or 'none'}); set {setting}{hint}"
+                f"{uri}: no column '{name}' (found: {', '.join(existing) or 'none'}); {verb} {setting}{hint}"
             )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from raysys.synth.silhouettes import bags, clothes, objects, shoes, worn
+from raysys.synth.silhouettes import accessories, bags, clothes, objects, shoes
 from raysys.synth.sketch import Sketch
 
 SILHOUETTES: dict[str, Callable[[Sketch, str], None]] = {
@@ -15,11 +15,11 @@ SILHOUETTES: dict[str, Callable[[Sketch, str], None]] = {
     "sneaker": shoes.sneaker,
     "boot": shoes.boot,
     "heel": shoes.heel,
-    "hat": worn.hat,
-    "cap": worn.cap,
-    "watch": worn.watch,
-    "sunglasses": worn.sunglasses,
-    "scarf": worn.scarf,
+    "hat": accessories.hat,
+    "cap": accessories.cap,
+    "watch": accessories.watch,
+    "sunglasses": accessories.sunglasses,
+    "scarf": accessories.scarf,
     "handbag": bags.handbag,
     "backpack": bags.backpack,
     "tote": bags.tote,

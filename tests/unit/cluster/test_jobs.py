@@ -54,13 +54,13 @@ def test_keywords_and_uris_are_sent_unchanged() -> None:
 
 
 def test_every_stage_and_run_can_be_submitted() -> None:
-    assert {"run", *pipeline.STAGES} <= set(jobs.STAGES)
+    assert {"run", *pipeline.STAGES} <= set(jobs.COMMANDS)
 
 
 def test_every_submittable_stage_is_a_command() -> None:
     help_text = cli._parser().format_help()
     commands = [line.split()[0] for line in help_text.splitlines() if line.startswith("    ")]
-    assert [stage for stage in jobs.STAGES if stage not in commands] == []
+    assert [stage for stage in jobs.COMMANDS if stage not in commands] == []
 
 
 def test_same_work_has_the_same_job_name_and_other_work_another() -> None:

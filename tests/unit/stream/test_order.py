@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from raysys.stream.order import Window, block_rows, rows_of, share_rows, windows, worker_positions
+from raysys.stream.order import Window, choose_rows_per_block, rows_of, share_rows, windows, worker_positions
 
 SIZES = (3, 5, 2, 4)  # an epoch has 14 samples
 Sample = tuple[int, int]  # shard, row
@@ -113,7 +113,7 @@ def test_shards_without_samples_are_an_error() -> None:
 def test_block_divides_a_worker_s_share_and_is_near_its_size_in_bytes(
     batch_size: int, workers: int, kilobytes: int, rows: int
 ) -> None:
-    assert rows == block_rows(
+    assert rows == choose_rows_per_block(
         batch_size, workers, is_elastic=False, sample_bytes=1024.0 * kilobytes, block_bytes=8 << 20
     )
 
@@ -132,14 +132,18 @@ def test_block_divides_a_worker_s_share_and_is_near_its_size_in_bytes(
 def test_block_of_an_elastic_run_is_at_most_an_eighth_of_a_share(
     batch_size: int, workers: int, rows: int
 ) -> None:
-    assert rows == block_rows(batch_size, workers, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20)
+    assert rows == choose_rows_per_block(
+        batch_size, workers, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20
+    )
 
 
 @pytest.mark.parametrize("batch_size", [240, 256, 4096])
 @pytest.mark.parametrize("max_workers", [2, 5, 8])
 def test_padding_of_an_elastic_run_is_less_than_an_eighth(batch_size: int, max_workers: int) -> None:
     batch_size = batch_size // max_workers * max_workers
-    per_block = block_rows(batch_size, max_workers, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20)
+    per_block = choose_rows_per_block(
+        batch_size, max_workers, is_elastic=True, sample_bytes=1024.0, block_bytes=8 << 20
+    )
     for workers in range(1, max_workers + 1):
         padding = share_rows(batch_size, workers, per_block) * workers - batch_size
         assert 0 <= padding < batch_size / 8

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from raysys.synth.attributes import KINDS, PATTERNS
-from raysys.synth.painting import Dye, paint
+from raysys.synth.painting import ObjectColours, paint
 from raysys.synth.patterns import pattern_field
 from raysys.synth.silhouettes import SILHOUETTES
 from raysys.synth.sketch import Material, Sketch, mirrored
 
-DYE = Dye(first=(200, 0, 0), second=(0, 0, 200), trim=(0, 200, 0))
+DYE = ObjectColours(first=(200, 0, 0), second=(0, 0, 200), trim=(0, 200, 0))
 
 
 def test_new_sketch_is_empty() -> None:
@@ -59,7 +59,10 @@ def test_paint_colours_each_pixel_by_its_material() -> None:
 def test_creases_are_darker_on_pale_cloth_and_brighter_on_dark_cloth() -> None:
     fold = np.array([[Material.FOLD]], np.uint8)
     field = np.zeros((1, 1), np.float32)
-    pale, dark = Dye((200, 200, 200), (0, 0, 0), (0, 0, 0)), Dye((40, 40, 40), (0, 0, 0), (0, 0, 0))
+    pale, dark = (
+        ObjectColours((200, 200, 200), (0, 0, 0), (0, 0, 0)),
+        ObjectColours((40, 40, 40), (0, 0, 0), (0, 0, 0)),
+    )
     assert paint(fold, field, pale)[0, 0, 0] == 132  # 200 * 0.66
     assert paint(fold, field, dark)[0, 0, 0] == 80  # 40 + 40
 

@@ -80,7 +80,7 @@ def test_missing_column_is_an_error_with_the_existing_columns_and_a_suggestion(t
 @pytest.mark.parametrize(
     ("columns", "split_column", "message"),
     [
-        (with_attributes(colour="text"), None, "no column 'colour' (found: item_id, title, image); set catalog.columns.attributes.colour"),
+        (with_attributes(colour="text"), None, "no column 'colour' (found: item_id, title, image); rename or remove catalog.columns.attributes.colour"),
         (Columns(), "split", "no column 'split' (found: item_id, title, image); set pack.split.column"),
     ],
 )  # fmt: skip
