@@ -21,8 +21,8 @@ from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
 from raysys.train.loss import NO_CAPTION, gather_rows, local_pairs, loss_and_gradients, world_size
 from raysys.train.model import TrainState
+from raysys.train.model.distributed import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 from raysys.train.model.dual_encoder import DualEncoder, EmbeddedBatch
-from raysys.train.model.parallel import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 
 
 @dataclass(frozen=True)

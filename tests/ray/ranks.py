@@ -21,8 +21,8 @@ from raysys.train.batches import padded
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
 from raysys.train.model import TrainState, make_train_state
+from raysys.train.model.distributed import clip_grad_norm, full_tensors_on_cpu, shard
 from raysys.train.model.dual_encoder import DualEncoder
-from raysys.train.model.parallel import clip_grad_norm, full_tensors_on_cpu, shard
 from raysys.train.step import backward, train_step, warm_up_ddp_buckets
 from tests.unit.train.small_model import IMAGE, exported_weights, perturb
 

@@ -17,8 +17,8 @@ from torch.nn import Parameter
 
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
+from raysys.train.model.distributed import local_shards
 from raysys.train.model.muon import Muon
-from raysys.train.model.parallel import local_shards
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _TOWERS = {"image": "vision_model", "text": "text_model"}

@@ -21,7 +21,7 @@ from raysys import storage
 from raysys.config.schema import LoraConfig, TrainConfig
 from raysys.encoder import siglip
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.train.model import lora, optim, parallel
+from raysys.train.model import distributed, lora, optim
 from raysys.train.model.dual_encoder import DualEncoder
 
 _FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -71,9 +71,9 @@ class TrainState:
         The learning rate follows the present schedule: a run with more epochs than before continues on the
         longer curve, at the same step.
         """
-        parallel.load_full_tensors(self._saved_tensors(), state["model"])
+        distributed.load_full_tensors(self._saved_tensors(), state["model"])
         if self.ema is not None:
-            parallel.load_full_tensors(self.ema.averages, state["ema"])
+            distributed.load_full_tensors(self.ema.averages, state["ema"])
         if self._is_sharded:
             set_optimizer_state_dict(
                 self.model, list(self.optimizers), state["optimizers"], options=_FULL_STATE
@@ -101,14 +101,14 @@ class TrainState:
         """The state dict of the model and the averages; both empty on all workers except rank 0."""
         is_main = self.accelerator.is_main_process
         averages = self.ema.averages if self.ema is not None else {}
-        model = parallel.full_tensors_on_cpu(self.model.state_dict(), is_main=is_main)
-        return model, parallel.full_tensors_on_cpu(averages, is_main=is_main)
+        model = distributed.full_tensors_on_cpu(self.model.state_dict(), is_main=is_main)
+        return model, distributed.full_tensors_on_cpu(averages, is_main=is_main)
 
     def _optimizer_states(self) -> Any:
         """Keyed by parameter name if sharded, otherwise a list with one state an optimizer."""
         if self._is_sharded:
             return get_optimizer_state_dict(self.model, list(self.optimizers), options=_FULL_STATE)
-        return [parallel.copy_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
+        return [distributed.copy_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
 
 
 def open_accelerator(section: TrainConfig, world_size: int) -> Accelerator:
@@ -139,7 +139,7 @@ def make_train_state(
         dual_encoder.checkpoint_activations()
     if section.compile:
         dual_encoder.compile_layers() if section.parallel == "fsdp" else dual_encoder.compile_towers()
-    towers = parallel.distribute(dual_encoder, section, accelerator)
+    towers = distributed.distribute(dual_encoder, section, accelerator)
     optimizers = optim.make_optimizers(model, section)
     factor = optim.learning_rate_factor(num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
