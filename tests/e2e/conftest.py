@@ -12,7 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.small import CompletedCommand, free_port, kill_group, run_raysys, start_raysys, write_config
+from tests.e2e.small import (
+    CompletedCommand,
+    foreign_lines,
+    free_port,
+    kill_group,
+    run_raysys,
+    start_raysys,
+    write_config,
+)
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -59,7 +67,9 @@ def served(completed_run: CompletedRun, tmp_path_factory: pytest.TempPathFactory
         process.wait(STOP_TIMEOUT_S)
     finally:
         kill_group(process)
-    assert process.returncode == 0, log_stem.with_suffix(".err").read_text()
+    stderr = log_stem.with_suffix(".err").read_text()
+    assert process.returncode == 0, stderr
+    assert foreign_lines(stderr) == []
     assert log_stem.with_suffix(".out").read_text() == f"{url}\n"
 
 

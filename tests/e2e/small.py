@@ -7,6 +7,7 @@ artifacts of `raysys run`.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,6 +52,14 @@ SMALL: dict[str, Any] = {
     "tracking": {"mode": "offline"},
     "ray": {"num_cpus": 8, "object_store_megabytes": 200},
 }
+
+
+_SYSTEMS = "random|popularity|thumbnail|mobilenet_v2|zero_shot|fine_tuned|wise_ft|fine_tuned_pca|fine_tuned_pca_index"
+# A stage's label is right-aligned in nine columns; the report's table begins in the first one.
+_OURS = re.compile(
+    rf" *(pack|train|embed|index|evaluate|serve|query|report|page|draw|scan|write)  \S"
+    rf"|({_SYSTEMS}|system) +\S|SIMULATED LOG: |Press Ctrl-C to stop\.$"
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,11 @@ def run_raysys(*words: str, folder: Path, timeout_s: float = 240) -> CompletedCo
         kill_group(process)
     out, err = (log_stem.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err"))
     return CompletedCommand(process.returncode, out, err, time.monotonic() - started)
+
+
+def foreign_lines(stderr: str) -> list[str]:
+    """The lines that raysys did not print itself."""
+    return [line for line in stderr.splitlines() if not _OURS.match(line)]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
