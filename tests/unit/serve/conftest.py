@@ -111,7 +111,8 @@ def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         encoder, search = HashEncoder(), _class_of(SearchDeployment)()
         search.reconfigure({"index_uri": index_uri})
         section = ServeConfig(**settings).model_dump(mode="json")
-        routes = _class_of(gateway.Gateway).__mro__[1](section, Handle(encoder), Handle(search))
+        gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
+        routes = gateway_class(section, Handle(encoder), Handle(search))
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 
