@@ -7,7 +7,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from raysys.config.schema import ServeConfig
 from raysys.serve.item_urls import photo_url
 from tests.factories import photo
 from tests.unit.serve.conftest import ITEM_IDS, Service
@@ -81,3 +83,8 @@ def test_unknown_item_is_an_error_of_one_line(service: Service, path: str, shown
 def test_very_long_unknown_id_is_cut_in_the_message(service: Service) -> None:
     message = service.get(f"/v1/items/{'x' * 5000}/similar").json()["error"]["message"]
     assert len(message) < 1100
+
+
+def test_template_without_the_id_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="image_url"):
+        ServeConfig(image_url="https://img.example.com/photo.jpg")
