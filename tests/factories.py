@@ -27,7 +27,7 @@ TINY = TinyConfig(
 )  # fmt: skip
 
 
-def photo(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
+def photo(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (8, 8)) -> bytes:
     """A JPEG of one colour."""
     data = io.BytesIO()
     Image.new("RGB", size, colour).save(data, "JPEG")

@@ -224,9 +224,9 @@ class ServeConfig(Section):
     """Maximum `k` of a request."""
     max_image_megabytes: PositiveFloat = 10.0
     """Maximum size of an uploaded photo, in MB."""
-    image_url: str | None = None
-    """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`. Null:
-    serve the photos from the shards."""
+    image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
+    """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
+    percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards."""
 
 
 class TrackingConfig(Section):

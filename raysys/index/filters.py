@@ -70,7 +70,8 @@ def _check_condition(attribute: str, operator: str, operand: Any) -> None:
         )
     if operator in ("in", "not") and not isinstance(operand, list):
         raise InputError(f"filter: '{attribute}': '{operator}' needs a list, got {operand!r}")
-    if operator in ("gte", "lte") and not isinstance(operand, int | float):
+    is_number = isinstance(operand, int | float) and not isinstance(operand, bool) and operand == operand
+    if operator in ("gte", "lte") and not is_number:  # NaN is not equal to itself
         raise InputError(f"filter: '{attribute}': '{operator}' needs a number, got {operand!r}")
 
 

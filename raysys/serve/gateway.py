@@ -6,9 +6,8 @@ are evaluated (no `from __future__ import annotations`): a replica would not kno
 
 import asyncio
 import importlib.resources
-import json
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -18,33 +17,33 @@ from numpy import ndarray
 from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
-from raysys.errors import InputError, MissingError, RaysysError, TooLarge
+from raysys.errors import DamagedData, InputError, MissingError, RaysysError
 from raysys.index.search import IndexedItem
+from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
+from raysys.serve.item_urls import photo_url
 from raysys.serve.schemas import (
     EmbedRequest,
     EmbedResponse,
     ErrorDetail,
     ErrorResponse,
     ItemResponse,
+    ItemsParameters,
     NeighbourResponse,
-    SearchRequest,
     SearchResponse,
-    decode_base64,
-    parse_body,
-    parse_json_field,
+    SimilarParameters,
 )
 from raysys.serve.search_deployment import IndexInfo, SearchResult
 from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
 _MAX_EMBED_INPUTS = 64
+_MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
@@ -81,21 +80,22 @@ async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
     return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
 
 
-class _UnsupportedType(InputError):
-    http_status = 415
-    code = "unsupported_media_type"
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").split(";")[0].strip().lower()
-
-
 def _normalised(vector: list[float]) -> ndarray:
     """The vector scaled to length 1, so that scores are cosines."""
-    length = float(np.linalg.norm(vector))
-    if not 0 < length < np.inf:
+    largest = float(np.abs(vector).max())
+    if not 0 < largest < np.inf:
+        length = float(np.linalg.norm(vector))
         raise InputError(f"vector: must be finite and not all zero, got a vector of length {length:g}")
-    return np.asarray(np.asarray(vector) / length, np.float32)
+    scaled = (
+        np.asarray(vector) / largest
+    )  # the squares of very large or very small numbers are not finite or 0
+    return np.asarray(scaled / np.linalg.norm(scaled), np.float32)
+
+
+def _require_finite(what: str, numbers: Any, remedy: str) -> None:
+    """JSON has no NaN: it would leave as null."""
+    if not np.isfinite(numbers).all():
+        raise DamagedData(f"{what}: contains NaN or infinity; {remedy}")
 
 
 def _page_file(name: str) -> Response:
@@ -107,8 +107,18 @@ def _page_file(name: str) -> Response:
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = ErrorResponse(error=ErrorDetail(code=code, message=message))
+    body = ErrorResponse(error=ErrorDetail(code=code, message=_one_line(message)))
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
+
+
+def _one_line(message: str) -> str:
+    """The message, which may quote input, without control characters and unpaired surrogates."""
+    if len(message) > _MAX_MESSAGE_LENGTH:
+        message = f"{message[:_MAX_MESSAGE_LENGTH]} .."
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in message
+    )
 
 
 @serve.deployment(name="Gateway")
@@ -148,22 +158,24 @@ class Gateway:
         }
 
     @app.get("/v1/items")
-    async def items(
-        self, limit: int = Query(24, ge=1, le=100), seed: int = Query(0, ge=0)
-    ) -> dict[str, list[ItemResponse]]:
+    async def items(self, parameters: Annotated[ItemsParameters, Query()]) -> dict[str, list[ItemResponse]]:
         """Random items; equal seeds give equal items."""
-        sample: list[IndexedItem] = await self._search.sample.remote(limit, seed)
+        sample: list[IndexedItem] = await self._search.sample.remote(parameters.limit, parameters.seed)
         return {"items": [self._item_response(item) for item in sample]}
 
+    # Servers decode %2F before they match a route, so an id may contain slashes: `path` matches these, but no
+    # line breaks.
     @app.get("/v1/items/{item_id}/similar", response_model_exclude_none=True)
+    @app.get("/v1/items/{item_id:path}/similar", response_model_exclude_none=True, include_in_schema=False)
     async def similar(
-        self, item_id: str, k: int | None = None, unit: str | None = None, filter: str | None = None
+        self, item_id: str, parameters: Annotated[SimilarParameters, Query()]
     ) -> SearchResponse:
         """Neighbours of an item, by its stored vector."""
-        where = parse_json_field("filter", filter)
-        return self._search_response(await self._search.similar.remote(item_id, self._checked_k(k), where))
+        where, k = parse_json_field("filter", parameters.filter), self._checked_k(parameters.k)
+        return self._search_response(await self._search.similar.remote(item_id, k, where))
 
     @app.get("/v1/items/{item_id}/photo")
+    @app.get("/v1/items/{item_id:path}/photo", include_in_schema=False)
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
         data: bytes = await self._search.photo.remote(item_id)
@@ -172,7 +184,7 @@ class Gateway:
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
-        body, photo = await self._search_request(request)
+        body, photo = await read_search(request, self._section.max_image_megabytes)
         k = self._checked_k(body.k)
         if body.vector is not None:
             if body.space_id is None:
@@ -185,14 +197,14 @@ class Gateway:
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
         """Vectors of texts and photos."""
-        if (content_type := _content_type(request)) != "application/json":
-            raise _UnsupportedType(f"content-type: application/json is required, got '{content_type}'")
-        body: EmbedRequest = parse_body(EmbedRequest, await self._read(request))
+        max_megabytes = self._section.max_image_megabytes
+        body: EmbedRequest = await read_json(EmbedRequest, request, max_megabytes)
         count = len(body.texts) + len(body.images_base64)
         if not 1 <= count <= _MAX_EMBED_INPUTS:
             raise InputError(f"texts, images_base64: 1 to {_MAX_EMBED_INPUTS} in total, got {count}")
         photos = [
-            decode_base64(f"images_base64.{number}", text) for number, text in enumerate(body.images_base64)
+            decode_photo(f"images_base64.{number}", text, max_megabytes)
+            for number, text in enumerate(body.images_base64)
         ]
         embedded = await asyncio.gather(
             *(self._embed(text, None) for text in body.texts), *(self._embed(None, photo) for photo in photos)
@@ -201,66 +213,18 @@ class Gateway:
         vectors = [[float(number) for number in vector] for vector, _ in embedded]
         return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
 
-    async def _search_request(self, request: Request) -> tuple[SearchRequest, bytes | None]:
-        """The body and the photo, if there is one. Raises: InputError unless there is exactly one query."""
-        content_type = _content_type(request)
-        photo: bytes | None = None
-        if content_type == "multipart/form-data":
-            body, photo = await self._form(request)
-        elif content_type == "application/json":
-            body = parse_body(SearchRequest, await self._read(request))
-            if body.image_base64 is not None:
-                photo = decode_base64("image_base64", body.image_base64)
-        else:
-            raise _UnsupportedType(
-                f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
-            )
-        queries = [
-            name
-            for name, value in (("text", body.text), ("image", photo), ("vector", body.vector))
-            if value is not None
-        ]
-        if len(queries) != 1:
-            raise InputError(
-                f"search: exactly one of text, image, vector is required, got {', '.join(queries) or 'none'}"
-            )
-        return body, photo
-
-    async def _form(self, request: Request) -> tuple[SearchRequest, bytes]:
-        self._check_length(int(request.headers.get("content-length") or 0))
-        form = await request.form()
-        upload = form.get("image")
-        if not isinstance(upload, UploadFile):
-            raise InputError("image: a file is required in the multipart field 'image'")
-        fields: dict[str, Any] = {name: str(form[name]) for name in ("k", "unit") if name in form}
-        fields["filter"] = parse_json_field("filter", str(form.get("filter") or ""))
-        body: SearchRequest = parse_body(SearchRequest, json.dumps(fields).encode())
-        photo = await upload.read()
-        self._check_length(len(photo))
-        return body, photo
-
-    async def _read(self, request: Request) -> bytes:
-        self._check_length(int(request.headers.get("content-length") or 0))
-        data = await request.body()
-        self._check_length(len(data))
-        return data
-
-    def _check_length(self, num_bytes: int) -> None:
-        limit = self._section.max_image_megabytes
-        if num_bytes > limit * 1.4e6:  # base64 adds one third
-            raise TooLarge(
-                f"body: {num_bytes / 1e6:.1f} MB, at most {limit:g} MB are accepted; send a smaller photo"
-            )
-
     async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
         """The vector of a text or a photo, and its space id."""
         info = await self._encoder_info()
         if photo is not None:
             pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
-            return await self._encoder.embed_pixels.remote(pixels), info.space_id
-        if not (text or "").strip():
+            vector = await self._encoder.embed_pixels.remote(pixels)
+        elif (text or "").strip():
+            vector = await self._encoder.embed_title.remote(text)
+        else:
             raise InputError("text: is empty; give at least one word")
-        return await self._encoder.embed_title.remote(text), info.space_id
+        _require_finite("the vector of the query", vector, "serve another encoder")
+        return vector, info.space_id
 
     async def _encoder_info(self) -> EncoderInfo:
         if self._cached_encoder_info is None:
@@ -282,14 +246,12 @@ class Gateway:
             item_id=item.item_id,
             title=item.title,
             attributes=item.attributes,
-            image_url=self._image_url(item.item_id),
+            image_url=photo_url(item.item_id, self._section.image_url),
         )
 
-    def _image_url(self, item_id: str) -> str:
-        template = self._section.image_url or "/v1/items/{item_id}/photo"
-        return template.replace("{item_id}", item_id)
-
     def _search_response(self, result: SearchResult) -> SearchResponse:
+        scores = [neighbour.score for neighbour in result.neighbours]
+        _require_finite("the scores", scores, "run raysys embed and raysys index again")
         return SearchResponse(
             exposure_id=uuid.uuid4().hex,
             arm=ARM,

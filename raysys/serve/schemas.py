@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from raysys.columns import Attributes
-from raysys.errors import InputError
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SearchRequest(_Request):
+class ItemsParameters(_Request):
+    """The query string of `GET /v1/items`."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 24
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SimilarParameters(_Request):
+    """The query string of `GET /v1/items/{item_id}/similar`; `filter` is JSON."""
+
+    k: int | None = None
+    unit: str | None = None
+    filter: str | None = None
+
+
+class _JsonRequest(_Request):
+    model_config = ConfigDict(strict=True)  # `true` and "1" are not numbers
+
+
+class SearchRequest(_JsonRequest):
     """`POST /v1/search` as JSON: exactly one of text, image_base64, or vector with its space_id."""
 
     text: Annotated[str, Field(max_length=1000)] | None = None
     image_base64: str | None = None
-    vector: list[float] | None = None
+    vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = None
     space_id: str | None = None
     k: int | None = None
     filter: dict[str, Any] | None = None
@@ -31,11 +45,11 @@ class SearchRequest(_Request):
     """The experiment unit, for example a user id."""
 
 
-class EmbedRequest(_Request):
+class EmbedRequest(_JsonRequest):
     """`POST /v1/embed`: at most 64 texts and photos together."""
 
-    texts: list[Annotated[str, Field(max_length=1000)]] = []
-    images_base64: list[str] = []
+    texts: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(fail_fast=True)] = []
+    images_base64: Annotated[list[str], Field(fail_fast=True)] = []
 
 
 class ItemResponse(BaseModel):
@@ -83,34 +97,3 @@ class ErrorResponse(BaseModel):
     """The response to every failed request."""
 
     error: ErrorDetail
-
-
-def parse_body(model: type[BaseModel], data: bytes) -> Any:
-    """The JSON body as `model`.
-
-    Raises: InputError of one line that names the field.
-    """
-    try:
-        return model.model_validate_json(data)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise InputError(f"{field}: {first['msg'].lower()}") from error
-
-
-def parse_json_field(name: str, text: str | None) -> Any:
-    """The value of a JSON text, or None if it is empty. Raises: InputError."""
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{name}: not JSON ({error})") from error
-
-
-def decode_base64(name: str, text: str) -> bytes:
-    """The bytes of a base64 field. Raises: InputError."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"{name}: not base64 ({error})") from error

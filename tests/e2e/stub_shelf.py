@@ -37,7 +37,11 @@ NOUNS = ("shirt", "dress", "bag")
 SPECIAL_TITLES = {
     3: "<script>document.title = 'taken'</script> & <b>bold</b> shirt",
     4: "ネイビー 長袖ワンピース 綿100% 春夏コレクション 未使用に近い美品 送料無料",
+    8: "long" * 1000,
+    9: "\u202ereversed \u2067shirt",
 }
+# URLs and markup must not change what these mean.
+SPECIAL_IDS = {6: "../a b/?c#d%2F&e=1+1;'\"", 7: "..", 8: "<b>" + "x" * 297, 9: "商品/👗\u202e"}
 
 
 @dataclass
@@ -84,6 +88,7 @@ def build_app(shelf: StubShelf) -> FastAPI:
     """The routes that the page uses."""
     app = FastAPI()
     items = [item_of(number) for number in range(NUM_ITEMS)]
+    items[10]["image_url"] = f"{shelf.url.replace('127.0.0.1', 'localhost')}/images/10.png"  # another origin
 
     @app.get("/")
     def index() -> FileResponse:
@@ -105,7 +110,7 @@ def build_app(shelf: StubShelf) -> FastAPI:
     def sample(limit: int, seed: int) -> Json:
         return {"items": after(items, seed, limit)}
 
-    @app.get("/v1/items/{item_id}/similar")
+    @app.get("/v1/items/{item_id:path}/similar")
     def similar(item_id: str, k: int) -> Response:
         if shelf.failures:
             return shelf.failures.pop(0)
@@ -151,7 +156,7 @@ def item_of(number: int) -> Json:
     colour, noun = colour_and_noun(number)
     attributes = {"category": f"fashion/{noun}", "seller": f"c{number:02}", "price": 1000 + 234 * number}
     return {
-        "item_id": f"item-{number:02}",
+        "item_id": SPECIAL_IDS.get(number, f"item-{number:02}"),
         "title": SPECIAL_TITLES.get(number, f"{colour} {noun}"),
         "attributes": attributes,
         "image_url": f"/images/{number}.png",

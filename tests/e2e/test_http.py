@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 from collections.abc import Iterator
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -279,11 +280,19 @@ def test_invalid_form_field_is_an_error(
 
 
 def test_too_large_body_is_an_error(client: httpx.Client) -> None:
-    big = b"0" * 15_000_000  # serve.max_image_megabytes is 10, as base64 14
-    message = "15.0 MB, at most 10 MB are accepted"
-    assert_error(client.post("/v1/search", files={"image": ("a.jpg", big)}), 413, message)
+    big = b"0" * 15_000_000
+    over = {"image": ("a.jpg", b"0" * 10_000_001)}  # serve.max_image_megabytes is 10
+    form = client.post("/v1/search", files=over)
+    assert_error(form, 413, "image: 10,000,001 bytes, at most 10,000,000 are accepted; send a smaller photo")
     for path in ("/v1/search", "/v1/embed"):
-        assert_error(client.post(path, content=big, headers=JSON_TYPE), 413, message)
+        response = client.post(path, content=big, headers=JSON_TYPE)
+        assert_error(response, 413, "body: 15,000,000 bytes, at most 14,333,333 are accepted")
+
+
+def test_too_large_body_of_unknown_length_is_an_error(client: httpx.Client) -> None:
+    chunks = iter([b"0" * 1_000_000] * 15)  # no Content-Length
+    response = client.post("/v1/search", content=chunks, headers=JSON_TYPE)
+    assert_error(response, 413, "at most 14,333,333 are accepted")
 
 
 def test_invalid_item_request_is_an_error(client: httpx.Client, items: list[Json]) -> None:
@@ -295,6 +304,26 @@ def test_invalid_item_request_is_an_error(client: httpx.Client, items: list[Json
     assert_error(client.get(known, params={"filter": "{"}), 422, "filter: not JSON")
     assert_error(client.get(known, params={"filter": "[1]"}), 422, "filter: an object like")
     assert_error(client.get("/v1/items", params={"limit": 0}), 422, "limit: input should be greater")
+
+
+@pytest.mark.parametrize(
+    ("path", "item_id"),
+    [
+        ("a%2Fb/similar", "a/b"),
+        ("%2Fa%2F/photo", "/a/"),
+        ("..%2Fsimilar", ".."),
+        (".%2Fphoto", "."),
+        ("a%2F..%2Fb/similar", "a/../b"),
+        ("%252F/similar", "%2F"),
+        ("a%23%3F%25%20+%26%22b/photo", 'a#?% +&"b'),
+        (f"{quote('シャツ/赤👗')}/similar", "シャツ/赤👗"),
+        (f"{quote('あ' * 300)}/photo", "あ" * 300),
+        ("a%0Ab/similar", r"a\nb"),
+    ],
+)
+def test_any_item_id_arrives_at_the_index(client: httpx.Client, path: str, item_id: str) -> None:
+    response = client.get(f"/v1/items/{path}")
+    assert_error(response, 404, f"item '{item_id}' is not in the index of 150 items")
 
 
 def test_invalid_embedding_request_is_an_error(client: httpx.Client) -> None:

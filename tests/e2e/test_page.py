@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.e2e.browser import chromium
-from tests.e2e.stub_shelf import StubShelf, open_shelf, photo_of
+from tests.e2e.stub_shelf import SPECIAL_IDS, StubShelf, open_shelf, photo_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
@@ -224,6 +225,45 @@ def test_markup_in_a_title_is_shown_as_text(page: Page) -> None:
     assert page.locator("#query-title").inner_text() == title
     assert page.title() == f"{title} · Similar looks"
     assert page.locator("main script, main b").count() == 0
+
+
+@pytest.mark.parametrize("number", SPECIAL_IDS)
+def test_product_with_any_id_opens_from_its_card_and_its_url(page: Page, number: int) -> None:
+    item_id = SPECIAL_IDS[number]
+    page.goto("/?item=item-05")  # followed by items 6, 7, 8 and 9
+    page.locator("#shelf a.card").nth(number - 6).click()
+    page.locator("#query-attributes .key dd").get_by_text(item_id, exact=True).wait_for()
+    assert page.url.rpartition("/")[2] == "?" + urlencode({"item": item_id}).replace("%2A", "*")
+    neighbour = texts(page, "#shelf .title")[3 if number < 9 else 1]  # a title of visible text
+
+    page.reload()
+    page.locator("#query-attributes .key dd").get_by_text(item_id, exact=True).wait_for()
+    page.wait_for_selector("#shelf a.card")
+    assert texts(page, "#shelf .title")[3 if number < 9 else 1] == neighbour
+    assert page.locator("main b").count() == 0
+
+
+@pytest.mark.parametrize("width_px", [1280, 320])
+@pytest.mark.parametrize("path", ["/", "/?item=item-05", f"/?{urlencode({'item': SPECIAL_IDS[8]})}"])
+def test_long_title_and_id_keep_the_layout(page: Page, path: str, width_px: int) -> None:
+    page.set_viewport_size({"width": width_px, "height": 900})
+    page.goto(path)
+    page.wait_for_selector("#starts a.card")
+    grid = "#starts" if path == "/" else "#shelf"
+    page.wait_for_selector(f"{grid} a.card")
+    heights = page.locator(f"{grid} a.card").evaluate_all("cards => cards.map(card => card.offsetHeight)")
+    assert max(heights) == min(heights)
+    assert page.evaluate("document.documentElement.scrollWidth") == width_px
+    assert page.evaluate("document.querySelector('#query').offsetHeight") < 1000
+
+
+def test_photo_from_another_host_is_shown(page: Page) -> None:
+    page.goto("/?item=item-10")
+    page.wait_for_selector("#shelf a.card")
+    subject = page.locator("#query-photo .subject")
+    assert subject.get_attribute("src").startswith("http://localhost:")  # the page is at 127.0.0.1
+    page.wait_for_function("document.querySelector('#query-photo .subject').naturalWidth === 192")
+    assert page.locator("#query-photo.broken").count() == 0
 
 
 def test_japanese_title_has_its_lang_attribute(page: Page) -> None:

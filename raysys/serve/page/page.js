@@ -98,7 +98,7 @@ function queryOf(parameters) {
 
 function requestFor(query) {
   if (query.kind === "item") {
-    return [`/v1/items/${encodeURIComponent(query.item.item_id)}/similar?k=${NUM_NEIGHBOURS}`, {}];
+    return [`${similarUrl(query.item.item_id)}?k=${NUM_NEIGHBOURS}`, {}];
   }
   if (query.kind === "text") {
     const body = JSON.stringify({ text: query.text, k: NUM_NEIGHBOURS });
@@ -108,6 +108,11 @@ function requestFor(query) {
   body.append("image", query.file);
   body.append("k", NUM_NEIGHBOURS);
   return ["/v1/search", { method: "POST", body }];
+}
+
+function similarUrl(itemId) {
+  const slash = itemId === "." || itemId === ".." ? "%2F" : "/"; // browsers remove these two path segments
+  return `/v1/items/${encodeURIComponent(itemId)}${slash}similar`;
 }
 
 async function fetchJson(url, options, signal) {

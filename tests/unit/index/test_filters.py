@@ -79,6 +79,11 @@ def test_order_operators_require_a_number(operator: str) -> None:
     assert error_of({"price": {operator: "5"}}) == f"filter: 'price': '{operator}' needs a number, got '5'"
 
 
+@pytest.mark.parametrize("operand", [None, True, float("nan"), [5]])
+def test_order_operators_refuse_what_has_no_order(operand: Any) -> None:
+    assert error_of({"price": {"gte": operand}}) == f"filter: 'price': 'gte' needs a number, got {operand!r}"
+
+
 def test_text_cannot_be_compared_with_a_number() -> None:
     assert error_of({"category": {"gte": 5}}).startswith(
         "filter: the value and the attribute have different types ('>=' not supported"

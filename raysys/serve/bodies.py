@@ -1,0 +1,145 @@
+"""Request bodies: size limits, JSON, multipart forms and base64. Every fault of a body is an InputError."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pydantic
+import pydantic_core
+from pydantic import BaseModel
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.types import Message
+
+from raysys.errors import InputError, TooLarge
+from raysys.serve.schemas import SearchRequest
+
+_OTHER_FIELDS_BYTES = 1_000_000  # of a body, beside its photo
+
+
+class UnsupportedType(InputError):
+    """A content type that the route does not read."""
+
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+async def read_search(request: Request, max_photo_megabytes: float) -> tuple[SearchRequest, bytes | None]:
+    """The body of a search and its photo, if there is one.
+
+    Raises: InputError unless there is exactly one query, TooLarge.
+    """
+    content_type = _content_type(request)
+    max_photo_bytes = _bytes(max_photo_megabytes)
+    photo: bytes | None = None
+    queries = []
+    if content_type == "multipart/form-data":
+        body, photo = await _read_form(request, max_photo_bytes)
+        queries.append("image")
+    elif content_type == "application/json":
+        body = await read_json(SearchRequest, request, max_photo_megabytes)
+        if body.image_base64 is not None:
+            photo = decode_photo("image_base64", body.image_base64, max_photo_megabytes)
+    else:
+        raise UnsupportedType(
+            f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
+        )
+    queries += [name for name in ("text", "image_base64", "vector") if getattr(body, name) is not None]
+    if len(queries) != 1:
+        raise InputError(
+            f"search: exactly one of text, image, vector is required, got {', '.join(queries) or 'none'}"
+        )
+    return body, photo
+
+
+async def read_json(model: type[BaseModel], request: Request, max_photo_megabytes: float) -> Any:
+    """The JSON body as `model`. Raises: InputError that names the field, TooLarge."""
+    if (content_type := _content_type(request)) != "application/json":
+        raise UnsupportedType(f"content-type: application/json is required, got '{content_type}'")
+    # Base64 adds one third.
+    limited = _limited(request, _bytes(max_photo_megabytes * 4 / 3) + _OTHER_FIELDS_BYTES)
+    data = await limited.body()
+    return _validated(lambda: model.model_validate_json(data))
+
+
+def parse_json_field(name: str, text: str | None) -> Any:
+    """The value of a JSON text, or None if it is empty. Raises: InputError."""
+    if not text:
+        return None
+    try:
+        return pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise InputError(f"{name}: not JSON ({error})") from error
+
+
+def decode_photo(name: str, text: str, max_photo_megabytes: float) -> bytes:
+    """The photo of a base64 field. Raises: InputError, TooLarge."""
+    try:
+        photo = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"{name}: not base64 ({error})") from error
+    _check_size(name, len(photo), _bytes(max_photo_megabytes))
+    return photo
+
+
+async def _read_form(request: Request, max_photo_bytes: int) -> tuple[SearchRequest, bytes]:
+    async with _limited(request, max_photo_bytes + _OTHER_FIELDS_BYTES).form() as form:
+        uploads = form.getlist("image")
+        if len(uploads) != 1 or not isinstance(upload := uploads[0], UploadFile):
+            raise InputError("image: a file is required in the multipart field 'image', exactly one")
+        photo = await upload.read()
+        fields: dict[str, Any] = {name: str(value) for name, value in form.items() if name != "image"}
+    _check_size("image", len(photo), max_photo_bytes)
+    fields["filter"] = parse_json_field("filter", fields.get("filter"))
+    # The values of a form are texts, so `k` is converted: the validation is not strict.
+    body: SearchRequest = _validated(
+        lambda: SearchRequest.model_validate_json(json.dumps(fields), strict=False)
+    )
+    return body, photo
+
+
+def _limited(request: Request, max_bytes: int) -> Request:
+    """The request, which raises TooLarge once more than `max_bytes` of its body are announced or received."""
+    if request.query_params:
+        raise InputError(f"{next(iter(request.query_params))}: is in the URL; give all fields in the body")
+    announced = request.headers.get("content-length", "")
+    _check_size("body", int(announced) if announced.isdecimal() else 0, max_bytes)
+    num_bytes = 0
+
+    async def receive() -> Message:
+        nonlocal num_bytes
+        message = await request.receive()
+        num_bytes += len(message.get("body", b""))
+        _check_size("body", num_bytes, max_bytes)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _check_size(name: str, num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise TooLarge(
+            f"{name}: {num_bytes:,} bytes, at most {max_bytes:,} are accepted; "
+            "send a smaller photo, or set serve.max_image_megabytes"
+        )
+
+
+def _validated(validate: Callable[[], Any]) -> Any:
+    try:
+        return validate()
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InputError(f"{field}: {first['msg'].lower()}") from error
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _bytes(megabytes: float) -> int:
+    return round(megabytes * 1e6)

@@ -1,0 +1,163 @@
+"""The routes of the gateway over a real index of a few items, without Ray: its handles call plain objects."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysys import artifacts
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
+from raysys.columns import embedding_schema
+from raysys.config.schema import IndexConfig, ServeConfig
+from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.index.build import publish_index
+from tests.factories import photo
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, by the import of Ray Serve
+    from ray import serve
+
+    from raysys.serve import gateway
+    from raysys.serve.encoder_deployment import EncoderInfo
+    from raysys.serve.search_deployment import SearchDeployment
+
+SPACE_ID = "5" * 64
+DIMENSIONS = 4
+# Every id can be in a catalogue, so every one must be reachable over HTTP.
+ITEM_IDS = [
+    "m1", "a/b", "/a", "a/", "a//b", "a/similar", "a/photo", "a#b", "a?b=c", "100%", "%2F", "%2e%2e", "a b", " a",
+    "a+b", "a&b", "\"a'", "<b>", "a\\b", "a:b", "a;b=c", "シャツ/赤", "👗", "é", "e\u0301", ".", "..", "...", "../..",
+    "./a", "a/../b", "a\nb", "\u202eab", "0", "null", "x" * 300, "あ" * 300,
+]  # fmt: skip
+
+
+class Handle:
+    """A deployment handle that calls the methods of an object in this process."""
+
+    def __init__(self, instance: object) -> None:
+        self._instance = instance
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._instance, name))
+
+
+class HashEncoder:
+    """An encoder whose vectors depend on the bytes of the input only; `vector` replaces them."""
+
+    vector: np.ndarray | None = None
+
+    async def info(self) -> EncoderInfo:
+        return EncoderInfo(SPACE_ID, DIMENSIONS, ImagePreprocessing(16, (0.5,) * 3, (0.5,) * 3))
+
+    async def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return self._vector(pixels.tobytes())
+
+    async def embed_title(self, title: str) -> np.ndarray:
+        return self._vector(title.encode())
+
+    def _vector(self, data: bytes) -> np.ndarray:
+        if self.vector is not None:
+            return self.vector
+        seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+        vector = np.random.default_rng(seed).normal(size=DIMENSIONS)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+@dataclass
+class Service:
+    """A client of the gateway, and the encoder and the index behind it."""
+
+    encoder: HashEncoder
+    search: Any
+
+    def get(self, url: str, **options: Any) -> httpx.Response:
+        return self.request("GET", url, **options)
+
+    def post(self, url: str, **options: Any) -> httpx.Response:
+        return self.request("POST", url, **options)
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, url, **options)
+
+        return asyncio.run(send())
+
+
+@pytest.fixture(scope="session")
+def index_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_index(tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture
+def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
+    """Start the gateway with these settings of `serve`."""
+
+    def start(**settings: Any) -> Service:
+        encoder, search = HashEncoder(), _class_of(SearchDeployment)()
+        search.reconfigure({"index_uri": index_uri})
+        section = ServeConfig(**settings).model_dump(mode="json")
+        gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
+        routes = gateway_class(section, Handle(encoder), Handle(search))
+        monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
+        return Service(encoder, search)
+
+    return start
+
+
+@pytest.fixture
+def service(serve_with: Callable[..., Service]) -> Service:
+    return serve_with()
+
+
+def _class_of(deployment: Any) -> Any:
+    return deployment.func_or_class
+
+
+def write_index(folder: Path) -> str:
+    """An index of `ITEM_IDS` with photos in one shard; the category of every second item is `bags`."""
+    vectors = np.random.default_rng(0).normal(size=(len(ITEM_IDS), DIMENSIONS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    photos = [photo((row, 0, 0)) for row in range(len(ITEM_IDS))]
+    shard = folder / "00000.tar"
+    shard.write_bytes(b"".join(photos))
+    offsets = np.cumsum([0, *map(len, photos)])
+    rows = [
+        {
+            "item_id": item_id,
+            "title": f"title of {item_id}",
+            "attributes": json.dumps({"category": ["shoes", "bags"][row % 2], "price": row}),
+            "split": "test",
+            "shard": str(shard),
+            "image_offset": int(offsets[row]),
+            "image_bytes": len(photos[row]),
+            "content_hash": "",
+            "embedding": vectors[row].tolist(),
+        }
+        for row, item_id in enumerate(ITEM_IDS)
+    ]
+    embeddings = ArtifactSpec(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
+    artifacts.begin(embeddings)
+    table = pa.Table.from_pylist(rows, schema=embedding_schema(DIMENSIONS))
+    pq.write_table(table, Path(embeddings.uri, "part.parquet"))
+    fields = artifacts.common_fields(embeddings, artifacts.describe_files(embeddings.uri), len(rows), 0.0)
+    artifacts.publish(
+        embeddings.uri, EmbeddingSetManifest(**fields, space_id=SPACE_ID, dimensions=DIMENSIONS)
+    )
+    spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
+    publish_index(spec, embeddings.uri, IndexConfig(kind="exact"))
+    return spec.uri
