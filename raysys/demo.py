@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import httpx
 
@@ -37,7 +38,9 @@ def _query(address: str) -> None:
         item = _json(client.get("/v1/items", params={"limit": 1}))["items"][0]
         photo = client.get(item["image_url"]).content
         responses = {
-            item["title"]: client.get(f"/v1/items/{item['item_id']}/similar", params={"k": 3}),
+            item["title"]: client.get(
+                f"/v1/items/{quote(item['item_id'], safe='')}/similar", params={"k": 3}
+            ),
             "its photo": client.post("/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3"}),
             "red dress": client.post("/v1/search", json={"text": "red dress", "k": 3}),
         }
