@@ -37,6 +37,7 @@ def _query(address: str) -> None:
         ready = _json(client.get("/readyz"))
         item = _json(client.get("/v1/items", params={"limit": 1}))["items"][0]
         photo = client.get(item["image_url"]).content
+        similar = f"/v1/items/{quote(item['item_id'], safe='')}/similar"
         responses = {
             item["title"]: client.get(
                 f"/v1/items/{quote(item['item_id'], safe='')}/similar", params={"k": 3}
