@@ -39,9 +39,7 @@ def _query(address: str) -> None:
         photo = client.get(item["image_url"]).content
         similar = f"/v1/items/{quote(item['item_id'], safe='')}/similar"
         responses = {
-            item["title"]: client.get(
-                f"/v1/items/{quote(item['item_id'], safe='')}/similar", params={"k": 3}
-            ),
+            item["title"]: client.get(similar, params={"k": 3}),
             "its photo": client.post("/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3"}),
             "red dress": client.post("/v1/search", json={"text": "red dress", "k": 3}),
         }
