@@ -20,6 +20,8 @@ from raysys.artifacts.manifest import (
     FORMAT,
     AnyManifest,
     ArtifactSpec,
+    EmbeddingSetManifest,
+    EncoderBundleManifest,
     FileEntry,
     InputEntry,
     Manifest,
@@ -106,6 +108,13 @@ def common_fields(
 def as_input(uri: str, manifest: type[Manifest]) -> InputEntry:
     """The entry with which a child records the artifact at `uri`. Raises: MissingArtifact."""
     return InputEntry(uri=uri, fingerprint=open_artifact(uri, manifest).fingerprint)
+
+
+def make_again(uri: str, manifest: Manifest) -> str:
+    """The remedy for a damaged artifact: its stage skips it while its manifest is there."""
+    is_projected = isinstance(manifest, EncoderBundleManifest) and "embeddings" in manifest.inputs
+    command = EmbeddingSetManifest.made_by if is_projected else manifest.made_by
+    return f"delete {uri}, then run `{command}` again"
 
 
 def require_same_space(first: str, first_space_id: str, second: str, second_space_id: str) -> None:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, vector_files, vectors_of
-from raysys.columns import EMBEDDING, embedding_schema
-from raysys.embed.job import publish_embedding_set
+from raysys.artifacts.embedding_set import (
+    bad_rows,
+    fault_of,
+    read_embeddings,
+    read_part,
+    vector_files,
+    vectors_of,
+)
+from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, embedding_schema
+from raysys.embed.actor import BAD_VECTOR
+from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.projection import fit_projection, load_projection
+from raysys.encoder.projection import Projection, fit_projection, load_projection
 
 
 def publish_projected_encoder(
@@ -41,9 +50,13 @@ def publish_projected_encoder(
 
 
 def publish_projected_embeddings(
-    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str
+    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str, *, max_bad_fraction: float
 ) -> EmbeddingSetManifest:
-    """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file."""
+    """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file.
+
+    An item whose vector equals the mean of the PCA has no direction in that space: it goes to the ledger.
+    Raises: DamagedData if the share of such items exceeds `max_bad_fraction`.
+    """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     with storage.readable_folder(encoder_uri) as folder:
@@ -51,13 +64,35 @@ def publish_projected_embeddings(
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)
     source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
+    refused: list[dict[str, str]] = []
     for name in vector_files(source):
-        with storage.open_input(storage.join(embeddings_uri, name)) as stream:
-            table = pq.read_table(stream)
-        vectors = projection.apply(vectors_of(table))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        columns = {**{key: table.column(key) for key in table.schema.names}, EMBEDDING: column}
+        table, ledger = _project(read_part(embeddings_uri, source, name), projection)
+        refused += ledger
         with storage.writable_file(storage.join(spec.uri, name)) as path:
-            pq.write_table(pa.table(columns, schema=embedding_schema(vectors.shape[1])), path)
-    seconds = time.monotonic() - started
-    return publish_embedding_set(spec, encoder, seconds, num_refused=source.num_refused)
+            pq.write_table(table, path)
+    if refused:
+        require_few_refused(refused, source.num_items, max_bad_fraction)
+        write_ledger(spec.uri, refused)
+    num_refused = source.num_refused + len(refused)
+    return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=num_refused)
+
+
+def _project(table: pa.Table, projection: Projection) -> tuple[pa.Table, list[dict[str, str]]]:
+    """The rows with projected vectors, and the ledger rows of those that have none."""
+    vectors = projection.apply(vectors_of(table))
+    bad = bad_rows(vectors)
+    refused = [
+        {
+            ITEM_ID: row[ITEM_ID],
+            REASON: BAD_VECTOR,
+            DETAIL: f"its projected vector {fault}",
+            SOURCE: row[SHARD],
+        }
+        for row, fault in zip(table.take(bad).to_pylist(), map(fault_of, vectors[bad]), strict=True)
+    ]
+    if refused:
+        good = np.setdiff1d(np.arange(len(table)), bad)
+        table, vectors = table.take(good), vectors[good]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    columns = {**{key: table.column(key) for key in table.schema.names}, EMBEDDING: column}
+    return pa.table(columns, schema=embedding_schema(vectors.shape[1])), refused

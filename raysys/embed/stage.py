@@ -59,4 +59,9 @@ def _project(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.embed import pca
 
     layout = specs.layout_of(config)
-    return pca.publish_projected_embeddings(spec, layout.embeddings, layout.projected_encoder)
+    return pca.publish_projected_embeddings(
+        spec,
+        layout.embeddings,
+        layout.projected_encoder,
+        max_bad_fraction=config.stream.max_bad_fraction,
+    )

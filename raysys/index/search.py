@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
+from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 from raysys.errors import InputError, MissingError
 from raysys.index.exact import exact_search
@@ -78,12 +79,18 @@ class Searcher:
         `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
         items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
         to leave out of the result of `vectors[i]`, for example the query item itself.
-        Raises: InputError for an invalid `where` or vectors of the wrong length.
+        Raises: InputError for an invalid `where`, and for vectors of another length or with a NaN.
         """
         conditions = None if where is None else check_filter(where)
         if vectors.shape[1] != self.manifest.dimensions:
             raise InputError(
                 f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
+            )
+        bad = bad_rows(np.asarray(vectors, np.float32))
+        if len(bad):
+            raise InputError(
+                f"vector: number {bad[0]} of {len(vectors)} {fault_of(vectors[bad[0]])}; "
+                "finite vectors of length 1 are searched"
             )
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
