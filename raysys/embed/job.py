@@ -103,9 +103,17 @@ def write_ledger(uri: str, refused: list[dict[str, str]]) -> None:
 def publish_embedding_set(
     spec: ArtifactSpec, encoder: EncoderBundleManifest, seconds: float, *, num_refused: int
 ) -> EmbeddingSetManifest:
-    """Publish the parts at `spec.uri` as an EmbeddingSet in the space of `encoder`."""
+    """Publish the parts at `spec.uri` as an EmbeddingSet in the space of `encoder`.
+
+    Raises: DamagedData if no item is left.
+    """
     files = artifacts.describe_files(spec.uri)
     num_items = sum(_num_rows(storage.join(spec.uri, name)) for name in files if name != LEDGER)
+    if not num_items:
+        raise DamagedData(
+            f"{spec.uri}: not published, because all {num_refused} items were refused (reasons in {LEDGER}); "
+            "run `raysys verify`, and pack again"
+        )
     manifest = EmbeddingSetManifest(
         **artifacts.common_fields(spec, files, num_items, seconds),
         space_id=encoder.space_id,

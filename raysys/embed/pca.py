@@ -24,13 +24,22 @@ from raysys.embed.actor import BAD_VECTOR
 from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.projection import Projection, fit_projection, load_projection
+from raysys.errors import InputError
 
 
 def publish_projected_encoder(
     spec: ArtifactSpec, encoder_uri: str, embeddings_uri: str, *, dimensions: int, seed: int
 ) -> EncoderBundleManifest:
-    """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split."""
+    """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split.
+
+    Raises: InputError if these are too few, or all equal.
+    """
     vectors = vectors_of(read_embeddings(embeddings_uri, splits=("train",)))
+    if len(vectors) and (vectors == vectors[0]).all():
+        raise InputError(
+            f"projection.dimensions: the {len(vectors)} vectors of the train split are equal, so a PCA has "
+            "no direction; check the photos, or set it to null"
+        )
     projection = fit_projection(vectors, dimensions, seed=seed)
 
     def write_files(folder: Path) -> None:

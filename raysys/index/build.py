@@ -27,12 +27,17 @@ _EXAMPLES = 3  # item ids that an error message names
 def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig) -> IndexBundleManifest:
     """Build the index of an EmbeddingSet and publish it with its measured recall.
 
-    Raises: DamagedData if the EmbeddingSet is damaged, if two of its rows have one item id, or if the recall
-    is below `index.min_recall`.
+    Raises: DamagedData if the EmbeddingSet is damaged or empty, if two of its rows have one item id, or if
+    the recall is below `index.min_recall`.
     """
     started = time.monotonic()
     embeddings = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
     table = read_embeddings(embeddings_uri)
+    if not len(table):
+        raise DamagedData(
+            f"{embeddings_uri}: an EmbeddingSet without items cannot be indexed; "
+            f"{artifacts.make_again(embeddings_uri, embeddings)}"
+        )
     _require_unique_ids(embeddings_uri, embeddings, table)
     vectors = vectors_of(table)
     index = build_index(vectors, section)

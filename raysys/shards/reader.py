@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from raysys import storage
 from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
-from raysys.errors import DamagedData, MissingError
+from raysys.errors import DamagedData, InputError, MissingError
 from raysys.shards import tar
 from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, tombstoned_keys
 from raysys.shards.tar import Member, Sample
@@ -167,6 +167,15 @@ def read_shard(shard: ShardRef) -> Iterator[Item]:
 def shards_of(uri: str) -> list[ShardRef]:
     """The shards of the ShardSet at `uri`: the inherited ones without tombstoned items, then its own."""
     return shards_in_manifest(uri, open_artifact(uri, ShardSetManifest))
+
+
+def require_items(uris: Sequence[str]) -> None:
+    """Check that one of the ShardSets at least has items.
+
+    Raises: InputError that names all of them.
+    """
+    if not any(open_artifact(uri, ShardSetManifest).num_items for uri in uris):
+        raise InputError(f"{', '.join(uris)}: no items; check the catalogue and pack.split, then pack again")
 
 
 def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:

@@ -14,6 +14,7 @@ from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, MissingError
 from raysys.index.build import build_index, measure_recall, publish_index
 from raysys.index.exact import exact_search
+from raysys.index.search import Searcher
 
 EXACT = IndexConfig(kind="exact")
 
@@ -156,3 +157,23 @@ def test_index_refuses_repeated_item_ids(tmp_path: Path) -> None:
         f"{embeddings_uri}: 4 item ids have more than one vector (first 'a', 'b', 'c'); make the ids unique, "
         f"pack again, and delete {embeddings_uri}, then run `raysys embed` again"
     )
+
+
+def test_index_without_items_is_refused(tmp_path: Path) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(0))
+    with pytest.raises(DamagedData, match="an EmbeddingSet without items cannot be indexed; delete"):
+        publish_index(
+            ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {}), embeddings_uri, EXACT
+        )
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+@pytest.mark.parametrize("num", [1, 2])
+def test_index_of_fewer_items_than_k_returns_all_of_them(tmp_path: Path, kind: str, num: int) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(num))
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    manifest = publish_index(spec, embeddings_uri, IndexConfig.model_validate({"kind": kind}))
+    assert (manifest.num_items, manifest.recall["recall@1"]) == (num, 1.0)
+    searcher = Searcher(spec.uri)
+    assert len(searcher.search(searcher.vector(0)[None], 10)[0]) == num
+    assert len(searcher.search(searcher.vector(0)[None], 10, exclude_rows=[0])[0]) == num - 1
