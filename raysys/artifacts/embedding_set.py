@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from raysys import storage
 from raysys.artifacts import EmbeddingSetManifest, make_again, open_artifact
+from raysys.artifacts.intact import read_table
 from raysys.columns import EMBEDDING, ITEM_ID, SPLIT, embedding_schema
 from raysys.errors import DamagedData
 
@@ -46,8 +46,7 @@ def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
 def read_part(uri: str, manifest: EmbeddingSetManifest, name: str) -> pa.Table:
     """The rows of one file of an EmbeddingSet. Raises: as `read_embeddings`."""
     file_uri, schema = storage.join(uri, name), embedding_schema(manifest.dimensions)
-    with storage.open_input(file_uri) as stream:
-        table = pq.read_table(stream)
+    table = read_table(uri, name, manifest)
     if not table.schema.equals(schema):
         raise DamagedData(
             f"{file_uri}: its columns are not those of an EmbeddingSet of {manifest.dimensions} dimensions "
@@ -60,10 +59,10 @@ def read_part(uri: str, manifest: EmbeddingSetManifest, name: str) -> pa.Table:
 
 def refused_ids(uri: str) -> set[str]:
     """The ids of the items in the ledger of an EmbeddingSet."""
-    if LEDGER not in open_artifact(uri, EmbeddingSetManifest).files:
+    manifest = open_artifact(uri, EmbeddingSetManifest)
+    if LEDGER not in manifest.files:
         return set()
-    with storage.open_input(storage.join(uri, LEDGER)) as stream:
-        return set(pq.read_table(stream, columns=[ITEM_ID]).column(ITEM_ID).to_pylist())
+    return set(read_table(uri, LEDGER, manifest, [ITEM_ID]).column(ITEM_ID).to_pylist())
 
 
 def vectors_of(table: pa.Table) -> Float32[ndarray, "n d"]:

@@ -128,7 +128,10 @@ def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
     num_rows: collections.Counter[str] = collections.Counter()
     for name in storage.list_files(uri):
         if name.endswith(".parquet") and name != LEDGER:
-            num_rows[name.rsplit("-", 1)[0]] += _num_rows(storage.join(uri, name))
+            try:
+                num_rows[name.rsplit("-", 1)[0]] += _num_rows(storage.join(uri, name))
+            except (pa.ArrowInvalid, OSError):  # damaged since an earlier attempt wrote it
+                storage.delete(storage.join(uri, name))
     return [shard for shard in shards if num_rows[part_prefix(shard.split, shard.uri)] != shard.num_items]
 
 

@@ -19,11 +19,12 @@ from raysys.artifacts.embedding_set import (
     vector_files,
     vectors_of,
 )
+from raysys.artifacts.intact import damage_named, require_intact
 from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, embedding_schema
 from raysys.embed.actor import BAD_VECTOR
 from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.projection import Projection, fit_projection, load_projection
+from raysys.encoder.projection import PROJECTION_FILE, Projection, fit_projection, load_projection
 from raysys.errors import InputError
 
 
@@ -48,6 +49,7 @@ def publish_projected_encoder(
         projection.save(folder)
 
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
+    require_intact(encoder_uri, encoder)  # damaged weights would get a space id of their own
     return publish_bundle(
         spec,
         write_files,
@@ -68,7 +70,8 @@ def publish_projected_embeddings(
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
-    with storage.readable_folder(encoder_uri) as folder:
+    require_intact(encoder_uri, encoder, [PROJECTION_FILE])
+    with storage.readable_folder(encoder_uri) as folder, damage_named(encoder_uri, EncoderBundleManifest):
         projection = load_projection(folder)
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)

@@ -10,13 +10,13 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import bad_rows, fault_of
+from raysys.artifacts.intact import intact_file, read_table
 from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 from raysys.errors import InputError, MissingError
 from raysys.index.exact import exact_search
@@ -44,14 +44,17 @@ class Neighbour:
 
 
 class Searcher:
-    """One version of one index; query vectors must belong to the embedding space `space_id`."""
+    """One version of one index; query vectors must belong to the embedding space `space_id`.
+
+    Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest.
+    """
 
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        with storage.readable_folder(uri) as folder:
-            self._index = faiss.read_index(str(folder / INDEX_FILE))
-            self._items = pq.read_table(folder / ITEMS_FILE)
+        with intact_file(uri, INDEX_FILE, self.manifest) as path:
+            self._index = faiss.read_index(str(path))
+        self._items = read_table(uri, ITEMS_FILE, self.manifest)
         self._item_ids: list[str] = self._items.column(ITEM_ID).to_pylist()
         self._attributes: list[Attributes] = [
             json.loads(text) for text in self._items.column(ATTRIBUTES).to_pylist()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
+from raysys.artifacts.intact import damage_named
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.shards import tar
@@ -223,7 +224,7 @@ def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
             f"{shard.uri}: its bytes differ from the manifest, and without {ITEMS} the damaged items cannot "
             "be identified; `raysys verify --repair` writes a clean copy"
         )
-    with storage.open_input(table_uri) as stream:
+    with damage_named(folder, ShardSetManifest, [ITEMS]), storage.open_input(table_uri) as stream:
         table = pq.read_table(stream, columns=[SHARD, ITEM_ID, ITEM_HASH])
     rows = table.filter(pc.equal(table.column(SHARD), name))
     return dict(zip(rows.column(ITEM_ID).to_pylist(), rows.column(ITEM_HASH).to_pylist(), strict=True))
