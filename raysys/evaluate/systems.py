@@ -67,7 +67,7 @@ def score_systems(
             yield SystemScores(name, None, None, str(error))
         else:
             yield SystemScores(name, cosine_scores(items.item_ids, vectors, log), vectors)
-    yield SystemScores("fine_tuned_pca_index", _index_scores(inputs.index_uri, log), None)
+    yield SystemScores("fine_tuned_pca_index", index_scores(inputs.index_uri, log), None)
 
 
 def popularity_scores(log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
@@ -159,12 +159,16 @@ def _stored_vectors(
     return vectors
 
 
-def _index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
-    """The score that the served index returns for each shown item; NaN if its search does not return it."""
+def index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
+    """The score that the served index returns for each shown item; NaN if its search does not return it, and
+    for a query that is not in the index."""
     searcher = Searcher(uri)
     scores = np.full(log.shown.shape, np.nan)
     for number, (query_id, shown_ids) in enumerate(zip(log.query_ids, log.shown_ids, strict=True)):
-        row = searcher.row_of(query_id)
+        try:
+            row = searcher.row_of(query_id)
+        except MissingError:
+            continue  # no system finds neighbours of an item that it does not know
         neighbours = searcher.search(searcher.vector(row)[None], len(searcher))[0]
         item_id_to_score = {neighbour.item.item_id: neighbour.score for neighbour in neighbours}
         scores[number, : len(shown_ids)] = [item_id_to_score.get(item_id, np.nan) for item_id in shown_ids]
