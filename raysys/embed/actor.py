@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from raysys.columns import (
     embedding_schema,
 )
 from raysys.encoder.bundle import open_bundle
+from raysys.errors import RaysysError
 
 BAD_VECTOR = "bad_vector"  # the encoder computes no unit vector for this photo
 
@@ -32,17 +34,34 @@ class EmbeddingActor:
     """Holds an encoder; each call embeds a block and writes its part of the EmbeddingSet.
 
     A part's name depends only on its shard and first row, so a repeated attempt overwrites its own output.
+    An error of raysys is a result: if it were raised, Ray would log pages and pass on its text only.
     """
 
     def __init__(
         self, encoder_uri: str, output_uri: str, device: str, precision: str, batch_size: int
     ) -> None:
-        self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+        self._error: RaysysError | None = None
+        try:
+            self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+        except RaysysError as error:
+            self._error = error
         self._output_uri = output_uri
         self._batch_size = batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """One row: `num_items` written, and `refused`, the ledger rows of the other items as JSON."""
+        """One row: `num_items` written, `refused`, the ledger rows of the other items as JSON, and `error`,
+        a pickled error instead of both; empty without one."""
+        num_items, refused, error = 0, list[dict[str, str]](), self._error
+        if error is None:
+            try:
+                num_items, refused = self._embed(block)
+            except RaysysError as failure:
+                error = failure
+        pickled = pickle.dumps(error) if error else b""
+        return pa.table({"num_items": [num_items], "refused": [json.dumps(refused)], "error": [pickled]})
+
+    def _embed(self, block: pa.Table) -> tuple[int, list[dict[str, str]]]:
+        """The number of items written, and the ledger rows of the others."""
         has_photo = pc.equal(block.column(REASON), "")
         block, refused = block.filter(has_photo), _ledger(block.filter(pc.invert(has_photo)))
         if len(block):
@@ -56,7 +75,7 @@ class EmbeddingActor:
                 good = np.setdiff1d(np.arange(len(block)), bad)
                 block, vectors = block.take(good), vectors[good]
             self._write(name, block, vectors)
-        return pa.table({"num_items": [len(block)], "refused": [json.dumps(refused)]})
+        return len(block), refused
 
     def _vectors(self, block: pa.Table) -> np.ndarray:
         size_px = self._encoder.image.size_px

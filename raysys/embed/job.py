@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -143,9 +144,12 @@ def _embed_shards(
     section: EmbedConfig,
     stream: StreamConfig,
 ) -> Iterator[dict[str, Any]]:
-    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block."""
+    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block.
+
+    Raises: the error of raysys that an actor met.
+    """
     if not shards:
-        return iter(())
+        return
     device = "cuda" if section.use_gpu else "cpu"
     results = embedding_stream(shards, EmbeddingDecoder(image), stream).map_batches(
         EmbeddingActor,
@@ -155,7 +159,10 @@ def _embed_shards(
         compute=ray.data.ActorPoolStrategy(size=section.actors),
         num_gpus=1 if section.use_gpu else None,
     )
-    return iter(results.iter_rows())
+    for row in results.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield row
 
 
 def _num_rows(uri: str) -> int:

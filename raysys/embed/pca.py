@@ -65,7 +65,7 @@ def publish_projected_embeddings(
 ) -> EmbeddingSetManifest:
     """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file.
 
-    An item whose vector equals the mean of the PCA has no direction in that space: it goes to the ledger.
+    An item whose projection has only zeros has no direction in that space: it goes to the ledger.
     Raises: DamagedData if the share of such items exceeds `max_bad_fraction`.
     """
     started = time.monotonic()

@@ -29,8 +29,9 @@ from raysys.errors import DamagedData, SpaceMismatch
 from raysys.evaluate.items import read_latent
 from raysys.index.build import publish_index
 from raysys.index.search import Searcher
+from raysys.shards.reader import Item, ShardRef, open_shard
 from raysys.shards.shard_set import tombstoned_keys
-from tests.factories import tiny_bundle
+from tests.factories import tiny_bundle, write_shard
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0xFF]) + data[len(data) // 2 + 1 :],
@@ -49,6 +50,15 @@ def publish_tables(
         pq.write_table(table, uri / name)
     common = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), 40, 0.0)
     artifacts.publish(spec.uri, kind(**common, **fields))
+
+
+PACKED = [Item(f"i{number}", "a cup", b"photo") for number in range(40)]
+
+
+def read_changed_shard(uri: str) -> None:
+    """Read the table of items, which a tar that differs from its manifest needs."""
+    with open_shard(ShardRef(f"{uri}/00000.tar", "train", len(PACKED), 1, "0" * 64)):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,14 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root / "shards", ShardSetManifest, {"tombstones.parquet": tombstones}, split="train", shards=[],
         item_schema={}, num_rows=0, num_refused=0, refused_by_reason={},
     )  # fmt: skip
+    packed = root / "packed"
+    write_shard(packed, PACKED)
+    items = pq.read_table(packed / "items.parquet")
+    publish_tables(
+        packed, ShardSetManifest, {"items.parquet": items}, split="train", shards=[],
+        item_schema={}, num_rows=0, num_refused=0, refused_by_reason={},
+    )  # fmt: skip
+    write_shard(packed, PACKED)  # beside the published table, which has the same bytes
     latent = pa.table({"item_id": [f"i{number}" for number in range(40)], "kind": ["cup"] * 40})
     publish_tables(root / "catalog", CatalogManifest, {"latent.parquet": latent})
     tiny_bundle(root / "encoder", ["red cup", "blue cup"])
@@ -98,6 +116,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
     "ledger": ("embeddings/ledger.parquet", "raysys embed", refused_ids),
     "faiss": ("index/shard-00000.faiss", "raysys index", Searcher),
     "items of an index": ("index/items.parquet", "raysys index", Searcher),
+    "items of a ShardSet": ("packed/items.parquet", "raysys pack", read_changed_shard),
     "tombstones": ("shards/tombstones.parquet", "raysys pack", lambda uri: tombstoned_keys(f"{uri}/tombstones.parquet", "")),
     "latent attributes": ("catalog/latent.parquet", "raysys pack", lambda uri: read_latent(f"{uri}/latent.parquet", ["i1"])),
     "weights": ("encoder/model.safetensors", "raysys train", open_bundle),
@@ -107,19 +126,16 @@ READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
 }  # fmt: skip
 
 
-# Readable weights or settings that changed make another space; a changed tombstone is found by the number of
-# samples that its shard has left.
+# A changed tombstone is found by the number of samples that its shard has left; without the table of items,
+# `raysys verify --repair` is the remedy.
+FOUND_ELSEWHERE = [("tombstones", "flipped"), ("items of a ShardSet", "deleted")]
+# Weights and settings that changed and can be read make another space.
 OTHER_SPACE = ("weights", "tokenizer")
 
 
 @pytest.mark.parametrize(
     ("reader", "damage"),
-    [
-        (reader, damage)
-        for reader in READERS
-        for damage in DAMAGES
-        if (reader, damage) != ("tombstones", "flipped")
-    ],
+    [(reader, damage) for reader in READERS for damage in DAMAGES if (reader, damage) not in FOUND_ELSEWHERE],
 )
 def test_damaged_file_is_named_with_its_remedy(
     intact: Path, tmp_path: Path, reader: str, damage: str

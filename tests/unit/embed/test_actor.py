@@ -1,6 +1,7 @@
 """The embedding actor: vectors that are not usable go to the ledger, all others to the part."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.embed.actor import EmbeddingActor
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.text import TextPreprocessing
+from raysys.errors import SpaceMismatch
 from tests.factories import TINY, tiny_checkpoint
 
 SIZE_PX = TINY.image_size_px
@@ -109,3 +111,16 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
     assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
     # Named by the block's first photo: a repeated attempt overwrites it, whichever vectors are bad.
     assert parts(tmp_path) == {"train-00007-000000000000.parquet": ["i1"]}
+
+
+def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
+    # Raised in a Ray actor it would arrive as text, after a page of tracebacks.
+    uri = bundle(tmp_path, None)
+    config = Path(uri, "manifest.json")
+    config.write_text(config.read_text().replace('"lower_case": true', '"lower_case": false'))
+    actor = EmbeddingActor(uri, str(tmp_path / "out"), "cpu", "fp32", 2)
+    (row,) = actor(block([""])).to_pylist()
+    assert (row["num_items"], row["refused"]) == (0, "[]")
+    error = pickle.loads(row["error"])
+    assert isinstance(error, SpaceMismatch)
+    assert str(error).startswith(f"{uri}: manifest is of embedding space ")
