@@ -76,10 +76,9 @@ def damage_named(uri: str, kind: type[Manifest], names: Sequence[str] = ()) -> I
             raise damage from error
         where = storage.join(uri, names[0]) if len(names) == 1 else uri
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DamagedData(
-            f"{where}: cannot be read, although its SHA-256 equals the manifest ({reason}); "
-            f"{make_again(uri, kind)}"
-        ) from error
+        if _is_listed(uri, kind, names):
+            reason += "; its SHA-256 equals the manifest"
+        raise DamagedData(f"{where}: cannot be read ({reason}); {make_again(uri, kind)}") from error
 
 
 def _damage(uri: str, kind: type[Manifest], names: Sequence[str]) -> DamagedData | None:
@@ -92,6 +91,12 @@ def _damage(uri: str, kind: type[Manifest], names: Sequence[str]) -> DamagedData
     except DamagedData as damage:
         return damage
     return None
+
+
+def _is_listed(uri: str, kind: type[Manifest], names: Sequence[str]) -> bool:
+    """Whether the manifest of an artifact, if there is one, has the hashes of all these files."""
+    manifest = read_manifest(uri, kind)
+    return manifest is not None and set(names) <= set(manifest.files)
 
 
 def _differs(uri: str, name: str, manifest: Manifest) -> DamagedData:

@@ -180,8 +180,9 @@ def test_unreadable_file_with_the_published_hash_says_so(tmp_path: Path) -> None
     )
     with pytest.raises(DamagedData) as caught:
         read_latent(f"{spec.uri}/latent.parquet", [])
-    assert str(caught.value).startswith(
-        f"{spec.uri}/latent.parquet: cannot be read, although its SHA-256 equals the manifest ("
+    assert str(caught.value).startswith(f"{spec.uri}/latent.parquet: cannot be read (")
+    assert str(caught.value).endswith(
+        f"; its SHA-256 equals the manifest); delete {spec.uri}, then run `raysys pack` again"
     )
 
 
