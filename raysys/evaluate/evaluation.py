@@ -105,7 +105,7 @@ def log_report_to_wandb(
         _log_to_wandb(data, run_uri, section, config)
     except Exception as error:  # W&B, its files and its network: no error of theirs is a reason to fail
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        logs.log.warning("evaluate  the report is published, but not in W&B (%s)", reason)
+        logs.log.warning(" evaluate  the report is published, but not in W&B (%s)", reason)
 
 
 def _log_to_wandb(data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]) -> None:

@@ -97,5 +97,5 @@ def test_failure_of_wandb_is_a_warning(
     log_report_to_wandb(report_with_neighbours(1), "run", TrackingConfig(mode="offline"), {})
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert record.message.startswith("evaluate  the report is published, but not in W&B (")
+    assert record.message.startswith(" evaluate  the report is published, but not in W&B (")
     assert "\n" not in record.message
