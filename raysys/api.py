@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import EmbeddingSetManifest, require_same_space
-from raysys.artifacts.embedding_set import read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import bad_rows, fault_of, read_embeddings, vectors_of
 from raysys.columns import ITEM_ID, Attributes
 from raysys.errors import InputError
 from raysys.evaluate.logs import InteractionLog, read_log
@@ -126,7 +126,8 @@ class Index:
         """The `k` nearest items of each query, best first; fewer if the index or the filter has fewer.
 
         `where` filters on attributes: `{"category": {"in": ["shoes"]}, "price": {"lte": 20}}`.
-        Raises: SpaceMismatch for queries of another embedding space, InputError for an invalid filter.
+        Raises: SpaceMismatch for queries of another embedding space, InputError for an invalid filter and
+        for a vector that is not finite or not of length 1.
         """
         require_same_space("the queries", queries.space_id, self._uri, self.space_id)
         return [_hits(found) for found in self._searcher.search(queries.array, k, where=where)]
@@ -162,7 +163,7 @@ def load_index(uri: str | Path) -> Index:
 def load_embeddings(uri: str | Path, *, splits: Sequence[str] | None = None) -> Embeddings:
     """The vectors of the EmbeddingSet at `uri`, of all splits or of the given ones (`train`, `val`, `test`).
 
-    Raises: MissingError if there is none.
+    Raises: MissingError if there is none, DamagedData if a file or a vector of it is damaged.
     """
     manifest = artifacts.open_artifact(str(uri), EmbeddingSetManifest)
     table = read_embeddings(str(uri), splits)
@@ -175,10 +176,17 @@ def evaluate_log(
     """`ndcg@5`, `hit@1` and `hit@3` of re-ranking what the log showed, with 95 % bootstrap intervals.
 
     Shown items are ranked by their cosine similarity to the query item; the taps are the labels.
-    Raises: InputError if `embeddings` have no item ids, or none of the items of the log.
+    Raises: InputError if `embeddings` have no item ids, none of the items of the log, or a bad vector.
     """
     if embeddings.item_ids is None:
         raise InputError("embeddings: no item ids; use load_embeddings, or set Embeddings.item_ids")
+    bad = bad_rows(embeddings.array)
+    if len(bad):
+        item_id, fault = embeddings.item_ids[bad[0]], fault_of(embeddings.array[bad[0]])
+        raise InputError(
+            f"embeddings: {len(bad)} of {len(embeddings)} vectors are not usable (first: that of item "
+            f"'{item_id}' {fault}); leave these items out"
+        )
     return evaluate_vectors(
         embeddings.item_ids, embeddings.array, log, bootstrap_samples=bootstrap_samples, seed=seed
     )

@@ -129,8 +129,9 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 def known_cause(error: BaseException) -> RaysysError | None:
     """The RaysysError behind an error that may have crossed Ray; None if there is none.
 
-    An error of a Ray task arrives as a traceback with the original error as `cause`. For a dead actor only
-    the text arrives: its last line becomes the message of a ClusterError.
+    An error of a Ray task arrives as a traceback with the original error as `cause`. For an actor that did
+    not start only the text arrives: its last line has the class and the message of the original error. Any
+    other last line becomes the message of a ClusterError.
     """
     link: BaseException | None = error
     while link is not None:
@@ -139,5 +140,15 @@ def known_cause(error: BaseException) -> RaysysError | None:
             return link
         link = inner or link.__cause__
     if type(error).__module__.startswith("ray."):
-        return ClusterError(str(error).strip().split("\n")[-1].strip())
+        return _from_text(str(error).strip().split("\n")[-1].strip())
     return None
+
+
+def _from_text(line: str) -> RaysysError:
+    """The error that a traceback ends with, `raysys.errors.SpaceMismatch: ..`; else a ClusterError."""
+    name, _, message = line.partition(": ")
+    module, _, name = name.rpartition(".")
+    found = globals().get(name) if module == __name__ else None
+    if not (isinstance(found, type) and issubclass(found, RaysysError)) or found is Stopped:
+        return ClusterError(line)
+    return found(message)

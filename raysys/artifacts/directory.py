@@ -20,6 +20,8 @@ from raysys.artifacts.manifest import (
     FORMAT,
     AnyManifest,
     ArtifactSpec,
+    EmbeddingSetManifest,
+    EncoderBundleManifest,
     FileEntry,
     InputEntry,
     Manifest,
@@ -38,7 +40,7 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
     Raises: MissingArtifact if there is none, InputError if it is of another kind, DamagedData if a file is
     missing or has another size.
     """
-    found = _read(uri, manifest)
+    found = read_manifest(uri, manifest)
     if found is None:
         reason = f"no {MANIFEST}"
         if storage.exists(path := storage.join(uri, MANIFEST)):
@@ -51,13 +53,37 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
     for name, entry in found.files.items():
         if on_disk.get(name) != entry.bytes:
             got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
-            raise DamagedData(f"{uri}: {name} should have {entry.bytes} bytes, found {got}; rebuild it")
+            raise DamagedData(
+                f"{storage.join(uri, name)}: should have {entry.bytes} bytes, found {got}; "
+                f"{make_again(uri, found)}"
+            )
     return found
+
+
+def read_manifest(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
+    """The manifest alone, without a look at its files; None if there is none, or one of another format.
+
+    Raises: InputError if it is of another kind, DamagedData if it is no manifest.
+    """
+    path = storage.join(uri, MANIFEST)
+    if not storage.exists(path):
+        return None
+    try:
+        content = json.loads(storage.read_bytes(path))
+        if content.get("kind") != (kind := _kind(manifest)):
+            raise InputError(f"{uri}: a {kind} is needed, found a {content.get('kind')}; check the path")
+        if content.get("format") != FORMAT:
+            return None
+        return manifest.model_validate(content)
+    except (ValueError, AttributeError, pydantic.ValidationError) as error:
+        raise DamagedData(
+            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); {make_again(uri, manifest)}"
+        ) from error
 
 
 def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
     """The manifest if the artifact is complete and its spec hash is that of `spec`, else None."""
-    found = _read(spec.uri, spec.manifest)
+    found = read_manifest(spec.uri, spec.manifest)
     if found is None or found.spec_hash != spec.spec_hash:
         return None
     return open_artifact(spec.uri, spec.manifest)
@@ -108,6 +134,13 @@ def as_input(uri: str, manifest: type[Manifest]) -> InputEntry:
     return InputEntry(uri=uri, fingerprint=open_artifact(uri, manifest).fingerprint)
 
 
+def make_again(uri: str, manifest: Manifest | type[Manifest]) -> str:
+    """The remedy for a damaged artifact: its stage skips it while its manifest is there."""
+    is_projected = isinstance(manifest, EncoderBundleManifest) and "embeddings" in manifest.inputs
+    command = EmbeddingSetManifest.made_by if is_projected else manifest.made_by
+    return f"delete {uri}, then run `{command}` again"
+
+
 def require_same_space(first: str, first_space_id: str, second: str, second_space_id: str) -> None:
     """Refuse to compare vectors of different embedding spaces (law 1).
 
@@ -138,21 +171,3 @@ def _describe(uri: str) -> FileEntry:
 
 def _kind(manifest: type[Manifest]) -> str:
     return str(manifest.model_fields["kind"].default)
-
-
-def _read(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
-    """The manifest; None if there is none, or one of another format."""
-    path = storage.join(uri, MANIFEST)
-    if not storage.exists(path):
-        return None
-    try:
-        content = json.loads(storage.read_bytes(path))
-        if content.get("kind") != (kind := _kind(manifest)):
-            raise InputError(f"{uri}: a {kind} is needed, found a {content.get('kind')}; check the path")
-        if content.get("format") != FORMAT:
-            return None
-        return manifest.model_validate(content)
-    except (ValueError, AttributeError, pydantic.ValidationError) as error:
-        raise DamagedData(
-            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); rebuild it"
-        ) from error

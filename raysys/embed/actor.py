@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage
+from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.columns import (
     DETAIL,
     EMBEDDING,
@@ -19,48 +21,73 @@ from raysys.columns import (
     PIXELS,
     REASON,
     SHARD,
-    SOURCE,
     SPLIT,
     embedding_schema,
 )
 from raysys.encoder.bundle import open_bundle
+from raysys.errors import RaysysError
+
+BAD_VECTOR = "bad_vector"  # the encoder computes no unit vector for this photo
 
 
 class EmbeddingActor:
     """Holds an encoder; each call embeds a block and writes its part of the EmbeddingSet.
 
     A part's name depends only on its shard and first row, so a repeated attempt overwrites its own output.
+    An error of raysys is a result: if it were raised, Ray would log pages and pass on its text only.
     """
 
     def __init__(
         self, encoder_uri: str, output_uri: str, device: str, precision: str, batch_size: int
     ) -> None:
-        self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+        self._error: RaysysError | None = None
+        try:
+            self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+        except RaysysError as error:
+            self._error = error
         self._output_uri = output_uri
         self._batch_size = batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """One row: `num_items` written, and `refused`, the ledger rows of the other items as JSON."""
-        is_good = pc.equal(block.column(REASON), "")
-        good, refused = block.filter(is_good), block.filter(pc.invert(is_good))
-        if len(good):
-            self._write(good)
-        ledger = pa.table(
-            {
-                ITEM_ID: refused.column(ITEM_ID),
-                REASON: refused.column(REASON),
-                DETAIL: refused.column(DETAIL),
-                SOURCE: refused.column(SHARD),
-            },
-            schema=LEDGER_SCHEMA,
-        )
-        return pa.table({"num_items": [len(good)], "refused": [json.dumps(ledger.to_pylist())]})
+        """One row: `num_items` written, `refused`, the ledger rows of the other items as JSON, and `error`,
+        a pickled error instead of both; empty without one."""
+        num_items, refused, error = 0, list[dict[str, str]](), self._error
+        if error is None:
+            try:
+                num_items, refused = self._embed(block)
+            except RaysysError as failure:
+                error = failure
+        pickled = pickle.dumps(error) if error else b""
+        return pa.table({"num_items": [num_items], "refused": [json.dumps(refused)], "error": [pickled]})
 
-    def _write(self, block: pa.Table) -> None:
+    def _embed(self, block: pa.Table) -> tuple[int, list[dict[str, str]]]:
+        """The number of items written, and the ledger rows of the others."""
+        has_photo = pc.equal(block.column(REASON), "")
+        block, refused = block.filter(has_photo), _ledger(block.filter(pc.invert(has_photo)))
+        if len(block):
+            name, vectors = _part_name(block), self._vectors(block)
+            bad = bad_rows(vectors)
+            if len(bad):
+                refused += [
+                    {**row, REASON: BAD_VECTOR, DETAIL: f"its vector {fault_of(vector)}"}
+                    for row, vector in zip(_ledger(block.take(bad)), vectors[bad], strict=True)
+                ]
+                good = np.setdiff1d(np.arange(len(block)), bad)
+                block, vectors = block.take(good), vectors[good]
+            self._write(name, block, vectors)
+        return len(block), refused
+
+    def _vectors(self, block: pa.Table) -> np.ndarray:
         size_px = self._encoder.image.size_px
         pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in block.column(PIXELS)])
-        vectors = self._encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), self._batch_size)
-        with storage.writable_file(storage.join(self._output_uri, _part_name(block))) as path:
+        return self._encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), self._batch_size)
+
+    def _write(self, name: str, block: pa.Table, vectors: np.ndarray) -> None:
+        uri = storage.join(self._output_uri, name)
+        if not len(block):
+            storage.delete(uri)  # of an earlier attempt
+            return
+        with storage.writable_file(uri) as path:
             pq.write_table(_with_vectors(block, vectors), path)
 
 
@@ -80,3 +107,9 @@ def _with_vectors(block: pa.Table, vectors: np.ndarray) -> pa.Table:
     columns = {name: block.column(name) for name in schema.names if name in block.schema.names}
     columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _ledger(block: pa.Table) -> list[dict[str, str]]:
+    """The ledger rows of a block, with its own reasons and details."""
+    rows = block.select([ITEM_ID, REASON, DETAIL, SHARD]).rename_columns(LEDGER_SCHEMA.names)
+    return list(rows.to_pylist())

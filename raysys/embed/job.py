@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +18,15 @@ from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleMa
 from raysys.artifacts.embedding_set import LEDGER
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
-from raysys.embed.actor import EmbeddingActor, part_prefix
+from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DamagedData
 from raysys.shards.reader import ShardRef
 from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
+
+_ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
 
 def embed(
@@ -37,26 +40,44 @@ def embed(
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
     Items that cannot be embedded go to the ledger of the set.
-    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, or if an item is missing from both
-    the parts and the ledger.
+    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, if no vector is usable, or if an
+    item is missing from both the parts and the ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     artifacts.begin(spec)
     incomplete = _incomplete_shards(spec.uri, shards)
     total, num_embedded, refused = sum(shard.num_items for shard in incomplete), 0, []
+    num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
         for row in _embed_shards(spec.uri, encoder_uri, incomplete, image, section, stream):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
             advance(num_embedded + len(refused))
+            if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
+                require_usable_encoder(encoder_uri, refused, num_embedded)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")
-    require_few_refused(refused, sum(shard.num_items for shard in shards), stream.max_bad_fraction)
-    with storage.writable_file(storage.join(spec.uri, LEDGER)) as path:
-        pq.write_table(pa.Table.from_pylist(refused, schema=LEDGER_SCHEMA), path)
+    if total == num_items:
+        require_usable_encoder(encoder_uri, refused, num_embedded)
+    require_few_refused(refused, num_items, stream.max_bad_fraction)
+    write_ledger(spec.uri, refused)
     return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=len(refused))
+
+
+def require_usable_encoder(encoder_uri: str, refused: list[dict[str, str]], num_embedded: int) -> None:
+    """Check that the encoder computed a unit vector for one photo at least, if it got any.
+
+    Raises: DamagedData whatever `stream.max_bad_fraction` is: nothing else would be embedded either.
+    """
+    bad = [row for row in refused if row[REASON] == BAD_VECTOR]
+    if bad and not num_embedded:
+        raise DamagedData(
+            f"{encoder_uri}: none of its {len(bad)} vectors is usable (first: item '{bad[0][ITEM_ID]}': "
+            f"{bad[0][DETAIL]}); its weights are the likely cause: "
+            "delete it, then run `raysys train` again, or start from another checkpoint"
+        )
 
 
 def require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fraction: float) -> None:
@@ -74,12 +95,26 @@ def require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fract
         )
 
 
+def write_ledger(uri: str, refused: list[dict[str, str]]) -> None:
+    """Write the ledger of an EmbeddingSet."""
+    with storage.writable_file(storage.join(uri, LEDGER)) as path:
+        pq.write_table(pa.Table.from_pylist(refused, schema=LEDGER_SCHEMA), path)
+
+
 def publish_embedding_set(
     spec: ArtifactSpec, encoder: EncoderBundleManifest, seconds: float, *, num_refused: int
 ) -> EmbeddingSetManifest:
-    """Publish the parts at `spec.uri` as an EmbeddingSet in the space of `encoder`."""
+    """Publish the parts at `spec.uri` as an EmbeddingSet in the space of `encoder`.
+
+    Raises: DamagedData if no item is left.
+    """
     files = artifacts.describe_files(spec.uri)
     num_items = sum(_num_rows(storage.join(spec.uri, name)) for name in files if name != LEDGER)
+    if not num_items:
+        raise DamagedData(
+            f"{spec.uri}: not published, because all {num_refused} items were refused (reasons in {LEDGER}); "
+            "run `raysys verify`, and pack again"
+        )
     manifest = EmbeddingSetManifest(
         **artifacts.common_fields(spec, files, num_items, seconds),
         space_id=encoder.space_id,
@@ -94,7 +129,10 @@ def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
     num_rows: collections.Counter[str] = collections.Counter()
     for name in storage.list_files(uri):
         if name.endswith(".parquet") and name != LEDGER:
-            num_rows[name.rsplit("-", 1)[0]] += _num_rows(storage.join(uri, name))
+            try:
+                num_rows[name.rsplit("-", 1)[0]] += _num_rows(storage.join(uri, name))
+            except (pa.ArrowInvalid, OSError):  # damaged since an earlier attempt wrote it
+                storage.delete(storage.join(uri, name))
     return [shard for shard in shards if num_rows[part_prefix(shard.split, shard.uri)] != shard.num_items]
 
 
@@ -106,9 +144,12 @@ def _embed_shards(
     section: EmbedConfig,
     stream: StreamConfig,
 ) -> Iterator[dict[str, Any]]:
-    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block."""
+    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block.
+
+    Raises: the error of raysys that an actor met.
+    """
     if not shards:
-        return iter(())
+        return
     device = "cuda" if section.use_gpu else "cpu"
     results = embedding_stream(shards, EmbeddingDecoder(image), stream).map_batches(
         EmbeddingActor,
@@ -118,7 +159,10 @@ def _embed_shards(
         compute=ray.data.ActorPoolStrategy(size=section.actors),
         num_gpus=1 if section.use_gpu else None,
     )
-    return iter(results.iter_rows())
+    for row in results.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield row
 
 
 def _num_rows(uri: str) -> int:

@@ -5,23 +5,42 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, vector_files, vectors_of
-from raysys.columns import EMBEDDING, embedding_schema
-from raysys.embed.job import publish_embedding_set
+from raysys.artifacts.embedding_set import (
+    bad_rows,
+    fault_of,
+    read_embeddings,
+    read_part,
+    vector_files,
+    vectors_of,
+)
+from raysys.artifacts.intact import damage_named, require_intact
+from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, embedding_schema
+from raysys.embed.actor import BAD_VECTOR
+from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.projection import fit_projection, load_projection
+from raysys.encoder.projection import PROJECTION_FILE, Projection, fit_projection, load_projection
+from raysys.errors import InputError
 
 
 def publish_projected_encoder(
     spec: ArtifactSpec, encoder_uri: str, embeddings_uri: str, *, dimensions: int, seed: int
 ) -> EncoderBundleManifest:
-    """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split."""
+    """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split.
+
+    Raises: InputError if these are too few, or all equal.
+    """
     vectors = vectors_of(read_embeddings(embeddings_uri, splits=("train",)))
+    if len(vectors) and (vectors == vectors[0]).all():
+        raise InputError(
+            f"projection.dimensions: the {len(vectors)} vectors of the train split are equal, so a PCA has "
+            "no direction; check the photos, or set it to null"
+        )
     projection = fit_projection(vectors, dimensions, seed=seed)
 
     def write_files(folder: Path) -> None:
@@ -30,6 +49,7 @@ def publish_projected_encoder(
         projection.save(folder)
 
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
+    require_intact(encoder_uri, encoder)  # damaged weights would get a space id of their own
     return publish_bundle(
         spec,
         write_files,
@@ -41,23 +61,50 @@ def publish_projected_encoder(
 
 
 def publish_projected_embeddings(
-    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str
+    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str, *, max_bad_fraction: float
 ) -> EmbeddingSetManifest:
-    """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file."""
+    """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file.
+
+    An item whose projection has only zeros has no direction in that space: it goes to the ledger.
+    Raises: DamagedData if the share of such items exceeds `max_bad_fraction`.
+    """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
-    with storage.readable_folder(encoder_uri) as folder:
+    require_intact(encoder_uri, encoder, [PROJECTION_FILE])
+    with storage.readable_folder(encoder_uri) as folder, damage_named(encoder_uri, EncoderBundleManifest):
         projection = load_projection(folder)
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)
     source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
+    refused: list[dict[str, str]] = []
     for name in vector_files(source):
-        with storage.open_input(storage.join(embeddings_uri, name)) as stream:
-            table = pq.read_table(stream)
-        vectors = projection.apply(vectors_of(table))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        columns = {**{key: table.column(key) for key in table.schema.names}, EMBEDDING: column}
+        table, ledger = _project(read_part(embeddings_uri, source, name), projection)
+        refused += ledger
         with storage.writable_file(storage.join(spec.uri, name)) as path:
-            pq.write_table(pa.table(columns, schema=embedding_schema(vectors.shape[1])), path)
-    seconds = time.monotonic() - started
-    return publish_embedding_set(spec, encoder, seconds, num_refused=source.num_refused)
+            pq.write_table(table, path)
+    if refused:
+        require_few_refused(refused, source.num_items, max_bad_fraction)
+        write_ledger(spec.uri, refused)
+    num_refused = source.num_refused + len(refused)
+    return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=num_refused)
+
+
+def _project(table: pa.Table, projection: Projection) -> tuple[pa.Table, list[dict[str, str]]]:
+    """The rows with projected vectors, and the ledger rows of those that have none."""
+    vectors = projection.apply(vectors_of(table))
+    bad = bad_rows(vectors)
+    refused = [
+        {
+            ITEM_ID: row[ITEM_ID],
+            REASON: BAD_VECTOR,
+            DETAIL: f"its projected vector {fault}",
+            SOURCE: row[SHARD],
+        }
+        for row, fault in zip(table.take(bad).to_pylist(), map(fault_of, vectors[bad]), strict=True)
+    ]
+    if refused:
+        good = np.setdiff1d(np.arange(len(table)), bad)
+        table, vectors = table.take(good), vectors[good]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    columns = {**{key: table.column(key) for key in table.schema.names}, EMBEDDING: column}
+    return pa.table(columns, schema=embedding_schema(vectors.shape[1])), refused

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from raysys.artifacts import ArtifactSpec, Manifest, specs
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, Manifest, open_artifact, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
-from raysys.shards.reader import shards_of
+from raysys.errors import InputError
+from raysys.shards.reader import require_items, shards_of
 
 
 def steps(config: Config) -> list[Step]:
@@ -34,11 +35,34 @@ def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.embed import job
     from raysys.encoder.bundle import preprocessing_of
 
-    session.connect(config.ray)
     layout = specs.layout_of(config)
+    require_items([layout.shards(split) for split in config.embed.splits])
+    _require_items_for_projection(config)
+    session.connect(config.ray)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
     image, _ = preprocessing_of(layout.encoder)
     return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream)
+
+
+def _require_items_for_projection(config: Config) -> None:
+    """Check what the PCA needs before anything is embedded. Raises: InputError."""
+    dimensions, layout = config.projection.dimensions, specs.layout_of(config)
+    if dimensions is None:
+        return
+    if "train" not in config.embed.splits:
+        raise InputError(
+            f"projection.dimensions: {dimensions}, but the PCA is fitted on the train split and embed.splits "
+            f"has {', '.join(config.embed.splits)} only; add train, or set projection.dimensions=null"
+        )
+    num_items = sum(shard.num_items for shard in shards_of(layout.shards("train")))
+    length = open_artifact(layout.encoder, EncoderBundleManifest).dimensions
+    if dimensions > length or num_items < max(dimensions, 2):
+        limit = min(num_items, length)
+        raise InputError(
+            f"projection.dimensions: {dimensions} components cannot be fitted to the {num_items} items of "
+            f"the train split and vectors of {length} dimensions; set it to "
+            + (f"{limit} or less, or to null" if limit > 1 else "null")
+        )
 
 
 def _fit_projection(config: Config, spec: ArtifactSpec) -> Manifest:
@@ -59,4 +83,9 @@ def _project(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.embed import pca
 
     layout = specs.layout_of(config)
-    return pca.publish_projected_embeddings(spec, layout.embeddings, layout.projected_encoder)
+    return pca.publish_projected_embeddings(
+        spec,
+        layout.embeddings,
+        layout.projected_encoder,
+        max_bad_fraction=config.stream.max_bad_fraction,
+    )

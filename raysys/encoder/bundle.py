@@ -22,6 +22,7 @@ import transformers
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
+from raysys.artifacts.intact import damage_named
 from raysys.encoder import siglip
 from raysys.encoder.interpolation import Interpolation
 from raysys.encoder.preprocess import ImagePreprocessing
@@ -71,10 +72,13 @@ def publish_bundle(
 
 
 def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:
-    """The encoder of a bundle on a device. Raises: SpaceMismatch if its files do not match its space id."""
+    """The encoder of a bundle on a device.
+
+    Raises: SpaceMismatch if its files do not match its space id, DamagedData if one cannot be read.
+    """
     manifest = artifacts.open_artifact(uri, EncoderBundleManifest)
     text = TextPreprocessing(**manifest.text)
-    with storage.readable_folder(uri) as folder:
+    with storage.readable_folder(uri) as folder, damage_named(uri, EncoderBundleManifest):
         artifacts.require_same_space(
             f"{uri}: manifest", manifest.space_id, "its files", space_id_of(folder, text)
         )
@@ -91,7 +95,7 @@ def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> si
 def preprocessing_of(uri: str) -> tuple[ImagePreprocessing, TextPreprocessing]:
     """How photos and titles are prepared for the encoder of a bundle, read without loading its weights."""
     text = TextPreprocessing(**artifacts.open_artifact(uri, EncoderBundleManifest).text)
-    with storage.readable_folder(uri) as folder:
+    with storage.readable_folder(uri) as folder, damage_named(uri, EncoderBundleManifest):
         return siglip.image_preprocessing_of(folder), text
 
 

@@ -44,13 +44,13 @@ from raysys.evaluate.reranking import (
     evaluate_systems,
     mean_intervals,
 )
-from raysys.evaluate.significance import Interval
+from raysys.evaluate.significance import MIN_QUERIES, Interval
 from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.evaluate.systems import EvaluationInputs, score_systems
 from raysys.index.exact import exact_search
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.tracking import logs
-from raysys.tracking.wandb import open_wandb_run
+from raysys.tracking.wandb import open_wandb_run, wandb_mode
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
 _NUM_NEIGHBOURS = 5
@@ -76,6 +76,7 @@ def evaluate(
         neighbours=_find_neighbours(systems, items, section),
         interpolation=inputs.interpolation,
         provenance=_describe_provenance(spec, inputs, log, section),
+        warnings=interval_warnings(log),
     )
     storage.write_bytes(storage.join(spec.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode())
     storage.write_bytes(storage.join(spec.uri, REPORT_HTML), report_html(data).encode())
@@ -94,7 +95,20 @@ def evaluate(
 def log_report_to_wandb(
     data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]
 ) -> None:
-    """Add the report's metrics and neighbour photos to the training run in W&B."""
+    """Add the report's metrics and neighbour photos to the training run in W&B, unless it is disabled.
+
+    The report is published by now, so a failure of W&B is a warning.
+    """
+    if wandb_mode(section.mode) == "disabled":
+        return
+    try:
+        _log_to_wandb(data, run_uri, section, config)
+    except Exception as error:  # W&B, its files and its network: no error of theirs is a reason to fail
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        logs.log.warning(" evaluate  the report is published, but not in W&B (%s)", reason)
+
+
+def _log_to_wandb(data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]) -> None:
     with open_wandb_run(data.name, run_uri, config, **section.model_dump()) as tracker:
         columns = ["rung", "available", NDCG_AT_5, "low", "high", HIT_AT_1, HIT_AT_3]
         tracker.log_table("report/rungs", columns, [_wandb_metrics_row(system) for system in data.systems])
@@ -111,6 +125,17 @@ def log_report_to_wandb(
                 if system.available
             }
         )
+
+
+def interval_warnings(log: InteractionLog) -> list[str]:
+    """A sentence if the log has too few query items for its intervals; impressions of one item are alike."""
+    num_queries, num_impressions = len(set(log.query_ids)), len(log.query_ids)
+    if num_queries >= MIN_QUERIES:
+        return []
+    return [
+        f"{num_impressions} impressions of {num_queries} query items: below {MIN_QUERIES} query items the "
+        "95 % intervals are not reliable; use a longer log, or more items (evaluate.splits)."
+    ]
 
 
 def _load_items_and_log(
@@ -222,8 +247,11 @@ def _wandb_metrics_row(system: SystemResult) -> list[Any]:
 
 
 def _wandb_photo_row(query: QueryNeighbours) -> list[Any]:
-    photos = [query.photo, *(neighbour.photo for neighbour in (*query.start, *query.delivered))]
-    return [decode_image(photo) for photo in photos]
+    cells: list[Any] = [decode_image(query.photo)]
+    for neighbours in (query.start, query.delivered):
+        photos = [decode_image(neighbour.photo) for neighbour in neighbours]
+        cells += photos + [None] * (_NUM_NEIGHBOURS - len(photos))  # there are few items
+    return cells
 
 
 def _describe_provenance(

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from numpy import ndarray
 
 from raysys import storage
+from raysys.artifacts import CatalogManifest
+from raysys.artifacts.intact import damage_named
 from raysys.columns import ITEM_ID
 from raysys.errors import InputError
 from raysys.shards.reader import ShardRef, read_shard
@@ -75,7 +77,8 @@ def read_items(
 
 def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:
     """The latent attributes of a drawn catalogue's items, in the order of `item_ids`."""
-    with storage.open_input(uri) as stream:
+    folder, _, name = uri.rpartition("/")
+    with damage_named(folder, CatalogManifest, [name]), storage.open_input(uri) as stream:
         table = pq.read_table(stream)
     item_id_to_row = {item_id: row for row, item_id in enumerate(table.column(ITEM_ID).to_pylist())}
     rows = [item_id_to_row[item_id] for item_id in item_ids]

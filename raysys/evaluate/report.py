@@ -78,6 +78,8 @@ class ReportData:
     """How the delivered weights were chosen between the start and the fine-tuned ones."""
     provenance: dict[str, str]
     """Inputs, seed, command, code version, hardware, date, .. of the measurement."""
+    warnings: Sequence[str] = ()
+    """What a reader of the intervals must know, one sentence each."""
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
@@ -95,6 +97,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
         "command": data.provenance.get("command", ""),
         "facts": dict(data.provenance),
     }
+    if data.warnings:
+        report["warnings"] = list(data.warnings)
     if data.attribute_precision is not None:
         report["shelf"] = {
             name: _finite_or_none(result)
@@ -128,7 +132,7 @@ def report_lines(data: ReportData) -> list[str]:
     ]
     if data.simulated:
         lines.append("SIMULATED LOG: taps were generated from item attributes, not recorded from people.")
-    return lines
+    return [*lines, *(f"WARNING: {warning}" for warning in data.warnings)]
 
 
 def report_html(data: ReportData) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+MIN_QUERIES = 30  # of fewer, a percentile interval is too narrow and depends on single queries
 _MAX_INDICES_AT_ONCE = 1 << 20  # 8 MB, independent of the number of queries
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,13 @@ from jaxtyping import Float, Float32
 from numpy import ndarray
 from PIL import Image
 
-from raysys.artifacts.embedding_set import read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import bad_rows, fault_of, read_embeddings, refused_ids, vectors_of
 from raysys.columns import ITEM_ID
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import Interpolation
 from raysys.encoder.preprocess import decode_image
 from raysys.encoder.vision import VisionEncoder
-from raysys.errors import InputError, MissingError
+from raysys.errors import DamagedData, InputError, MissingError
 from raysys.evaluate.attribute_precision import value_codes
 from raysys.evaluate.items import EvaluationItems
 from raysys.evaluate.logs import InteractionLog
@@ -58,7 +58,7 @@ def score_systems(
         (ZERO_SHOT, lambda: _embed(inputs.start_uri, items)),
         (FINE_TUNED, lambda: _fine_tuned_vectors(inputs, items)),
         (WISE_FT, lambda: _interpolated_vectors(inputs, items)),
-        ("fine_tuned_pca", lambda: _projected_vectors(inputs.projected_uri, items)),
+        ("fine_tuned_pca", lambda: _projected_vectors(inputs, items)),
     ]
     for name, compute_vectors in encoders:
         try:
@@ -67,7 +67,7 @@ def score_systems(
             yield SystemScores(name, None, None, str(error))
         else:
             yield SystemScores(name, cosine_scores(items.item_ids, vectors, log), vectors)
-    yield SystemScores("fine_tuned_pca_index", _index_scores(inputs.index_uri, log), None)
+    yield SystemScores("fine_tuned_pca_index", index_scores(inputs.index_uri, log), None)
 
 
 def popularity_scores(log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
@@ -113,38 +113,62 @@ def _interpolated_vectors(inputs: EvaluationInputs, items: EvaluationItems) -> F
     return _stored_vectors(inputs.embeddings_uri, items)
 
 
-def _projected_vectors(uri: str | None, items: EvaluationItems) -> Float32[ndarray, "items dim"]:
-    if uri is None:
+def _projected_vectors(inputs: EvaluationInputs, items: EvaluationItems) -> Float32[ndarray, "items dim"]:
+    if inputs.projected_uri is None:
         raise MissingError("projection.dimensions is null: this run has no projection")
-    return _stored_vectors(uri, items)
+    return _stored_vectors(inputs.projected_uri, items, refused_ids(inputs.embeddings_uri))
 
 
 def _embed(uri: str, items: EvaluationItems) -> Float32[ndarray, "items dim"]:
-    return open_bundle(uri).embed_photos(items.photos)
+    """Vectors of the photos; NaN for an item whose vector is not usable.
 
-
-def _stored_vectors(uri: str, items: EvaluationItems) -> Float32[ndarray, "items dim"]:
-    """The items' vectors from an EmbeddingSet.
-
-    Raises: InputError if an item has no vector there.
+    Raises: DamagedData if no vector is usable.
     """
-    table = read_embeddings(uri)
+    vectors = open_bundle(uri).embed_photos(items.photos)
+    bad = bad_rows(vectors)
+    if len(bad) == len(vectors):
+        raise DamagedData(
+            f"{uri}: none of its {len(bad)} vectors is usable (first: item '{items.item_ids[0]}' "
+            f"{fault_of(vectors[0])}); its weights are the likely cause: train again"
+        )
+    vectors[bad] = np.nan
+    return vectors
+
+
+def _stored_vectors(
+    uri: str, items: EvaluationItems, refused: Set[str] = frozenset()
+) -> Float32[ndarray, "items dim"]:
+    """The items' vectors from an EmbeddingSet; NaN for an item in its ledger or in `refused`.
+
+    Raises: InputError if another item has no vector there.
+    """
+    table, refused = read_embeddings(uri), refused | refused_ids(uri)
     item_id_to_row = {item_id: row for row, item_id in enumerate(table.column(ITEM_ID).to_pylist())}
     missing = [item_id for item_id in items.item_ids if item_id not in item_id_to_row]
-    if missing:
+    unexplained = [item_id for item_id in missing if item_id not in refused]
+    if unexplained:
         raise InputError(
-            f"{uri}: {len(missing)} items of the evaluation have no embedding (first {missing[0]}); "
+            f"{uri}: {len(unexplained)} items of the evaluation have no embedding (first {unexplained[0]}); "
             "check embed.splits"
         )
-    return vectors_of(table)[[item_id_to_row[item_id] for item_id in items.item_ids]]
+    stored = vectors_of(table)
+    vectors = np.full((len(items.item_ids), stored.shape[1]), np.nan, np.float32)
+    for row, item_id in enumerate(items.item_ids):
+        if item_id in item_id_to_row:
+            vectors[row] = stored[item_id_to_row[item_id]]
+    return vectors
 
 
-def _index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
-    """The score that the served index returns for each shown item; NaN if its search does not return it."""
+def index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
+    """The score that the served index returns for each shown item; NaN if its search does not return it, and
+    for a query that is not in the index."""
     searcher = Searcher(uri)
     scores = np.full(log.shown.shape, np.nan)
     for number, (query_id, shown_ids) in enumerate(zip(log.query_ids, log.shown_ids, strict=True)):
-        row = searcher.row_of(query_id)
+        try:
+            row = searcher.row_of(query_id)
+        except MissingError:
+            continue  # no system finds neighbours of an item that it does not know
         neighbours = searcher.search(searcher.vector(row)[None], len(searcher))[0]
         item_id_to_score = {neighbour.item.item_id: neighbour.score for neighbour in neighbours}
         scores[number, : len(shown_ids)] = [item_id_to_score.get(item_id, np.nan) for item_id in shown_ids]

@@ -8,27 +8,37 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import read_embeddings, repeated_ids, vectors_of
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData
 from raysys.index.exact import exact_search, recall
 from raysys.index.search import INDEX_FILE, ITEMS_FILE, items_table
 
+_EXAMPLES = 3  # item ids that an error message names
+
 
 def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig) -> IndexBundleManifest:
     """Build the index of an EmbeddingSet and publish it with its measured recall.
 
-    Raises: DamagedData if the recall is below `index.min_recall`.
+    Raises: DamagedData if the EmbeddingSet is damaged or empty, if two of its rows have one item id, or if
+    the recall is below `index.min_recall`.
     """
     started = time.monotonic()
     embeddings = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
     table = read_embeddings(embeddings_uri)
+    if not len(table):
+        raise DamagedData(
+            f"{embeddings_uri}: an EmbeddingSet without items cannot be indexed; "
+            f"{artifacts.make_again(embeddings_uri, embeddings)}"
+        )
+    _require_unique_ids(embeddings_uri, embeddings, table)
     vectors = vectors_of(table)
     index = build_index(vectors, section)
     measured = measure_recall(index, vectors, section)
@@ -79,6 +89,16 @@ def measure_recall(
         f"recall@{k}": recall(scores, exact_scores),
         "queries": len(sample),
     }
+
+
+def _require_unique_ids(uri: str, embeddings: EmbeddingSetManifest, table: pa.Table) -> None:
+    repeated = repeated_ids(table)
+    if repeated:
+        first = ", ".join(f"'{item_id}'" for item_id in repeated[:_EXAMPLES])
+        raise DamagedData(
+            f"{uri}: {len(repeated)} item ids have more than one vector (first {first}); "
+            f"make the ids unique, pack again, and {artifacts.make_again(uri, embeddings)}"
+        )
 
 
 def _require_recall(uri: str, measured: Mapping[str, float], section: IndexConfig) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
+from raysys.artifacts.embedding_set import bad_rows, fault_of
+from raysys.artifacts.intact import intact_file, read_table
 from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
 from raysys.errors import InputError, MissingError
 from raysys.index.exact import exact_search
@@ -43,14 +44,17 @@ class Neighbour:
 
 
 class Searcher:
-    """One version of one index; query vectors must belong to the embedding space `space_id`."""
+    """One version of one index; query vectors must belong to the embedding space `space_id`.
+
+    Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest.
+    """
 
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        with storage.readable_folder(uri) as folder:
-            self._index = faiss.read_index(str(folder / INDEX_FILE))
-            self._items = pq.read_table(folder / ITEMS_FILE)
+        with intact_file(uri, INDEX_FILE, self.manifest) as path:
+            self._index = faiss.read_index(str(path))
+        self._items = read_table(uri, ITEMS_FILE, self.manifest)
         self._item_ids: list[str] = self._items.column(ITEM_ID).to_pylist()
         self._attributes: list[Attributes] = [
             json.loads(text) for text in self._items.column(ATTRIBUTES).to_pylist()
@@ -78,12 +82,18 @@ class Searcher:
         `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
         items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
         to leave out of the result of `vectors[i]`, for example the query item itself.
-        Raises: InputError for an invalid `where` or vectors of the wrong length.
+        Raises: InputError for an invalid `where`, and for vectors of another length or with a NaN.
         """
         conditions = None if where is None else check_filter(where)
         if vectors.shape[1] != self.manifest.dimensions:
             raise InputError(
                 f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
+            )
+        bad = bad_rows(np.asarray(vectors, np.float32))
+        if len(bad):
+            raise InputError(
+                f"vector: number {bad[0]} of {len(vectors)} {fault_of(vectors[bad[0]])}; "
+                "finite vectors of length 1 are searched"
             )
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.

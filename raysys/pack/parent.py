@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from raysys import artifacts, storage
 from raysys.artifacts import InheritedShard, ShardSetManifest
+from raysys.artifacts.intact import damage_named
 from raysys.columns import GROUP, ITEM_HASH, ITEM_ID, SHARD
 from raysys.config.schema import SPLITS
 from raysys.pack.duplicates import Hashes, Mask, RowNumbers, first_of_equal
@@ -113,7 +114,8 @@ def _items_with_mask(folder: str, mask: Mask) -> Iterator[tuple[pa.Table, pa.Arr
 
 def _items(folder: str) -> Iterator[pa.Table]:
     artifacts.open_artifact(folder, ShardSetManifest)
-    with storage.open_input(storage.join(folder, ITEMS)) as stream:
+    uri = storage.join(folder, ITEMS)
+    with damage_named(folder, ShardSetManifest, [ITEMS]), storage.open_input(uri) as stream:
         for batch in pq.ParquetFile(stream).iter_batches():
             yield pa.Table.from_batches([batch])
 
@@ -134,7 +136,7 @@ def _read_tombstones(folder: str) -> pa.Table:
     uri = storage.join(folder, TOMBSTONES)
     if not storage.exists(uri):
         return TOMBSTONE_SCHEMA.empty_table()
-    with storage.open_input(uri) as stream:
+    with damage_named(folder, ShardSetManifest, [TOMBSTONES]), storage.open_input(uri) as stream:
         return pq.read_table(stream)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
+from raysys.artifacts.intact import damage_named
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
-from raysys.errors import DamagedData, MissingError
+from raysys.errors import DamagedData, InputError, MissingError
 from raysys.shards import tar
 from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, tombstoned_keys
 from raysys.shards.tar import Member, Sample
@@ -169,6 +170,15 @@ def shards_of(uri: str) -> list[ShardRef]:
     return shards_in_manifest(uri, open_artifact(uri, ShardSetManifest))
 
 
+def require_items(uris: Sequence[str]) -> None:
+    """Check that one of the ShardSets at least has items.
+
+    Raises: InputError that names all of them.
+    """
+    if not any(open_artifact(uri, ShardSetManifest).num_items for uri in uris):
+        raise InputError(f"{', '.join(uris)}: no items; check the catalogue and pack.split, then pack again")
+
+
 def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
     """The shards that the manifest of the ShardSet at `uri` names, in order."""
     tombstones_uri = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
@@ -214,7 +224,7 @@ def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
             f"{shard.uri}: its bytes differ from the manifest, and without {ITEMS} the damaged items cannot "
             "be identified; `raysys verify --repair` writes a clean copy"
         )
-    with storage.open_input(table_uri) as stream:
+    with damage_named(folder, ShardSetManifest, [ITEMS]), storage.open_input(table_uri) as stream:
         table = pq.read_table(stream, columns=[SHARD, ITEM_ID, ITEM_HASH])
     rows = table.filter(pc.equal(table.column(SHARD), name))
     return dict(zip(rows.column(ITEM_ID).to_pylist(), rows.column(ITEM_HASH).to_pylist(), strict=True))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.artifacts import ShardSetManifest, open_artifact
+from raysys.artifacts.intact import damage_named
 from raysys.columns import ITEM_ID, SHARD, TITLE
 from raysys.errors import InputError
 from raysys.shards.tar import key_of
@@ -35,7 +36,8 @@ def require_attributes(uri: str, names: Iterable[str], setting: str) -> None:
 
 def tombstoned_keys(tombstones_uri: str, shard_uri: str) -> set[str]:
     """The sample keys of a shard that the tombstones remove."""
-    with storage.open_input(tombstones_uri) as stream:
+    folder, _, name = tombstones_uri.rpartition("/")
+    with damage_named(folder, ShardSetManifest, [name]), storage.open_input(tombstones_uri) as stream:
         table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
     removed = table.filter(pc.equal(table.column(SHARD), shard_uri)).column(ITEM_ID).to_pylist()
     return {key_of(item_id) for item_id in removed}

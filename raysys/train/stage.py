@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from raysys.artifacts import ArtifactSpec, Manifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
-from raysys.shards.reader import read_shard, shards_of
+from raysys.shards.reader import read_shard, require_items, shards_of
 from raysys.shards.shard_set import require_attributes
 from raysys.storage.lock import locked
 
@@ -55,7 +55,8 @@ def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.encoder.bundle import publish_bundle
     from raysys.encoder.start import text_preprocessing, write_start
 
-    shards = shards_of(specs.layout_of(config).shards("train"))
+    require_items([uri := specs.layout_of(config).shards("train")])
+    shards = shards_of(uri)
     titles = (item.title for shard in shards for item in read_shard(shard))
     return publish_bundle(
         spec,

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO
 
-import pyarrow as pa
-
 from raysys import storage
 from raysys.columns import ATTRIBUTES, ITEM_ID, TITLE
 from raysys.encoder.preprocess import decode_image
-from raysys.errors import UnreadableImage
+from raysys.errors import DamagedData, UnreadableImage
 from raysys.shards import tar
 from raysys.shards.reader import ShardRef
 from raysys.shards.shard_set import TITLE_KEYS, tombstoned_keys
@@ -135,5 +133,5 @@ def _tombstoned_keys(shard: ShardRef) -> set[str]:
         return set()
     try:
         return tombstoned_keys(shard.tombstones_uri, shard.uri)
-    except pa.ArrowInvalid:  # reported as a `wrong_file` of the set
+    except DamagedData:  # reported as a `wrong_file` of the set
         return set()

@@ -160,7 +160,7 @@ def test_encoder_with_changed_files_is_not_served(
     with (root / "encoders" / "small-pca" / "model.safetensors").open("ab") as weights:
         weights.write(b"more")
     finished = call(capsys, "serve", str(completed_run.config), f"root={root}", UNREACHABLE_RAY)
-    assert_refused(finished, 1, "model.safetensors should have")
+    assert_refused(finished, 1, "model.safetensors: should have")
 
 
 # Needs a cluster; tests/unit/pack covers the same without one.

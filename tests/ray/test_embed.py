@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 import transformers
 from PIL import Image
@@ -26,7 +27,7 @@ from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import text_preprocessing, write_start
-from raysys.errors import DamagedData
+from raysys.errors import DamagedData, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
 from raysys.stream.decode import content_hash
 from tests.factories import write_shard
@@ -207,6 +208,45 @@ def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded
         }
     ]
     assert read_embeddings(f"{tmp_path}/embeddings").column("item_id").to_pylist() == [first.item_id]
+
+
+# Slow: two more embedding jobs.
+@pytest.mark.slow
+@pytest.mark.parametrize(("weights", "kind"), [("another_space", SpaceMismatch), ("nan", DamagedData)])
+def test_unusable_encoder_is_one_error_of_its_class(
+    embedded: Embedded,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    weights: str,
+    kind: type[RaysysError],
+) -> None:
+    layout = specs.layout_of(embedded.config)
+    encoder = specs.fine_tuned_encoder(embedded.config)
+    spec = dataclasses.replace(encoder, uri=str(tmp_path / "encoder"))
+
+    def write_files(folder: Path) -> None:
+        copy_checkpoint(Path(layout.encoder), folder)
+        if weights == "nan":
+            tensors = safetensors.torch.load_file(folder / "model.safetensors")
+            tensors["vision_model.head.layernorm.weight"].fill_(float("nan"))
+            safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    publish_bundle(spec, write_files, text=text_preprocessing(embedded.config.encoder))
+    if weights == "another_space":
+        manifest = Path(spec.uri, "manifest.json")
+        manifest.write_text(manifest.read_text().replace('"space_id": "', '"space_id": "f'))
+    image, _ = preprocessing_of(layout.encoder)
+    output = dataclasses.replace(specs.embeddings(embedded.config), uri=str(tmp_path / "embeddings"))
+    shards, tolerant = (
+        shards_of(layout.shards("val")),
+        StreamConfig(max_bad_fraction=1.0, decode_concurrency=1),
+    )
+    with pytest.raises(kind) as caught:
+        job.embed(output, spec.uri, shards, image, EmbedConfig(), tolerant)
+    assert str(caught.value).startswith(spec.uri)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
+    assert not Path(output.uri, "manifest.json").exists()
 
 
 def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:

@@ -160,6 +160,21 @@ def test_evaluation_needs_item_ids(shop: Shop) -> None:
         raysys.evaluate_log(log, shop.encoder.embed_texts(["red hat"]))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 7.0])
+def test_vectors_that_are_not_usable_are_refused(shop: Shop, value: float) -> None:
+    index, vectors = raysys.load_index(shop.index), shop.encoder.embed_texts(["red hat", "cup"])
+    vectors.array[1] = value
+    with pytest.raises(InputError, match="vector: number 1 of 2 has "):
+        index.search(vectors)
+    stored = raysys.load_embeddings(shop.embeddings)
+    bad = raysys.Embeddings(np.where(np.arange(4)[:, None] == 2, value, stored.array), "s", stored.item_ids)
+    log = raysys.read_log(pa.Table.from_pylist([
+        {"impression_id": 1, "query_id": "i0", "item_id": "i1", "position": 0, "tapped": True, "simulated": False}
+    ], schema=LOG_SCHEMA))  # fmt: skip
+    with pytest.raises(InputError, match="1 of 4 vectors are not usable .first: that of item 'i2' has"):
+        raysys.evaluate_log(log, bad)
+
+
 def test_unknown_precision_is_refused(shop: Shop) -> None:
     with pytest.raises(InputError, match="precision: fp16; choose fp32 or bf16"):
         raysys.load_encoder(shop.bundle, precision="fp16")

@@ -85,9 +85,22 @@ def test_known_cause_finds_a_raysys_error_behind_its_carrier() -> None:
     assert known_cause(ValueError("a bug of ours")) is None
 
 
-def test_known_cause_of_another_ray_error_has_its_last_line() -> None:
+@pytest.mark.parametrize(
+    ("last_line", "kind", "message"),
+    [
+        ("raysys.errors.SpaceMismatch: a: of space b, c: of d", SpaceMismatch, "a: of space b, c: of d"),
+        ("raysys.errors.DamagedData: x.parquet: damaged", DamagedData, "x.parquet: damaged"),
+        ("raysys.errors.Unknown: x", ClusterError, "raysys.errors.Unknown: x"),
+        ("raysys.errors.Stopped: x", ClusterError, "raysys.errors.Stopped: x"),
+        ("ValueError: x", ClusterError, "ValueError: x"),
+        ("The actor died", ClusterError, "The actor died"),
+    ],
+)
+def test_known_cause_of_an_actor_that_did_not_start_is_in_its_last_line(
+    last_line: str, kind: type[RaysysError], message: str
+) -> None:
     from ray.exceptions import RayError
 
-    known = known_cause(RayError("The actor died\n  raysys.errors.SpaceMismatch: two spaces"))
-    assert isinstance(known, ClusterError)
-    assert str(known) == "raysys.errors.SpaceMismatch: two spaces"
+    known = known_cause(RayError(f"The actor died\n  {last_line}"))
+    assert type(known) is kind
+    assert str(known) == message

@@ -92,7 +92,9 @@ def test_truncated_file_is_refused(spec: ArtifactSpec) -> None:
     Path(spec.uri, "data.bin").write_bytes(b"hel")
     with pytest.raises(DamagedData) as caught:
         artifacts.find_up_to_date(spec)
-    assert str(caught.value) == (f"{spec.uri}: data.bin should have 5 bytes, found 3 bytes; rebuild it")
+    assert str(caught.value) == (
+        f"{spec.uri}/data.bin: should have 5 bytes, found 3 bytes; delete {spec.uri}, then run `raysys pack` again"
+    )
 
 
 def test_missing_file_is_refused(spec: ArtifactSpec) -> None:
@@ -100,7 +102,9 @@ def test_missing_file_is_refused(spec: ArtifactSpec) -> None:
     Path(spec.uri, "data.bin").unlink()
     with pytest.raises(DamagedData) as caught:
         artifacts.open_artifact(spec.uri, CatalogManifest)
-    assert str(caught.value) == f"{spec.uri}: data.bin should have 5 bytes, found nothing; rebuild it"
+    assert str(caught.value) == (
+        f"{spec.uri}/data.bin: should have 5 bytes, found nothing; delete {spec.uri}, then run `raysys pack` again"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "Catalog", "format": 3}'])
@@ -109,7 +113,7 @@ def test_invalid_manifest_is_refused_in_one_line(spec: ArtifactSpec, text: str) 
     with pytest.raises(DamagedData) as caught:
         artifacts.open_artifact(spec.uri, CatalogManifest)
     assert str(caught.value).startswith(f"{spec.uri}/manifest.json: not a manifest (")
-    assert str(caught.value).endswith("); rebuild it")
+    assert str(caught.value).endswith(f"); delete {spec.uri}, then run `raysys pack` again")
     assert "\n" not in str(caught.value)
 
 

@@ -253,3 +253,11 @@ def test_empty_report_is_a_page_without_plots() -> None:
     assert "<h2>Training</h2>" not in page
     assert "Nearest items before and after" not in page
     assert report_lines(EMPTY) == ["system  nDCG@5  nDCG@5 against zero_shot"]
+
+
+def test_warnings_are_in_every_form_of_the_report() -> None:
+    data = replace(report(), warnings=["20 impressions of <9> query items."])
+    assert report_json(data)["warnings"] == ["20 impressions of <9> query items."]
+    assert report_lines(data)[-1] == "WARNING: 20 impressions of <9> query items."
+    assert "<b>WARNING.</b> 20 impressions of &lt;9&gt; query items.</p>" in report_html(data)
+    assert "warnings" not in report_json(report())

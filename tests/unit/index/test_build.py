@@ -14,6 +14,7 @@ from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, MissingError
 from raysys.index.build import build_index, measure_recall, publish_index
 from raysys.index.exact import exact_search
+from raysys.index.search import Searcher
 
 EXACT = IndexConfig(kind="exact")
 
@@ -23,12 +24,12 @@ def unit_vectors(num: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def publish_embeddings(folder: Path, vectors: np.ndarray) -> str:
+def publish_embeddings(folder: Path, vectors: np.ndarray, ids: list[str] | None = None) -> str:
     """Publish an EmbeddingSet of one file without attributes; returns its URI."""
     num, dimensions = vectors.shape
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
     texts = [
-        [f"m{row}" for row in range(num)],
+        ids or [f"m{row}" for row in range(num)],
         ["title"] * num,
         ["{}"] * num,
         ["train"] * num,
@@ -130,3 +131,49 @@ def test_index_below_min_recall_is_not_published(tmp_path: Path) -> None:
     assert str(caught.value).endswith(", below index.min_recall 0.99; raise index.ef_search or index.hnsw_m")
     with pytest.raises(MissingError):
         artifacts.open_artifact(spec.uri, IndexBundleManifest)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 7.0])
+def test_index_refuses_vectors_that_are_not_usable(tmp_path: Path, value: float) -> None:
+    vectors = unit_vectors(30)
+    vectors[12] = value
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", vectors)
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    with pytest.raises(
+        DamagedData, match=r"train-00000\.parquet: 1 of 30 .* 'm12' has .*`raysys embed` again$"
+    ):
+        publish_index(spec, embeddings_uri, EXACT)
+    assert not Path(spec.uri).exists()
+
+
+def test_index_refuses_repeated_item_ids(tmp_path: Path) -> None:
+    ids = ["a", "b", "c", "d", "e", "a", "b", "c", "d", "a"]
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(10), ids)
+    with pytest.raises(DamagedData) as caught:
+        publish_index(
+            ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {}), embeddings_uri, EXACT
+        )
+    assert str(caught.value) == (
+        f"{embeddings_uri}: 4 item ids have more than one vector (first 'a', 'b', 'c'); make the ids unique, "
+        f"pack again, and delete {embeddings_uri}, then run `raysys embed` again"
+    )
+
+
+def test_index_without_items_is_refused(tmp_path: Path) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(0))
+    with pytest.raises(DamagedData, match="an EmbeddingSet without items cannot be indexed; delete"):
+        publish_index(
+            ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {}), embeddings_uri, EXACT
+        )
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+@pytest.mark.parametrize("num", [1, 2])
+def test_index_of_fewer_items_than_k_returns_all_of_them(tmp_path: Path, kind: str, num: int) -> None:
+    embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(num))
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    manifest = publish_index(spec, embeddings_uri, IndexConfig.model_validate({"kind": kind}))
+    assert (manifest.num_items, manifest.recall["recall@1"]) == (num, 1.0)
+    searcher = Searcher(spec.uri)
+    assert len(searcher.search(searcher.vector(0)[None], 10)[0]) == num
+    assert len(searcher.search(searcher.vector(0)[None], 10, exclude_rows=[0])[0]) == num - 1

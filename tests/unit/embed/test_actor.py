@@ -1,0 +1,126 @@
+"""The embedding actor: vectors that are not usable go to the ledger, all others to the part."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
+from raysys.embed.actor import EmbeddingActor
+from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.text import TextPreprocessing
+from raysys.errors import SpaceMismatch
+from tests.factories import TINY, tiny_checkpoint
+
+SIZE_PX = TINY.image_size_px
+
+
+def bundle(folder: Path, bad_weights: float | None) -> str:
+    """A small encoder; with `bad_weights` they fill one tensor of its image tower."""
+    checkpoint = folder / "checkpoint"
+    tiny_checkpoint(checkpoint, ["red cup", "blue cup"])
+    if bad_weights is not None:
+        weights = checkpoint / "model.safetensors"
+        tensors = safetensors.torch.load_file(weights)
+        tensors["vision_model.head.layernorm.weight"].fill_(bad_weights)
+        safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+
+    def write_files(draft: Path) -> None:
+        for path in checkpoint.iterdir():
+            (draft / path.name).write_bytes(path.read_bytes())
+
+    uri = str(folder / "encoder")
+    publish_bundle(
+        ArtifactSpec(uri, EncoderBundleManifest, {}, {}), write_files, text=TextPreprocessing(TINY.max_length)
+    )
+    return uri
+
+
+def block(reasons: list[str]) -> pa.Table:
+    """A block of random photos; those with a reason have no pixels."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (len(reasons), SIZE_PX * SIZE_PX * 3), np.uint8)
+    num = len(reasons)
+    return pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(num)],
+            "title": ["a cup"] * num,
+            "attributes": ["{}"] * num,
+            "split": ["train"] * num,
+            "shard": ["s3://shop/00007.tar"] * num,
+            "image_offset": [512 * row for row in range(num)],
+            "image_bytes": [100] * num,
+            "content_hash": [""] * num,
+            "pixels": pa.array(
+                [b"" if reason else row.tobytes() for row, reason in zip(pixels, reasons, strict=True)],
+                pa.large_binary(),
+            ),
+            "reason": reasons,
+            "detail": ["cut off" if reason else "" for reason in reasons],
+        }
+    )
+
+
+def run(folder: Path, reasons: list[str], bad_weights: float | None) -> tuple[int, list[dict[str, str]]]:
+    actor = EmbeddingActor(bundle(folder, bad_weights), str(folder / "out"), "cpu", "fp32", 2)
+    (row,) = actor(block(reasons)).to_pylist()
+    return row["num_items"], json.loads(row["refused"])
+
+
+def parts(folder: Path) -> dict[str, list[str]]:
+    return {
+        path.name: pq.read_table(path).column("item_id").to_pylist()
+        for path in (folder / "out").glob("*.parquet")
+    }
+
+
+def test_items_without_a_photo_keep_their_reason(tmp_path: Path) -> None:
+    num_items, refused = run(tmp_path, ["missing", "", ""], bad_weights=None)
+    assert num_items == 2
+    assert refused == [
+        {"item_id": "i0", "reason": "missing", "detail": "cut off", "source": "s3://shop/00007.tar"}
+    ]
+    assert parts(tmp_path) == {"train-00007-000000000512.parquet": ["i1", "i2"]}
+
+
+@pytest.mark.parametrize(("bad_weights", "fault"), [(np.nan, "has a NaN"), (np.inf, "has a NaN")])
+def test_vectors_of_broken_weights_go_to_the_ledger(tmp_path: Path, bad_weights: float, fault: str) -> None:
+    num_items, refused = run(tmp_path, ["", "missing", ""], bad_weights)
+    assert num_items == 0
+    assert [(row["item_id"], row["reason"], row["detail"]) for row in refused] == [
+        ("i1", "missing", "cut off"),
+        ("i0", "bad_vector", f"its vector {fault}"),
+        ("i2", "bad_vector", f"its vector {fault}"),
+    ]
+    assert parts(tmp_path) == {}
+
+
+def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Path) -> None:
+    class OneBad(EmbeddingActor):
+        def _vectors(self, block: pa.Table) -> np.ndarray:
+            return np.array([[np.nan, 0.0], [0.6, 0.8], [0.0, 0.0]], np.float32)
+
+    actor = OneBad(bundle(tmp_path, None), str(tmp_path / "out"), "cpu", "fp32", 2)
+    (row,) = actor(block(["", "", ""])).to_pylist()
+    assert row["num_items"] == 1
+    assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
+    # Named by the block's first photo: a repeated attempt overwrites it, whichever vectors are bad.
+    assert parts(tmp_path) == {"train-00007-000000000000.parquet": ["i1"]}
+
+
+def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
+    # Raised in a Ray actor it would arrive as text, after a page of tracebacks.
+    uri = bundle(tmp_path, None)
+    config = Path(uri, "manifest.json")
+    config.write_text(config.read_text().replace('"lower_case": true', '"lower_case": false'))
+    actor = EmbeddingActor(uri, str(tmp_path / "out"), "cpu", "fp32", 2)
+    (row,) = actor(block([""])).to_pylist()
+    assert (row["num_items"], row["refused"]) == (0, "[]")
+    error = pickle.loads(row["error"])
+    assert isinstance(error, SpaceMismatch)
+    assert str(error).startswith(f"{uri}: manifest is of embedding space ")
