@@ -58,15 +58,17 @@ class CatalogFile:
         required = required_columns(section.columns, None if self.split else split_column)
         optional = (split_column,) if self.split and split_column else ()
         photo_folder = storage.absolute(self.photo_folder)
-        for raw in self._raw_rows(required, optional):
+        for raw in self._raw_rows(required, optional, section.separator):
             yield to_row(raw, section.columns, photo_folder, split_column, self.split)
 
-    def _raw_rows(self, required: dict[str, str], optional: tuple[str, ...]) -> Iterator[RawRow]:
+    def _raw_rows(
+        self, required: dict[str, str], optional: tuple[str, ...], separator: str | None
+    ) -> Iterator[RawRow]:
         match self.format:
             case "csv":
-                return read_delimited(self.uri, required, optional, separator=",")
+                return read_delimited(self.uri, required, optional, separator=separator, usual=",")
             case "tsv":
-                return read_delimited(self.uri, required, optional, separator="\t")
+                return read_delimited(self.uri, required, optional, separator=separator, usual="\t")
             case "jsonl":
                 return read_json_lines(self.uri, required)
             case "parquet":
