@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 from raysys import storage
 from raysys.errors import InputError, did_you_mean
 
+ID_SETTING = "catalog.columns.item_id"
 _BUFFER_BYTES = 1 << 20
 _SAVE = "save the table as UTF-8"
 _NOT_TEXT = (
@@ -22,6 +23,16 @@ _NOT_TEXT = (
     (b"PAR1", "a Parquet file", "set catalog.format to parquet"),
     (b"PK\x03\x04", "a zip or Excel file", "extract the table, or save it as CSV"),
 )
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value that Python cannot hold, or that is not exact: no type accepts it."""
+
+    detail: str
+
+    def __repr__(self) -> str:
+        return self.detail
 
 
 class Refusal(NamedTuple):
