@@ -53,10 +53,13 @@ class TableCatalog(Section):
     kind: Literal["table"] = "table"
     path: Annotated[str, UriPath()]
     """A file, a glob pattern (`items-*.parquet`) or a folder of files, as a local path or a URI. Text files
-    are UTF-8; CSV and TSV files start with a header line."""
+    are UTF-8 (with or without a byte order mark); CSV and TSV files start with a header line."""
     format: TableFormat | None = None
     """File format. Null: derive it from the file name (.csv, .tsv, .parquet, .jsonl; the text formats also
     with .gz)."""
+    separator: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
+    """Character between the cells of CSV and TSV files. Null: the header decides between comma, semicolon,
+    tab and `|`."""
     images: Annotated[str | None, UriPath()] = None
     """Folder that relative photo paths start from. Null: the table's folder."""
     columns: Columns = Columns()
@@ -69,4 +72,7 @@ class FolderCatalog(Section):
     path: Annotated[str, UriPath()]
     """The folder, as a local path or a URI. The folder itself, or each of its sub-folders `train`, `val` and
     `test`, contains metadata.csv, metadata.jsonl or metadata.parquet."""
+    separator: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
+    """Character between the cells of metadata.csv. Null: the header decides between comma, semicolon, tab and
+    `|`."""
     columns: FolderColumns = FolderColumns()

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,24 +31,31 @@ def is_folder(uri: str) -> bool:
     return bool(_info(uri).type == pafs.FileType.Directory)
 
 
-def list_files(uri: str) -> dict[str, int]:
+def list_files(uri: str, *, hidden: bool = False) -> dict[str, int]:
     """Every file below a folder: relative path -> size in bytes, sorted; empty if the folder is absent.
 
-    Names that begin with a dot are left out: they are drafts of unfinished writes.
+    Names that begin with a dot are left out unless `hidden`: they are drafts of unfinished writes. Bytes of
+    a local name that are not UTF-8 become surrogates, as in `os.listdir`.
     """
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
-    files = (info for info in infos if info.type == pafs.FileType.File)
-    sizes = {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in files}
-    return {name: sizes[name] for name in sorted(sizes) if "/." not in f"/{name}"}
+    try:
+        infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
+        files = (info for info in infos if info.type == pafs.FileType.File)
+        sizes = {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in files}
+    except UnicodeDecodeError:
+        sizes = _sizes_below(path)
+    return {name: sizes[name] for name in sorted(sizes) if hidden or "/." not in f"/{name}"}
 
 
 def list_folders(uri: str) -> list[str]:
     """The names of the folders directly in a folder, sorted, including names that begin with a dot."""
     filesystem, path = uris.resolve(uri)
     selector = pafs.FileSelector(path, allow_not_found=True)
-    infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
+    try:
+        infos = with_retry(lambda: filesystem.get_file_info(selector), uri, "listed")
+    except UnicodeDecodeError:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
 
 
@@ -193,6 +201,14 @@ class _RetryingFile(io.RawIOBase):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def _sizes_below(path: str) -> dict[str, int]:
+    """What `list_files` returns for a local folder with a name that Arrow cannot decode."""
+    files = (
+        os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names
+    )
+    return {os.path.relpath(file, path): os.path.getsize(file) for file in files if os.path.isfile(file)}
 
 
 def _info(uri: str) -> pafs.FileInfo:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import braceexpand
 
 from raysys import storage
 from raysys.artifacts import MANIFEST, ShardSetManifest
-from raysys.errors import MissingError
+from raysys.errors import InputError, MissingError
 from raysys.shards.reader import ShardRef, shards_in_manifest
 from raysys.verify.health import Finding
 
+_BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+_MAX_PATHS = 1_000_000
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -37,11 +40,12 @@ class ShardSource:
 def find_sources(paths: Sequence[str]) -> list[ShardSource]:
     """The shards that the paths name, each one once, grouped by folder.
 
-    Raises: MissingError for a path that does not exist or contains no tar.
+    Raises: MissingError for a path that does not exist or contains no tar; InputError for braces that cannot
+    be expanded.
     """
     sources: dict[str, ShardSource] = {}
     for path in paths:
-        for expanded in braceexpand.braceexpand(path) if "{" in path else [path]:
+        for expanded in _expand_braces(path):
             for source in _find(storage.absolute(expanded).rstrip("/"), expanded):
                 known = sources.get(source.uri)
                 sources[source.uri] = _merge(known, source) if known else source
@@ -63,6 +67,23 @@ def common_parts(uris: Sequence[str]) -> list[str]:
     """The leading path parts that all URIs share."""
     columns = zip(*(uri.split("/") for uri in uris), strict=False)
     return [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
+
+
+def _expand_braces(path: str) -> Iterable[str]:
+    """The paths that braces stand for; the path itself if it exists as it is written.
+
+    Raises: InputError for unbalanced braces, and for more than a million paths.
+    """
+    if "{" not in path or storage.exists(path):
+        return [path]
+    ranges = [[int(number) for number in match] for match in _BRACE_RANGE.findall(path)]
+    num_paths = math.prod(abs(stop - start) + 1 for start, stop in ranges)  # braceexpand holds them in memory
+    if num_paths > _MAX_PATHS:
+        raise InputError(f"{path}: its braces stand for {num_paths:,} paths; name at most {_MAX_PATHS:,}")
+    try:
+        return list(braceexpand.braceexpand(path))
+    except ValueError as error:
+        raise InputError(f"{path}: no such file, and its braces are unbalanced; close them") from error
 
 
 def _find(uri: str, path: str) -> list[ShardSource]:

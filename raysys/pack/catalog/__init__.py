@@ -1,7 +1,7 @@
 """Readers of a user's catalogue: `open_catalog` lists, counts and hashes it, `CatalogFile` streams its rows.
 
 A row that cannot be used carries a `Refusal` and does not stop the reader. An error of the complete
-catalogue (no file, a missing column, text that is not UTF-8) is an InputError.
+catalogue (no file, a missing column, a file that is not text) is an InputError.
 """
 
 from raysys.pack.catalog.files import CatalogFile, catalog_files

@@ -13,6 +13,7 @@ from raysys.config.schema import FolderCatalog, TableCatalog, TableFormat
 from raysys.errors import InputError, MissingError
 from raysys.pack.catalog.delimited import read_delimited
 from raysys.pack.catalog.json_lines import read_json_lines
+from raysys.pack.catalog.listing import is_visible, require_readable, visible
 from raysys.pack.catalog.parquet import read_parquet
 from raysys.pack.catalog.raw_rows import RawRow
 from raysys.pack.catalog.rows import CatalogRow, required_columns, to_row
@@ -58,15 +59,17 @@ class CatalogFile:
         required = required_columns(section.columns, None if self.split else split_column)
         optional = (split_column,) if self.split and split_column else ()
         photo_folder = storage.absolute(self.photo_folder)
-        for raw in self._raw_rows(required, optional):
+        for raw in self._raw_rows(required, optional, section.separator):
             yield to_row(raw, section.columns, photo_folder, split_column, self.split)
 
-    def _raw_rows(self, required: dict[str, str], optional: tuple[str, ...]) -> Iterator[RawRow]:
+    def _raw_rows(
+        self, required: dict[str, str], optional: tuple[str, ...], separator: str | None
+    ) -> Iterator[RawRow]:
         match self.format:
             case "csv":
-                return read_delimited(self.uri, required, optional, separator=",")
+                return read_delimited(self.uri, required, optional, separator=separator, usual=",")
             case "tsv":
-                return read_delimited(self.uri, required, optional, separator="\t")
+                return read_delimited(self.uri, required, optional, separator=separator, usual="\t")
             case "jsonl":
                 return read_json_lines(self.uri, required)
             case "parquet":
@@ -86,7 +89,8 @@ def _tables(section: TableCatalog) -> list[CatalogFile]:
     if file_type == pafs.FileType.File:
         uris = [section.path]
     elif file_type == pafs.FileType.Directory:
-        names = [name for name in storage.list_files(section.path) if _is_table(name, section.format)]
+        names = visible(section.path, storage.list_files(section.path, hidden=True))
+        names = [name for name in names if _is_table(name, section.format)]
         uris = [storage.join(section.path, name) for name in names]
     else:
         uris = _match_glob(section.path)
@@ -96,16 +100,17 @@ def _tables(section: TableCatalog) -> list[CatalogFile]:
             f"{_KNOWN_EXTENSIONS}"
         )
     return [
-        CatalogFile(uri, section.format or _format_of(uri), section.images or _folder_of(uri)) for uri in uris
+        CatalogFile(
+            require_readable(uri), section.format or _format_of(uri), section.images or _folder_of(uri)
+        )
+        for uri in uris
     ]
 
 
 def _metadata_tables(section: FolderCatalog) -> list[CatalogFile]:
     if _file_type(section.path) != pafs.FileType.Directory:
         raise MissingError(f"{section.path}: no such folder; set catalog.path to an image folder")
-    filesystem, path = storage.resolve(section.path)
-    entries = filesystem.get_file_info(pafs.FileSelector(path))
-    subfolders = sorted(info.base_name for info in entries if info.type == pafs.FileType.Directory)
+    subfolders = [name for name in storage.list_folders(section.path) if is_visible(name)]
     files = [
         CatalogFile(storage.join(folder, name), _format_of(name), folder, split)
         for folder, split in [
@@ -142,11 +147,16 @@ def _match_glob(pattern: str) -> list[str]:
         return []
     first = is_pattern.index(True)
     base = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
-    return [
-        storage.join(base, name)
-        for name in storage.list_files(base)
-        if len(names := name.split("/")) == len(parts[first:]) and all(map(fnmatchcase, names, parts[first:]))
-    ]
+    matching = [name for name in storage.list_files(base, hidden=True) if _matches(name, parts[first:])]
+    return [storage.join(base, name) for name in visible(pattern, matching)]
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    names = name.split("/")
+    # A folder may be named as the pattern is written: `[old]`.
+    return len(names) == len(patterns) and all(
+        part == pattern or fnmatchcase(part, pattern) for part, pattern in zip(names, patterns, strict=True)
+    )
 
 
 def _is_table(name: str, configured_format: TableFormat | None) -> bool:

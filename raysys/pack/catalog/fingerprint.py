@@ -22,6 +22,7 @@ from raysys.config.schema import (
 )
 from raysys.errors import InputError
 from raysys.pack.catalog.files import CatalogFile, catalog_files
+from raysys.pack.catalog.listing import UnnamedPhotos
 from raysys.pack.catalog.rows import CatalogRow
 
 _BATCH_ROWS = 2000
@@ -49,11 +50,16 @@ def open_catalog(
     files = catalog_files(section)
     split_column = split.column if isinstance(split, ColumnSplit) else None
     digest, num_rows = hashlib.sha256(), 0
+    unnamed = UnnamedPhotos(section.path) if isinstance(section, FolderCatalog) else None
     for file in files:
         rows, photo_folder = file.rows(section, split_column), storage.absolute(file.photo_folder)
         while batch := list(itertools.islice(rows, _BATCH_ROWS)):
             num_rows += len(batch)
+            if unnamed:
+                unnamed.remove(row.photo for row in batch)
             digest.update(artifacts.canonical_json(list(_contents(batch, photo_folder))).encode())
+    if unnamed:
+        unnamed.report()
     if not num_rows:
         raise InputError(f"{section.path}: the catalogue is empty; it needs at least one row")
     entry = InputEntry(uri=section.path, fingerprint=digest.hexdigest())

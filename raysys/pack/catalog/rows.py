@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from raysys import storage
 from raysys.columns import Attributes, AttributeValue
 from raysys.config.schema import AttributeType, Columns
 from raysys.pack.catalog.raw_rows import RawRow, Refusal
-from raysys.pack.catalog.values import as_text, as_type
+from raysys.pack.catalog.values import as_id, as_text, as_type, require_unicode
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def to_row(
     values = _Converter(raw.values, raw.refusal)
     split = values.text(split_column, "split") if split_column else None
     return CatalogRow(
-        item_id=values.text(columns.item_id, "item id").strip(),
+        item_id=values.text(columns.item_id, "item id", as_id),
         title=values.text(columns.title, "title"),
         photo=values.photo(columns.image, photo_folder),
         attributes={name: values.attribute(name, kind) for name, kind in columns.attributes.items()},
@@ -63,9 +63,9 @@ class _Converter:
         self._values = values
         self.refusal = refusal
 
-    def text(self, column: str, meaning: str) -> str:
+    def text(self, column: str, meaning: str, convert: Callable[[Any], str] = as_text) -> str:
         try:
-            return as_text(self._values.get(column))
+            return convert(self._values.get(column))
         except ValueError as error:
             self._refuse(f"bad_{meaning.replace(' ', '_')}", f"{meaning} in column '{column}' {error}")
             return ""
@@ -84,12 +84,13 @@ class _Converter:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return value
-        if value is None or isinstance(value, str):
-            return _absolute(value or "", folder)
-        self._refuse(
-            "bad_image", f"image in column '{column}' should be a path, a URI or bytes, got {value!r:.80}"
-        )
-        return ""
+        try:
+            if value is None or isinstance(value, str):
+                return _absolute(require_unicode(value or ""), folder)
+            raise ValueError(f"should be a path, a URI or bytes, got {value!r:.80}")
+        except ValueError as error:
+            self._refuse("bad_image", f"image in column '{column}' {error}")
+            return ""
 
     def _refuse(self, reason: str, detail: str) -> None:
         self.refusal = self.refusal or Refusal(reason, detail)

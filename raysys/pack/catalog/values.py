@@ -11,27 +11,55 @@ from typing import Any
 
 from raysys.columns import AttributeValue
 from raysys.config.schema import AttributeType
+from raysys.pack.catalog.raw_rows import is_unicode
 
+_EXACT_FLOATS = 2**53  # below it every integer has a float of its own
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 def as_text(value: Any) -> str:
     """The value as text; "" for a missing one. Integral floats lose their point: pandas stores 7 as 7.0.
 
-    Raises: ValueError for a value without one text form (a list, a boolean), and for an unpaired surrogate.
+    Raises: ValueError for a value without one text form (a list, a boolean, infinity), for bytes that are not
+    UTF-8, and for an unpaired surrogate.
     """
     if _is_missing(value):
         return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
         value = int(value)
     if isinstance(value, datetime.date | datetime.time):
         value = value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal | uuid.UUID):
+    is_text = isinstance(value, str | int | float | decimal.Decimal | uuid.UUID)
+    if isinstance(value, bool) or not is_text or value in (math.inf, -math.inf):
         raise ValueError(f"should be text, got {value!r:.80}")
-    text = str(value)
-    if not _is_unicode(text):
-        raise ValueError(f"should be Unicode text, got {text!r:.80}")
-    return text
+    return require_unicode(str(value))
+
+
+def as_id(value: Any) -> str:
+    """The value as the text of an item id: equal numbers give equal ids, whatever type stores them.
+
+    Raises: ValueError as `as_text`, and for a float from 2**53, which other ids may have been rounded to.
+    """
+    if isinstance(value, float) and abs(value) >= _EXACT_FLOATS:
+        raise ValueError(f"should be text or an exact number, got {value!r}; store ids as text or integers")
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return as_text(value).strip()
+
+
+def require_unicode(text: str) -> str:
+    """The text itself.
+
+    Raises: ValueError if it cannot be encoded as UTF-8.
+    """
+    if is_unicode(text):
+        return text
+    try:
+        data = text.encode("utf-8", "surrogateescape")  # as `text_lines` decodes it
+    except UnicodeEncodeError:
+        raise ValueError(f"should be Unicode text, got {text!r:.80}") from None
+    raise ValueError(f"should be UTF-8 text, got {data!r:.80}")
 
 
 def as_type(value: Any, kind: AttributeType) -> AttributeValue:
@@ -49,11 +77,6 @@ def as_type(value: Any, kind: AttributeType) -> AttributeValue:
 
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_unicode(text: str) -> bool:
-    # A surrogate code point alone cannot be encoded as UTF-8.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysys.errors import MissingError
+from raysys.errors import InputError, MissingError
 from raysys.verify.find import find_sources
 from tests.shards_by_hand import foreign_sample, write_shard_set, write_tar
 
@@ -50,6 +50,29 @@ def test_tar_that_is_named_twice_is_listed_once(folder: Path) -> None:
 @pytest.mark.parametrize("pattern", ["part-?/0.tar", "part-[01]/0.tar", "part-{0..1}/0.tar"])
 def test_pattern_names_the_tars_that_it_matches(folder: Path, pattern: str) -> None:
     assert find(f"{folder}/{pattern}") == {"part-0": ["0.tar"], "part-1": ["0.tar"]}
+
+
+@pytest.mark.parametrize("name", ["part-{0..1}", "{a", "a}{b,"])
+def test_folder_with_braces_in_its_name_is_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "0.tar").touch()
+    (source,) = find_sources([f"{tmp_path}/{name}"])
+    assert source.uri == f"{tmp_path}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{0..999999999}.tar", "its braces stand for 1,000,000,000 paths; name at most 1,000,000"),
+        ("{0..9999}-{9999..0}.tar", "its braces stand for 100,000,000 paths; name at most 1,000,000"),
+        ("{0..3.tar", "no such file, and its braces are unbalanced; close them"),
+        ("{a,{b}.tar", "no such file, and its braces are unbalanced; close them"),
+    ],
+)
+def test_braces_that_cannot_be_expanded_are_an_error(pattern: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_sources([f"/data/{pattern}"])
+    assert str(caught.value) == f"/data/{pattern}: {message}"
 
 
 def test_single_tar_of_a_shard_set_is_checked_against_the_manifest(folder: Path) -> None:

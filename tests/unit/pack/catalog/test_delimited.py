@@ -152,11 +152,23 @@ def test_unclosed_quote_refuses_its_row(tmp_path: Path) -> None:
     assert rows[1].refusal == Refusal("bad_line", "the row cannot be read (unexpected end of data)")
 
 
-def test_text_of_another_encoding_is_an_error_with_its_line(tmp_path: Path) -> None:
-    section = write_table(tmp_path, "item_id,title,image\n1,a,a.jpg\n2,Mütze,b.jpg\n".encode("latin-1"))
+def test_text_that_is_not_utf8_refuses_its_row(tmp_path: Path) -> None:
+    text = "item_id,title,image,unused\n1,a,a.jpg,x\n2,Mütze,b.jpg,x\n3,c,c.jpg,\xfc\n4,d,ü.jpg,x\n"
+    rows = read_catalog(write_table(tmp_path, text.encode("latin-1")))
+    assert [row.item_id for row in rows] == ["1", "2", "3", "4"]
+    assert [row.refusal for row in rows] == [
+        None,
+        Refusal("bad_title", r"title in column 'title' should be UTF-8 text, got b'M\xfctze'"),
+        None,
+        Refusal("bad_image", r"image in column 'image' should be UTF-8 text, got b'\xfc.jpg'"),
+    ]
+
+
+def test_header_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    section = write_table(tmp_path, "item_id,title,image,größe\n1,a,a.jpg,7\n".encode("latin-1"))
     with pytest.raises(InputError) as caught:
         read_catalog(section)
-    assert str(caught.value) == f"{section.path}:3: not UTF-8 text (byte 0xfc); save the table as UTF-8"
+    assert str(caught.value) == f"{section.path}:1: the header is not UTF-8 text; save the table as UTF-8"
 
 
 def test_repeated_column_is_an_error(tmp_path: Path) -> None:
