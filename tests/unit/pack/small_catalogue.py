@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import webdataset
 from PIL import Image
 
@@ -83,6 +84,14 @@ def read_tars(tars: Sequence[Path]) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files open
         return list(webdataset.WebDataset([str(path) for path in tars], shardshuffle=False))
+
+
+def read_ledger(config: Config, split: str = "train") -> list[dict[str, Any]]:
+    """The refused rows of a split."""
+    rows: list[dict[str, Any]] = pq.read_table(
+        Path(config.root, "shards", split, "ledger.parquet")
+    ).to_pylist()
+    return rows
 
 
 def samples_by_key(config: Config, split: str) -> dict[str, Any]:
