@@ -37,6 +37,8 @@ class Step:
     uris: Sequence[str]
     specs: Callable[[], Sequence[ArtifactSpec]]
     build: Callable[[Sequence[ArtifactSpec]], Sequence[Manifest]]
+    is_final: Callable[[Manifest], bool] = lambda _: True
+    """Whether an up-to-date artifact stays; False builds it again from the same request."""
 
     @classmethod
     def single(
@@ -59,7 +61,7 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
         specs = step.specs()
         assert [spec.uri for spec in specs] == [*step.uris], "a step makes what its plan lists"
         found = [find_up_to_date(spec) for spec in specs]
-        manifests = [manifest for manifest in found if manifest is not None]
+        manifests = [manifest for manifest in found if manifest is not None and step.is_final(manifest)]
         if len(manifests) < len(specs):
             manifests, is_skipped = list(step.build(specs)), False
     num_items = sum(manifest.num_items for manifest in manifests)
@@ -82,14 +84,15 @@ def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator
             )
             continue
         for spec in specs:
-            state = _state(spec, planned)
+            state = _state(spec, step, planned)
             if state != "up to date":
                 planned.add(spec.uri)
             yield f"{stage:>9}  -> {spec.uri}  {state}, from {', '.join(spec.inputs) or 'nothing'}"
 
 
-def _state(spec: ArtifactSpec, planned: Collection[str]) -> str:
-    if find_up_to_date(spec) is None:
+def _state(spec: ArtifactSpec, step: Step, planned: Collection[str]) -> str:
+    found = find_up_to_date(spec)
+    if found is None or not step.is_final(found):
         return "to be made"
     remade = [name for name, entry in spec.inputs.items() if entry.uri in planned]
     return f"to be made again if {' or '.join(remade)} changes" if remade else "up to date"

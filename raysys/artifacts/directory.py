@@ -63,10 +63,13 @@ def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
     return open_artifact(spec.uri, spec.manifest)
 
 
-def begin(spec: ArtifactSpec) -> None:
-    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
+def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
+
+    Without `keep`, all files are deleted.
+    """
     marker = storage.join(spec.uri, _IN_PROGRESS)
-    if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
+    if keep and storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
         return
     storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
     storage.delete(spec.uri)

@@ -17,9 +17,8 @@ import httpx
 from raysys import storage
 from raysys.config.schema import PackConfig
 from raysys.errors import InputError, MissingError, StorageError, UnreadableImage
-from raysys.pack.photo_uris import fault_of, is_on_the_web
+from raysys.pack.photo_uris import UNREACHABLE, fault_of, is_on_the_web
 
-UNREACHABLE = "unreachable"  # the reason of a refusal that may pass with time
 _RETRY_DELAYS_S = (0.5, 2.0)
 _MAX_REDIRECTS = 5
 _RETRYABLE_STATUSES = {429, 500, 502, 503, 504}

@@ -34,6 +34,17 @@ class PackPaths:
         """The file that marks the shard as written."""
         return storage.join(self.scratch, f"done-{shard.split}-{shard.name.removesuffix('.tar')}.parquet")
 
+    @property
+    def digest(self) -> str:
+        """The file with the digest of the plan whose shards are being written."""
+        return storage.join(self.scratch, "plan.sha256")
+
+    def delete_done(self) -> None:
+        """Delete the marks of written shards."""
+        for name in storage.list_files(self.scratch):
+            if name.startswith("done-"):
+                storage.delete(storage.join(self.scratch, name))
+
     def plan(self, number: int) -> str:
         """The plan of the rows of one read."""
         return storage.join(self.scratch, f"plan-{number:06d}.parquet")

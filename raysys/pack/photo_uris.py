@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from raysys import storage
 from raysys.errors import InputError, RaysysError
 
+UNREACHABLE = "unreachable"  # the reason of a refused photo that may be had another time
 _STORED_SCHEMES = ("file", "s3", "gs", "gcs")
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095  # of Linux; object stores allow keys of 1,024 bytes
 _DATA_URI = re.compile(r"(^|/)data:[\w.+-]+/[\w.+-]+[;,]")

@@ -36,8 +36,7 @@ from raysys.columns import (
 from raysys.config.schema import PackConfig
 from raysys.errors import MissingError, UnreadableImage, shortened, unforeseen_at
 from raysys.pack.catalog import CatalogRow, Refusal
-from raysys.pack.fetch import UNREACHABLE
-from raysys.pack.photo_uris import is_on_the_web
+from raysys.pack.photo_uris import UNREACHABLE, is_on_the_web
 from raysys.pack.photos import Photo, read_photo
 from raysys.pack.splits import split_of
 from raysys.pack.titles import clean_title

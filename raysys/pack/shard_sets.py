@@ -2,8 +2,8 @@
 
 Scan: the catalogue is read in parts, each independently; a part leaves its scanned rows in a scratch folder.
 Plan: the scanned rows decide which row goes to which shard. Write: rows are grouped by shard, and each shard
-becomes a tar. Existing files of the scratch folder are reused, and all of them depend on the catalogue alone:
-a pack that was killed continues and gives the same bytes as an uninterrupted one.
+becomes a tar. Existing files of the scratch folder are reused: a pack that was killed continues and gives the
+same bytes as an uninterrupted one. Of the scanned rows, only unreachable photos are tried again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from raysys.pack.executor import Executor
 from raysys.pack.parent import read_parent_items
 from raysys.pack.paths import PackPaths, list_parts, scratch_folder
 from raysys.pack.plan import NO_GROUP, NO_SHARD, Plan, make_plan, read_scanned_rows
-from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, scan
+from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, has_unreachable, scan
 from raysys.pack.write import (
     KEY,
     PLANNED_SHARD,
@@ -63,18 +63,28 @@ def pack_shard_sets(
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
         _require_training_items(plan, catalog.section.path)
-        for spec in specs.values():
-            if artifacts.find_up_to_date(spec) is None:
-                artifacts.begin(spec)
         paths = PackPaths({split: spec.uri for split, spec in specs.items()}, scratch)
+        _begin(specs, plan, paths)
         _write(plan, parts, part_rows, paths, executor)
         seconds = time.monotonic() - started
         return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
+def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, paths: PackPaths) -> None:
+    """Keep what an interrupted run wrote, unless photos that were reachable this time changed the plan."""
+    is_same_plan = storage.exists(paths.digest) and storage.read_bytes(paths.digest) == plan.digest()
+    if not is_same_plan:
+        paths.delete_done()
+    for spec in specs.values():
+        if not is_same_plan or artifacts.find_up_to_date(spec) is None:
+            artifacts.begin(spec, keep=is_same_plan)
+    storage.write_bytes(paths.digest, plan.digest())
+
+
 def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:
-    """Scan the parts that are missing. Returns the names of all parts in the order of the catalogue."""
-    existing = list_parts(scratch)
+    """Scan the parts that are missing, and those with unreachable photos. Returns the names of all parts in
+    the order of the catalogue."""
+    existing = [name for name in list_parts(scratch) if not has_unreachable(storage.join(scratch, name))]
     done = {name.removesuffix(".parquet") for name in existing}
     reads = [
         partial(_read_parts, number, file, catalog.section, catalog.split_column, done, ROWS_PER_PART)

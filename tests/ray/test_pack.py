@@ -140,7 +140,7 @@ def test_unforeseen_exception_in_a_task_is_one_line_with_its_place(
 
     monkeypatch.setattr(shard_sets, loop, fail)
     with pytest.raises(RaysysError) as caught:
-        pack(write_catalogue(tmp_path / "config", photos, 5, 60), RayExecutor())
+        pack(write_catalogue(tmp_path / "config", photos, 40, 60), RayExecutor())
     assert str(caught.value) == (
         "the place: unexpected ZeroDivisionError (odd); run the command again; "
         "if it fails there again, report this line"

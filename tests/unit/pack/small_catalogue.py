@@ -25,7 +25,7 @@ BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=
 BY_COLUMN = ColumnSplit(column="part")
 
 
-def jpeg(colour: str = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
+def jpeg(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
     """A JPEG of one colour."""
     data = io.BytesIO()
     Image.new("RGB", size, colour).save(data, "JPEG", **options)
