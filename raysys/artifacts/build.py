@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from raysys.artifacts.directory import find_up_to_date
 from raysys.artifacts.manifest import ArtifactSpec, Manifest
-from raysys.errors import MissingArtifact
+from raysys.errors import DamagedData, MissingArtifact
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator
     for step in steps:
         try:
             specs = step.specs()
-        except MissingArtifact as error:
+        except (MissingArtifact, DamagedData) as error:
+            if isinstance(error, DamagedData) and not planned:
+                raise  # no earlier step makes the damaged input again
             planned |= {*step.uris}
             reason = str(error).split(";")[0]
             yield from (

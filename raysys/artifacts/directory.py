@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
+import logging
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +31,7 @@ from raysys.artifacts.manifest import (
 from raysys.errors import DamagedData, InputError, MissingArtifact, SpaceMismatch
 from raysys.version import __version__
 
+log = logging.getLogger("raysys")
 MANIFEST = "manifest.json"
 _IN_PROGRESS = ".spec_hash"  # the spec hash of an artifact that is being made
 
@@ -47,20 +51,26 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
         raise MissingArtifact(
             f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
         )
-    on_disk = storage.list_files(uri)
-    for name, entry in found.files.items():
-        if on_disk.get(name) != entry.bytes:
-            got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
-            raise DamagedData(f"{uri}: {name} should have {entry.bytes} bytes, found {got}; rebuild it")
+    _check_sizes(uri, found)
     return found
 
 
 def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
-    """The manifest if the artifact is complete and its spec hash is that of `spec`, else None."""
-    found = _read(spec.uri, spec.manifest)
-    if found is None or found.spec_hash != spec.spec_hash:
+    """The manifest if the artifact is complete and its spec hash is that of `spec`, else None.
+
+    Its builder calls this: what a reader refuses as damaged, a builder logs and makes again. On a local disk,
+    files that were modified after the manifest are compared by SHA-256, too.
+    """
+    try:
+        found = _read(spec.uri, spec.manifest)
+        if found is None or found.spec_hash != spec.spec_hash:
+            return None
+        _check_sizes(spec.uri, found)
+        _check_modified(spec.uri, found)
+    except DamagedData as error:
+        log.warning("damaged, to be made again: %s", str(error).split(";")[0])
         return None
-    return open_artifact(spec.uri, spec.manifest)
+    return found
 
 
 def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
@@ -134,6 +144,35 @@ def code_version() -> str:
     return f"{__version__}+{commit}" if commit else __version__
 
 
+def _check_sizes(uri: str, manifest: Manifest) -> None:
+    on_disk = storage.list_files(uri)
+    for name, entry in manifest.files.items():
+        if on_disk.get(name) != entry.bytes:
+            got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
+            raise DamagedData(
+                f"{uri}: {name} should have {entry.bytes} bytes, found {got}; "
+                f"`{manifest.made_by}` makes it again"
+            )
+
+
+def _check_modified(uri: str, manifest: Manifest) -> None:
+    """Compare the local files that are younger than the manifest, which is written last, by SHA-256."""
+    if not storage.is_local(uri):
+        return
+    names = [MANIFEST, *manifest.files]
+    (_, published_at), *stats = storage.stat_files([storage.join(uri, name) for name in names])
+    younger = [name for name, (_, at) in zip(manifest.files, stats, strict=True) if at > published_at]
+    for name in younger:
+        if storage.sha256_of(storage.join(uri, name))[1] != manifest.files[name].sha256:
+            raise DamagedData(
+                f"{uri}: {name} was modified: its SHA-256 differs from the manifest; "
+                f"`{manifest.made_by}` makes it again"
+            )
+    if younger:  # a copy, for example: it is read once
+        with contextlib.suppress(OSError):
+            os.utime(storage.local_path(storage.join(uri, MANIFEST)))
+
+
 def _describe(uri: str) -> FileEntry:
     size, sha256 = storage.sha256_of(uri)
     return FileEntry(bytes=size, sha256=sha256)
@@ -157,5 +196,6 @@ def _read(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
         return manifest.model_validate(content)
     except (ValueError, AttributeError, pydantic.ValidationError) as error:
         raise DamagedData(
-            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); rebuild it"
+            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); "
+            f"`{manifest.made_by}` makes it again"
         ) from error

@@ -14,8 +14,10 @@ import webdataset
 from PIL import Image
 
 from raysys.artifacts import ArtifactSpec, ShardSetManifest, specs
+from raysys.artifacts.build import Outcome, Step, run_steps
 from raysys.config import Config
 from raysys.config.schema import SPLITS, AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
+from raysys.pack import stage
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.executor import Executor, SerialExecutor
 from raysys.pack.shard_sets import pack_shard_sets
@@ -69,6 +71,17 @@ def pack(config: Config, executor: Executor | None = None) -> dict[str, ShardSet
     """Pack the catalogue. Returns the manifest of each split."""
     catalog, by_split = open_with_specs(config)
     return pack_shard_sets(catalog, config.pack, by_split, executor or SerialExecutor())
+
+
+def run(config: Config) -> Outcome:
+    """`raysys pack` in this process."""
+    step = stage.steps(config)[-1]
+
+    def build(specs: object) -> list[ShardSetManifest]:
+        manifests = pack(config)
+        return [manifests[split] for split in SPLITS]
+
+    return run_steps("pack", [Step(step.uris, step.specs, build, step.is_final)])
 
 
 def numbered_rows(num_items: int) -> list[dict[str, str]]:

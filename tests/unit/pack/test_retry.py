@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from raysys import artifacts
-from raysys.artifacts.build import Outcome, Step, run_steps
 from raysys.config import Config
-from raysys.config.schema import SPLITS, PackConfig
+from raysys.config.schema import PackConfig
 from raysys.errors import DamagedData, MissingError, UnreadableImage
-from raysys.pack import photos, stage
+from raysys.pack import photos
 from tests.unit.pack.small_catalogue import (
     BY_SELLER,
     jpeg,
     numbered_rows,
     pack,
+    run,
     write_catalogue,
 )
 from tests.unit.pack.test_shard_sets import InterruptedExecutor, contents
@@ -53,17 +52,6 @@ def catalogue(folder: Path, names: list[str], limit: float) -> Config:
     ]
     section = PackConfig(split=BY_SELLER, items_per_shard=5, max_bad_fraction=limit)
     return write_catalogue(folder, rows, section)
-
-
-def run(config: Config) -> Outcome:
-    """`raysys pack` in this process."""
-    step = stage.steps(config)[-1]
-
-    def build(specs: object) -> list[artifacts.ShardSetManifest]:
-        manifests = pack(config)
-        return [manifests[split] for split in SPLITS]
-
-    return run_steps("pack", [Step(step.uris, step.specs, build, step.is_final)])
 
 
 def test_next_run_of_a_failed_pack_fetches_only_the_unreachable_photos_again(
