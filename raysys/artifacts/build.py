@@ -5,12 +5,15 @@ A `Step` is the one description that building, the up-to-date check and `--dry-r
 
 from __future__ import annotations
 
+import collections
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from raysys import storage
 from raysys.artifacts.directory import find_up_to_date
-from raysys.artifacts.manifest import ArtifactSpec, Manifest
+from raysys.artifacts.embedding_set import LEDGER
+from raysys.artifacts.manifest import ArtifactSpec, Manifest, ShardSetManifest
 from raysys.errors import DamagedData, MissingArtifact
 
 
@@ -23,6 +26,10 @@ class Outcome:
     num_items: int
     seconds: float
     is_skipped: bool
+    num_refused: int = 0
+    """Rows of the catalogue that its ShardSets do not hold; `ledgers` list them."""
+    refused_by_reason: Mapping[str, int] = field(default_factory=dict)
+    ledgers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,21 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
         if len(manifests) < len(specs):
             manifests, is_skipped = list(step.build(specs)), False
     num_items = sum(manifest.num_items for manifest in manifests)
-    return Outcome(stage, specs[0].uri, num_items, time.monotonic() - started, is_skipped)
+    seconds = time.monotonic() - started
+    return Outcome(stage, specs[0].uri, num_items, seconds, is_skipped, *_refused(specs, manifests))
+
+
+def _refused(
+    specs: Sequence[ArtifactSpec], manifests: Sequence[Manifest]
+) -> tuple[int, dict[str, int], list[str]]:
+    """The last three fields of an outcome."""
+    reasons: collections.Counter[str] = collections.Counter()
+    ledgers: list[str] = []
+    for spec, manifest in zip(specs, manifests, strict=True):
+        if isinstance(manifest, ShardSetManifest) and manifest.num_refused:
+            reasons.update(manifest.refused_by_reason)
+            ledgers.append(storage.join(spec.uri, LEDGER))
+    return reasons.total(), dict(reasons.most_common()), ledgers
 
 
 def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator[str]:

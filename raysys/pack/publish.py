@@ -19,17 +19,23 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, FileEntry, ShardEntry, ShardSetManifest
 from raysys.columns import ATTRIBUTES, DETAIL, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import SPLITS, PackConfig
-from raysys.errors import DamagedData
+from raysys.errors import DamagedData, InputError
 from raysys.pack.catalog import Refusal
 from raysys.pack.duplicates import Mask
 from raysys.pack.parent import Inheritance, ParentItems, inherit
 from raysys.pack.paths import PackPaths
-from raysys.pack.plan import INHERITED, PACKED, REFUSED, REPEATED_ID, Plan
+from raysys.pack.photo_uris import UNREACHABLE
+from raysys.pack.plan import INHERITED, NO_GROUP, PACKED, REFUSED, REPEATED_ID, Plan
 from raysys.pack.write import ITEMS_SCHEMA, WrittenShard, read_written_shard
 from raysys.shards.shard_set import ITEMS, LEDGER, TOMBSTONES
 
 _EXAMPLES = 3  # refused rows that an error message shows
 _REPEATED = Refusal("repeated_id", "an earlier row has the same item id")
+
+
+def attempt_ledger(home: str) -> str:
+    """Where a pack below `home` that stops lists its refused rows; the next pack deletes it."""
+    return storage.join(home, LEDGER)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Ledger:
     parts: list[str]
     part_rows: list[int]
     plan: Plan
+
+    @property
+    def attempt_uri(self) -> str:
+        """The ledger of a pack that stops because of refused rows."""
+        return attempt_ledger(self.scratch.rpartition("/")[0])
 
     def refusals(self, split: str | None = None) -> Iterator[pa.Table]:
         """The refused rows (of one split) in the order of the catalogue, one table per part."""
@@ -64,17 +75,40 @@ class Ledger:
         num_rows = len(self.plan.status)
         if num_refused <= max_bad_fraction * num_rows:
             return
+        counts, examples = self._write_attempt(late_tables)
+        retry = "; a further run tries the unreachable ones again" if UNREACHABLE in counts else ""
+        raise DamagedData(
+            f"{self.catalog}: {num_refused} of {num_rows} rows cannot be used ({counts}; first {examples}; "
+            f"ledger: {self.attempt_uri}{retry}); correct them, or raise pack.max_bad_fraction"
+        )
+
+    def require_training_items(self) -> None:
+        """Raise InputError if no row can be used in the train split."""
+        is_usable = self.plan.group != NO_GROUP
+        if (self.plan.split[is_usable] == SPLITS.index("train")).any():
+            return
+        refused = ""
+        if num_refused := self.plan.num_refused():
+            counts, examples = self._write_attempt(())
+            refused = f" ({num_refused} of {len(self.plan.status)} rows refused: {counts}; first {examples}; "
+            refused += f"ledger: {self.attempt_uri})"
+        raise InputError(
+            f"{self.catalog}: no usable row is in the train split{refused}; "
+            "check pack.split and the catalogue"
+        )
+
+    def _write_attempt(self, late: Iterable[pa.Table]) -> tuple[str, str]:
+        """Write the ledger of a pack that stops, beside the splits. Returns counts by reason and examples."""
         reasons: collections.Counter[str] = collections.Counter()
         examples: list[str] = []
-        for table in (*self.refusals(), *late_tables):
-            reasons.update(table.column(REASON).to_pylist())
-            for row in table.slice(0, _EXAMPLES - len(examples)).to_pylist():
-                examples.append(f"{row[SOURCE]}: {row[DETAIL]}")
+        with _parquet_writer(self.attempt_uri, LEDGER_SCHEMA) as ledger:
+            for table in (*self.refusals(), *late):
+                ledger.write_table(table.cast(LEDGER_SCHEMA))
+                reasons.update(table.column(REASON).to_pylist())
+                for row in table.slice(0, _EXAMPLES - len(examples)).to_pylist():
+                    examples.append(f"{row[SOURCE]}: {row[DETAIL]}")
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise DamagedData(
-            f"{self.catalog}: {num_refused} of {num_rows} rows cannot be used ({counts}; "
-            f"first {'; '.join(examples)}); correct them, or raise pack.max_bad_fraction"
-        )
+        return counts, "; ".join(examples)
 
     def _read(self, name: str, is_repeated: Mask, is_refused: Mask) -> pa.Table:
         with storage.open_input(storage.join(self.scratch, name)) as stream:

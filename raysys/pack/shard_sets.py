@@ -19,13 +19,12 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, ShardSetManifest
 from raysys.columns import GROUP, ITEM_ID
 from raysys.config.schema import SPLITS, FolderCatalog, PackConfig, TableCatalog
-from raysys.errors import InputError
 from raysys.pack import publish
 from raysys.pack.catalog import Catalog, CatalogFile
 from raysys.pack.executor import Executor
 from raysys.pack.parent import read_parent_items
 from raysys.pack.paths import PackPaths, list_parts, scratch_folder
-from raysys.pack.plan import NO_GROUP, NO_SHARD, Plan, make_plan, read_scanned_rows
+from raysys.pack.plan import NO_SHARD, Plan, make_plan, read_scanned_rows
 from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, has_unreachable, scan
 from raysys.pack.write import (
     KEY,
@@ -53,6 +52,7 @@ def pack_shard_sets(
     started = time.monotonic()
     home = specs["train"].uri.rpartition("/")[0]
     with scratch_folder(home, [specs[split].spec_hash for split in SPLITS]) as scratch:
+        storage.delete(publish.attempt_ledger(home))
         parts = _scan(catalog, section, scratch, executor)
         parent = read_parent_items(section.parent)
         scanned = read_scanned_rows(scratch, parts)
@@ -62,7 +62,7 @@ def pack_shard_sets(
         assert len(plan.status) == catalog.num_rows, "the scan lost rows"
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
-        _require_training_items(plan, catalog.section.path)
+        ledger.require_training_items()
         paths = PackPaths({split: spec.uri for split, spec in specs.items()}, scratch)
         _begin(specs, plan, paths)
         _write(plan, parts, part_rows, paths, executor)
@@ -166,14 +166,6 @@ def _read_planned(plan_uri: str, part_uris: list[str]) -> pa.Table:
     keys = [key_of(item_id) for item_id in rows.column(ITEM_ID).to_pylist()]
     rows = rows.append_column(KEY, pa.array(keys, pa.string()))
     return rows.select(WRITE_SCHEMA.names).cast(WRITE_SCHEMA)
-
-
-def _require_training_items(plan: Plan, catalog_path: str) -> None:
-    is_usable = plan.group != NO_GROUP
-    if not (plan.split[is_usable] == SPLITS.index("train")).any():
-        raise InputError(
-            f"{catalog_path}: no usable row is in the train split; check pack.split and the catalogue"
-        )
 
 
 def _num_rows(uri: str) -> int:
