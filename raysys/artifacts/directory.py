@@ -73,6 +73,11 @@ def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
     return found
 
 
+def is_published(uri: str) -> bool:
+    """Whether a manifest is here, of any kind and any request."""
+    return storage.exists(storage.join(uri, MANIFEST))
+
+
 def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
     """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
 

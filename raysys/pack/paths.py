@@ -23,7 +23,7 @@ class PackPaths:
     """URIs of the files that one pack writes."""
 
     split_uris: Mapping[str, str]
-    """Split -> the folder of its ShardSet."""
+    """Split -> the folder where its ShardSet is written: its own, or one in the scratch folder."""
     scratch: str
 
     def tar(self, shard: PlannedShard) -> str:
@@ -39,10 +39,10 @@ class PackPaths:
         """The file with the digest of the plan whose shards are being written."""
         return storage.join(self.scratch, "plan.sha256")
 
-    def delete_done(self) -> None:
-        """Delete the marks of written shards."""
+    def delete_written(self) -> None:
+        """Delete the marks of written shards, and the shards in the scratch folder."""
         for name in storage.list_files(self.scratch):
-            if name.startswith("done-"):
+            if name.startswith("done-") or "/" in name:
                 storage.delete(storage.join(self.scratch, name))
 
     def plan(self, number: int) -> str:

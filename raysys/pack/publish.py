@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -136,13 +137,25 @@ def publish(
     late = (shard.refused.select(LEDGER_SCHEMA.names) for shard in _written_shards(plan, paths))
     ledger.check(section.max_bad_fraction, (table for table in late if table.num_rows))
     item_schema = _item_schema(ledger)
-    manifests = {
+    manifests: dict[str, ShardSetManifest] = {
         split: _write_tables(specs[split], split, plan, parent, ledger, paths, item_schema, seconds)
         for split in SPLITS
     }
     num_rows = sum(manifest.num_items + manifest.num_refused for manifest in manifests.values())
     assert num_rows == len(plan.status), "items and refused rows do not add up to the catalogue"
-    return {split: artifacts.publish(specs[split].uri, manifests[split]) for split in SPLITS}
+    for split in SPLITS:
+        _move(paths.split_uris[split], specs[split])
+        artifacts.publish(specs[split].uri, manifests[split])
+    return manifests
+
+
+def _move(uri: str, spec: ArtifactSpec) -> None:
+    """Replace a published ShardSet by the complete files at `uri`, on the same local disk."""
+    if uri == spec.uri:
+        return
+    artifacts.begin(spec, keep=False)
+    for name in storage.list_files(uri):
+        os.replace(*(storage.local_path(storage.join(folder, name)) for folder in (uri, spec.uri)))
 
 
 def _written_shards(plan: Plan, paths: PackPaths, split: str | None = None) -> Iterator[WrittenShard]:
@@ -164,12 +177,12 @@ def _write_tables(
     seconds: float,
 ) -> ShardSetManifest:
     """Write ledger, items and tombstones of a split. Returns the manifest, not yet published."""
-    inherited = inherit(parent, split, plan.is_live)
+    uri, inherited = paths.split_uris[split], inherit(parent, split, plan.is_live)
     shards: list[ShardEntry] = []
     reasons: collections.Counter[str] = collections.Counter()
     with (
-        _parquet_writer(storage.join(spec.uri, LEDGER), LEDGER_SCHEMA) as refused,
-        _parquet_writer(storage.join(spec.uri, ITEMS), ITEMS_SCHEMA) as items,
+        _parquet_writer(storage.join(uri, LEDGER), LEDGER_SCHEMA) as refused,
+        _parquet_writer(storage.join(uri, ITEMS), ITEMS_SCHEMA) as items,
     ):
         for table in ledger.refusals(split):
             reasons.update(table.column(REASON).to_pylist())
@@ -182,11 +195,11 @@ def _write_tables(
                 refused.write_table(written.refused.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA))
         for table in inherited.live_items if inherited else ():
             items.write_table(table.select(ITEMS_SCHEMA.names).cast(ITEMS_SCHEMA))
-    tables = [LEDGER, ITEMS, *_write_tombstones(spec.uri, inherited)]
-    storage.delete_drafts(spec.uri)
+    tables = [LEDGER, ITEMS, *_write_tombstones(uri, inherited)]
+    storage.delete_drafts(uri)
     num_packed, num_live = sum(shard.num_items for shard in shards), inherited.num_live if inherited else 0
     assert num_live == int(((plan.status == INHERITED) & (plan.split == SPLITS.index(split))).sum())
-    files = artifacts.describe_files(spec.uri, only=tables)
+    files = artifacts.describe_files(uri, only=tables)
     files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
     return ShardSetManifest(
         **artifacts.common_fields(spec, files, num_packed + num_live, seconds),

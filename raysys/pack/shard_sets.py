@@ -63,22 +63,32 @@ def pack_shard_sets(
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
         ledger.require_training_items()
-        paths = PackPaths({split: spec.uri for split, spec in specs.items()}, scratch)
-        _begin(specs, plan, paths)
+        paths = _begin(specs, plan, scratch)
         _write(plan, parts, part_rows, paths, executor)
         seconds = time.monotonic() - started
         return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
-def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, paths: PackPaths) -> None:
-    """Keep what an interrupted run wrote, unless photos that were reachable this time changed the plan."""
+def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, scratch: str) -> PackPaths:
+    """Keep what an interrupted run wrote, unless photos that were reachable this time changed the plan.
+
+    A published ShardSet on a local disk stays readable: its successor is written in the scratch folder, and
+    moved when it is complete. Object stores cannot rename: there the published one is deleted first.
+    """
+
+    def uri_of(split: str, uri: str) -> str:
+        is_staged = storage.is_local(uri) and artifacts.is_published(uri)
+        return storage.join(scratch, split) if is_staged else uri
+
+    paths = PackPaths({split: uri_of(split, spec.uri) for split, spec in specs.items()}, scratch)
     is_same_plan = storage.exists(paths.digest) and storage.read_bytes(paths.digest) == plan.digest()
     if not is_same_plan:
-        paths.delete_done()
-    for spec in specs.values():
-        if not is_same_plan or artifacts.find_up_to_date(spec) is None:
+        paths.delete_written()
+    for split, spec in specs.items():
+        if paths.split_uris[split] == spec.uri:
             artifacts.begin(spec, keep=is_same_plan)
     storage.write_bytes(paths.digest, plan.digest())
+    return paths
 
 
 def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:

@@ -84,7 +84,8 @@ def refused_line(stage: str, num_items: int, refused: Mapping[str, int], ledgers
     num_refused = sum(refused.values())
     counts = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
     total = num_items + num_refused
-    return f"{stage:>9}  {num_refused:,} of {total:,} rows refused: {counts}; ledger: {', '.join(ledgers)}"
+    line = f"{stage:>9}  {num_refused:,} of {total:,} rows refused: {counts}; ledger: {', '.join(ledgers)}"
+    return f"{line}; --retry-refused tries the unreachable ones again" if "unreachable" in refused else line
 
 
 def skipped_line(stage: str, num_items: int, uri: str) -> str:

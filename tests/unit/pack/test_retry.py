@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from raysys.config import Config
-from raysys.config.schema import PackConfig
+from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import DamagedData, MissingError, UnreadableImage
 from raysys.pack import photos
+from raysys.shards.reader import read_shard, shards_of
 from tests.unit.pack.small_catalogue import (
     BY_SELLER,
     jpeg,
@@ -18,7 +19,7 @@ from tests.unit.pack.small_catalogue import (
     run,
     write_catalogue,
 )
-from tests.unit.pack.test_shard_sets import InterruptedExecutor, contents
+from tests.unit.pack.test_shard_sets import InterruptedExecutor, contents, published
 
 HOST = "https://img.example.com"
 
@@ -111,6 +112,30 @@ def test_published_set_is_packed_again_on_demand_while_photos_are_missing(tmp_pa
     assert (run(retrying).num_items, run(retrying).num_items) == (19, 19)
     host.down = set()
     assert (run(retrying).num_items, run(retrying).is_skipped, run(config).is_skipped) == (20, True, True)
+
+
+def test_published_set_is_readable_until_its_successor_is_complete(tmp_path: Path, host: Host) -> None:
+    names = [str(number) for number in range(40)]
+    config, reference = (catalogue(tmp_path / name, names, 0.5) for name in ("config", "reference"))
+    host.down = {str(number) for number in range(12)}
+    before = pack(config)
+    retrying = config.model_copy(update={"pack": config.pack.model_copy(update={"retry_refused": True})})
+    for down in ({"0"}, set(), set()):  # interrupted with two plans, the second one twice
+        host.down = set(down)
+        with pytest.raises(KeyboardInterrupt):
+            pack(retrying, InterruptedExecutor(shards=2))
+        assert published(config) == before
+        assert read_everything(config) == 28
+    pack(retrying)
+    pack(reference)
+    assert contents(Path(config.root)) == contents(Path(reference.root))
+    assert read_everything(config) == 40
+
+
+def read_everything(config: Config) -> int:
+    """The number of items in the shards of all splits."""
+    shards = [shard for split in SPLITS for shard in shards_of(f"{config.root}/shards/{split}")]
+    return sum(len(list(read_shard(shard))) for shard in shards)
 
 
 def test_published_set_stays_if_the_retry_fails(tmp_path: Path, host: Host) -> None:
