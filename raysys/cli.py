@@ -147,6 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     for stage, made in STAGES.items():
         _with_output(_command(commands, stage, _stage, f"make {made}")).set_defaults(stage=stage)
         if stage == "pack":
+            commands.choices["pack"].add_argument(
+                "--retry-refused", action="store_true", help="pack again if photos were unreachable"
+            )
+            commands.choices["pack"].set_defaults(call=_pack)
             _with_verify(commands)
     _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
     submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
@@ -222,6 +226,12 @@ def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _stage(arguments: argparse.Namespace) -> int:
     return _run_stages(arguments, [arguments.stage])
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    if arguments.retry_refused:
+        arguments.overrides.append("pack.retry_refused=true")
+    return _stage(arguments)
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ exits with `exit_status`; the server responds `{"error": {"code", "message"}}` w
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class RaysysError(Exception):
@@ -124,6 +125,32 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest candidate, or an empty string."""
     close = difflib.get_close_matches(word, list(candidates), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def shortened(text: str, limit: int = 300) -> str:
+    """A text on one line of printable characters; a longer one loses its middle, and keeps what to do."""
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    half = (limit - 5) // 2
+    return line if len(line) <= limit else f"{line[:half]} ... {line[-half:]}"
+
+
+@contextlib.contextmanager
+def unforeseen_at(where: str) -> Iterator[None]:
+    """Raise an exception of the block that is none of ours as a RaysysError that names the place.
+
+    For work in tasks of a cluster, whose exceptions would arrive as a traceback in Ray's own words.
+    """
+    try:
+        yield
+    except RaysysError:
+        raise
+    except Exception as error:
+        raise RaysysError(
+            f"{where}: unexpected {type(error).__name__} ({shortened(str(error))}); run the command again; "
+            "if it fails there again, report this line"
+        ) from error
 
 
 def known_cause(error: BaseException) -> RaysysError | None:

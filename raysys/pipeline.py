@@ -33,6 +33,10 @@ def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
         else:
             line = logs.stage_line(name, outcome.num_items, outcome.seconds, outcome.uri)
         logs.log.info(line)
+        if outcome.num_refused:
+            logs.log.info(
+                logs.refused_line(name, outcome.num_items, outcome.refused_by_reason, outcome.ledgers)
+            )
         yield outcome
 
 

@@ -5,13 +5,16 @@ A `Step` is the one description that building, the up-to-date check and `--dry-r
 
 from __future__ import annotations
 
+import collections
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from raysys import storage
 from raysys.artifacts.directory import find_up_to_date
-from raysys.artifacts.manifest import ArtifactSpec, Manifest
-from raysys.errors import MissingArtifact
+from raysys.artifacts.embedding_set import LEDGER
+from raysys.artifacts.manifest import ArtifactSpec, Manifest, ShardSetManifest
+from raysys.errors import DamagedData, MissingArtifact
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Outcome:
     num_items: int
     seconds: float
     is_skipped: bool
+    num_refused: int = 0
+    """Rows of the catalogue that its ShardSets do not hold; `ledgers` list them."""
+    refused_by_reason: Mapping[str, int] = field(default_factory=dict)
+    ledgers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Step:
     uris: Sequence[str]
     specs: Callable[[], Sequence[ArtifactSpec]]
     build: Callable[[Sequence[ArtifactSpec]], Sequence[Manifest]]
+    is_final: Callable[[Manifest], bool] = lambda _: True
+    """Whether an up-to-date artifact stays; False builds it again from the same request."""
 
     @classmethod
     def single(
@@ -59,11 +68,25 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
         specs = step.specs()
         assert [spec.uri for spec in specs] == [*step.uris], "a step makes what its plan lists"
         found = [find_up_to_date(spec) for spec in specs]
-        manifests = [manifest for manifest in found if manifest is not None]
+        manifests = [manifest for manifest in found if manifest is not None and step.is_final(manifest)]
         if len(manifests) < len(specs):
             manifests, is_skipped = list(step.build(specs)), False
     num_items = sum(manifest.num_items for manifest in manifests)
-    return Outcome(stage, specs[0].uri, num_items, time.monotonic() - started, is_skipped)
+    seconds = time.monotonic() - started
+    return Outcome(stage, specs[0].uri, num_items, seconds, is_skipped, *_refused(specs, manifests))
+
+
+def _refused(
+    specs: Sequence[ArtifactSpec], manifests: Sequence[Manifest]
+) -> tuple[int, dict[str, int], list[str]]:
+    """The last three fields of an outcome."""
+    reasons: collections.Counter[str] = collections.Counter()
+    ledgers: list[str] = []
+    for spec, manifest in zip(specs, manifests, strict=True):
+        if isinstance(manifest, ShardSetManifest) and manifest.num_refused:
+            reasons.update(manifest.refused_by_reason)
+            ledgers.append(storage.join(spec.uri, LEDGER))
+    return reasons.total(), dict(reasons.most_common()), ledgers
 
 
 def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator[str]:
@@ -74,7 +97,9 @@ def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator
     for step in steps:
         try:
             specs = step.specs()
-        except MissingArtifact as error:
+        except (MissingArtifact, DamagedData) as error:
+            if isinstance(error, DamagedData) and not planned:
+                raise  # no earlier step makes the damaged input again
             planned |= {*step.uris}
             reason = str(error).split(";")[0]
             yield from (
@@ -82,14 +107,15 @@ def plan_steps(stage: str, steps: Sequence[Step], planned: set[str]) -> Iterator
             )
             continue
         for spec in specs:
-            state = _state(spec, planned)
+            state = _state(spec, step, planned)
             if state != "up to date":
                 planned.add(spec.uri)
             yield f"{stage:>9}  -> {spec.uri}  {state}, from {', '.join(spec.inputs) or 'nothing'}"
 
 
-def _state(spec: ArtifactSpec, planned: Collection[str]) -> str:
-    if find_up_to_date(spec) is None:
+def _state(spec: ArtifactSpec, step: Step, planned: Collection[str]) -> str:
+    found = find_up_to_date(spec)
+    if found is None or not step.is_final(found):
         return "to be made"
     remade = [name for name, entry in spec.inputs.items() if entry.uri in planned]
     return f"to be made again if {' or '.join(remade)} changes" if remade else "up to date"

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
+import logging
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +33,7 @@ from raysys.artifacts.manifest import (
 from raysys.errors import DamagedData, InputError, MissingArtifact, SpaceMismatch
 from raysys.version import __version__
 
+log = logging.getLogger("raysys")
 MANIFEST = "manifest.json"
 _IN_PROGRESS = ".spec_hash"  # the spec hash of an artifact that is being made
 
@@ -49,14 +53,7 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
         raise MissingArtifact(
             f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
         )
-    on_disk = storage.list_files(uri)
-    for name, entry in found.files.items():
-        if on_disk.get(name) != entry.bytes:
-            got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
-            raise DamagedData(
-                f"{storage.join(uri, name)}: should have {entry.bytes} bytes, found {got}; "
-                f"{make_again(uri, found)}"
-            )
+    _check_sizes(uri, found)
     return found
 
 
@@ -77,22 +74,41 @@ def read_manifest(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
         return manifest.model_validate(content)
     except (ValueError, AttributeError, pydantic.ValidationError) as error:
         raise DamagedData(
-            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); {make_again(uri, manifest)}"
+            f"{path}: not a manifest ({' '.join(str(error).split())[:120]}); "
+            f"`{_builder(manifest)}` makes it again"
         ) from error
 
 
 def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
-    """The manifest if the artifact is complete and its spec hash is that of `spec`, else None."""
-    found = read_manifest(spec.uri, spec.manifest)
-    if found is None or found.spec_hash != spec.spec_hash:
+    """The manifest if the artifact is complete and its spec hash is that of `spec`, else None.
+
+    Its builder calls this: what a reader refuses as damaged, a builder logs and makes again. On a local disk,
+    files that were modified after the manifest are compared by SHA-256, too.
+    """
+    try:
+        found = read_manifest(spec.uri, spec.manifest)
+        if found is None or found.spec_hash != spec.spec_hash:
+            return None
+        _check_sizes(spec.uri, found)
+        _check_modified(spec.uri, found)
+    except DamagedData as error:
+        log.warning("damaged, to be made again: %s", str(error).split(";")[0])
         return None
-    return open_artifact(spec.uri, spec.manifest)
+    return found
 
 
-def begin(spec: ArtifactSpec) -> None:
-    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
+def is_published(uri: str) -> bool:
+    """Whether a manifest is here, of any kind and any request."""
+    return storage.exists(storage.join(uri, MANIFEST))
+
+
+def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
+
+    Without `keep`, all files are deleted.
+    """
     marker = storage.join(spec.uri, _IN_PROGRESS)
-    if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
+    if keep and storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
         return
     storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
     storage.delete(spec.uri)
@@ -135,10 +151,8 @@ def as_input(uri: str, manifest: type[Manifest]) -> InputEntry:
 
 
 def make_again(uri: str, manifest: Manifest | type[Manifest]) -> str:
-    """The remedy for a damaged artifact: its stage skips it while its manifest is there."""
-    is_projected = isinstance(manifest, EncoderBundleManifest) and "embeddings" in manifest.inputs
-    command = EmbeddingSetManifest.made_by if is_projected else manifest.made_by
-    return f"delete {uri}, then run `{command}` again"
+    """The remedy for damage that its stage cannot see: neither size nor modification time has changed."""
+    return f"delete {uri}, then run `{_builder(manifest)}` again"
 
 
 def require_same_space(first: str, first_space_id: str, second: str, second_space_id: str) -> None:
@@ -164,9 +178,44 @@ def code_version() -> str:
     return f"{__version__}+{commit}" if commit else __version__
 
 
+def _check_sizes(uri: str, manifest: Manifest) -> None:
+    on_disk = storage.list_files(uri)
+    for name, entry in manifest.files.items():
+        if on_disk.get(name) != entry.bytes:
+            got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
+            raise DamagedData(
+                f"{storage.join(uri, name)}: should have {entry.bytes} bytes, found {got}; "
+                f"`{_builder(manifest)}` makes it again"
+            )
+
+
+def _check_modified(uri: str, manifest: Manifest) -> None:
+    """Compare the local files that are younger than the manifest, which is written last, by SHA-256."""
+    if not storage.is_local(uri):
+        return
+    names = [MANIFEST, *manifest.files]
+    (_, published_at), *stats = storage.stat_files([storage.join(uri, name) for name in names])
+    younger = [name for name, (_, at) in zip(manifest.files, stats, strict=True) if at > published_at]
+    for name in younger:
+        if storage.sha256_of(storage.join(uri, name))[1] != manifest.files[name].sha256:
+            raise DamagedData(
+                f"{storage.join(uri, name)}: was modified: its SHA-256 differs from the manifest; "
+                f"`{_builder(manifest)}` makes it again"
+            )
+    if younger:  # a copy, for example: it is read once
+        with contextlib.suppress(OSError):
+            os.utime(storage.local_path(storage.join(uri, MANIFEST)))
+
+
 def _describe(uri: str) -> FileEntry:
     size, sha256 = storage.sha256_of(uri)
     return FileEntry(bytes=size, sha256=sha256)
+
+
+def _builder(manifest: Manifest | type[Manifest]) -> str:
+    """The command that makes the artifact: `raysys embed` for a projected bundle."""
+    is_projected = isinstance(manifest, EncoderBundleManifest) and "embeddings" in manifest.inputs
+    return EmbeddingSetManifest.made_by if is_projected else manifest.made_by
 
 
 def _kind(manifest: type[Manifest]) -> str:

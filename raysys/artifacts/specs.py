@@ -71,7 +71,7 @@ def shard_set(config: Config, split: str, columns: Columns, catalog: InputEntry)
     """The ShardSet of a split, from the catalogue with this fingerprint."""
     settings = {
         "split": split,
-        "pack": _settings(config.pack, without={"max_bad_fraction", "parent"}),
+        "pack": _settings(config.pack, without={"max_bad_fraction", "parent", "retry_refused"}),
         "columns": _settings(columns),
     }
     return ArtifactSpec(

@@ -130,3 +130,6 @@ class PackConfig(Section):
     subdomains."""
     fetch_timeout_s: PositiveFloat = 30.0
     """Timeout of one download attempt, in seconds. A download is attempted three times."""
+    retry_refused: bool = False
+    """Pack published ShardSets again if photos were refused as `unreachable`, which may have passed.
+    `raysys pack CONFIG --retry-refused` sets it for one run."""

@@ -7,6 +7,7 @@ A catalogue is untrusted input. Photos are fetched only from the hosts in `pack.
 from __future__ import annotations
 
 import functools
+import stat
 import time
 from collections.abc import Callable
 from urllib.parse import urljoin
@@ -16,6 +17,7 @@ import httpx
 from raysys import storage
 from raysys.config.schema import PackConfig
 from raysys.errors import InputError, MissingError, StorageError, UnreadableImage
+from raysys.pack.photo_uris import UNREACHABLE, fault_of, is_on_the_web
 
 _RETRY_DELAYS_S = (0.5, 2.0)
 _MAX_REDIRECTS = 5
@@ -32,10 +34,12 @@ def fetch(
 ) -> bytes:
     """The bytes of the file.
 
-    Raises: MissingError if it does not exist; UnreadableImage with reason `not_allowed_host`,
-    `too_many_bytes` or `unreachable`.
+    Raises: MissingError if it does not exist; UnreadableImage with reason `bad_image` (no file can be there),
+    `not_allowed_host`, `too_many_bytes`, or `unreachable`, which may pass with time.
     """
-    if not uri.lower().startswith(("http://", "https://")):
+    if fault := fault_of(uri):
+        raise UnreadableImage(f"{uri}: {fault}", "bad_image")
+    if not is_on_the_web(uri):
         return _read_stored(uri, section)
     for delay_s in (*_RETRY_DELAYS_S, None):  # None: the last attempt
         try:
@@ -44,8 +48,11 @@ def fetch(
             if delay_s is None:
                 attempts = len(_RETRY_DELAYS_S) + 1
                 message = f"{uri}: no answer in {attempts} tries ({_one_line(error)}); try again later"
-                raise UnreadableImage(message, "unreachable") from error
+                raise UnreadableImage(message, UNREACHABLE) from error
             sleep(delay_s)
+        except (ValueError, httpx.InvalidURL) as error:  # an answer with an invalid Location or length
+            message = f"{uri}: its host's answer cannot be used ({_one_line(error)}); check the address"
+            raise UnreadableImage(message, UNREACHABLE) from error
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -70,13 +77,25 @@ class _RetryableStatus(Exception):
 
 def _read_stored(uri: str, section: PackConfig) -> bytes:
     try:
+        if storage.is_local(uri):
+            _require_file(uri)
         with storage.open_input(uri) as stream:
             require_size(stream.size(), uri, section)
             return bytes(stream.read())
     except (MissingError, UnreadableImage):
         raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingError(f"{uri}: no such file; check the path") from error
     except (InputError, StorageError, OSError, ValueError) as error:
-        raise UnreadableImage(f"{uri}: cannot be read ({_one_line(error)})", "unreachable") from error
+        raise UnreadableImage(f"{uri}: cannot be read ({_one_line(error)})", UNREACHABLE) from error
+
+
+def _require_file(uri: str) -> None:
+    """Check a local path before it is opened: opening a named pipe waits for its writer, without an end."""
+    mode = storage.local_path(uri).stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise UnreadableImage(f"{uri}: {kind}, not a file; name a photo", "bad_image")
 
 
 def _download(uri: str, section: PackConfig, client: httpx.Client) -> bytes:
@@ -91,16 +110,14 @@ def _download(uri: str, section: PackConfig, client: httpx.Client) -> bytes:
                 continue
             _require_ok(uri, response.status_code)
             return _read_body(uri, response, section)
-    raise UnreadableImage(
-        f"{uri}: more than {_MAX_REDIRECTS} redirects; name the photo itself", "unreachable"
-    )
+    raise UnreadableImage(f"{uri}: more than {_MAX_REDIRECTS} redirects; name the photo itself", UNREACHABLE)
 
 
 def _require_allowed(address: str, uri: str, section: PackConfig) -> None:
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise UnreadableImage(f"{uri}: not a URL ({error})", "unreachable") from error
+        raise UnreadableImage(f"{uri}: not a URL ({error}); correct the cell", "bad_image") from error
     via = "" if address == uri else " (a redirect)"
     if url.scheme != "https":
         message = f"{address}{via}: only https:// is fetched; change the catalogue"
@@ -117,7 +134,7 @@ def _require_ok(uri: str, status: int) -> None:
     if status in _MISSING_STATUSES:
         raise MissingError(f"{uri}: no such file (status {status}); check the address")
     if status != httpx.codes.OK:
-        raise UnreadableImage(f"{uri}: refused with status {status}; check the address", "unreachable")
+        raise UnreadableImage(f"{uri}: refused with status {status}; check the address", UNREACHABLE)
 
 
 def _read_body(uri: str, response: httpx.Response, section: PackConfig) -> bytes:

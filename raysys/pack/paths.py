@@ -23,7 +23,7 @@ class PackPaths:
     """URIs of the files that one pack writes."""
 
     split_uris: Mapping[str, str]
-    """Split -> the folder of its ShardSet."""
+    """Split -> the folder where its ShardSet is written: its own, or one in the scratch folder."""
     scratch: str
 
     def tar(self, shard: PlannedShard) -> str:
@@ -33,6 +33,17 @@ class PackPaths:
     def done(self, shard: PlannedShard) -> str:
         """The file that marks the shard as written."""
         return storage.join(self.scratch, f"done-{shard.split}-{shard.name.removesuffix('.tar')}.parquet")
+
+    @property
+    def digest(self) -> str:
+        """The file with the digest of the plan whose shards are being written."""
+        return storage.join(self.scratch, "plan.sha256")
+
+    def delete_written(self) -> None:
+        """Delete the marks of written shards, and the shards in the scratch folder."""
+        for name in storage.list_files(self.scratch):
+            if name.startswith("done-") or "/" in name:
+                storage.delete(storage.join(self.scratch, name))
 
     def plan(self, number: int) -> str:
         """The plan of the rows of one read."""

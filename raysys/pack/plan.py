@@ -10,6 +10,7 @@ each hash that is not near an earlier one. Titles and photos are never loaded he
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,13 @@ class Plan:
     shards: list[PlannedShard]
     is_live: Mask  # by item of the parent: unchanged in the new catalogue
     num_split_groups: int  # groups with items in more than one split
+
+    def digest(self) -> bytes:
+        """A hash of the decision for every row: equal plans write equal tars."""
+        digest = hashlib.sha256()
+        for decisions in (self.status, self.split, self.shard, self.group):
+            digest.update(decisions.tobytes())
+        return digest.hexdigest().encode()
 
     def num_refused(self) -> int:
         """The number of rows that no shard will hold."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,17 +20,23 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, FileEntry, ShardEntry, ShardSetManifest
 from raysys.columns import ATTRIBUTES, DETAIL, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import SPLITS, PackConfig
-from raysys.errors import DamagedData
+from raysys.errors import DamagedData, InputError
 from raysys.pack.catalog import Refusal
 from raysys.pack.duplicates import Mask
 from raysys.pack.parent import Inheritance, ParentItems, inherit
 from raysys.pack.paths import PackPaths
-from raysys.pack.plan import INHERITED, PACKED, REFUSED, REPEATED_ID, Plan
+from raysys.pack.photo_uris import UNREACHABLE
+from raysys.pack.plan import INHERITED, NO_GROUP, PACKED, REFUSED, REPEATED_ID, Plan
 from raysys.pack.write import ITEMS_SCHEMA, WrittenShard, read_written_shard
 from raysys.shards.shard_set import ITEMS, LEDGER, TOMBSTONES
 
 _EXAMPLES = 3  # refused rows that an error message shows
 _REPEATED = Refusal("repeated_id", "an earlier row has the same item id")
+
+
+def attempt_ledger(home: str) -> str:
+    """Where a pack below `home` that stops lists its refused rows; the next pack deletes it."""
+    return storage.join(home, LEDGER)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ class Ledger:
     parts: list[str]
     part_rows: list[int]
     plan: Plan
+
+    @property
+    def attempt_uri(self) -> str:
+        """The ledger of a pack that stops because of refused rows."""
+        return attempt_ledger(self.scratch.rpartition("/")[0])
 
     def refusals(self, split: str | None = None) -> Iterator[pa.Table]:
         """The refused rows (of one split) in the order of the catalogue, one table per part."""
@@ -64,17 +76,40 @@ class Ledger:
         num_rows = len(self.plan.status)
         if num_refused <= max_bad_fraction * num_rows:
             return
+        counts, examples = self._write_attempt(late_tables)
+        retry = "; a further run tries the unreachable ones again" if UNREACHABLE in counts else ""
+        raise DamagedData(
+            f"{self.catalog}: {num_refused} of {num_rows} rows cannot be used ({counts}; first {examples}; "
+            f"ledger: {self.attempt_uri}{retry}); correct them, or raise pack.max_bad_fraction"
+        )
+
+    def require_training_items(self) -> None:
+        """Raise InputError if no row can be used in the train split."""
+        is_usable = self.plan.group != NO_GROUP
+        if (self.plan.split[is_usable] == SPLITS.index("train")).any():
+            return
+        refused = ""
+        if num_refused := self.plan.num_refused():
+            counts, examples = self._write_attempt(())
+            refused = f" ({num_refused} of {len(self.plan.status)} rows refused: {counts}; first {examples}; "
+            refused += f"ledger: {self.attempt_uri})"
+        raise InputError(
+            f"{self.catalog}: no usable row is in the train split{refused}; "
+            "check pack.split and the catalogue"
+        )
+
+    def _write_attempt(self, late: Iterable[pa.Table]) -> tuple[str, str]:
+        """Write the ledger of a pack that stops, beside the splits. Returns counts by reason and examples."""
         reasons: collections.Counter[str] = collections.Counter()
         examples: list[str] = []
-        for table in (*self.refusals(), *late_tables):
-            reasons.update(table.column(REASON).to_pylist())
-            for row in table.slice(0, _EXAMPLES - len(examples)).to_pylist():
-                examples.append(f"{row[SOURCE]}: {row[DETAIL]}")
+        with _parquet_writer(self.attempt_uri, LEDGER_SCHEMA) as ledger:
+            for table in (*self.refusals(), *late):
+                ledger.write_table(table.cast(LEDGER_SCHEMA))
+                reasons.update(table.column(REASON).to_pylist())
+                for row in table.slice(0, _EXAMPLES - len(examples)).to_pylist():
+                    examples.append(f"{row[SOURCE]}: {row[DETAIL]}")
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise DamagedData(
-            f"{self.catalog}: {num_refused} of {num_rows} rows cannot be used ({counts}; "
-            f"first {'; '.join(examples)}); correct them, or raise pack.max_bad_fraction"
-        )
+        return counts, "; ".join(examples)
 
     def _read(self, name: str, is_repeated: Mask, is_refused: Mask) -> pa.Table:
         with storage.open_input(storage.join(self.scratch, name)) as stream:
@@ -102,13 +137,25 @@ def publish(
     late = (shard.refused.select(LEDGER_SCHEMA.names) for shard in _written_shards(plan, paths))
     ledger.check(section.max_bad_fraction, (table for table in late if table.num_rows))
     item_schema = _item_schema(ledger)
-    manifests = {
+    manifests: dict[str, ShardSetManifest] = {
         split: _write_tables(specs[split], split, plan, parent, ledger, paths, item_schema, seconds)
         for split in SPLITS
     }
     num_rows = sum(manifest.num_items + manifest.num_refused for manifest in manifests.values())
     assert num_rows == len(plan.status), "items and refused rows do not add up to the catalogue"
-    return {split: artifacts.publish(specs[split].uri, manifests[split]) for split in SPLITS}
+    for split in SPLITS:
+        _move(paths.split_uris[split], specs[split])
+        artifacts.publish(specs[split].uri, manifests[split])
+    return manifests
+
+
+def _move(uri: str, spec: ArtifactSpec) -> None:
+    """Replace a published ShardSet by the complete files at `uri`, on the same local disk."""
+    if uri == spec.uri:
+        return
+    artifacts.begin(spec, keep=False)
+    for name in storage.list_files(uri):
+        os.replace(*(storage.local_path(storage.join(folder, name)) for folder in (uri, spec.uri)))
 
 
 def _written_shards(plan: Plan, paths: PackPaths, split: str | None = None) -> Iterator[WrittenShard]:
@@ -130,12 +177,12 @@ def _write_tables(
     seconds: float,
 ) -> ShardSetManifest:
     """Write ledger, items and tombstones of a split. Returns the manifest, not yet published."""
-    inherited = inherit(parent, split, plan.is_live)
+    uri, inherited = paths.split_uris[split], inherit(parent, split, plan.is_live)
     shards: list[ShardEntry] = []
     reasons: collections.Counter[str] = collections.Counter()
     with (
-        _parquet_writer(storage.join(spec.uri, LEDGER), LEDGER_SCHEMA) as refused,
-        _parquet_writer(storage.join(spec.uri, ITEMS), ITEMS_SCHEMA) as items,
+        _parquet_writer(storage.join(uri, LEDGER), LEDGER_SCHEMA) as refused,
+        _parquet_writer(storage.join(uri, ITEMS), ITEMS_SCHEMA) as items,
     ):
         for table in ledger.refusals(split):
             reasons.update(table.column(REASON).to_pylist())
@@ -148,11 +195,11 @@ def _write_tables(
                 refused.write_table(written.refused.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA))
         for table in inherited.live_items if inherited else ():
             items.write_table(table.select(ITEMS_SCHEMA.names).cast(ITEMS_SCHEMA))
-    tables = [LEDGER, ITEMS, *_write_tombstones(spec.uri, inherited)]
-    storage.delete_drafts(spec.uri)
+    tables = [LEDGER, ITEMS, *_write_tombstones(uri, inherited)]
+    storage.delete_drafts(uri)
     num_packed, num_live = sum(shard.num_items for shard in shards), inherited.num_live if inherited else 0
     assert num_live == int(((plan.status == INHERITED) & (plan.split == SPLITS.index(split))).sum())
-    files = artifacts.describe_files(spec.uri, only=tables)
+    files = artifacts.describe_files(uri, only=tables)
     files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
     return ShardSetManifest(
         **artifacts.common_fields(spec, files, num_packed + num_live, seconds),

@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
+import ray.exceptions
 
 from raysys.cluster.datasource import dataset_of
-from raysys.errors import RaysysError
+from raysys.errors import ClusterError, RaysysError, known_cause, shortened, unforeseen_at
 from raysys.pack.scan import Part
 from raysys.pack.write import PLANNED_SHARD
 
@@ -105,15 +106,29 @@ def _num_cores() -> int:
 
 
 def _row_counts(results: ray.data.Dataset) -> Iterator[int]:
-    for row in results.iter_rows():
+    rows = iter(results.iter_rows())
+    while (row := _next_row(rows)) is not None:
         if row[_ERROR]:
             raise pickle.loads(row[_ERROR])
         yield int(row[_NUM_ROWS])
 
 
+def _next_row(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return next(rows, None)
+    except ray.exceptions.RayError as error:  # of a read task, or of the cluster
+        known = known_cause(error)
+        if known is not None and not isinstance(known, ClusterError):
+            raise known from error
+        reason = shortened(str(known or error))
+        message = f"a task of the pack failed ({reason}); run the command again: it continues"
+        raise ClusterError(message) from error
+
+
 def _pickled_parts(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
-    for part in read():
-        yield pa.table({_PART: pa.array([pickle.dumps(part)], pa.large_binary())})
+    with unforeseen_at("reading the catalogue"):
+        for part in read():
+            yield pa.table({_PART: pa.array([pickle.dumps(part)], pa.large_binary())})
 
 
 def _scan_batch(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
@@ -121,12 +136,14 @@ def _scan_batch(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
 
 
 def _full_table(read: Callable[[], pa.Table]) -> Iterator[pa.Table]:
-    yield read()
+    with unforeseen_at("reading the scanned rows"):
+        yield read()
 
 
 def _range(read: Callable[[], pa.Table], low: float, high: float) -> Iterator[pa.Table]:
     shard = pc.field(PLANNED_SHARD)
-    yield read().filter((shard >= low) & (shard < high))
+    with unforeseen_at("reading the scanned rows"):
+        yield read().filter((shard >= low) & (shard < high))
 
 
 def _write_batch(batch: pa.Table, work: Callable[[pa.Table], int]) -> pa.Table:
@@ -138,6 +155,6 @@ def _result(work: Callable[[], int]) -> pa.Table:
     num_rows, error = 0, b""
     try:
         num_rows = work()
-    except RaysysError as raised:
+    except RaysysError as raised:  # the work raises no other exception
         error = pickle.dumps(raised)
     return pa.table({_NUM_ROWS: pa.array([num_rows], pa.int64()), _ERROR: pa.array([error], pa.binary())})

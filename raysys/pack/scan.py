@@ -17,6 +17,7 @@ from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
@@ -33,8 +34,9 @@ from raysys.columns import (
     item_hash,
 )
 from raysys.config.schema import PackConfig
-from raysys.errors import MissingError, UnreadableImage
+from raysys.errors import MissingError, UnreadableImage, shortened, unforeseen_at
 from raysys.pack.catalog import CatalogRow, Refusal
+from raysys.pack.photo_uris import UNREACHABLE, is_on_the_web
 from raysys.pack.photos import Photo, read_photo
 from raysys.pack.splits import split_of
 from raysys.pack.titles import clean_title
@@ -107,17 +109,51 @@ def cut_parts(
 
 
 def scan(part: Part, *, section: PackConfig, folder: str) -> int:
-    """Write the scanned rows of a part into the scratch folder. Returns their number."""
-    with _photo_file(storage.join(folder, f"{part.stem}.photos")) as append:
-        rows = [_scan_row(row, photo, section, append) for row, photo in _photos(part.rows, section)]
-    with storage.writable_file(storage.join(folder, f"{part.stem}.parquet")) as path:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCAN_SCHEMA), path)
+    """Write the scanned rows of a part into the scratch folder. Returns their number.
+
+    Of a part that was scanned before, only the rows whose photo was `unreachable` are checked again.
+    """
+    where = f"{part.rows[0].source} to {part.rows[-1].source}"
+    with unforeseen_at(where):
+        uri = storage.join(folder, f"{part.stem}.parquet")
+        kept = _kept_rows(uri, part)
+        missing = tuple(row for row, done in zip(part.rows, kept, strict=True) if done is None)
+        is_retry = len(missing) < len(part.rows)
+        with _photo_file(_photo_uri(folder, part.stem, is_retry=is_retry)) as append:
+            scanned = (_scan_row(row, photo, section, append) for row, photo in _photos(missing, section))
+            rows = [next(scanned) if done is None else done for done in kept]
+        with storage.writable_file(uri) as path:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCAN_SCHEMA), path)
     return len(part.rows)
+
+
+def has_unreachable(uri: str) -> bool:
+    """Whether a scanned part has rows that were refused for a reason that may have passed since."""
+    with storage.open_input(uri) as stream:
+        reasons = pq.read_table(stream, columns=[REASON]).column(REASON)
+    return bool(pc.any(pc.equal(reasons, UNREACHABLE)).as_py())
 
 
 def hash_of_text(*parts: str) -> bytes:
     """The first 128 bits of a SHA-256 over texts."""
     return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
+
+
+def _kept_rows(uri: str, part: Part) -> list[dict[str, Any] | None]:
+    """The rows of an earlier scan of this part; None for each row that is to be scanned (again)."""
+    if not storage.exists(uri):
+        return [None] * len(part.rows)
+    with storage.open_input(uri) as stream:
+        rows = pq.read_table(stream).to_pylist()
+    return [None if row[REASON] == UNREACHABLE else row for row in rows]
+
+
+def _photo_uri(folder: str, stem: str, *, is_retry: bool) -> str:
+    """The file for the photos of a part; a retry has a file of its own, because rows refer to the first."""
+    if not is_retry:
+        return storage.join(folder, f"{stem}.photos")
+    names = (storage.join(folder, f"{stem}.photos-{number}") for number in itertools.count(1))
+    return next(uri for uri in names if not storage.exists(uri))
 
 
 AppendPhoto = Callable[[bytes], tuple[str, int]]  # returns the photo's URI and offset
@@ -171,6 +207,10 @@ def _check_row(row: CatalogRow, section: PackConfig) -> Photo | Refusal:
         return Refusal(error.reason, str(error))
     except MissingError as error:
         return Refusal("missing_image", str(error))
+    except MemoryError:
+        raise
+    except Exception as error:  # what libraries raise for crafted bytes or addresses is no closed set
+        return Refusal("damaged", f"the photo cannot be used ({type(error).__name__}: {error})")
 
 
 def _scan_row(
@@ -186,9 +226,9 @@ def _scan_row(
         else split_of(row.item_id, row.attributes, row.split, row.source, section.split),
     }
     if isinstance(photo, Refusal):
-        return {**columns, REASON: photo.reason, DETAIL: photo.detail}
+        return {**columns, REASON: photo.reason, DETAIL: shortened(photo.detail)}
     title, attributes = clean_title(row.title), artifacts.canonical_json(row.attributes)
-    is_rereadable = photo.is_original and isinstance(row.photo, str) and not row.photo.startswith("http")
+    is_rereadable = photo.is_original and isinstance(row.photo, str) and not is_on_the_web(row.photo)
     uri, offset = (str(row.photo), 0) if is_rereadable else append(photo.data)
     photo_sha256 = hashlib.sha256(photo.data).digest()
     seller = row.attributes.get(section.duplicates.seller or "")

@@ -2,8 +2,8 @@
 
 Scan: the catalogue is read in parts, each independently; a part leaves its scanned rows in a scratch folder.
 Plan: the scanned rows decide which row goes to which shard. Write: rows are grouped by shard, and each shard
-becomes a tar. Existing files of the scratch folder are reused, and all of them depend on the catalogue alone:
-a pack that was killed continues and gives the same bytes as an uninterrupted one.
+becomes a tar. Existing files of the scratch folder are reused: a pack that was killed continues and gives the
+same bytes as an uninterrupted one. Of the scanned rows, only unreachable photos are tried again.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, ShardSetManifest
 from raysys.columns import GROUP, ITEM_ID
 from raysys.config.schema import SPLITS, FolderCatalog, PackConfig, TableCatalog
-from raysys.errors import InputError
 from raysys.pack import publish
 from raysys.pack.catalog import Catalog, CatalogFile
 from raysys.pack.executor import Executor
 from raysys.pack.parent import read_parent_items
 from raysys.pack.paths import PackPaths, list_parts, scratch_folder
-from raysys.pack.plan import NO_GROUP, NO_SHARD, Plan, make_plan, read_scanned_rows
-from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, scan
+from raysys.pack.plan import NO_SHARD, Plan, make_plan, read_scanned_rows
+from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, has_unreachable, scan
 from raysys.pack.write import (
     KEY,
     PLANNED_SHARD,
@@ -53,6 +52,7 @@ def pack_shard_sets(
     started = time.monotonic()
     home = specs["train"].uri.rpartition("/")[0]
     with scratch_folder(home, [specs[split].spec_hash for split in SPLITS]) as scratch:
+        storage.delete(publish.attempt_ledger(home))
         parts = _scan(catalog, section, scratch, executor)
         parent = read_parent_items(section.parent)
         scanned = read_scanned_rows(scratch, parts)
@@ -62,19 +62,39 @@ def pack_shard_sets(
         assert len(plan.status) == catalog.num_rows, "the scan lost rows"
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
-        _require_training_items(plan, catalog.section.path)
-        for spec in specs.values():
-            if artifacts.find_up_to_date(spec) is None:
-                artifacts.begin(spec)
-        paths = PackPaths({split: spec.uri for split, spec in specs.items()}, scratch)
+        ledger.require_training_items()
+        paths = _begin(specs, plan, scratch)
         _write(plan, parts, part_rows, paths, executor)
         seconds = time.monotonic() - started
         return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
+def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, scratch: str) -> PackPaths:
+    """Keep what an interrupted run wrote, unless photos that were reachable this time changed the plan.
+
+    A published ShardSet on a local disk stays readable: its successor is written in the scratch folder, and
+    moved when it is complete. Object stores cannot rename: there the published one is deleted first.
+    """
+
+    def uri_of(split: str, uri: str) -> str:
+        is_staged = storage.is_local(uri) and artifacts.is_published(uri)
+        return storage.join(scratch, split) if is_staged else uri
+
+    paths = PackPaths({split: uri_of(split, spec.uri) for split, spec in specs.items()}, scratch)
+    is_same_plan = storage.exists(paths.digest) and storage.read_bytes(paths.digest) == plan.digest()
+    if not is_same_plan:
+        paths.delete_written()
+    for split, spec in specs.items():
+        if paths.split_uris[split] == spec.uri:
+            artifacts.begin(spec, keep=is_same_plan)
+    storage.write_bytes(paths.digest, plan.digest())
+    return paths
+
+
 def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:
-    """Scan the parts that are missing. Returns the names of all parts in the order of the catalogue."""
-    existing = list_parts(scratch)
+    """Scan the parts that are missing, and those with unreachable photos. Returns the names of all parts in
+    the order of the catalogue."""
+    existing = [name for name in list_parts(scratch) if not has_unreachable(storage.join(scratch, name))]
     done = {name.removesuffix(".parquet") for name in existing}
     reads = [
         partial(_read_parts, number, file, catalog.section, catalog.split_column, done, ROWS_PER_PART)
@@ -156,14 +176,6 @@ def _read_planned(plan_uri: str, part_uris: list[str]) -> pa.Table:
     keys = [key_of(item_id) for item_id in rows.column(ITEM_ID).to_pylist()]
     rows = rows.append_column(KEY, pa.array(keys, pa.string()))
     return rows.select(WRITE_SCHEMA.names).cast(WRITE_SCHEMA)
-
-
-def _require_training_items(plan: Plan, catalog_path: str) -> None:
-    is_usable = plan.group != NO_GROUP
-    if not (plan.split[is_usable] == SPLITS.index("train")).any():
-        raise InputError(
-            f"{catalog_path}: no usable row is in the train split; check pack.split and the catalogue"
-        )
 
 
 def _num_rows(uri: str) -> int:

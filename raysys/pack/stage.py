@@ -6,11 +6,12 @@ import functools
 from collections.abc import Sequence
 
 from raysys import artifacts
-from raysys.artifacts import ArtifactSpec, CatalogManifest, Manifest, specs
+from raysys.artifacts import ArtifactSpec, CatalogManifest, Manifest, ShardSetManifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
 from raysys.config.schema import SPLITS, DrawnCatalog, FolderCatalog, TableCatalog
 from raysys.pack.catalog import Catalog, open_catalog
+from raysys.pack.photo_uris import UNREACHABLE
 from raysys.pack.shard_sets import pack_shard_sets
 from raysys.synth.catalog import as_table, draw_catalog
 
@@ -34,7 +35,12 @@ def steps(config: Config) -> list[Step]:
 
     draw = [_draw_step(config, config.catalog)] if isinstance(config.catalog, DrawnCatalog) else []
     uris = [specs.layout_of(config).shards(split) for split in SPLITS]
-    return [*draw, Step(uris, shard_sets, pack)]
+    return [*draw, Step(uris, shard_sets, pack, lambda manifest: not _is_to_be_retried(manifest, config))]
+
+
+def _is_to_be_retried(manifest: Manifest, config: Config) -> bool:
+    assert isinstance(manifest, ShardSetManifest)
+    return config.pack.retry_refused and UNREACHABLE in manifest.refused_by_reason
 
 
 def _draw_step(config: Config, section: DrawnCatalog) -> Step:

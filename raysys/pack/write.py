@@ -31,7 +31,7 @@ from raysys.columns import (
     SOURCE,
     TITLE,
 )
-from raysys.errors import MissingError
+from raysys.errors import InputError, shortened, unforeseen_at
 from raysys.pack.catalog import Refusal
 from raysys.pack.paths import PackPaths
 from raysys.pack.plan import PlannedShard
@@ -100,7 +100,8 @@ def write_shards(rows: pa.Table, *, shards: Sequence[PlannedShard], paths: PackP
         shard_rows = ordered.slice(start, shard.num_items)
         assert shard_rows.num_rows == shard.num_items, "incomplete shard"
         assert len(set(shard_rows.column(PLANNED_SHARD).to_pylist())) == 1, "incomplete shard"
-        _write_shard(shard_rows, shard, paths)
+        with unforeseen_at(paths.tar(shard)):
+            _write_shard(shard_rows, shard, paths)
         start += shard.num_items
     return int(rows.num_rows)
 
@@ -145,10 +146,12 @@ def _read_unchanged(row: dict[str, Any]) -> bytes | Refusal:
     """The photo, unless it has changed since the scan."""
     try:
         photo = storage.read_range(row[PHOTO_URI], row[PHOTO_OFFSET], row[PHOTO_BYTES])
-    except MissingError as error:
-        return Refusal("changed_while_packing", str(error))
+    except InputError as error:  # no such file, access denied
+        return Refusal("changed_while_packing", shortened(str(error)))
     if hashlib.sha256(photo).digest() != row[PHOTO_SHA256]:
-        return Refusal("changed_while_packing", f"{row[PHOTO_URI]}: changed since the scan; pack again")
+        return Refusal(
+            "changed_while_packing", shortened(f"{row[PHOTO_URI]}: changed since the scan; pack again")
+        )
     return photo
 
 

@@ -152,7 +152,7 @@ def read_shard(shard: ShardRef) -> Iterator[Item]:
         if sha256 != shard.sha256:
             raise DamagedData(
                 f"{shard.uri}: the SHA-256 of its {num_bytes} bytes differs from the manifest; "
-                "run `raysys verify` for details, or `raysys pack` to write it again"
+                "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
             )
     with open_shard(shard) as opened:
         for number in range(shard.num_items):
@@ -160,7 +160,7 @@ def read_shard(shard: ShardRef) -> Iterator[Item]:
             if isinstance(sample, BadSample):
                 raise DamagedData(
                     f"{shard.uri}: sample '{sample.key or number}': {sample.reason}: {sample.detail}; "
-                    "run `raysys verify` for details, or `raysys pack` to write it again"
+                    "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
                 )
             yield sample
 

@@ -20,7 +20,9 @@ FaultKind: TypeAlias = Literal[
 ]
 BLOCK_BYTES = 512
 _END_BYTES = 2 * BLOCK_BYTES  # the end-of-archive marker: two blocks of zeros
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # key and suffix fit into the 100 bytes of a plain header
+# Key and suffix fit into the 100 bytes of a plain header. Readers ignore names that begin with `__`. An id
+# with the form of a hashed key could be the key of another id.
+_SAFE_KEY = re.compile(r"(?!__)(?!x[0-9a-f]{24}$)[A-Za-z0-9_-]{1,90}")
 _PHOTO_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "image")
 
 

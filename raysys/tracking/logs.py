@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import rich.console
 import rich.progress
@@ -77,6 +77,15 @@ def stage_line(stage: str, num_items: int, seconds: float, uri: str) -> str:
     """The summary line of a completed stage."""
     rate = num_items / seconds if seconds > 0 else 0.0
     return f"{stage:>9}  {num_items:,} items  {seconds:.1f} s  {rate:,.0f} items/s  {uri}"
+
+
+def refused_line(stage: str, num_items: int, refused: Mapping[str, int], ledgers: Sequence[str]) -> str:
+    """The line that counts the refused rows of a stage by reason and names their ledgers."""
+    num_refused = sum(refused.values())
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
+    total = num_items + num_refused
+    line = f"{stage:>9}  {num_refused:,} of {total:,} rows refused: {counts}; ledger: {', '.join(ledgers)}"
+    return f"{line}; --retry-refused tries the unreachable ones again" if "unreachable" in refused else line
 
 
 def skipped_line(stage: str, num_items: int, uri: str) -> str:

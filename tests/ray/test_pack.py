@@ -19,7 +19,7 @@ from PIL import Image
 from raysys.artifacts import ArtifactSpec, specs
 from raysys.config import Config, load_config
 from raysys.config.schema import SPLITS, PackConfig, TableCatalog
-from raysys.errors import InputError
+from raysys.errors import InputError, RaysysError, unforeseen_at
 from raysys.pack import shard_sets
 from raysys.pack.catalog import open_catalog
 from raysys.pack.executor import Executor, SerialExecutor
@@ -127,6 +127,24 @@ def test_input_error_in_a_task_is_raised_as_one_line(tmp_path: Path, photos: Pat
         pack(config.model_copy(update={"pack": by_column}), RayExecutor())
     where = f"{tmp_path}/config/items.csv:2"
     assert str(caught.value) == f"{where}: column 'part' should be one of train, val, test, got 'dev'"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("loop", ["scan", "write_shards"])
+def test_unforeseen_exception_in_a_task_is_one_line_with_its_place(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        with unforeseen_at("the place"):
+            raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(shard_sets, loop, fail)
+    with pytest.raises(RaysysError) as caught:
+        pack(write_catalogue(tmp_path / "config", photos, 40, 60), RayExecutor())
+    assert str(caught.value) == (
+        "the place: unexpected ZeroDivisionError (odd); run the command again; "
+        "if it fails there again, report this line"
+    )
 
 
 # Three packs, two of them killed. unit/pack/test_shard_sets.py interrupts a pack at the same steps in one process.

@@ -24,6 +24,7 @@ from raysys.errors import InputError
 from raysys.pack.catalog.files import CatalogFile, catalog_files
 from raysys.pack.catalog.listing import UnnamedPhotos
 from raysys.pack.catalog.rows import CatalogRow
+from raysys.pack.photo_uris import stat_photos
 
 _BATCH_ROWS = 2000
 
@@ -69,8 +70,8 @@ def open_catalog(
 def _contents(rows: Iterable[CatalogRow], photo_folder: str) -> Iterator[list[object]]:
     """The hashed values of each row. The location of the photo folder does not count."""
     rows = list(rows)
-    stored = [row.photo for row in rows if isinstance(row.photo, str) and _is_stored(row.photo)]
-    stats = dict(zip(stored, storage.stat_files(stored), strict=True))
+    # Photos on the web have no modification time: no request is sent before they are fetched.
+    stats = stat_photos(row.photo for row in rows if isinstance(row.photo, str))
     for row in rows:
         photo = (
             [row.photo.removeprefix(photo_folder), *stats.get(row.photo, ())]
@@ -78,8 +79,3 @@ def _contents(rows: Iterable[CatalogRow], photo_folder: str) -> Iterator[list[ob
             else [hashlib.sha256(row.photo).hexdigest()]
         )
         yield [row.item_id, row.title, row.attributes, row.split, row.refusal, photo]
-
-
-def _is_stored(uri: str) -> bool:
-    """Photos on the web have no modification time: no request is sent before they are fetched."""
-    return bool(uri) and not uri.startswith(("http://", "https://"))

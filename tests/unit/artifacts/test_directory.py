@@ -1,6 +1,8 @@
 """The directory of an artifact: when it exists, when it is up to date, when it is refused."""
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +93,40 @@ def test_truncated_file_is_refused(spec: ArtifactSpec) -> None:
     make(spec)
     Path(spec.uri, "data.bin").write_bytes(b"hel")
     with pytest.raises(DamagedData) as caught:
-        artifacts.find_up_to_date(spec)
+        artifacts.open_artifact(spec.uri, CatalogManifest)
     assert str(caught.value) == (
-        f"{spec.uri}/data.bin: should have 5 bytes, found 3 bytes; delete {spec.uri}, then run `raysys pack` again"
+        f"{spec.uri}/data.bin: should have 5 bytes, found 3 bytes; `raysys pack` makes it again"
     )
+
+
+def test_builder_finds_nothing_up_to_date_in_a_damaged_artifact(
+    spec: ArtifactSpec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("raysys"), "propagate", True)  # the command turns it off
+    data = Path(spec.uri, "data.bin")
+    damages: dict[str, Callable[[], object]] = {
+        "data.bin: should have 5 bytes, found 3 bytes": lambda: data.write_bytes(b"hel"),
+        "data.bin: should have 5 bytes, found nothing": data.unlink,
+        "data.bin: was modified: its SHA-256 differs from the manifest": lambda: data.write_bytes(b"HELLO"),
+        "not a manifest": lambda: Path(spec.uri, "manifest.json").write_text("{"),
+    }
+    for message, damage in damages.items():
+        make(spec)
+        caplog.clear()
+        damage()
+        assert artifacts.find_up_to_date(spec) is None
+        assert message in caplog.text
+        assert "damaged, to be made again: " in caplog.text
+
+
+def test_unchanged_copy_is_up_to_date_and_read_once(
+    spec: ArtifactSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make(spec)
+    Path(spec.uri, "data.bin").write_bytes(b"hello")
+    assert artifacts.find_up_to_date(spec) == manifest
+    monkeypatch.setattr(storage, "sha256_of", None)
+    assert artifacts.find_up_to_date(spec) == manifest
 
 
 def test_missing_file_is_refused(spec: ArtifactSpec) -> None:
@@ -102,8 +134,9 @@ def test_missing_file_is_refused(spec: ArtifactSpec) -> None:
     Path(spec.uri, "data.bin").unlink()
     with pytest.raises(DamagedData) as caught:
         artifacts.open_artifact(spec.uri, CatalogManifest)
-    assert str(caught.value) == (
-        f"{spec.uri}/data.bin: should have 5 bytes, found nothing; delete {spec.uri}, then run `raysys pack` again"
+    assert (
+        str(caught.value)
+        == f"{spec.uri}/data.bin: should have 5 bytes, found nothing; `raysys pack` makes it again"
     )
 
 
@@ -113,7 +146,7 @@ def test_invalid_manifest_is_refused_in_one_line(spec: ArtifactSpec, text: str) 
     with pytest.raises(DamagedData) as caught:
         artifacts.open_artifact(spec.uri, CatalogManifest)
     assert str(caught.value).startswith(f"{spec.uri}/manifest.json: not a manifest (")
-    assert str(caught.value).endswith(f"); delete {spec.uri}, then run `raysys pack` again")
+    assert str(caught.value).endswith("); `raysys pack` makes it again")
     assert "\n" not in str(caught.value)
 
 

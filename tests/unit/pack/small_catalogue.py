@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import webdataset
 from PIL import Image
 
 from raysys.artifacts import ArtifactSpec, ShardSetManifest, specs
+from raysys.artifacts.build import Outcome, Step, run_steps
 from raysys.config import Config
 from raysys.config.schema import SPLITS, AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
+from raysys.pack import stage
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.executor import Executor, SerialExecutor
 from raysys.pack.shard_sets import pack_shard_sets
@@ -24,7 +27,7 @@ BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=
 BY_COLUMN = ColumnSplit(column="part")
 
 
-def jpeg(colour: str = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
+def jpeg(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (8, 8), **options: Any) -> bytes:
     """A JPEG of one colour."""
     data = io.BytesIO()
     Image.new("RGB", size, colour).save(data, "JPEG", **options)
@@ -70,6 +73,17 @@ def pack(config: Config, executor: Executor | None = None) -> dict[str, ShardSet
     return pack_shard_sets(catalog, config.pack, by_split, executor or SerialExecutor())
 
 
+def run(config: Config) -> Outcome:
+    """`raysys pack` in this process."""
+    step = stage.steps(config)[-1]
+
+    def build(specs: object) -> list[ShardSetManifest]:
+        manifests = pack(config)
+        return [manifests[split] for split in SPLITS]
+
+    return run_steps("pack", [Step(step.uris, step.specs, build, step.is_final)])
+
+
 def numbered_rows(num_items: int) -> list[dict[str, str]]:
     """Rows with distinct ids and titles of eight sellers."""
     return [
@@ -83,6 +97,14 @@ def read_tars(tars: Sequence[Path]) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files open
         return list(webdataset.WebDataset([str(path) for path in tars], shardshuffle=False))
+
+
+def read_ledger(config: Config, split: str = "train") -> list[dict[str, Any]]:
+    """The refused rows of a split."""
+    rows: list[dict[str, Any]] = pq.read_table(
+        Path(config.root, "shards", split, "ledger.parquet")
+    ).to_pylist()
+    return rows
 
 
 def samples_by_key(config: Config, split: str) -> dict[str, Any]:

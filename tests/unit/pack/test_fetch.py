@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -156,11 +156,8 @@ def test_missing_stored_photo_is_an_error(tmp_path: Path) -> None:
         fetch(f"{tmp_path}/a.jpg", SECTION)
 
 
-@pytest.mark.parametrize(
-    "name", [lambda folder: folder, lambda _: "ftp://example.com/a.jpg"], ids=["folder", "ftp"]
-)
-def test_unreadable_location_is_unreachable(tmp_path: Path, name: Callable[[str], str]) -> None:
-    uri = name(str(tmp_path))
-    reason, message, _ = refusal(uri)
-    assert reason == "unreachable"
-    assert message.startswith(f"{uri}: cannot be read (")
+@pytest.mark.parametrize("location", ["http://[", "https://img.example.com:x/"])
+def test_redirect_to_no_address_is_refused_in_one_line(location: str) -> None:
+    reason, message, _ = refusal(URL, *[httpx.Response(302, headers={"Location": location})] * 3)
+    assert reason in ("bad_image", "unreachable")
+    assert message.startswith(f"{URL}: ")

@@ -13,8 +13,9 @@ from PIL import Image
 from raysys import storage
 from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
-from raysys.errors import DamagedData
-from tests.unit.pack.small_catalogue import BY_COLUMN, jpeg, numbered_rows, pack, write_catalogue
+from raysys.errors import DamagedData, InputError
+from raysys.tracking import logs
+from tests.unit.pack.small_catalogue import BY_COLUMN, jpeg, numbered_rows, pack, run, write_catalogue
 
 BAD_ROWS: dict[str, dict[str, str]] = {
     "no_id": {"item_id": " "},
@@ -69,9 +70,41 @@ def test_too_many_refused_rows_stop_before_any_manifest(tmp_path: Path) -> None:
         pack(config)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/items.csv: 8 of 10 rows cannot be used (1 ")
-    assert message.endswith("; correct them, or raise pack.max_bad_fraction")
+    ledger = f"{config.root}/shards/ledger.parquet"
+    assert message.endswith(f"; ledger: {ledger}); correct them, or raise pack.max_bad_fraction")
+    assert [row["reason"] for row in pq.read_table(ledger).to_pylist()] == list(BAD_ROWS)
     assert all(f"1 {reason}" in message for reason in BAD_ROWS)
     assert not [name for name in storage.list_files(config.root) if name.endswith("manifest.json")]
+
+
+def test_refusal_of_all_rows_shows_reasons_and_a_ledger_that_the_next_pack_deletes(tmp_path: Path) -> None:
+    section = PackConfig(split=BY_COLUMN, max_bad_fraction=1.0)
+    config = write_catalogue(tmp_path, [{"item_id": "a", "image": "gone.jpg"}, {"item_id": ""}], section)
+    with pytest.raises(InputError) as caught:
+        pack(config)
+    ledger = Path(config.root, "shards/ledger.parquet")
+    assert str(caught.value) == (
+        f"{tmp_path}/items.csv: no usable row is in the train split (2 of 2 rows refused: 1 missing_image, "
+        f"1 no_id; first {tmp_path}/items.csv:2: {tmp_path}/gone.jpg: no such file; check the path; "
+        f"{tmp_path}/items.csv:3: the row has no item id; ledger: {ledger}); check pack.split and the catalogue"
+    )
+    assert [row["reason"] for row in pq.read_table(ledger).to_pylist()] == ["missing_image", "no_id"]
+    (tmp_path / "gone.jpg").write_bytes(jpeg())
+    pack(config)
+    assert not ledger.exists()
+
+
+def test_outcome_counts_refused_rows_of_all_splits_and_names_their_ledgers(tmp_path: Path) -> None:
+    config = write_catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.8)
+    for is_skipped in (False, True):
+        outcome = run(config)
+        assert (outcome.is_skipped, outcome.num_refused) == (is_skipped, 8)
+        assert outcome.refused_by_reason == dict.fromkeys(BAD_ROWS, 1)
+        assert outcome.ledgers == [
+            f"{config.root}/shards/{split}/ledger.parquet" for split in ("train", "val")
+        ]
+    line = logs.refused_line("pack", 40, {"no_photo": 12, "damaged": 6}, ["s3://a/ledger.parquet"])
+    assert line == "     pack  18 of 58 rows refused: 12 no_photo, 6 damaged; ledger: s3://a/ledger.parquet"
 
 
 def test_items_table_lists_shard_group_and_hash(tmp_path: Path) -> None:

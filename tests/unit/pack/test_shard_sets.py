@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pytest
 
 from raysys import artifacts, storage
+from raysys.artifacts import ShardSetManifest
+from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import Busy, InputError, StorageError
 from raysys.pack import shard_sets
@@ -21,6 +23,7 @@ from tests.unit.pack.small_catalogue import (
     numbered_rows,
     open_with_specs,
     pack,
+    run,
     write_catalogue,
 )
 
@@ -149,3 +152,26 @@ def test_full_disk_is_one_line_and_the_pack_continues_when_there_is_space(tmp_pa
     assert "\n" not in str(caught.value)
     assert not list(Path(config.root).rglob("manifest.json"))
     assert pack(config)["train"].num_items == 100
+
+
+@pytest.mark.parametrize("name", ["00000.tar", "items.parquet", "manifest.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
+def test_damaged_file_is_written_again_with_the_same_bytes(tmp_path: Path, name: str, damage: str) -> None:
+    config = write_catalogue(tmp_path, numbered_rows(20), PackConfig(split=BY_SELLER, items_per_shard=7))
+    fingerprints = {split: manifest.fingerprint for split, manifest in pack(config).items()}
+    before, path = contents(Path(config.root)), Path(config.root, "shards/train", name)
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-600] if damage == "cut" else b"!" * len(data))
+    assert not run(config).is_skipped
+    assert contents(Path(config.root)) == before
+    assert {split: manifest.fingerprint for split, manifest in published(config).items()} == fingerprints
+    assert run(config).is_skipped
+
+
+def published(config: Config) -> dict[str, ShardSetManifest]:
+    """The manifests of a packed catalogue."""
+    uris = {split: f"{config.root}/shards/{split}" for split in SPLITS}
+    return {split: artifacts.open_artifact(uri, ShardSetManifest) for split, uri in uris.items()}

@@ -13,6 +13,8 @@ from PIL import Image
 
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.pack.executor import SerialExecutor
+from raysys.shards.reader import read_shard, shards_of
+from raysys.shards.tar import key_of
 from tests.unit.pack.small_catalogue import (
     BY_COLUMN,
     BY_SELLER,
@@ -130,3 +132,16 @@ def test_photo_that_changes_after_the_scan_is_refused(tmp_path: Path) -> None:
         ("c", f"{tmp_path}/items.csv:4"),
     ]
     assert ledger[0]["detail"] == f"{tmp_path}/b.jpg: changed since the scan; pack again"
+
+
+def test_every_item_id_is_read_back_under_a_key_of_its_own(tmp_path: Path) -> None:
+    hashed = key_of("a/b")  # as an id, the key of another one
+    ids = [
+        *("__promo_1", "__", "__x__", "_a", ".", "..", ".hidden", "a/b", "/a", "a.b", "a.jpg", "A", "a"),
+        *("a b", "\u00e9", "e\u0301", "n" * 90, "n" * 91, "n" * 300, "-", "\x1b[31m", hashed, "x" + "0" * 24),
+    ]
+    config = write_catalogue(tmp_path, [{"item_id": item_id} for item_id in ids])
+    assert pack(config)["train"].num_items == len(ids)
+    (shard,) = shards_of(f"{config.root}/shards/train")
+    assert sorted(item.item_id for item in read_shard(shard)) == sorted(ids)
+    assert len(samples_by_key(config, "train")) == len(ids)  # as plain WebDataset reads them

@@ -64,7 +64,7 @@ def test_read_shard_rejects_a_flipped_byte_anywhere(shard: ShardRef) -> None:
             next(read_shard(overwrite(shard, bytes(damaged))))
         assert str(caught.value) == (
             f"{shard.uri}: the SHA-256 of its {len(data)} bytes differs from the manifest; "
-            "run `raysys verify` for details, or `raysys pack` to write it again"
+            "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
         )
 
 
