@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG file")
+
 
 def decode_jpeg(data: Any, image: Image.Image) -> Image.Image | None:
     """The RGB pixels of an opened JPEG `image`, without EXIF rotation; None if Pillow must decode it."""
@@ -21,6 +23,21 @@ def decode_jpeg(data: Any, image: Image.Image) -> Image.Image | None:
         return Image.fromarray(decoder(data, "RGB", strict=True))
     except ValueError:  # strict: a libjpeg warning is an error
         return None
+
+
+def scan_damage(data: Any, image: Image.Image) -> str | None:
+    """What libjpeg warns about while it decodes an opened JPEG `image`, such as bytes that are no valid code.
+
+    Pillow ignores these warnings: its pixels are gray or shifted from there on. None also for other formats.
+    """
+    decoder = _decoder()
+    if decoder is None or image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with previews behind it
+        return None
+    try:
+        decoder(data, {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB"), strict=True)
+    except ValueError as error:
+        return str(error) if str(error).startswith(_WARNINGS) else None
+    return None
 
 
 @functools.cache

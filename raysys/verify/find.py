@@ -21,6 +21,7 @@ from raysys.errors import MissingError
 from raysys.shards.reader import ShardRef, shards_in_manifest
 from raysys.verify.health import Finding
 
+TAR_NAME = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)  # the end of the name of a shard
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -156,4 +157,4 @@ def _merge(first: ShardSource, second: ShardSource) -> ShardSource:
 
 
 def _is_tar(name: str) -> bool:
-    return name.endswith(".tar")
+    return TAR_NAME.search(name) is not None
