@@ -113,19 +113,22 @@ class _Walk:
     def run(self) -> tuple[list[Entry], list[Fault]]:
         """The entries of all valid headers, except files that are cut off, and the faults between them."""
         position: int | None = 0  # where the next header should be; None behind a cut
-        search_from = 0
-        while (info := self._next_header(search_from)) is not None:
+        header = self._read_header(0) or self._next_header(0)
+        while header is not None:
+            info, end = header
             self._check_gap(position, info.offset)
-            end = self._tar.offset
-            content_end = info.offset_data + info.size if info.isreg() else info.offset_data
-            if content_end > self._num_bytes:
-                self._add_cut(info.name, info.offset, info.offset_data, self._num_bytes, info.size)
-                position, search_from = None, info.offset_data
-                continue
             entry = _entry_of(info)
+            if entry.offset + entry.num_bytes > self._num_bytes:
+                self._add_cut(entry, self._num_bytes)
+                position, header = None, self._next_header(entry.offset)
+                continue
             if not info.isdir():
                 self._entries.append(entry)
-            position, search_from = end, end if self._is_complete(entry, end) else info.offset_data
+            position, header = end, self._read_header(end)
+            if not self._is_complete(entry, end, header is not None):
+                header = self._next_header(entry.offset)
+            elif header is None:
+                header = self._next_header(end)
         if position is not None:
             self._faults += _check_end(self._stream, position, self._num_bytes)
         return self._entries, self._faults
@@ -135,8 +138,7 @@ class _Walk:
         if position is None or start == position:
             return
         if start < position:
-            cut = self._entries.pop()
-            self._add_cut(cut.name, cut.header, cut.offset, start, cut.num_bytes)
+            self._add_cut(self._entries.pop(), start)
         elif _is_zero(self._stream, position, start):
             detail = f"{start - position} zeros before further members: other readers stop here"
             self._faults.append(Fault("early_end", position, detail))
@@ -144,48 +146,47 @@ class _Walk:
             detail = f"{start - position} bytes belong to no member"
             self._faults.append(Fault("damaged_header", position, detail))
 
-    def _add_cut(self, name: str, header: int, offset: int, end: int, num_bytes: int) -> None:
-        detail = f"'{name}' is cut off after {end - offset} of {num_bytes} bytes"
-        self._faults.append(Fault("truncated", header, detail, split_name(name)[0]))
+    def _add_cut(self, entry: Entry, end: int) -> None:
+        detail = f"'{entry.name}' is cut off after {end - entry.offset} of {entry.num_bytes} bytes"
+        self._faults.append(Fault("truncated", entry.header, detail, split_name(entry.name)[0]))
 
-    def _is_complete(self, entry: Entry, end: int) -> bool:
+    def _is_complete(self, entry: Entry, end: int, has_next: bool) -> bool:
         """Whether no other members are inside the content of this one.
 
         They are if a tar was cut off and another one was appended. The appended headers are then read as
         content, and at the stated end of the content there is usually no header.
         """
-        if not entry.num_bytes or entry.name.lower().endswith(".tar"):
-            return True
-        # Behind the content are zeros up to the next block, and then a header or more zeros.
-        is_padded = _is_zero(self._stream, entry.offset + entry.num_bytes, end)
-        is_followed = is_padded and (
-            _is_zero(self._stream, end, end + BLOCK_BYTES) or self._read_header(end) is not None
-        )
-        if is_followed and self._is_whole is None:
+        if (
+            not entry.num_bytes
+            or (has_next and self._is_whole is None)
+            or entry.name.lower().endswith(".tar")
+        ):
             return True
         if self._next_header(entry.offset, end) is None:
             return True
-        if self._is_whole is None or not is_padded:
+        # Behind the content are zeros up to the next block, and then a header or more zeros.
+        if not _is_zero(self._stream, entry.offset + entry.num_bytes, end):
             return False
-        is_whole = self._is_whole(Member(entry.name, entry.offset, entry.num_bytes))
-        return is_followed if is_whole is None else is_whole
+        member = Member(entry.name, entry.offset, entry.num_bytes)
+        is_whole = None if self._is_whole is None else self._is_whole(member)
+        if is_whole is None:
+            return has_next or _is_zero(self._stream, end, end + BLOCK_BYTES)
+        return is_whole
 
-    def _next_header(self, start: int, stop: int | None = None) -> tarfile.TarInfo | None:
-        """The first valid header from `start` on, at a multiple of 512 bytes."""
-        if (info := self._read_header(start)) is not None:
-            return info
+    def _next_header(self, start: int, stop: int | None = None) -> tuple[tarfile.TarInfo, int] | None:
+        """The first valid header in the blocks from `start` on, and the end of its member."""
         candidates = _header_candidates(self._stream, start, self._num_bytes if stop is None else stop)
-        return next((info for offset in candidates if (info := self._read_header(offset))), None)
+        return next((header for offset in candidates if (header := self._read_header(offset))), None)
 
-    def _read_header(self, offset: int) -> tarfile.TarInfo | None:
-        """The header at `offset` with its extended headers; None if there is no valid one."""
+    def _read_header(self, offset: int) -> tuple[tarfile.TarInfo, int] | None:
+        """The header at `offset` with its extended headers, and the end of its member; None if invalid."""
         self._stream.seek(offset)
         try:
             info = tarfile.TarInfo.fromtarfile(self._tar)
         except _NO_HEADER:
             return None
-        is_forward = info.size >= 0 and self._tar.offset > offset  # a size may be a negative number
-        return info if is_forward else None
+        end = self._tar.offset
+        return (info, end) if info.size >= 0 and end > offset else None  # a size may be a negative number
 
 
 def _entry_of(info: tarfile.TarInfo) -> Entry:
