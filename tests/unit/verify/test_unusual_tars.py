@@ -15,7 +15,8 @@ from PIL import Image
 from raysys.shards.reader import Item, ShardRef, open_shard
 from raysys.verify.find import find_sources
 from raysys.verify.repair import RepairSummary, repair
-from raysys.verify.shard_checks import verify
+from raysys.verify.shard_checks import verify, verify_shard
+from tests.factories import write_shard
 from tests.shards_by_hand import foreign_sample, members_of, photo, raysys_sample, tar_of, write_shard_set
 
 RED, BLUE = photo(), photo("blue")
@@ -169,7 +170,7 @@ def test_photo_that_contains_a_header_stays_content(tmp_path: Path) -> None:
     assert check(tmp_path / "in", data) == ({}, False, ["a.jpg"])
 
 
-def test_repair_does_not_copy_changed_samples_of_a_shard_set(tmp_path: Path) -> None:
+def test_scan_with_warnings_is_lost_if_the_tar_is_not_as_packed(tmp_path: Path) -> None:
     """Without the table of items, a photo with an irregular scan is kept only if its tar is unchanged."""
     write_shard_set(tmp_path / "in", "ab")
     path = tmp_path / "in" / "00000.tar"
@@ -178,3 +179,17 @@ def test_repair_does_not_copy_changed_samples_of_a_shard_set(tmp_path: Path) -> 
     result = verify(sources, map, max_pixels=10**6)
     summary = repair(sources, f"{tmp_path}/out", result.repeats, map, max_pixels=10**6)
     assert summary == RepairSummary(num_kept=1, num_lost=1, num_parts=0)
+
+
+def test_changed_item_of_a_damaged_shard_is_found_by_its_hash(tmp_path: Path) -> None:
+    """As in the reader: the photo and the text can be decoded, but they are not what was packed."""
+    items = [Item(key, f"{key} cup", photo("red")) for key in ("i0", "i1", "i2")]
+    shard = write_shard(tmp_path, items)
+    path = Path(shard.uri)
+    path.write_bytes(path.read_bytes().replace(b"i1 cup", b"i1 mug"))
+    with open_shard(shard) as opened:
+        read = [opened.read(number) for number in range(3)]
+    assert [sample for sample in read if isinstance(sample, Item)] == [items[0], items[2]]
+    health = verify_shard(shard, max_pixels=10**6)
+    assert health.counts == {"wrong_sha256": 1, "changed": 1}
+    assert health.is_intact.tolist() == [True, False, True]
