@@ -16,12 +16,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import raysys
 from raysys.config import Config, load_config
 from raysys.errors import known_cause
 from raysys.pipeline import STAGES, plan_stages, run_stages
+from raysys.terminal import print_line, printable
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"raysys: {message}", file=sys.stderr)
+    print_line(f"raysys: {message}", sys.stderr)
     return status
 
 
@@ -126,8 +127,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors quote words of the command line, such as file names that the shell expanded."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and one line, and exit with status 2."""
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="raysys",
         description="Fine-tune SigLIP on photos and titles; embed, index, serve and evaluate the catalogue.",
     )
@@ -249,7 +258,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     config = load_config(arguments.config, arguments.overrides)
     if arguments.dry_run:
         for line in plan_stages(config, names):
-            print(line, file=arguments.out)
+            print_line(line, arguments.out)
         return 0
     outcomes = list(run_stages(config, names))
     if arguments.json:
@@ -257,7 +266,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
         answer = made[0] if len(made) == 1 else {"uri": outcomes[-1].uri, "stages": made}
         print(json.dumps(answer), file=arguments.out)
     else:
-        print(outcomes[-1].uri, file=arguments.out)
+        print_line(outcomes[-1].uri, arguments.out)
     return 0
 
 
@@ -266,7 +275,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from raysys.serve import app
 
     with app.served(config) as address:
-        print(address, flush=True, file=arguments.out)
+        print_line(address, arguments.out)
         app.wait_for_stop()
     return 0
 

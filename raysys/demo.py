@@ -12,6 +12,7 @@ from raysys.config import Config
 from raysys.errors import ClusterError
 from raysys.pipeline import STAGES, run_stages
 from raysys.serve import app
+from raysys.terminal import print_line
 from raysys.tracking.logs import log
 
 _TIMEOUT_S = 30.0
@@ -25,7 +26,7 @@ def run(config: Config, *, exits: bool, out: TextIO) -> None:
         _query(address)
         log.info("   report  %s/report.html", report.uri)
         log.info("     page  %s   (%.0f s since the start)", address, time.monotonic() - started)
-        print(address, flush=True, file=out)
+        print_line(address, out)
         if not exits:
             log.info("Press Ctrl-C to stop.")
             app.wait_for_stop()

@@ -42,7 +42,11 @@ class Report:
         console.print(_table(self.results))
         for line in self.conclusions:
             console.print(line, markup=False, highlight=False)
-        console.print(", ".join(f"{key} {value}" for key, value in self.environment.items()), highlight=False)
+        console.print(
+            ", ".join(f"{key} {value}" for key, value in self.environment.items()),
+            markup=False,
+            highlight=False,
+        )
 
 
 def describe_environment(command: Sequence[str]) -> dict[str, str]:

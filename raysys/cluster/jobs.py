@@ -25,6 +25,7 @@ import yaml
 from raysys.config import Config
 from raysys.config.section import HubIdOrPath, UriPath, marked_values
 from raysys.errors import ClusterError, InputError, did_you_mean
+from raysys.terminal import print_line
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -238,11 +239,7 @@ def _exit_status(job: JobDetails, err: TextIO) -> int:
     status = str(job.status)
     if status == "SUCCEEDED":
         return 0
-    print(
-        f"{job.submission_id}: {status}: {_one_line(job.message or 'no reason given')}",
-        file=err,
-        flush=True,
-    )
+    print_line(f"{job.submission_id}: {status}: {_one_line(job.message or 'no reason given')}", err)
     # A negative code is a signal to the shell; an exit status cannot express it.
     return max(1, job.driver_exit_code or 1) if status == "FAILED" else 1
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow.compute as pc
@@ -23,10 +24,10 @@ from raysys.artifacts.intact import damage_named
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.shards import tar
+from raysys.shards.open_tar import OpenTar, open_tar
+from raysys.shards.samples import Sample, group_samples
 from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, tombstoned_keys
-from raysys.shards.tar import Member, Sample
-
-_CHUNK_BYTES = 1 << 20
+from raysys.shards.tar import Member, key_of
 
 
 @dataclass(frozen=True)
@@ -74,33 +75,53 @@ class BadSample:
 class OpenShard:
     """The samples of an open shard, by number."""
 
-    def __init__(self, shard: ShardRef, stream: IO[bytes]) -> None:
-        self._shard, self._stream = shard, stream
-        members, tar_faults = tar.scan(stream)
-        samples, sample_faults = tar.group_samples(members)
-        self._faults = [*tar_faults, *sample_faults]
-        self._hashes = None if _is_intact(shard, stream) else _item_hashes(shard)
+    def __init__(self, shard: ShardRef, opened: OpenTar) -> None:
+        self._shard, self._stream = shard, opened.stream
+        members, tar_faults = tar.scan(opened.stream)
+        samples, sample_faults = group_samples(members)
+        self._faults = [*opened.faults, *tar_faults, *sample_faults]
         removed = tombstoned_keys(shard.tombstones_uri, shard.uri) if shard.tombstones_uri else set()
-        self._samples = [sample for sample in samples if sample.key not in removed]
+        self._samples: list[Sample | str] = [sample for sample in samples if sample.key not in removed]
+        self._hashes = None if matches_manifest(shard, opened.path) else item_hashes(shard)
+        if self._hashes is not None:
+            self._place_samples(self._hashes, {sample.key: sample for sample in samples}, removed)
         if len(self._samples) > shard.num_items:
             raise DamagedData(
                 f"{shard.uri}: {len(self._samples)} samples, but its manifest states {shard.num_items}; "
                 "pack again"
             )
 
+    def _place_samples(
+        self, hashes: Mapping[str, bytes], by_key: Mapping[str, Sample], removed: set[str]
+    ) -> None:
+        """Give every sample of a damaged shard its number, or the key of the one that is missing."""
+        keys = sorted({key_of(item_id) for item_id in hashes} - removed)
+        if len(keys) != self._shard.num_items:
+            raise DamagedData(
+                f"{self._shard.uri}: its manifest states {self._shard.num_items} samples, but {ITEMS} lists "
+                f"{len(keys)}, so the damaged items cannot be identified; pack again"
+            )
+        self._samples = [by_key.get(key, key) for key in keys]
+
     def read(self, number: int) -> Item | BadSample:
         """The sample with a number from 0 to `num_items` - 1."""
-        if number >= len(self._samples):
+        sample = self._samples[number] if number < len(self._samples) else ""
+        if isinstance(sample, str):
             fault = self._faults[0].detail if self._faults else "no fault found in the tar"
-            detail = f"the shard has {len(self._samples)} of {self._shard.num_items} samples ({fault})"
-            return BadSample("", "missing", detail)
-        sample = self._samples[number]
+            num_present = sum(isinstance(present, Sample) for present in self._samples)
+            detail = f"the shard has {num_present} of {self._shard.num_items} samples ({fault})"
+            return BadSample(sample, "missing", detail)
+        results = (self._read(variant) for variant in sample.variants())
+        first = next(results)
+        return first if isinstance(first, Item) else next((r for r in results if isinstance(r, Item)), first)
+
+    def _read(self, sample: Sample) -> Item | BadSample:
         photo = sample.photo()
         if photo is None:
             return BadSample(sample.key, "no_photo", f"members: {', '.join(sample.members)}")
         try:
-            item = self._item(sample, photo)
-            if self._hashes is not None and self._hashes.get(item.item_id) != _hash_of(item):
+            item = read_item(self._stream, sample, photo)
+            if self._hashes is not None and self._hashes.get(item.item_id) != hash_of(item):
                 return BadSample(
                     sample.key, "changed", "photo, title or attributes differ from the packed item"
                 )
@@ -108,27 +129,34 @@ class OpenShard:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
 
-    def _item(self, sample: Sample, photo: Member) -> Item:
-        fields: dict[str, Any] = {}
-        if "json" in sample.members:
-            fields = json.loads(self._bytes(sample.members["json"]))
-        title = next((fields[key] for key in TITLE_KEYS if fields.get(key)), "")
-        if not title and "txt" in sample.members:
-            title = self._bytes(sample.members["txt"]).decode()
-        if not str(title).strip():
-            raise ValueError("the sample has no title")
-        return Item(
-            item_id=str(fields.get(ITEM_ID, sample.key)),
-            title=str(title),
-            image=self._bytes(photo),
-            attributes=dict(fields.get(ATTRIBUTES, {})),
-            group=str(fields.get(GROUP) or ""),
-            image_offset=photo.offset,
-        )
 
-    def _bytes(self, member: Member) -> bytes:
-        self._stream.seek(member.offset)
-        return self._stream.read(member.num_bytes)
+def read_item(stream: IO[bytes], sample: Sample, photo: Member) -> Item:
+    """The item of a sample in an open tar.
+
+    Raises: ValueError, TypeError, KeyError or AttributeError for a text that is damaged or without a title.
+    """
+    fields: dict[str, Any] = {}
+    if "json" in sample.members:
+        fields = json.loads(read_member(stream, sample.members["json"]))
+    title = next((fields[key] for key in TITLE_KEYS if fields.get(key)), "")
+    if not title and "txt" in sample.members:
+        title = read_member(stream, sample.members["txt"]).decode()
+    if not str(title).strip():
+        raise ValueError("the sample has no title")
+    return Item(
+        item_id=str(fields.get(ITEM_ID, sample.key)),
+        title=str(title),
+        image=read_member(stream, photo),
+        attributes=dict(fields.get(ATTRIBUTES, {})),
+        group=str(fields.get(GROUP) or ""),
+        image_offset=photo.offset,
+    )
+
+
+def read_member(stream: IO[bytes], member: Member) -> bytes:
+    """The content of a member of an open tar."""
+    stream.seek(member.offset)
+    return stream.read(member.num_bytes)
 
 
 @contextlib.contextmanager
@@ -138,8 +166,8 @@ def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
     Raises: MissingError if the file is absent; DamagedData if it has more samples than its manifest
     states, or if it is damaged and the table of item hashes is absent.
     """
-    with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
-        yield OpenShard(shard, stream)
+    with open_tar(shard.uri) as opened:
+        yield OpenShard(shard, opened)
 
 
 def read_shard(shard: ShardRef) -> Iterator[Item]:
@@ -205,18 +233,12 @@ def missing_shard(error: MissingError) -> BadSample:
     return BadSample("", "missing_shard", str(error))
 
 
-def _is_intact(shard: ShardRef, stream: IO[bytes]) -> bool:
-    """Whether the bytes match the manifest; if so, items need no check one by one."""
-    if shard.sha256 is None:
-        return True
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while chunk := stream.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest() == shard.sha256
+def matches_manifest(shard: ShardRef, path: Path) -> bool:
+    """Whether the bytes match the manifest, or there is none; if so, items need no check one by one."""
+    return shard.sha256 is None or storage.sha256_of(str(path))[1] == shard.sha256
 
 
-def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
+def item_hashes(shard: ShardRef) -> dict[str, bytes]:
     """Item id -> hash of the packed item, for a damaged shard, from the table beside it."""
     folder, _, name = shard.uri.rpartition("/")
     if not storage.exists(table_uri := storage.join(folder, ITEMS)):
@@ -230,6 +252,7 @@ def _item_hashes(shard: ShardRef) -> dict[str, bytes]:
     return dict(zip(rows.column(ITEM_ID).to_pylist(), rows.column(ITEM_HASH).to_pylist(), strict=True))
 
 
-def _hash_of(item: Item) -> bytes:
+def hash_of(item: Item) -> bytes:
+    """The hash of an item as the table of items has it."""
     photo_sha256 = hashlib.sha256(item.image).digest()
     return item_hash(photo_sha256, item.title, canonical_json(item.attributes))

@@ -11,6 +11,8 @@ import rich.console
 import rich.progress
 import rich.table
 
+from raysys.terminal import printable
+
 log = logging.getLogger("raysys")
 Advance = Callable[[int], None]
 ShowStatus = Callable[[int, str], None]
@@ -19,10 +21,18 @@ ShowStatus = Callable[[int, str], None]
 def log_to_stderr(*, debug: bool = False) -> None:
     """Send the log lines of raysys, and only those, to stderr."""
     handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
+
+
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever it quotes from files; a traceback behind it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message without control characters."""
+        return printable(super().formatMessage(record))
 
 
 class _StderrHandler(logging.Handler):

@@ -24,6 +24,7 @@ from raysys.verify.health import Finding
 
 _BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _MAX_PATHS = 1_000_000
+TAR_NAME = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)  # the end of the name of a shard
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -177,4 +178,4 @@ def _merge(first: ShardSource, second: ShardSource) -> ShardSource:
 
 
 def _is_tar(name: str) -> bool:
-    return name.endswith(".tar")
+    return TAR_NAME.search(name) is not None

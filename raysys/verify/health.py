@@ -31,6 +31,7 @@ FindingKind: TypeAlias = (
         "bad_text",
         "empty_title",
         "repeated_key",
+        "changed",
     ]
 )
 _MAX_EXAMPLES = 20  # findings stored of each kind and shard: a set without any title must not fill the memory

@@ -23,16 +23,19 @@ from raysys.artifacts import ArtifactSpec, FileEntry, InputEntry, ShardEntry, Sh
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.parallel import Parallel
-from raysys.shards.reader import ShardRef
+from raysys.shards.open_tar import OpenTar, open_tar
+from raysys.shards.reader import ShardRef, read_member
+from raysys.shards.samples import Sample
 from raysys.shards.shard_set import LEDGER
-from raysys.shards.tar import Sample
 from raysys.tracking import logs
-from raysys.verify.find import ShardSource, common_parts
+from raysys.verify.find import TAR_NAME, ShardSource, common_parts
 from raysys.verify.health import Finding, FindingKind
-from raysys.verify.sample_checks import check_sample, live_samples, printable, read_member
+from raysys.verify.sample_checks import live_samples, valid_utf8
 from raysys.verify.shard_checks import RepeatedSample, open_failure
 
-_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key")  # the copy has all members, in order
+# The copy has all members, in order.
+_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key", "dotted_name", "link", "gzip")
+_LOST_MEMBER: tuple[FindingKind, ...] = ("truncated", "broken_link", "not_a_file")
 
 
 @dataclass(frozen=True)
@@ -123,34 +126,34 @@ def copy_uris_below(out_uri: str, uris: Sequence[str]) -> list[str]:
 def repair_shard(task: RepairTask, *, max_pixels: int) -> RepairedShard:
     """Copy the intact samples of a shard, and list what was omitted."""
     try:
-        with storage.readable_file(task.shard.uri) as path, path.open("rb") as stream:
-            return _copy(task, stream, max_pixels)
+        with open_tar(task.shard.uri) as opened:
+            return _copy(task, opened, max_pixels)
     except (MissingError, OSError) as error:
         return RepairedShard(None, [], [_ledger_row(open_failure(task.shard, error))])
 
 
-def _copy(task: RepairTask, stream: IO[bytes], max_pixels: int) -> RepairedShard:
-    samples, tar_findings = live_samples(task.shard, stream)
+def _copy(task: RepairTask, opened: OpenTar, max_pixels: int) -> RepairedShard:
+    live = live_samples(task.shard, opened)
     repeats = {repeat.key: repeat for repeat in task.repeats}
     lost: dict[str, LedgerRow] = {}
     kept: list[Sample] = []
-    for sample in sorted(samples, key=lambda sample: sample.key):
-        problems = check_sample(task.shard, stream, sample, max_pixels)
-        if problems:
-            lost[sample.key] = _ledger_row(_cause(problems, tar_findings))
+    for sample in sorted(live.samples, key=lambda sample: sample.key):
+        intact, problems = live.check(sample, max_pixels)
+        if intact is None:
+            lost[valid_utf8(sample.key)] = _ledger_row(_cause(problems, live.findings))
         elif sample.key in repeats:
-            lost[sample.key] = _repeat_row(task.shard, repeats[sample.key])
+            lost[valid_utf8(sample.key)] = _repeat_row(task.shard, repeats[sample.key])
         else:
-            kept.append(sample)
+            kept.append(intact)
     if kept:
-        _write_samples(task.uri, kept, stream)
-    known_keys = {printable(sample.key) for sample in samples}
+        _write_samples(task.uri, kept, opened.stream)
+    known_keys = {valid_utf8(sample.key) for sample in live.samples}
     parts = []
-    for finding in tar_findings:
-        if finding.kind == "truncated" and finding.key not in known_keys:  # only the sample's name is left
-            lost[finding.key] = _ledger_row(finding)
-        elif _is_part(task.shard, finding, len(samples)) and not (
-            finding.kind == "truncated" and finding.key in lost
+    for finding in live.findings:
+        if finding.kind in _LOST_MEMBER and finding.key not in known_keys:  # only the name is left
+            lost.setdefault(finding.key, _ledger_row(finding))
+        elif _is_part(task.shard, finding, len(live.samples)) and not (
+            finding.kind in _LOST_MEMBER and finding.key in lost
         ):
             parts.append(_ledger_row(finding))
     return RepairedShard(_entry(task.uri, len(kept)) if kept else None, list(lost.values()), parts)
@@ -171,11 +174,10 @@ def _write_samples(uri: str, samples: Sequence[Sample], stream: IO[bytes]) -> No
 
 
 def _cause(problems: list[Finding], tar_findings: list[Finding]) -> Finding:
-    """Why a sample is damaged: the cut that removed one of its members, else its first problem."""
-    cuts = (
-        finding for finding in tar_findings if finding.kind == "truncated" and finding.key == problems[0].key
-    )
-    return next(cuts, problems[0])
+    """Why a sample is damaged: the cut or the link that cost one of its members, else its first problem."""
+    key = problems[0].key
+    causes = (finding for finding in tar_findings if finding.kind in _LOST_MEMBER and finding.key == key)
+    return next(causes, problems[0])
 
 
 def _is_part(shard: ShardRef, finding: Finding, num_samples: int) -> bool:
@@ -251,9 +253,11 @@ def _publish(
 
 
 def _copy_names(shards: Sequence[ShardRef]) -> list[str]:
-    """File names of the copies: the original names, or numbers if inherited shards share a name."""
-    names = [shard.uri.rpartition("/")[2] for shard in shards]
-    return names if len(set(names)) == len(names) else [f"{number:05d}.tar" for number in range(len(names))]
+    """File names of the copies, which are not compressed: the original names, or numbers if two are equal."""
+    stems = [TAR_NAME.sub("", shard.uri.rpartition("/")[2]) for shard in shards]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number:05d}" for number in range(len(stems))]
+    return [f"{stem}.tar" for stem in stems]
 
 
 def _entry(uri: str, num_items: int) -> ShardEntry:
@@ -263,7 +267,7 @@ def _entry(uri: str, num_items: int) -> ShardEntry:
 
 def _repeat_row(shard: ShardRef, repeat: RepeatedSample) -> LedgerRow:
     detail = f"the copy has the sample from {repeat.first_uri}"
-    return _ledger_row(Finding("repeated_key", shard.uri, detail, printable(repeat.key), repeat.offset))
+    return _ledger_row(Finding("repeated_key", shard.uri, detail, valid_utf8(repeat.key), repeat.offset))
 
 
 def _ledger_row(finding: Finding) -> LedgerRow:

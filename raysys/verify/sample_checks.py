@@ -2,72 +2,125 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from PIL import Image
+
 from raysys import storage
 from raysys.columns import ATTRIBUTES, ITEM_ID, TITLE
+from raysys.encoder.fast_jpeg import scan_damage
 from raysys.encoder.preprocess import decode_image
 from raysys.errors import DamagedData, UnreadableImage
 from raysys.shards import tar
-from raysys.shards.reader import ShardRef
+from raysys.shards.names import PHOTO_SUFFIXES, TEXT_SUFFIXES, split_name
+from raysys.shards.open_tar import OpenTar
+from raysys.shards.reader import ShardRef, hash_of, item_hashes, matches_manifest, read_item, read_member
+from raysys.shards.samples import Sample, group_samples
 from raysys.shards.shard_set import TITLE_KEYS, tombstoned_keys
-from raysys.shards.tar import Fault, Member, Sample
+from raysys.shards.tar import Fault, Member
 from raysys.verify.health import Finding, FindingKind
 
 _MAX_MEMBER_BYTES = 256 << 20  # larger photos and texts are not read: they would fill the memory
+_MAX_PIXELS = 64_000_000  # of a photo that is decoded to find out where it ends
+_REMARKS = ("ignored_member", "gzip")  # no data is lost
 
 
-def live_samples(shard: ShardRef, stream: IO[bytes]) -> tuple[list[Sample], list[Finding]]:
+@dataclass(frozen=True)
+class LiveSamples:
     """The samples of an open shard without the tombstoned ones, and the findings about the tar itself."""
-    members, tar_faults = tar.scan(stream)
-    samples, sample_faults = tar.group_samples(members)
-    findings = [_to_finding(shard, fault) for fault in (*tar_faults, *sample_faults)]
+
+    shard: ShardRef
+    stream: IO[bytes]
+    samples: list[Sample]
+    findings: list[Finding]
+    is_unchanged: bool  # has the bytes that the manifest states
+    hashes: Mapping[str, bytes] | None  # item id -> hash of the packed item, if the bytes are different
+
+    def check(self, sample: Sample, max_pixels: int) -> tuple[Sample | None, list[Finding]]:
+        """The first intact variant of a sample, or None; and the findings about the preferred variant."""
+        preferred, *others = sample.variants()
+        problems = self._check_variant(preferred, max_pixels)
+        if not problems:
+            return preferred, []
+        return next((other for other in others if not self._check_variant(other, max_pixels)), None), problems
+
+    def _check_variant(self, sample: Sample, max_pixels: int) -> list[Finding]:
+        """The findings about a sample, first of its photo, then of its text; empty if it is intact."""
+        finding = partial(_sample_finding, self.shard, sample)
+        photo = sample.photo()
+        # As packed, a photo may have an irregular scan. Without a hash to compare with, that is damage.
+        is_strict = not self.is_unchanged and self.hashes is None
+        if photo is None:
+            findings = [finding("no_photo", None, f"members: {', '.join(sample.members)}")]
+        else:
+            problems = _check_photo(self.stream, photo, max_pixels, is_strict)
+            findings = [finding(*problem) for problem in problems]
+        texts = _check_texts(self.stream, sample, self.shard.has_manifest)
+        findings += [finding(*problem) for problem in texts]
+        if not findings and photo is not None and self.hashes is not None:
+            item = read_item(self.stream, sample, photo)
+            if self.hashes.get(item.item_id) != hash_of(item):
+                findings = [
+                    finding("changed", None, "photo, title or attributes differ from the packed item")
+                ]
+        return findings
+
+
+def live_samples(shard: ShardRef, opened: OpenTar) -> LiveSamples:
+    """Read the headers of an open shard."""
+    is_unchanged = shard.has_manifest and matches_manifest(shard, opened.path)
+    is_whole = None if is_unchanged else partial(_is_whole, opened.stream)
+    members, tar_faults = tar.scan(opened.stream, is_whole)
+    samples, sample_faults = group_samples(members)
+    findings = [_to_finding(shard, fault) for fault in (*opened.faults, *tar_faults, *sample_faults)]
+    if not samples and not any(finding.is_damage for finding in findings):
+        detail = f"no photo and no text in the tar ({len(members)} members)"
+        findings.append(Finding("no_sample", shard.uri, detail))
     num_expected = shard.num_items + shard.num_tombstones
     if shard.has_manifest and len(samples) != num_expected:
         detail = f"{len(samples)} items, but its manifest states {num_expected}"
         findings.append(Finding("wrong_num_items", shard.uri, detail))
     removed = _tombstoned_keys(shard)
-    return [sample for sample in samples if sample.key not in removed], findings
+    live = [sample for sample in samples if sample.key not in removed]
+    hashes = None if is_unchanged or not shard.has_manifest else _packed_hashes(shard)
+    return LiveSamples(shard, opened.stream, live, findings, is_unchanged, hashes)
 
 
-def check_sample(shard: ShardRef, stream: IO[bytes], sample: Sample, max_pixels: int) -> list[Finding]:
-    """The findings about a sample, first of its photo, then of its text; empty if it is intact."""
-    finding = partial(_sample_finding, shard, sample)
-    photo = sample.photo()
-    if photo is None:
-        findings = [finding("no_photo", None, f"members: {', '.join(sample.members)}")]
-    else:
-        findings = [finding(*problem) for problem in _check_photo(stream, photo, max_pixels)]
-    return findings + [finding(*problem) for problem in _check_texts(stream, sample, shard.has_manifest)]
-
-
-def read_member(stream: IO[bytes], member: Member, max_bytes: int | None = None) -> bytes:
-    """The content of a member of an open tar.
-
-    Raises: ValueError if it has more than `max_bytes` bytes.
-    """
-    if max_bytes is not None and member.num_bytes > max_bytes:
-        raise ValueError(f"{member.num_bytes} bytes are too many for a text")
-    stream.seek(member.offset)
-    return stream.read(member.num_bytes)
-
-
-def printable(text: str) -> str:
+def valid_utf8(text: str) -> str:
     """The text with bytes that are not UTF-8 written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _is_whole(stream: IO[bytes], member: Member) -> bool | None:
+    """Whether a photo can be decoded; False for a text with binary content; None if it cannot be told."""
+    suffix = split_name(member.name)[1].rpartition(".")[2]
+    if member.num_bytes > _MAX_MEMBER_BYTES:
+        return None
+    if suffix in TEXT_SUFFIXES:
+        return False if b"\0" in read_member(stream, member) else None
+    if suffix in PHOTO_SUFFIXES:
+        kinds = [kind for kind, _, _ in _check_photo(stream, member, _MAX_PIXELS, is_strict=True)]
+        return None if "too_many_pixels" in kinds else not kinds
+    return None
+
+
 def _check_photo(
-    stream: IO[bytes], photo: Member, max_pixels: int
+    stream: IO[bytes], photo: Member, max_pixels: int, is_strict: bool
 ) -> Iterator[tuple[FindingKind, Member, str]]:
     if photo.num_bytes > _MAX_MEMBER_BYTES:
         yield "unreadable_photo", photo, f"{photo.num_bytes} bytes are too many for a photo"
         return
     try:
-        decode_image(read_member(stream, photo), max_pixels=max_pixels)
+        data = read_member(stream, photo)
+        decode_image(data, max_pixels=max_pixels)
+        if is_strict and (damage := _damage_behind_pixels(data)):
+            yield "unreadable_photo", photo, f"{photo.name}: {damage}"
     except UnreadableImage as error:
         yield (
             "too_many_pixels" if error.reason == "too_many_pixels" else "unreadable_photo",
@@ -76,6 +129,18 @@ def _check_photo(
         )
     except Exception as error:  # on damaged bytes, Pillow's plugins raise errors of any type
         yield "unreadable_photo", photo, f"{photo.name}: {type(error).__name__}: {error}"
+
+
+def _damage_behind_pixels(data: bytes) -> str | None:
+    """Damage that Pillow ignores in a photo: what libjpeg only warns about, wrong checksums of a PNG."""
+    if not data.startswith((b"\xff\xd8", b"\x89PNG")):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are about size and metadata
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        if image.format == "PNG":
+            image.verify()  # raises SyntaxError
+        return scan_damage(data, image)
 
 
 def _check_texts(
@@ -91,13 +156,19 @@ def _check_texts(
         if member is None:
             continue
         try:
-            titles += titles_in(read_member(stream, member, _MAX_MEMBER_BYTES), has_manifest)
+            titles += titles_in(_read_text(stream, member), has_manifest)
         except (ValueError, RecursionError) as error:
             is_readable = False
             yield "bad_json" if member is json_member else "bad_text", member, f"{member.name}: {error}"
     if is_readable and not any(title.strip() for title in titles):
         detail = f"no text in {' or '.join(TITLE_KEYS)} of json, or in txt"
         yield "empty_title", json_member or txt_member, detail
+
+
+def _read_text(stream: IO[bytes], member: Member) -> bytes:
+    if member.num_bytes > _MAX_MEMBER_BYTES:
+        raise ValueError(f"{member.num_bytes} bytes are too many for a text")
+    return read_member(stream, member)
 
 
 def _titles_in_json(data: bytes, has_manifest: bool) -> list[str]:
@@ -118,13 +189,13 @@ def _sample_finding(
 ) -> Finding:
     """A finding at a member of a sample, or at its first member."""
     at = member or next(iter(sample.members.values()))
-    return Finding(kind, shard.uri, printable(detail), printable(sample.key), at.offset)
+    return Finding(kind, shard.uri, valid_utf8(detail), valid_utf8(sample.key), at.offset)
 
 
 def _to_finding(shard: ShardRef, fault: Fault) -> Finding:
-    is_damage = fault.kind != "unsorted" or shard.has_manifest
+    is_damage = fault.kind not in _REMARKS and (fault.kind != "unsorted" or shard.has_manifest)
     return Finding(
-        fault.kind, shard.uri, printable(fault.detail), printable(fault.key), fault.offset, is_damage
+        fault.kind, shard.uri, valid_utf8(fault.detail), valid_utf8(fault.key), fault.offset, is_damage
     )
 
 
@@ -135,3 +206,11 @@ def _tombstoned_keys(shard: ShardRef) -> set[str]:
         return tombstoned_keys(shard.tombstones_uri, shard.uri)
     except DamagedData:  # reported as a `wrong_file` of the set
         return set()
+
+
+def _packed_hashes(shard: ShardRef) -> dict[str, bytes] | None:
+    """None if the table of items cannot be read; it is then a `wrong_file` of the set."""
+    try:
+        return item_hashes(shard)
+    except DamagedData:
+        return None

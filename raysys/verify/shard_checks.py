@@ -2,7 +2,7 @@
 
 Every member of a shard is read: first the headers of the tar, then each photo, json and txt. Repeated keys
 are found by their hashes; only the shards that have one are opened again, for the names. Every finding
-is damage, except unsorted keys in a tar that raysys did not write.
+is damage, except remarks: unsorted keys in a tar that raysys did not write, ignored members, gzip.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from raysys import storage
 from raysys.errors import MissingError
 from raysys.parallel import Parallel
+from raysys.shards.open_tar import OpenTar, open_tar
 from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
 from raysys.verify.find import ShardSource
 from raysys.verify.health import Finding, ShardHealth, health_of
-from raysys.verify.sample_checks import check_sample, live_samples, printable
+from raysys.verify.sample_checks import live_samples, valid_utf8
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ def verify(sources: Sequence[ShardSource], parallel: Parallel, *, max_pixels: in
 def verify_shard(shard: ShardRef, *, max_pixels: int) -> ShardHealth:
     """Read every member of a shard and return what was found."""
     try:
-        with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
-            return _check_open_shard(shard, path, stream, max_pixels)
+        with open_tar(shard.uri) as opened:
+            return _check_open_shard(shard, opened, max_pixels)
     except (MissingError, OSError) as error:
         return health_of(shard.uri, [open_failure(shard, error)])
 
@@ -77,7 +76,7 @@ def verify_shard(shard: ShardRef, *, max_pixels: int) -> ShardHealth:
 def open_failure(shard: ShardRef, error: Exception) -> Finding:
     """The finding for a shard that cannot be opened."""
     if not isinstance(error, MissingError):
-        return Finding("unreadable_shard", shard.uri, printable(str(error)))
+        return Finding("unreadable_shard", shard.uri, valid_utf8(str(error)))
     num_expected = shard.num_items + shard.num_tombstones
     stated = f", but its manifest states {num_expected} items" if shard.has_manifest else ""
     return Finding("absent_shard", shard.uri, f"no such file{stated}")
@@ -124,41 +123,41 @@ def _unique_shards(shards: Iterable[ShardRef]) -> list[ShardRef]:
     return list(by_uri.values())
 
 
-def _check_open_shard(shard: ShardRef, path: Path, stream: IO[bytes], max_pixels: int) -> ShardHealth:
-    samples, findings = live_samples(shard, stream)
-    findings += _check_bytes(shard, path)
-    is_intact = np.zeros(len(samples), bool)
-    health = health_of(shard.uri, findings, path.stat().st_size)
-    for row, sample in enumerate(samples):
-        problems = check_sample(shard, stream, sample, max_pixels)
-        is_intact[row] = not problems
+def _check_open_shard(shard: ShardRef, opened: OpenTar, max_pixels: int) -> ShardHealth:
+    live = live_samples(shard, opened)
+    num_bytes = opened.path.stat().st_size
+    findings = [*live.findings, *_check_bytes(shard, num_bytes, live.is_unchanged)]
+    is_intact = np.zeros(len(live.samples), bool)
+    health = health_of(shard.uri, findings, num_bytes)
+    for row, sample in enumerate(live.samples):
+        intact, problems = live.check(sample, max_pixels)
+        is_intact[row] = intact is not None
         health = health.with_findings(problems) if problems else health
-    hashes = np.array([_hash(sample.key) for sample in samples], np.uint64)
-    return dataclasses.replace(health, num_items=len(samples), key_hashes=hashes, is_intact=is_intact)
+    hashes = np.array([_hash(sample.key) for sample in live.samples], np.uint64)
+    return dataclasses.replace(health, num_items=len(hashes), key_hashes=hashes, is_intact=is_intact)
 
 
-def _check_bytes(shard: ShardRef, path: Path) -> Iterator[Finding]:
-    if not shard.has_manifest:
+def _check_bytes(shard: ShardRef, num_bytes: int, is_unchanged: bool) -> Iterator[Finding]:
+    if not shard.has_manifest or is_unchanged:
         return
-    num_bytes, sha256 = storage.sha256_of(str(path))
     if num_bytes != shard.num_bytes:
         detail = f"{num_bytes} bytes, but its manifest states {shard.num_bytes}"
         yield Finding("wrong_bytes", shard.uri, detail)
-    elif sha256 != shard.sha256:
+    else:
         yield Finding("wrong_sha256", shard.uri, "the SHA-256 differs from the manifest")
 
 
 def _repeat_findings(uri: str, repeats: Sequence[RepeatedSample]) -> Iterator[Finding]:
     for repeat in repeats:
-        detail = f"'{printable(repeat.key)}' is also in {repeat.first_uri}"
-        yield Finding("repeated_key", uri, detail, printable(repeat.key), repeat.offset)
+        detail = f"'{valid_utf8(repeat.key)}' is also in {repeat.first_uri}"
+        yield Finding("repeated_key", uri, detail, valid_utf8(repeat.key), repeat.offset)
 
 
 def _name_samples(request: tuple[ShardRef, list[int]]) -> list[tuple[str, int]]:
     """Key and offset of the samples at these rows of a shard."""
     shard, rows = request
-    with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
-        samples, _ = live_samples(shard, stream)
+    with open_tar(shard.uri) as opened:
+        samples = live_samples(shard, opened).samples
     chosen = (samples[row] for row in rows)
     return [(sample.key, next(iter(sample.members.values())).offset) for sample in chosen]
 

@@ -20,6 +20,7 @@ from raysys.config.schema import SPLITS
 from raysys.errors import DamagedData, InputError
 from raysys.parallel import Parallel
 from raysys.shards.shard_set import LEDGER
+from raysys.terminal import print_line, printable
 from raysys.verify import find, repair
 from raysys.verify.find import ShardSource
 from raysys.verify.health import Finding, FindingKind, ShardHealth, first_of_each_kind
@@ -52,7 +53,7 @@ def run(
         print(json.dumps(_to_json(uri, result, out_uri, summary)), file=out)
     else:
         _print_table(result, summary, out)
-        print(out_uri or uri, file=out)
+        print_line(out_uri or uri, out)
     if not out_uri:
         _raise_if_damaged(uri, result)
 
@@ -146,13 +147,13 @@ def _print_table(result: VerifyResult, summary: RepairSummary | None, out: TextI
     table.add_column("findings")
     for health in result.shards:
         counts = _format_counts(health.counts)
-        table.add_row(health.uri, f"{health.num_items:,}", f"{health.num_bytes:,}", counts)
+        table.add_row(printable(health.uri), f"{health.num_items:,}", f"{health.num_bytes:,}", counts)
     for health in result.folders:
         if health.counts:
-            table.add_row(health.uri, "", "", _format_counts(health.counts))
+            table.add_row(printable(health.uri), "", "", _format_counts(health.counts))
     console.print(table)
     for finding in _examples([*result.shards, *result.folders], _MAX_EXAMPLES["table"]):
-        console.print(_format_finding(finding), soft_wrap=True)
+        console.print(printable(_format_finding(finding)), soft_wrap=True)
     if summary:
         console.print(
             f"kept {summary.num_kept:,} samples, lost {summary.num_lost:,} samples and "

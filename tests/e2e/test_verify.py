@@ -129,3 +129,28 @@ def test_wrong_arguments_end_with_one_line_and_status_2(
     assert err.startswith("raysys: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_names_in_a_tar_cannot_forge_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[red]data\n/evil"
+    keys = ["a\nraysys: all healthy", "b\x1b[2J", "c\u202e", "[bold]日本語 👗"]
+    write_tar(folder / "1.tar", [{"__key__": key, "jpg": photo()} for key in keys])
+    status, out, err = call(capsys, "verify", folder)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert r"[red]data\n/evil" in err
+    shown = [line for line in out if line.startswith("no_text: ")]
+    assert len(shown) == 3
+    assert all(line.isprintable() for line in [*out, err.rstrip("\n")])
+    assert not any(line.startswith("raysys: all healthy") for line in out)
+    _, (line,), _ = call(capsys, "verify", folder, "--json")
+    assert [finding["key"] for finding in json.loads(line)["findings"][-4:]] == keys
+    assert line.isascii()
+
+
+def test_unknown_words_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["verify", "x", "--x\x1b[2J\nraysys:healthy"])
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\nraysys:healthy" not in err

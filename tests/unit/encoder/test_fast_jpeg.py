@@ -12,8 +12,6 @@ from PIL import Image
 from raysys.encoder import fast_jpeg
 from raysys.encoder.preprocess import decode_image
 
-simplejpeg = pytest.importorskip("simplejpeg", reason="the extra `fast` is not installed")
-
 
 def jpeg(size: tuple[int, int], mode: str = "RGB", **options: Any) -> bytes:
     """A JPEG of a colour gradient with noise."""
@@ -61,3 +59,18 @@ def test_fast_decoder_is_used_at_full_size_only(monkeypatch: pytest.MonkeyPatch)
     assert decode_image(data).size == (64, 48)
     assert decode_image(data, at_least_px=12).size == (16, 12)
     assert decoded_sizes == [(64, 48)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_damage_of_a_scan_is_what_libjpeg_warns_about(mode: str) -> None:
+    data = jpeg((64, 64), mode)
+    damaged = data[:-102] + data[-2:]  # without 100 bytes of the scan
+    assert fast_jpeg.scan_damage(data, open_image(data)) is None
+    damage = fast_jpeg.scan_damage(damaged, open_image(damaged))
+    assert damage == "Corrupt JPEG data: premature end of data segment"
+
+
+def test_other_formats_have_no_scan() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    assert fast_jpeg.scan_damage(out.getvalue(), open_image(out.getvalue())) is None

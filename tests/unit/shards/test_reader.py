@@ -15,7 +15,7 @@ import webdataset
 from raysys import storage
 from raysys.errors import DamagedData, MissingError
 from raysys.shards.reader import BadSample, Item, ShardRef, open_shard, read_shard
-from tests.factories import photo, write_shard
+from tests.factories import photo, tar_of, write_shard
 
 ITEMS = [
     Item(
@@ -87,7 +87,7 @@ def test_cut_shard_returns_its_missing_samples_as_errors(shard: ShardRef) -> Non
     assert [sample for sample in samples if isinstance(sample, Item)] == ITEMS[:3]
     size = len(ITEMS[3].image)
     detail = f"the shard has 3 of 5 samples ('i3.jpg' is cut off after 5 of {size} bytes)"
-    assert samples[3:] == [BadSample("", "missing", detail)] * 2
+    assert samples[3:] == [BadSample("i3", "missing", detail), BadSample("i4", "missing", detail)]
 
 
 def test_damaged_header_costs_one_sample_and_no_other(shard: ShardRef) -> None:
@@ -96,6 +96,24 @@ def test_damaged_header_costs_one_sample_and_no_other(shard: ShardRef) -> None:
     samples = read_all(overwrite(shard, bytes(data)))
     assert samples[1] == BadSample("i1", "no_photo", "members: json")
     assert [s for s in samples if isinstance(s, Item)] == [ITEMS[0], *ITEMS[2:]]
+
+
+def test_sample_without_any_header_moves_no_other_sample(shard: ShardRef) -> None:
+    data = bytearray(Path(shard.uri).read_bytes())
+    start = list(read_shard(shard))[1].image_offset - 512
+    stop = list(read_shard(shard))[2].image_offset - 512
+    data[start:stop] = bytes(stop - start)
+    samples = read_all(overwrite(shard, bytes(data)))
+    detail = (
+        f"the shard has 4 of 5 samples ({stop - start} zeros before further members: other readers stop here)"
+    )
+    assert samples == [ITEMS[0], BadSample("i1", "missing", detail), *ITEMS[2:]]
+
+
+def test_samples_of_another_shard_behind_the_end_are_ignored(shard: ShardRef) -> None:
+    data = Path(shard.uri).read_bytes()
+    other = tar_of([Item("i00", "a mug", photo("pink"))])
+    assert read_all(overwrite(shard, data + other)) == ITEMS
 
 
 def test_flipped_byte_costs_its_own_sample_and_no_other(shard: ShardRef) -> None:

@@ -9,6 +9,7 @@ import pytest
 import webdataset
 
 from raysys.shards import tar
+from raysys.shards.samples import group_samples
 from raysys.shards.tar import Fault, Member
 
 NUM_SAMPLES = 4
@@ -39,7 +40,7 @@ def test_intact_tar_has_no_fault_and_correct_offsets(style: str) -> None:
     assert not faults
     assert len(members) == 2 * NUM_SAMPLES
     assert {data[m.offset : m.offset + m.num_bytes][:1] for m in members} <= {b"p", b"{"}
-    grouped, faults = tar.group_samples(members)
+    grouped, faults = group_samples(members)
     assert not faults
     assert [sorted(sample.members) for sample in grouped] == [["jpg", "json"]] * NUM_SAMPLES
 
@@ -84,9 +85,11 @@ def test_cut_inside_a_photo_names_its_sample() -> None:
 
 def test_concatenated_tars_are_read_completely() -> None:
     data = make_tar("webdataset")
+    end_of_last = data.rindex(b"{}") + 512
     members, faults = tar.scan(io.BytesIO(data + data))
     assert len(members) == 4 * NUM_SAMPLES
-    assert not faults
+    detail = f"{len(data) - end_of_last} zeros before further members: other readers stop here"
+    assert faults == [Fault("early_end", end_of_last, detail)]
 
 
 @pytest.mark.parametrize(
@@ -103,22 +106,25 @@ def members_named(*names: str) -> list[Member]:
 
 
 def test_members_are_grouped_by_key() -> None:
-    grouped, faults = tar.group_samples(
+    grouped, faults = group_samples(
         members_named("v1.0/a.b.JPG", "v1.0/a.json", "v1.0/c.webp", "__notes__.json")
     )
     assert [(sample.key, sorted(sample.members)) for sample in grouped] == [
         ("v1.0/a", ["b.jpg", "json"]),
         ("v1.0/c", ["webp"]),
     ]
-    assert not faults
+    assert [(fault.kind, fault.offset) for fault in faults] == [("ignored_member", 3000)]
     assert grouped[1].photo() == Member("v1.0/c.webp", 2000, 1)
 
 
-def test_scattered_and_repeated_members_are_reported_and_the_first_is_used() -> None:
-    grouped, faults = tar.group_samples(members_named("b.jpg", "a.jpg", "b.json", "b.jpg"))
+def test_scattered_and_repeated_members_are_reported_and_adjacent_ones_are_preferred() -> None:
+    grouped, faults = group_samples(members_named("b.jpg", "a.jpg", "b.json", "b.jpg"))
     assert [(fault.kind, fault.key) for fault in faults] == [
         ("unsorted", "a"),
         ("scattered_key", "b"),
         ("repeated_member", "b"),
     ]
-    assert grouped[0].members == {"jpg": Member("b.jpg", 0, 1), "json": Member("b.json", 2000, 1)}
+    adjacent, first = (
+        {"jpg": Member("b.jpg", offset, 1), "json": Member("b.json", 2000, 1)} for offset in (3000, 0)
+    )
+    assert [sample.members for sample in grouped[0].variants()] == [adjacent, first]
