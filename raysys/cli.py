@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -19,9 +20,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import raysys
+from raysys import storage
 from raysys.config import Config, load_config
 from raysys.errors import known_cause
+from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
+from raysys.storage.retry import unusable_place
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -52,19 +56,38 @@ _QUICK = (
     "bench.train_megapixels=0.05",
     "encoder.tiny.image_size_px=64",
 )
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 _STOPPED = "stopped; the same command continues where it was"
 
 
 def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a title may not fit an ASCII terminal
     with native_stderr_as_log():
-        return main()
+        status = main()
+        if has_unfinished_calls():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # at a normal exit, pyarrow waits for a store that does not answer
+        return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
-    arguments = _parse(list(sys.argv[1:] if argv is None else argv))
+    try:
+        try:
+            return _call(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _close_broken_output():
+            raise
+        return CLOSED_PIPE
+
+
+def _call(argv: list[str]) -> int:
+    arguments = _parse(argv)
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
     logs.log_to_stderr(debug=debug)
     try:
@@ -77,8 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.code != signal.SIGTERM:  # Ray exits a driver with this code at SIGTERM
             raise
         return _fail(_STOPPED, TERMINATED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        known = known_cause(error)
+        known = known_cause(error) or unusable_place(error)
         if debug or known is None:
             raise
         return _fail(known, known.exit_status)
@@ -87,6 +112,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: object, status: int) -> int:
     print(f"raysys: {message}", file=sys.stderr)
     return status
+
+
+def _close_broken_output() -> bool:
+    """Whether the reader of stdout or stderr has gone, as in `raysys config | head -1`.
+
+    What is still buffered for it is discarded, because Python would print an error for it at the exit.
+    """
+    is_broken = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            is_broken = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return is_broken
 
 
 @contextlib.contextmanager
@@ -236,7 +276,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
-    config = load_config(arguments.config, arguments.overrides)
+    config = _load(arguments.config, arguments.overrides)
     if arguments.dry_run:
         for line in plan_stages(config, names):
             print(line, file=arguments.out)
@@ -251,8 +291,14 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     return 0
 
 
+def _load(path: str, overrides: list[str]) -> Config:
+    config = load_config(path, overrides)
+    storage.configure(config.storage)
+    return config
+
+
 def _serve(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config, arguments.overrides)
+    config = _load(arguments.config, arguments.overrides)
     from raysys.serve import app
 
     with app.served(config) as address:
@@ -262,7 +308,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    config = load_config(str(demo_config()), arguments.overrides)
+    config = _load(str(demo_config()), arguments.overrides)
     from raysys import demo
 
     exits = arguments.exit or not arguments.out.isatty()
@@ -286,7 +332,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     return jobs.submit(
         arguments.stage,
-        load_config(arguments.config, arguments.overrides),
+        _load(arguments.config, arguments.overrides),
         address=arguments.address,
         follow=arguments.follow,
         interpreter=arguments.interpreter,

@@ -18,8 +18,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from raysys.storage import uri as uris
+from raysys.storage.failures import TruncatedTransfer, is_full
 from raysys.storage.reading import list_folders
-from raysys.storage.retry import TruncatedTransfer, as_storage_error, is_full, with_retry
+from raysys.storage.retry import as_storage_error, with_retry
 
 
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
