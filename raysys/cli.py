@@ -13,6 +13,7 @@ import dataclasses
 import io
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,8 @@ _STOPPED = "stopped; the same command continues where it was"
 
 def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
+    if sys.stdout is None:  # closed by the shell: `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open while the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a title may not fit an ASCII terminal
     with native_stderr_as_log():
@@ -75,24 +78,13 @@ def run() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
-    try:
-        try:
-            return _call(list(sys.argv[1:] if argv is None else argv))
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        if not _close_broken_output():
-            raise
-        return CLOSED_PIPE
-
-
-def _call(argv: list[str]) -> int:
-    arguments = _parse(argv)
+    arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     debug = bool(os.environ.get("RAYSYS_DEBUG"))
     logs.log_to_stderr(debug=debug)
     try:
         with _results_only_on_stdout() as arguments.out:
             status: int = arguments.call(arguments)
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return _fail(_STOPPED, INTERRUPTED)
@@ -100,33 +92,38 @@ def _call(argv: list[str]) -> int:
         if error.code != signal.SIGTERM:  # Ray exits a driver with this code at SIGTERM
             raise
         return _fail(_STOPPED, TERMINATED)
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_lost_reader():
+            return CLOSED_PIPE
         known = known_cause(error) or unusable_place(error)
         if debug or known is None:
             raise
         return _fail(known, known.exit_status)
+    finally:
+        _drop_unwritable_output()
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"raysys: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may read stderr any more
+        print(f"raysys: {message}", file=sys.stderr)
     return status
 
 
-def _close_broken_output() -> bool:
-    """Whether the reader of stdout or stderr has gone, as in `raysys config | head -1`.
+def _has_lost_reader() -> bool:
+    """Whether the reader of stdout or stderr has ended, as in `raysys config FILE | head -1`."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
-    What is still buffered for it is discarded, because Python would print an error for it at the exit.
-    """
-    is_broken = False
+
+def _drop_unwritable_output() -> None:
+    """Discard output that nobody can receive: Python would write it once more at its exit, and fail."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
-            is_broken = True
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return is_broken
 
 
 @contextlib.contextmanager
@@ -294,6 +291,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
 def _load(path: str, overrides: list[str]) -> Config:
     config = load_config(path, overrides)
     storage.configure(config.storage)
+    storage.require_folder(config.root)
     return config
 
 
@@ -332,7 +330,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     return jobs.submit(
         arguments.stage,
-        _load(arguments.config, arguments.overrides),
+        load_config(arguments.config, arguments.overrides),
         address=arguments.address,
         follow=arguments.follow,
         interpreter=arguments.interpreter,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from raysys import storage
 from raysys.artifacts.directory import find_up_to_date
 from raysys.artifacts.manifest import ArtifactSpec, Manifest
 from raysys.errors import MissingArtifact
@@ -61,6 +62,7 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
         found = [find_up_to_date(spec) for spec in specs]
         manifests = [manifest for manifest in found if manifest is not None]
         if len(manifests) < len(specs):
+            storage.require_writable(specs[0].uri)
             manifests, is_skipped = list(step.build(specs)), False
     num_items = sum(manifest.num_items for manifest in manifests)
     return Outcome(stage, specs[0].uri, num_items, time.monotonic() - started, is_skipped)

@@ -9,6 +9,7 @@ contact (`uri`) is given up after about 45 seconds.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -85,11 +86,16 @@ def as_storage_error(error: OSError, uri: str, action: str, tries: int = 1) -> R
 
 
 def unusable_place(error: BaseException) -> RaysysError | None:
-    """An error of a local path that some library could not use, as one of raysys; None for other errors."""
+    """An error of a local place that some library could not use, as one of raysys; None for other errors."""
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.filename and link.errno in (*DISK_FULL, *NO_PLACE, *DENIED):
+        if isinstance(link, OSError) and link.errno in (*DISK_FULL, *NO_PLACE, *DENIED) and link.filename:
             return as_storage_error(link, os.fsdecode(link.filename), "used")
+        if isinstance(link, OSError) and is_full(link):
+            return StorageError(
+                f"a disk is full ({_reason(link)}); free space for root, for the temporary folder "
+                f"{tempfile.gettempdir()}, or where the output goes"
+            )
         link = link.__cause__
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlencode
@@ -34,12 +35,12 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if "\0" in uri:
         raise InputError(f"{uri!r}: a path cannot contain a NUL character; remove it")
     if "://" not in uri:
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(_encodable(uri)))
     scheme, _, location = uri.partition("://")
     bucket, _, key = location.partition("/")
     try:
         if scheme == "file":
-            return _local(uri)
+            return _local(_encodable(uri))
         filesystem, root = _store(scheme, bucket, _query(scheme))
     except pa.ArrowInvalid as error:
         raise InputError(f"{uri}: cannot be opened ({error}); use a path, s3:// or gs://") from error
@@ -54,6 +55,17 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
             f"{uri}: cannot be reached ({reason}); check the network and the location, then run again"
         ) from error
     return filesystem, join(root, key) if key else root
+
+
+def _encodable(path: str) -> str:
+    """The path; an InputError if the locale has no bytes for it."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: the locale has only {sys.getfilesystemencoding()} file names; set LC_ALL=C.UTF-8"
+        ) from error
+    return path
 
 
 def is_local(uri: str) -> bool:

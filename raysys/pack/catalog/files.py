@@ -80,6 +80,8 @@ def catalog_files(section: TableCatalog | FolderCatalog) -> list[CatalogFile]:
 
 
 def _tables(section: TableCatalog) -> list[CatalogFile]:
+    if section.images:
+        storage.require_folder(section.images)
     if storage.is_folder(section.path):
         names = [name for name in storage.list_files(section.path) if _is_table(name, section.format)]
         uris = [storage.join(section.path, name) for name in names]
