@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _has_lost_reader():
             return CLOSED_PIPE
-        known = known_cause(error) or unusable_place(error)
+        known = unusable_place(error) or known_cause(error)
         if debug or known is None:
             raise
         return _fail(known, known.exit_status)

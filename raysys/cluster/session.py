@@ -51,9 +51,7 @@ def connect(section: RayConfig) -> None:
                 f"ray.address {address}: no cluster answers ({reason}); check it with `ray status`; its "
                 "port is 6379 unless set otherwise (8265 is the dashboard)"
             ) from error
-        advice = "check ray.num_cpus and free memory"
-        if isinstance(error, OSError) and error.filename:
-            advice = "Ray needs a temporary folder that can be written; set TMPDIR to one"
+        advice = _start_advice(error)
         raise ClusterError(f"Ray cannot be started on this machine ({reason}); {advice}") from error
 
 
@@ -61,6 +59,17 @@ def disconnect() -> None:
     """Disconnect; a cluster that `connect` started ends."""
     with contextlib.suppress(ConnectionError):
         ray.shutdown()
+
+
+def _start_advice(error: Exception) -> str:
+    path = str(getattr(error, "filename", None) or "")
+    if not path:
+        return "check ray.num_cpus and free memory"
+    if path.startswith(os.path.join(os.path.expanduser("~"), ".ray")):
+        return (
+            "Ray keeps its token in HOME; set HOME to a folder that can be written, or RAY_AUTH_MODE=disabled"
+        )
+    return "Ray needs a temporary folder that can be written; set TMPDIR to one"
 
 
 def _require_cluster(address: str, timeout_s: float) -> None:

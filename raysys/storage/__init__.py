@@ -36,6 +36,7 @@ from raysys.storage.reading import (
 )
 from raysys.storage.uri import absolute, is_local, join, local_path, resolve
 from raysys.storage.writing import (
+    append_bytes,
     create_folder,
     delete,
     delete_drafts,
@@ -48,6 +49,7 @@ from raysys.storage.writing import (
 
 __all__ = [
     "absolute",
+    "append_bytes",
     "configure",
     "create_folder",
     "delete",

@@ -88,7 +88,7 @@ def as_storage_error(error: OSError, uri: str, action: str, tries: int = 1) -> R
 def unusable_place(error: BaseException) -> RaysysError | None:
     """An error of a local place that some library could not use, as one of raysys; None for other errors."""
     link: BaseException | None = error
-    while link is not None:
+    while link is not None and not isinstance(link, RaysysError):
         if isinstance(link, OSError) and link.errno in (*DISK_FULL, *NO_PLACE, *DENIED) and link.filename:
             return as_storage_error(link, os.fsdecode(link.filename), "used")
         if isinstance(link, OSError) and is_full(link):
@@ -96,7 +96,7 @@ def unusable_place(error: BaseException) -> RaysysError | None:
                 f"a disk is full ({_reason(link)}); free space for root, for the temporary folder "
                 f"{tempfile.gettempdir()}, or where the output goes"
             )
-        link = link.__cause__
+        link = getattr(link, "cause", None) or link.__cause__  # `cause`: of an error that crossed Ray
     return None
 
 

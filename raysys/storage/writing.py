@@ -39,6 +39,12 @@ def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
     _upload(uri, len(data), put)
 
 
+def append_bytes(uri: str, data: bytes) -> None:
+    """Append to a local file, which readers see at once; neither atomic nor durable."""
+    with _as_storage_errors(uri), uris.local_path(uri).open("ab") as stream:
+        stream.write(data)
+
+
 def create_folder(uri: str) -> None:
     """Create a local folder if it does not exist; object stores need none."""
     if uris.is_local(uri):
