@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import io
 import json
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
 from raysys.storage.retry import unusable_place
 from raysys.tracking import logs
+from raysys.tracking.output import drop_unwritable_output, has_lost_reader, print_anything
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
 BENCHES = {
@@ -63,10 +62,7 @@ _STOPPED = "stopped; the same command continues where it was"
 
 def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
-    if sys.stdout is None:  # closed by the shell: `>&-`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open while the process lives
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a title may not fit an ASCII terminal
+    print_anything()
     with native_stderr_as_log():
         status = main()
         if has_unfinished_calls():
@@ -93,37 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(_STOPPED, TERMINATED)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _has_lost_reader():
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
             return CLOSED_PIPE
         known = unusable_place(error) or known_cause(error)
         if debug or known is None:
             raise
         return _fail(known, known.exit_status)
     finally:
-        _drop_unwritable_output()
+        drop_unwritable_output()
 
 
 def _fail(message: object, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody may read stderr any more
         print(f"raysys: {message}", file=sys.stderr)
     return status
-
-
-def _has_lost_reader() -> bool:
-    """Whether the reader of stdout or stderr has ended, as in `raysys config FILE | head -1`."""
-    poll = select.poll()
-    for stream in (sys.stdout, sys.stderr):
-        poll.register(stream.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _drop_unwritable_output() -> None:
-    """Discard output that nobody can receive: Python would write it once more at its exit, and fail."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
