@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import raysys
+from raysys import storage
 from raysys.config import Config, load_config
 from raysys.errors import known_cause
+from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
-from raysys.terminal import print_line, printable
+from raysys.storage.retry import unusable_place
+from raysys.terminal import drop_unwritable_output, has_lost_reader, print_anything, print_line, printable
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -53,14 +56,20 @@ _QUICK = (
     "bench.train_megapixels=0.05",
     "encoder.tiny.image_size_px=64",
 )
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 _STOPPED = "stopped; the same command continues where it was"
 
 
 def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
+    print_anything()
     with native_stderr_as_log():
-        return main()
+        status = main()
+        if has_unfinished_calls():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # at a normal exit, pyarrow waits for a store that does not answer
+        return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _results_only_on_stdout() as arguments.out:
             status: int = arguments.call(arguments)
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return _fail(_STOPPED, INTERRUPTED)
@@ -79,14 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(_STOPPED, TERMINATED)
     except Exception as error:
-        known = known_cause(error)
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
+            return CLOSED_PIPE
+        known = unusable_place(error) or known_cause(error)
         if debug or known is None:
             raise
         return _fail(known, known.exit_status)
+    finally:
+        drop_unwritable_output()
 
 
 def _fail(message: object, status: int) -> int:
-    print_line(f"raysys: {message}", sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may read stderr any more
+        print_line(f"raysys: {message}", sys.stderr)
     return status
 
 
@@ -255,7 +270,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
-    config = load_config(arguments.config, arguments.overrides)
+    config = _load(arguments.config, arguments.overrides)
     if arguments.dry_run:
         for line in plan_stages(config, names):
             print_line(line, arguments.out)
@@ -270,8 +285,15 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
     return 0
 
 
+def _load(path: str, overrides: list[str]) -> Config:
+    config = load_config(path, overrides)
+    storage.configure(config.storage)
+    storage.require_folder(config.root)
+    return config
+
+
 def _serve(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config, arguments.overrides)
+    config = _load(arguments.config, arguments.overrides)
     from raysys.serve import app
 
     with app.served(config) as address:
@@ -281,7 +303,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    config = load_config(str(demo_config()), arguments.overrides)
+    config = _load(str(demo_config()), arguments.overrides)
     from raysys import demo
 
     exits = arguments.exit or not arguments.out.isatty()

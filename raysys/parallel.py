@@ -1,14 +1,20 @@
-"""How independent pieces of work run: the `Parallel` protocol, and a thread."""
+"""How independent pieces of work run: the `Parallel` protocol, a thread, and a call with a time limit."""
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, Protocol, TypeVar
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+log = logging.getLogger("raysys")
+_FIRST_NOTICE_S, _NEXT_NOTICE_S = 4.0, 15.0
+_unfinished: set[Future[Any]] = set()  # work whose caller no longer waits for it
 
 
 class Parallel(Protocol):
@@ -34,3 +40,33 @@ def run_in_thread(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def call_within(timeout_s: float, work: Callable[[], Result], waiting_for: str) -> Result:
+    """`work()`, in a daemon thread, with a log line every few seconds while it takes long.
+
+    For calls into native code, which Ctrl-C does not interrupt: the caller ends at once, its thread does not.
+    Raises: TimeLimitExceeded after `timeout_s`, and the errors of `work`.
+    """
+    future = run_in_thread(work)
+    started = time.monotonic()
+    notice_s = min(_FIRST_NOTICE_S, timeout_s)
+    try:
+        while not wait([future], timeout=max(0.0, started + notice_s - time.monotonic())).done:
+            if notice_s >= timeout_s:
+                raise TimeLimitExceeded(f"no answer within {timeout_s:g} s")
+            log.info("%s: still waiting after %.0f s, at most %g s", waiting_for, notice_s, timeout_s)
+            notice_s = min(notice_s + _NEXT_NOTICE_S, timeout_s)
+    except BaseException:
+        _unfinished.add(future)
+        raise
+    return future.result()
+
+
+def has_unfinished_calls() -> bool:
+    """Whether a thread still runs whose caller gave up: the normal end of the process would wait for it."""
+    return any(not future.done() for future in _unfinished)
+
+
+class TimeLimitExceeded(TimeoutError):
+    """A call did not return within its time limit."""

@@ -59,8 +59,14 @@ def s3_server() -> Iterator[int]:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
 
-    The linters are dealt like a folder. Both processes mostly wait, so that they fill each other's gaps.
+    Unit tests share nothing and are dealt by the file; the linters are dealt like a folder. Both processes
+    mostly wait, so that they fill each other's gaps.
     """
     scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = lambda nodeid: nodeid.split("/")[1]
+    scheduler._split_scope = _scope
     return scheduler
+
+
+def _scope(nodeid: str) -> str:
+    folder = nodeid.split("/")[1]
+    return nodeid.split("::")[0] if folder == "unit" else folder

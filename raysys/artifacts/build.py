@@ -70,6 +70,7 @@ def run_steps(stage: str, steps: Sequence[Step]) -> Outcome:
         found = [find_up_to_date(spec) for spec in specs]
         manifests = [manifest for manifest in found if manifest is not None and step.is_final(manifest)]
         if len(manifests) < len(specs):
+            storage.require_writable(specs[0].uri)
             manifests, is_skipped = list(step.build(specs)), False
     num_items = sum(manifest.num_items for manifest in manifests)
     seconds = time.monotonic() - started

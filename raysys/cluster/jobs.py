@@ -25,6 +25,7 @@ import yaml
 from raysys.config import Config
 from raysys.config.section import HubIdOrPath, UriPath, marked_values
 from raysys.errors import ClusterError, InputError, did_you_mean
+from raysys.parallel import TimeLimitExceeded, call_within
 from raysys.terminal import print_line
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def submit(
         raise InputError(
             f"{stage}: no such stage{did_you_mean(stage, COMMANDS)}; choose one of {', '.join(COMMANDS)}"
         )
-    client = _connect(address)
+    client = _connect(address, config.ray.connect_timeout_s)
     where = client.get_address()
     text = config_text(config, where=where, err=err)
     command = entrypoint or build_entrypoint(stage, interpreter, where=where)
@@ -125,13 +126,14 @@ def job_stem(stage: str, name: str, text: str) -> str:
     return f"raysys-{stage}-{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def _connect(address: str | None) -> JobSubmissionClient:
+def _connect(address: str | None, timeout_s: float) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
     if address is not None and address != "auto" and "://" not in address:
         address = f"http://{address}"
+    where = address or "the Ray dashboard"
     with _as_cluster_error(address), _prefer_address_to_environment(address):
-        return JobSubmissionClient(address)
+        return call_within(timeout_s, lambda: JobSubmissionClient(address), where)
 
 
 @contextlib.contextmanager
@@ -161,6 +163,11 @@ def _as_cluster_error(where: str | None) -> Iterator[None]:
         raise ClusterError(
             f"{where or 'this machine'}: the cluster refuses access ({_one_line(error)}); "
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token"
+        ) from error
+    except TimeLimitExceeded as error:
+        raise ClusterError(
+            f"{where or 'this machine'}: it accepts connections but gave {error}, ray.connect_timeout_s; "
+            "check that --address is a Ray dashboard (http://HEAD:8265)"
         ) from error
     except ConnectionError as error:
         raise ClusterError(

@@ -6,11 +6,15 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 
+import grpc  # type: ignore[import-untyped]
 import ray
+from ray._private.grpc_utils import init_grpc_channel  # with the TLS settings of the environment
 
 from raysys.config.schema import RayConfig
 from raysys.errors import ClusterError
+from raysys.parallel import TimeLimitExceeded, call_within
 
 # For Ray and its workers. A variable that is already set keeps its value.
 _LOCAL_ENVIRONMENT = {
@@ -20,7 +24,9 @@ _LOCAL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-_CONNECT_TIMEOUT_S = 5.0
+# Ray's sockets lie in `<temporary folder>/ray/session_<time>_<pid>/sockets/`; the system limits such a path.
+_MAX_SOCKET_PATH, _RAY_SUFFIX_BYTES = 107, 70
+_SHORT_TEMPORARY_FOLDER = "/tmp/ray"
 _START_ATTEMPTS = 3  # Ray limits a start to 30 s, which a busy machine may exceed
 
 
@@ -34,18 +40,19 @@ def connect(section: RayConfig) -> None:
     address = section.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            _check_reachable(address)
+            _require_cluster(address, section.connect_timeout_s)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _start_local(section)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
-        where = (
-            f"ray.address {address}: no cluster answers"
-            if address
-            else "Ray cannot be started on this machine"
-        )
         reason = str(error).strip().split("\n")[0][:200]
-        raise ClusterError(f"{where} ({reason}); check `ray status`, ray.num_cpus and free memory") from error
+        if address:
+            raise ClusterError(
+                f"ray.address {address}: no cluster answers ({reason}); check it with `ray status`; its "
+                "port is 6379 unless set otherwise (8265 is the dashboard)"
+            ) from error
+        advice = _start_advice(error)
+        raise ClusterError(f"Ray cannot be started on this machine ({reason}); {advice}") from error
 
 
 def disconnect() -> None:
@@ -54,11 +61,37 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Open a TCP connection first, because Ray waits for minutes. Raises: OSError if none answers."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+def _start_advice(error: Exception) -> str:
+    path = str(getattr(error, "filename", None) or "")
+    if not path:
+        return "check ray.num_cpus and free memory"
+    if path.startswith(os.path.join(os.path.expanduser("~"), ".ray")):
+        return (
+            "Ray keeps its token in HOME; set HOME to a folder that can be written, or RAY_AUTH_MODE=disabled"
+        )
+    return "Ray needs a temporary folder that can be written; set TMPDIR to one"
+
+
+def _require_cluster(address: str, timeout_s: float) -> None:
+    """Exchange the first messages of gRPC, the protocol of Ray, because `ray.init` itself waits for minutes.
+
+    Raises: OSError if nothing listens there, TimeoutError if it does not speak gRPC.
+    """
+    target = address.removeprefix("ray://")
+    host, colon, port = target.rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # `auto`, `local`: Ray looks for the cluster
+    socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+    channel = init_grpc_channel(target)
+    try:
+        ready = grpc.channel_ready_future(channel)
+        call_within(timeout_s, ready.result, f"ray.address {address}")
+    except TimeLimitExceeded as error:
+        raise TimeoutError(
+            f"it accepts connections but gave no answer of Ray within {timeout_s:g} s, ray.connect_timeout_s"
+        ) from error
+    finally:
+        channel.close()
 
 
 def _start_local(section: RayConfig) -> None:
@@ -88,4 +121,12 @@ def _init(section: RayConfig) -> None:
         logging_level=logging.ERROR,
         object_store_memory=store * 2**20 if store else None,
         _node_ip_address="127.0.0.1",  # a local cluster accepts connections of this machine only
+        _temp_dir=_temporary_folder(),
     )
+
+
+def _temporary_folder() -> str | None:
+    """A short folder if Ray's sockets would have too long a path in the default one; None for the default."""
+    default = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    is_short = len(os.fsencode(default)) + _RAY_SUFFIX_BYTES <= _MAX_SOCKET_PATH
+    return None if is_short else _SHORT_TEMPORARY_FOLDER

@@ -7,6 +7,7 @@ override) is recorded, so that errors can name it.
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from pathlib import Path
@@ -85,7 +86,8 @@ def merge(base: Tree, top: Tree) -> Tree:
 
 
 def _load_file(path: Path, opened_by: tuple[Path, ...]) -> tuple[Tree, Origins]:
-    if path.resolve() in opened_by:
+    absolute = Path(os.path.abspath(path))
+    if absolute in opened_by:
         raise ConfigError(f"{path}: extends itself (through {opened_by[-1].name}); break the loop")
     tree = _read_yaml(path)
     parent = tree.pop("extends", None)
@@ -94,7 +96,7 @@ def _load_file(path: Path, opened_by: tuple[Path, ...]) -> tuple[Tree, Origins]:
         return tree, own
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends: must be one file name, got {parent!r}")
-    base, origins = _load_file(path.parent / parent, (*opened_by, path.resolve()))
+    base, origins = _load_file(path.parent / parent, (*opened_by, absolute))
     return merge(base, tree), {**origins, **own}
 
 
@@ -102,12 +104,18 @@ def _read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if "=" in path.name:
+            raise ConfigError(
+                f"{path}: no such file; a YAML file is expected before settings, "
+                f"for example: raysys config configs/demo.yaml {path}"
+            ) from error
         neighbours = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: no such file{did_you_mean(path.name, neighbours)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:  # a path with NUL, or text that is not UTF-8
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read ({reason}); give a YAML file in UTF-8") from error
     if not isinstance(tree, dict | None):
         raise ConfigError(
             f"{path}: must contain sections (`key: value`), got a {type(tree).__name__} instead"

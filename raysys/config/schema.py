@@ -70,6 +70,7 @@ __all__ = [
     "ServeConfig",
     "SimulatedLog",
     "SplitName",
+    "StorageConfig",
     "StreamConfig",
     "TableCatalog",
     "TableFormat",
@@ -240,11 +241,22 @@ class TrackingConfig(Section):
     """User or team that owns the project. Null: the API key's default."""
 
 
+class StorageConfig(Section):
+    """Object stores (`s3://`, `gs://`): how long a command waits for them."""
+
+    contact_timeout_s: PositiveFloat = 30.0
+    """Maximum wait for the first answer of a store, in seconds."""
+    operation_timeout_s: PositiveFloat = 3600.0
+    """Maximum duration of one read, listing or upload of a file, in seconds."""
+
+
 class RayConfig(Section):
     """The Ray cluster to use."""
 
     address: str | None = None
     """Address of a running cluster. Null: RAY_ADDRESS if it is set, else start a cluster on this machine."""
+    connect_timeout_s: PositiveFloat = 20.0
+    """Maximum wait for an answer of a running cluster, in seconds; also for `raysys submit`."""
     num_cpus: PositiveInt | None = None
     """Logical CPUs of a cluster that is started on this machine. Null: all of the machine's."""
     object_store_megabytes: PositiveInt | None = None
@@ -271,4 +283,5 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()
+    storage: StorageConfig = StorageConfig()
     ray: RayConfig = RayConfig()

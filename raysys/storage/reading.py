@@ -16,7 +16,8 @@ import pyarrow.fs as pafs
 
 from raysys.errors import MissingError, StorageError
 from raysys.storage import uri as uris
-from raysys.storage.retry import TruncatedTransfer, with_retry
+from raysys.storage.failures import TruncatedTransfer
+from raysys.storage.retry import with_retry
 
 _CHUNK_BYTES = 8 << 20
 
@@ -24,6 +25,11 @@ _CHUNK_BYTES = 8 << 20
 def exists(uri: str) -> bool:
     """Whether a file or a folder exists."""
     return bool(_info(uri).type != pafs.FileType.NotFound)
+
+
+def is_file(uri: str) -> bool:
+    """Whether a file exists."""
+    return bool(_info(uri).type == pafs.FileType.File)
 
 
 def is_folder(uri: str) -> bool:
@@ -108,7 +114,7 @@ def sha256_of_bytes(data: bytes) -> str:
 def readable_file(uri: str) -> Iterator[Path]:
     """A local path with the file's bytes: the file itself if it is local, else a temporary copy."""
     if uris.is_local(uri):
-        if not uris.local_path(uri).is_file():
+        if not is_file(uri):
             raise MissingError(f"{uri}: no such file; check the path")
         yield uris.local_path(uri)
         return

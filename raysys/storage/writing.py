@@ -9,8 +9,10 @@ and stay until the bucket's lifecycle rule for incomplete uploads removes them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +20,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from raysys.storage import uri as uris
+from raysys.storage.failures import TruncatedTransfer, is_full
 from raysys.storage.reading import list_folders
-from raysys.storage.retry import TruncatedTransfer, as_storage_error, is_full, with_retry
+from raysys.storage.retry import as_storage_error, with_retry
 
 
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
@@ -36,11 +39,41 @@ def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
     _upload(uri, len(data), put)
 
 
+def append_bytes(uri: str, data: bytes) -> None:
+    """Append to a local file, which readers see at once; neither atomic nor durable."""
+    with _as_storage_errors(uri), uris.local_path(uri).open("ab") as stream:
+        stream.write(data)
+
+
 def create_folder(uri: str) -> None:
     """Create a local folder if it does not exist; object stores need none."""
     if uris.is_local(uri):
         with _as_storage_errors(uri):
             uris.local_path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def require_folder(uri: str) -> None:
+    """Check that a local path is a folder or may become one; object stores have none.
+
+    Raises: InputError for a file, a path below a file, or one that the system does not accept.
+    """
+    if uris.is_local(uri):
+        with _as_storage_errors(uri, "used as a folder"), contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(uris.local_path(uri).stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+def require_writable(uri: str) -> None:
+    """Check before long work that a local folder, or the closest one above it, can be written to.
+
+    Raises: InputError for a read-only or forbidden place, StorageError for a full disk.
+    """
+    require_folder(uri)
+    if uris.is_local(uri):
+        path = uris.local_path(uri)
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        with _as_storage_errors(uri), tempfile.TemporaryFile(dir=existing):
+            pass
 
 
 def delete_drafts(uri: str) -> None:
@@ -154,12 +187,12 @@ def _draft_folder(parent: Path | None = None, prefix: str | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def _as_storage_errors(uri: str) -> Iterator[None]:
+def _as_storage_errors(uri: str, action: str = "written") -> Iterator[None]:
     """Raise an `OSError` of the block as an error of raysys."""
     try:
         yield
     except OSError as error:
-        raise as_storage_error(error, uri, "written") from error
+        raise as_storage_error(error, uri, action) from error
 
 
 @contextlib.contextmanager

@@ -35,8 +35,7 @@ class MetricsLog:
         """Append a row."""
         line = _to_line({"step": step, **values})
         if storage.is_local(self._uri):
-            with storage.local_path(self._uri).open("a") as file:
-                file.write(line)
+            storage.append_bytes(self._uri, line.encode())
             return
         self._lines.append(line)
         self._has_unwritten = True

@@ -68,7 +68,8 @@ def native_stderr_as_log() -> Iterator[None]:
     os.dup2(write_end, 2)
     os.close(write_end)
     python_stderr = sys.stderr
-    sys.stderr = open(original, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # open while the process lives
+    encoding = python_stderr.encoding
+    sys.stderr = open(original, "w", buffering=1, encoding=encoding, errors="backslashreplace")  # noqa: SIM115  # open while the process lives
     faulthandler.enable(original)
     reader = threading.Thread(target=_log_lines, args=(read_end,), daemon=True)
     reader.start()

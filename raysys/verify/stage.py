@@ -77,6 +77,7 @@ def _parse_arguments(
     if not paths:
         raise InputError("verify: no shards named; give a configuration, or paths of shards")
     config = load_config(config_files[0] if config_files else None, settings)
+    storage.configure(config.storage)
     if not config_files:
         sources = find.find_sources(paths)
         return config, sources, storage.absolute(paths[0]) if len(paths) == 1 else _common_folder(sources)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,3 +23,13 @@ def only_pure_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", forbidden)
     monkeypatch.setattr(time, "sleep", forbidden)
     monkeypatch.setattr(socket.socket, "connect", forbidden)
+
+
+@pytest.fixture(autouse=True)
+def log_as_imported() -> Iterator[None]:
+    """Undo what a command did to the logger of raysys, so that the next test sees its records."""
+    log = logging.getLogger("raysys")
+    handlers, level, propagates = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagates
+    log.setLevel(level)

@@ -36,11 +36,6 @@ def test_control_characters_are_escaped(text: str, expected: str) -> None:
 
 def test_log_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("raysys")
-    before = (log.handlers[:], log.level, log.propagate)
-    try:
-        logs.log_to_stderr()
-        log.info("    query  %s", "red\n\x1b[31mdress 赤 [bold]")
-    finally:
-        log.handlers[:], log.propagate = before[0], before[2]
-        log.setLevel(before[1])
+    logs.log_to_stderr()
+    log.info("    query  %s", "red\n\x1b[31mdress 赤 [bold]")
     assert capsys.readouterr().err == "    query  red\\n\\x1b[31mdress 赤 [bold]\n"

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import pyarrow.fs as pafs
-
 from raysys import storage
 from raysys.config.schema import FolderCatalog, TableCatalog, TableFormat
 from raysys.errors import InputError, MissingError
@@ -85,13 +83,14 @@ def catalog_files(section: TableCatalog | FolderCatalog) -> list[CatalogFile]:
 
 
 def _tables(section: TableCatalog) -> list[CatalogFile]:
-    file_type = _file_type(section.path)
-    if file_type == pafs.FileType.File:
-        uris = [section.path]
-    elif file_type == pafs.FileType.Directory:
+    if section.images:
+        storage.require_folder(section.images)
+    if storage.is_folder(section.path):
         names = visible(section.path, storage.list_files(section.path, hidden=True))
         names = [name for name in names if _is_table(name, section.format)]
         uris = [storage.join(section.path, name) for name in names]
+    elif storage.is_file(section.path):
+        uris = [section.path]
     else:
         uris = _match_glob(section.path)
     if not uris:
@@ -108,7 +107,7 @@ def _tables(section: TableCatalog) -> list[CatalogFile]:
 
 
 def _metadata_tables(section: FolderCatalog) -> list[CatalogFile]:
-    if _file_type(section.path) != pafs.FileType.Directory:
+    if not storage.is_folder(section.path):
         raise MissingError(f"{section.path}: no such folder; set catalog.path to an image folder")
     subfolders = [name for name in storage.list_folders(section.path) if is_visible(name)]
     files = [
@@ -132,11 +131,6 @@ def _metadata_file(folder: str) -> str | None:
     if len(names) > 1:
         raise InputError(f"{folder}: {' and '.join(names)} describe the same photos; keep one of them")
     return names[0] if names else None
-
-
-def _file_type(uri: str) -> pafs.FileType:
-    filesystem, path = storage.resolve(uri)
-    return filesystem.get_file_info(path).type
 
 
 def _match_glob(pattern: str) -> list[str]:

@@ -72,15 +72,8 @@ def require_columns(uri: str, required: Mapping[str, str], existing: list[str]) 
             hint = did_you_mean(name, existing)
             # An attribute is named by its key, so there is no value to set.
             verb = "rename or remove" if setting.startswith("catalog.columns.attributes.") else "set"
-            found = _printable(", ".join(existing) or "none")
-            raise InputError(
-                f"{uri}: no column '{name}' (found: {found}); {verb} {setting}{_printable(hint)}"
-            )
-
-
-def _printable(text: str) -> str:
-    """The text with line breaks and terminal codes escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+            found = ", ".join(existing) or "none"
+            raise InputError(f"{uri}: no column '{name}' (found: {found}); {verb} {setting}{hint}")
 
 
 def is_unicode(text: str) -> bool:

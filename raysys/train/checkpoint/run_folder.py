@@ -116,15 +116,25 @@ def _require_disk_space(run_uri: str, start_uri: str, section: TrainConfig) -> N
     if not storage.is_local(run_uri):
         return
     needed_bytes = _NUM_CHECKPOINTS * _checkpoint_bytes(start_uri, section)
+    storage.require_folder(run_uri)
     free_bytes = shutil.disk_usage(_nearest_existing(storage.local_path(run_uri))).free
     free_bytes += sum(
         size for name, size in storage.list_files(run_uri).items() if name.startswith("checkpoint_")
     )
     if free_bytes < needed_bytes:
         raise InputError(
-            f"{run_uri}: {_NUM_CHECKPOINTS} checkpoints need {needed_bytes / 1e9:.1f} GB, "
-            f"{free_bytes / 1e9:.1f} GB are free; free space there, or set root to another disk"
+            f"{run_uri}: {_NUM_CHECKPOINTS} checkpoints need {_as_size(needed_bytes)}, "
+            f"{_as_size(free_bytes)} are free; free space there, or set root to another disk"
         )
+
+
+def _as_size(num_bytes: int) -> str:
+    """`1.5 GB`, in the largest unit in which it is at least 1."""
+    unit, factor = next(
+        ((unit, factor) for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if num_bytes >= factor),
+        ("bytes", 1.0),
+    )
+    return f"{num_bytes / factor:.1f} {unit}" if factor > 1 else f"{num_bytes} bytes"
 
 
 def _checkpoint_bytes(start_uri: str, section: TrainConfig) -> int:

@@ -1,7 +1,6 @@
 """The directory of an artifact: when it exists, when it is up to date, when it is refused."""
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,9 +99,8 @@ def test_truncated_file_is_refused(spec: ArtifactSpec) -> None:
 
 
 def test_builder_finds_nothing_up_to_date_in_a_damaged_artifact(
-    spec: ArtifactSpec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    spec: ArtifactSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("raysys"), "propagate", True)  # the command turns it off
     data = Path(spec.uri, "data.bin")
     damages: dict[str, Callable[[], object]] = {
         "data.bin: should have 5 bytes, found 3 bytes": lambda: data.write_bytes(b"hel"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ def test_failure_of_wandb_is_a_warning(
         raise error
 
     monkeypatch.setattr("raysys.evaluate.evaluation.open_wandb_run", fail)
-    monkeypatch.setattr(logging.getLogger("raysys"), "propagate", True)
     log_report_to_wandb(report_with_neighbours(1), "run", TrackingConfig(mode="offline"), {})
     (record,) = caplog.records
     assert record.levelname == "WARNING"

@@ -253,3 +253,28 @@ def test_durable_write_flushes_the_file_then_its_folder(
     storage.write_bytes(str(tmp_path / "a"), b"x", durable=durable)
     expected = [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino] if durable else []
     assert flushed == expected
+
+
+def test_appending_to_a_full_disk_names_the_file() -> None:
+    with pytest.raises(StorageError) as caught:
+        storage.append_bytes("/dev/full", b"row")
+    assert str(caught.value) == (
+        "/dev/full: could not be written (No space left on device); free space there, or use another place"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/a"), "/data/a: could not be used (No space"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a disk is full (No space left on device)"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/a"), "/data/a: could not be used (Read-only"),
+        (OSError(errno.ENOENT, "No such file", "/data/a"), None),  # may be a bug: its traceback is needed
+        (ValueError("bug"), None),
+    ],
+)
+def test_place_that_a_library_could_not_use(error: Exception, message: str | None) -> None:
+    outer = RuntimeError("library")
+    outer.__cause__ = error
+    found = retry.unusable_place(outer)
+    assert found is None if message is None else str(found).startswith(message)

@@ -73,7 +73,7 @@ def test_names_that_fit_no_column_are_shown_split(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, b"sku;name;photo\x1b[2J\n1;red;a.jpg\n")
     assert str(caught.value) == (
-        f"{tmp_path}/items.csv: no column 'item_id' (found: sku, name, photo\\x1b[2J); set catalog.columns.item_id"
+        f"{tmp_path}/items.csv: no column 'item_id' (found: sku, name, photo\x1b[2J); set catalog.columns.item_id"
     )
 
 

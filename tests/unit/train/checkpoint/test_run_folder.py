@@ -157,3 +157,19 @@ def test_disk_without_space_for_three_checkpoints_is_refused(
     with (Path(run.uri) / "checkpoint_00000040").open("wb") as stream:
         stream.truncate(10**9)  # the space of its own checkpoints counts as free
     prepare(run, start_uri=str(start), **section)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "free", "needed"),
+    [(100, "299 bytes", "300 bytes"), (400_000, "1.2 MB", "1.2 MB"), (2_000, "6.0 kB", "6.0 kB")],
+)
+def test_small_sizes_are_not_shown_as_zero(
+    num_bytes: int, free: str, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "model.safetensors").write_bytes(bytes(num_bytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(0, 0, 3 * num_bytes - 1))
+    run = make_run(tmp_path)
+    message = refusal(run, start_uri=str(start), lora=LoraConfig())
+    assert f"3 checkpoints need {needed}, {free} are free; free space there" in message

@@ -1,0 +1,40 @@
+"""A call with a time limit: its result, its errors, and what the caller sees while it waits."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from raysys import parallel
+from raysys.parallel import TimeLimitExceeded, call_within, has_unfinished_calls
+
+
+def test_result_and_error_of_the_work_are_passed_on() -> None:
+    assert call_within(60, lambda: 3, "store") == 3
+    with pytest.raises(ZeroDivisionError):
+        call_within(60, lambda: 1 / 0, "store")
+    assert not has_unfinished_calls()
+
+
+def test_time_limit_ends_the_wait_and_the_thread_is_known_until_it_ends() -> None:
+    answer = threading.Event()
+    with pytest.raises(TimeLimitExceeded, match=r"^no answer within 0.02 s$"):
+        call_within(0.02, answer.wait, "store")
+    assert has_unfinished_calls()
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.daemon and thread is not threading.current_thread():
+            thread.join(0.2)
+    assert not has_unfinished_calls()
+
+
+def test_long_wait_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(parallel, "_FIRST_NOTICE_S", 0.01)
+    monkeypatch.setattr(parallel.log, "info", lambda text, *values: lines.append(text % values))
+    answer = threading.Event()
+    with pytest.raises(TimeLimitExceeded):
+        call_within(0.03, answer.wait, "s3://shop")
+    answer.set()
+    assert lines == ["s3://shop: still waiting after 0 s, at most 0.03 s"]
