@@ -114,6 +114,12 @@ class Busy(RaysysError):
     code = "busy"
 
 
+class TrackingError(RaysysError):
+    """Weights & Biases cannot be reached, or refuses the run."""
+
+    code = "tracking_failed"
+
+
 class ClusterError(RaysysError):
     """Ray, a port or a remote job failed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import jaxtyping
@@ -30,6 +31,9 @@ os.environ.update(
 )
 for name in ("WANDB_API_KEY", "RAY_ADDRESS", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
     os.environ.pop(name, None)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited from a shell that runs `make test &`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shapes that the signatures promise are checked in these modules while tests run.
 jaxtyping.install_import_hook(

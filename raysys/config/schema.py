@@ -239,6 +239,8 @@ class TrackingConfig(Section):
     """Project of the runs."""
     entity: str | None = None
     """User or team that owns the project. Null: the API key's default."""
+    connect_timeout_s: PositiveFloat = 30.0
+    """Online: maximum wait for the first answer of W&B, in seconds."""
 
 
 class StorageConfig(Section):

@@ -109,7 +109,7 @@ def log_report_to_wandb(
 
 
 def _log_to_wandb(data: ReportData, run_uri: str, section: TrackingConfig, config: Mapping[str, Any]) -> None:
-    with open_wandb_run(data.name, run_uri, config, **section.model_dump()) as tracker:
+    with open_wandb_run(data.name, run_uri, config, section) as tracker:
         columns = ["rung", "available", NDCG_AT_5, "low", "high", HIT_AT_1, HIT_AT_3]
         tracker.log_table("report/rungs", columns, [_wandb_metrics_row(system) for system in data.systems])
         photo_rows = [_wandb_photo_row(query) for query in data.neighbours]

@@ -26,6 +26,7 @@ from PIL import Image
 from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import TrackingConfig
+from raysys.errors import TrackingError, shortened
 from raysys.tracking.metrics_log import (
     VALIDATIONS_POLL_INTERVAL_S,
     neighbour_grid_uri,
@@ -79,15 +80,15 @@ class WandbRun:
 
 @contextlib.contextmanager
 def open_wandb_run(
-    run_name: str, run_uri: str, config: Mapping[str, Any], *, mode: str, project: str, entity: str | None
+    run_name: str, run_uri: str, config: Mapping[str, Any], section: TrackingConfig
 ) -> Iterator[WandbRun]:
-    """The W&B run of a training run, finished when the block ends; `mode` is that of the configuration.
+    """The W&B run of a training run, finished when the block ends. Raises: TrackingError without one.
 
     The id is derived from `run_uri`, so that restarts and later stages continue the same run. Offline each of
     them writes a segment of its own in the run's folder; `wandb sync --append` uploads them in order.
     """
     with _local_run_folder(run_uri) as folder:
-        run = _start_run(run_name, run_uri, folder, config, mode=mode, project=project, entity=entity)
+        run = _start_run(run_name, run_uri, folder, config, section)
         try:
             yield WandbRun(run)
         finally:
@@ -117,29 +118,31 @@ def _local_run_folder(run_uri: str) -> Iterator[Path]:
 
 
 def _start_run(
-    run_name: str,
-    run_uri: str,
-    folder: Path,
-    config: Mapping[str, Any],
-    *,
-    mode: str,
-    project: str,
-    entity: str | None,
+    run_name: str, run_uri: str, folder: Path, config: Mapping[str, Any], section: TrackingConfig
 ) -> Any:
     import wandb  # takes a second to import, and only a few stages need it
 
-    run = wandb.init(
-        project=project,
-        entity=entity,
-        name=run_name,
-        id=hashlib.sha1(run_uri.encode()).hexdigest()[:12],
-        group=run_name,
-        resume="allow",
-        mode=wandb_mode(mode),  # type: ignore[arg-type]  # one of wandb's literals
-        dir=str(folder),
-        config=dict(config),
-        settings=wandb.Settings(init_timeout=30, console="off", x_disable_stats=True, silent=True),
-    )
+    try:
+        run = wandb.init(
+            project=section.project,
+            entity=section.entity,
+            name=run_name,
+            id=hashlib.sha1(run_uri.encode()).hexdigest()[:12],
+            group=run_name,
+            resume="allow",
+            mode=wandb_mode(section.mode),  # type: ignore[arg-type]  # one of wandb's literals
+            dir=str(folder),
+            config=dict(config),
+            settings=wandb.Settings(
+                init_timeout=section.connect_timeout_s, console="off", x_disable_stats=True, silent=True
+            ),
+        )
+    except wandb.Error as error:
+        raise TrackingError(
+            f"W&B: no run within {section.connect_timeout_s:g} s, tracking.connect_timeout_s "
+            f"({shortened(str(error), 200)}); correct WANDB_BASE_URL or WANDB_API_KEY, or set "
+            "tracking.mode=offline and upload later with `wandb sync`"
+        ) from error
     run.define_metric("*", step_metric="global_step")
     return run
 
@@ -266,8 +269,7 @@ def open_wandb_logger(run: TrackedRun, continue_after: int) -> Iterator[WandbLog
     logged = read_logged_state(run.uri)
     if logged.open_segment is not None:
         storage.delete(storage.join(run.uri, "wandb", logged.open_segment))
-    section = run.section.model_dump()
-    with open_wandb_run(run.name, run.uri, run.config, **section) as wandb_run:
+    with open_wandb_run(run.name, run.uri, run.config, run.section) as wandb_run:
         logger = WandbLogger(run.uri, wandb_run, logged, is_live=mode == "online")
         try:
             logger.catch_up(continue_after)

@@ -19,6 +19,7 @@ from raysys.errors import (
     Stopped,
     StorageError,
     TooLarge,
+    TrackingError,
     TrainingDiverged,
     UnreadableImage,
     did_you_mean,
@@ -38,6 +39,7 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     TrainingDiverged: (1, 500, "training_diverged"),
     OutOfMemory: (1, 500, "out_of_memory"),
     StorageError: (1, 503, "storage_failed"),
+    TrackingError: (1, 500, "tracking_failed"),
     Busy: (1, 409, "busy"),
     ClusterError: (1, 503, "unavailable"),
 }

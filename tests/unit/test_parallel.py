@@ -10,6 +10,12 @@ from raysys import parallel
 from raysys.parallel import TimeLimitExceeded, call_within, has_unfinished_calls
 
 
+@pytest.fixture(autouse=True)
+def nothing_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of the process may have left a thread that waits for a silent server."""
+    monkeypatch.setattr(parallel, "_unfinished", set())
+
+
 def test_result_and_error_of_the_work_are_passed_on() -> None:
     assert call_within(60, lambda: 3, "store") == 3
     with pytest.raises(ZeroDivisionError):

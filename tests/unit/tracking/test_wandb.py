@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from PIL import Image
 
 from raysys.config.schema import TrackingConfig
+from raysys.errors import TrackingError
 from raysys.tracking.metrics_log import MetricsLog, neighbour_grid_uri, record_validation
-from raysys.tracking.wandb import TrackedRun, WandbLogger, open_wandb_logger, read_logged_state
+from raysys.tracking.wandb import (
+    TrackedRun,
+    WandbLogger,
+    open_wandb_logger,
+    open_wandb_run,
+    read_logged_state,
+)
 
 
 class FakeWandbRun:
@@ -43,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrackedRun:
     numbers = iter(range(1, 100))
 
     @contextlib.contextmanager
-    def open_fake_run(name: str, uri: str, config: Mapping[str, Any], **_: Any) -> Iterator[FakeWandbRun]:
+    def open_fake_run(name: str, uri: str, config: Mapping[str, Any], _: Any) -> Iterator[FakeWandbRun]:
         yield FakeWandbRun(uri, next(numbers))
 
     monkeypatch.setattr("raysys.tracking.wandb.open_wandb_run", open_fake_run)
@@ -140,3 +148,24 @@ def test_disabled_run_is_logged_completely_once_it_is_enabled(run: TrackedRun, t
     shutil.rmtree(tmp_path / "wandb", ignore_errors=True)
     train_and_finish(run, 1, 1)
     assert uploaded(run) == ["1 train/loss"]
+
+
+def test_server_that_does_not_answer_is_told_within_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def init(**settings: Any) -> None:
+        limits.append(settings["settings"].init_timeout)
+        raise wandb.errors.CommError("POST http://127.0.0.1/graphql:\ncontext deadline exceeded")
+
+    monkeypatch.setattr(wandb, "init", init)
+    section = TrackingConfig(mode="online", connect_timeout_s=2)
+    with (
+        pytest.raises(
+            TrackingError, match=r"^W&B: no run within 2 s, tracking.connect_timeout_s \(POST [^\n]*\);"
+        ),
+        open_wandb_run("small", str(tmp_path), {}, section),
+    ):
+        pass
+    assert limits == [2]
