@@ -234,6 +234,7 @@ def test_product_with_any_id_opens_from_its_card_and_its_url(page: Page, number:
     page.locator("#shelf a.card").nth(number - 6).click()
     page.locator("#query-attributes .key dd").get_by_text(item_id, exact=True).wait_for()
     assert page.url.rpartition("/")[2] == "?" + urlencode({"item": item_id}).replace("%2A", "*")
+    page.wait_for_selector("#shelf a.card")  # until then the shelf has placeholders
     neighbour = texts(page, "#shelf .title")[3 if number < 9 else 1]  # a title of visible text
 
     page.reload()
