@@ -101,6 +101,7 @@ def test_neighbour_becomes_the_query_and_back_returns(page: Page) -> None:
 
     page.go_back()
     page.locator("#query-title", has_text="Red shirt").wait_for()
+    page.wait_for_selector("#shelf a.card")
     assert texts(page, "#shelf .title")[0] == "Blue shirt"
 
     page.go_forward()
