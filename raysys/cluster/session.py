@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # it has no types
 import ray
 from ray._private.grpc_utils import init_grpc_channel  # with the TLS settings of the environment
 

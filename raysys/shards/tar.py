@@ -60,7 +60,7 @@ class Member:
     num_bytes: int
 
 
-IsWhole: TypeAlias = Callable[[Member], bool | None]  # whether the content is undamaged; None: cannot be told
+IsWhole: TypeAlias = Callable[[Member], bool | None]  # whether the content is undamaged; None: unknown
 
 
 @dataclass(frozen=True)

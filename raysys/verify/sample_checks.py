@@ -98,7 +98,7 @@ def valid_utf8(text: str) -> str:
 
 
 def _is_whole(stream: IO[bytes], member: Member) -> bool | None:
-    """Whether a photo can be decoded; False for a text with binary content; None if it cannot be told."""
+    """Whether a photo can be decoded; False for a text with binary content; None if that is unknown."""
     suffix = split_name(member.name)[1].rpartition(".")[2]
     if member.num_bytes > _MAX_MEMBER_BYTES:
         return None

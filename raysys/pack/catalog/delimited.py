@@ -125,7 +125,7 @@ class _Table:
 
 
 def _is_swallowed(record: _Record, num_cells: int, separator: str) -> bool:
-    """Whether a record over several lines cannot be told apart from rows that a lone quote joined.
+    """Whether a record over several lines may be rows that a lone quote joined instead.
 
     It is one row only if it has the header's number of cells and no line of it looks like a row: one between
     the first and the last, or the last if the first may be a complete row, too.
