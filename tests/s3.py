@@ -1,4 +1,8 @@
-"""A local S3 server (moto), and a proxy in front of it that injects a fault into every n-th request."""
+"""A local S3 server (moto), and a proxy in front of it that injects a fault into every n-th request.
+
+`python -m tests.s3 PORT LATENCY_MS BUCKET` runs a server whose every answer takes at least LATENCY_MS, for
+`raysys bench stream bench.remote_root=s3://BUCKET/bench`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 START_TIMEOUT_S = 60.0
 FAULTS = ("500", "reset", "503", "cut", "slow")
@@ -193,3 +198,27 @@ def _send(port: int, method: str, path: str) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+def serve_with_latency(port: int, latency_s: float, bucket: str) -> None:
+    """Run a server with one empty bucket until the process ends; every request waits `latency_s` first."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def delayed(environ: dict[str, Any], start_response: Any) -> Any:
+        time.sleep(latency_s)
+        return application(environ, start_response)
+
+    def make_bucket_once_running() -> None:
+        while not _is_running(port):
+            time.sleep(0.1)
+        make_bucket(port, bucket)
+
+    threading.Thread(target=make_bucket_once_running, daemon=True).start()
+    run_simple("127.0.0.1", port, delayed, threaded=True)
+
+
+if __name__ == "__main__":
+    serve_with_latency(int(sys.argv[1]), float(sys.argv[2]) / 1000, sys.argv[3])

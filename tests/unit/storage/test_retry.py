@@ -80,6 +80,12 @@ def as_stream(uri: str) -> bytes:
         return bytes(steps)
 
 
+def copied(uri: str) -> bytes:
+    """Read the local copy of a file."""
+    with storage.readable_file(uri) as path:
+        return path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("read", "expected"),
     [
@@ -88,8 +94,9 @@ def as_stream(uri: str) -> bytes:
         (lambda uri: storage.read_range(uri, 190, 50), DATA[190:]),
         (storage.sha256_of, (200, hashlib.sha256(DATA).hexdigest())),
         (as_stream, DATA),
+        (copied, DATA),
     ],
-    ids=["bytes", "range", "range past the end", "sha256", "stream"],
+    ids=["bytes", "range", "range past the end", "sha256", "stream", "copy"],
 )
 def test_fault_at_any_byte_does_not_change_the_result(
     read: Callable[[str], object], expected: object, store: FlakyStore, monkeypatch: pytest.MonkeyPatch
