@@ -171,6 +171,10 @@ def known_cause(error: BaseException) -> RaysysError | None:
         inner: BaseException | None = getattr(link, "cause", None)
         if isinstance(link, RaysysError) and inner is None:
             return link
+        if isinstance(link, ModuleNotFoundError) and link.name == "faiss":
+            return InputError(
+                "faiss is not installed: pip install 'raysys[cpu]', or with NVIDIA GPUs 'raysys[gpu]'"
+            )
         link = inner or link.__cause__
     if type(error).__module__.startswith("ray."):
         return _from_text(str(error).strip().split("\n")[-1].strip())
