@@ -5,6 +5,7 @@ pip and uv resolve against wheels without content, one for each requirement, so 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -34,7 +35,7 @@ WHEELS_OF_FAISS = {"faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cuvs"}
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an empty wheel of raysys and of each of its requirements, in the version of constraints.txt."""
     folder = tmp_path_factory.mktemp("wheels")
-    required = [Requirement(text) for text in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
+    required = [Requirement(text) for text in itertools.chain(PROJECT["dependencies"], *EXTRAS.values())]
     for requirement in required:
         name = requirement.name.lower()
         write_wheel(
