@@ -10,9 +10,9 @@ from raysys.artifacts import ArtifactSpec, CatalogManifest, Manifest, ShardSetMa
 from raysys.artifacts.build import Step
 from raysys.config import Config
 from raysys.config.schema import SPLITS, DrawnCatalog, FolderCatalog, TableCatalog
+from raysys.pack.build import pack_shard_sets
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.photo_uris import UNREACHABLE
-from raysys.pack.shard_sets import pack_shard_sets
 from raysys.synth.catalog import as_table, draw_catalog
 
 

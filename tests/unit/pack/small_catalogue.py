@@ -18,9 +18,9 @@ from raysys.artifacts.build import Outcome, Step, run_steps
 from raysys.config import Config
 from raysys.config.schema import SPLITS, AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
 from raysys.pack import stage
+from raysys.pack.build import pack_shard_sets
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.executor import Executor, SerialExecutor
-from raysys.pack.shard_sets import pack_shard_sets
 
 SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
 BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)

@@ -19,7 +19,7 @@ from tests.unit.pack.small_catalogue import (
     run,
     write_catalogue,
 )
-from tests.unit.pack.test_shard_sets import InterruptedExecutor, contents, published
+from tests.unit.pack.test_build import InterruptedExecutor, contents, published
 
 HOST = "https://img.example.com"
 

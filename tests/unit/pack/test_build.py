@@ -15,7 +15,7 @@ from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import Busy, InputError, StorageError
-from raysys.pack import shard_sets
+from raysys.pack import build
 from raysys.pack.executor import SerialExecutor
 from tests.unit.pack.small_catalogue import (
     BY_COLUMN,
@@ -108,7 +108,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_interrupted_pack_continues_and_gives_the_same_bytes(
     tmp_path: Path, interrupted: InterruptedExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_sets, "ROWS_PER_PART", 10)
+    monkeypatch.setattr(build, "ROWS_PER_PART", 10)
     section = PackConfig(split=BY_SELLER, items_per_shard=7)
     reference, config = (
         write_catalogue(tmp_path / name, numbered_rows(40), section) for name in ("reference", "resumed")
