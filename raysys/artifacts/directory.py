@@ -97,18 +97,15 @@ def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
     return found
 
 
-def is_published(uri: str) -> bool:
-    """Whether a manifest is here, of any kind and any request."""
-    return storage.exists(storage.join(uri, MANIFEST))
+def files_uri(uri: str, manifest: Manifest) -> str:
+    """The folder with the files of the artifact at `uri`."""
+    return storage.join(uri, manifest.folder) if manifest.folder else uri
 
 
-def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
-    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
-
-    Without `keep`, all files are deleted.
-    """
+def begin(spec: ArtifactSpec) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
     marker = storage.join(spec.uri, _IN_PROGRESS)
-    if keep and storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
+    if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
         return
     storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
     storage.delete(spec.uri)
@@ -179,12 +176,13 @@ def code_version() -> str:
 
 
 def _check_sizes(uri: str, manifest: Manifest) -> None:
-    on_disk = storage.list_files(uri)
+    folder = files_uri(uri, manifest)
+    on_disk = storage.list_files(folder)
     for name, entry in manifest.files.items():
         if on_disk.get(name) != entry.bytes:
             got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
             raise DamagedData(
-                f"{storage.join(uri, name)}: should have {entry.bytes} bytes, found {got}; "
+                f"{storage.join(folder, name)}: should have {entry.bytes} bytes, found {got}; "
                 f"`{_builder(manifest)}` makes it again"
             )
 
@@ -193,18 +191,19 @@ def _check_modified(uri: str, manifest: Manifest) -> None:
     """Compare the local files that are younger than the manifest, which is written last, by SHA-256."""
     if not storage.is_local(uri):
         return
-    names = [MANIFEST, *manifest.files]
-    (_, published_at), *stats = storage.stat_files([storage.join(uri, name) for name in names])
+    folder, path = files_uri(uri, manifest), storage.join(uri, MANIFEST)
+    files = [storage.join(folder, name) for name in manifest.files]
+    (_, published_at), *stats = storage.stat_files([path, *files])
     younger = [name for name, (_, at) in zip(manifest.files, stats, strict=True) if at > published_at]
     for name in younger:
-        if storage.sha256_of(storage.join(uri, name))[1] != manifest.files[name].sha256:
+        if storage.sha256_of(storage.join(folder, name))[1] != manifest.files[name].sha256:
             raise DamagedData(
-                f"{storage.join(uri, name)}: was modified: its SHA-256 differs from the manifest; "
+                f"{storage.join(folder, name)}: was modified: its SHA-256 differs from the manifest; "
                 f"`{_builder(manifest)}` makes it again"
             )
     if younger:  # a copy, for example: it is read once
         with contextlib.suppress(OSError):
-            os.utime(storage.local_path(storage.join(uri, MANIFEST)))
+            os.utime(storage.local_path(path))
 
 
 def _describe(uri: str) -> FileEntry:

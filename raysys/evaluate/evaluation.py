@@ -22,8 +22,8 @@ from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
 from raysys.encoder.preprocess import decode_image
 from raysys.evaluate.attribute_precision import ALL, CHANCE, attribute_precision, chance_precision
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
-from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.report import (
     NeighbourPhoto,
     QueryNeighbours,

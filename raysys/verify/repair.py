@@ -242,6 +242,7 @@ def _publish(
     num_kept, num_refused = sum(entry.num_items for entry in entries), sum(reasons.values())
     new = {
         **artifacts.common_fields(spec, files, num_kept, seconds),
+        "folder": "",
         "shards": entries,
         "inherited": [],  # the copy contains the live samples of inherited shards
         "num_tombstones": 0,
