@@ -39,6 +39,7 @@ from raysys.serve.schemas import (
     SimilarParameters,
 )
 from raysys.serve.search_deployment import IndexInfo, SearchResult
+from raysys.terminal import printable
 from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
@@ -107,18 +108,9 @@ def _page_file(name: str) -> Response:
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = ErrorResponse(error=ErrorDetail(code=code, message=_one_line(message)))
+    # The message may quote input.
+    body = ErrorResponse(error=ErrorDetail(code=code, message=printable(message, _MAX_MESSAGE_LENGTH)))
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
-
-
-def _one_line(message: str) -> str:
-    """The message, which may quote input, without control characters and unpaired surrogates."""
-    if len(message) > _MAX_MESSAGE_LENGTH:
-        message = f"{message[:_MAX_MESSAGE_LENGTH]} .."
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in message
-    )
 
 
 @serve.deployment(name="Gateway")
