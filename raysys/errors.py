@@ -111,6 +111,12 @@ class StorageError(RaysysError):
     code = "storage_failed"
 
 
+class DiskFull(StorageError):
+    """A disk or a quota has no space left."""
+
+    code = "disk_full"
+
+
 class Busy(RaysysError):
     """Another process does the same work in the same place."""
 

@@ -43,6 +43,14 @@ def printable_lines(text: str) -> str:
     return text.translate(_ESCAPES_IN_LINES)
 
 
+def as_size(num_bytes: int) -> str:
+    """`1.5 GB`: in the largest unit in which it is at least 1, so that no size but 0 looks like 0."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
 def print_line(text: object, out: TextIO) -> None:
     """Print one line, whatever the text has in it."""
     print(printable(text), file=out, flush=True)

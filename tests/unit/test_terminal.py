@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from raysys.terminal import print_line, print_traceback, printable, printable_lines
+from raysys.terminal import as_size, print_line, print_traceback, printable, printable_lines
 from raysys.tracking import logs
 
 
@@ -49,6 +49,23 @@ def test_long_line_loses_its_middle(text: str, max_length: int, expected: str) -
     line = printable(text, max_length)
     assert line == expected
     assert len(line) <= max_length
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (702_575, "702.6 kB"),
+        (1_000_000, "1.0 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (1_500_000_000_000_000, "1500.0 TB"),
+    ],
+)
+def test_no_size_but_0_looks_like_0(num_bytes: int, text: str) -> None:
+    assert as_size(num_bytes) == text
 
 
 @pytest.mark.parametrize(
