@@ -25,7 +25,14 @@ from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
 from raysys.storage.retry import unusable_place
-from raysys.terminal import drop_unwritable_output, has_lost_reader, print_anything, print_line, printable
+from raysys.terminal import (
+    drop_unwritable_output,
+    has_lost_reader,
+    print_anything,
+    print_line,
+    print_traceback,
+    printable,
+)
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -64,12 +71,23 @@ def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
     print_anything()
     with native_stderr_as_log():
-        status = main()
+        status = _main_with_traceback()
         if has_unfinished_calls():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)  # at a normal exit, pyarrow waits for a store that does not answer
         return status
+
+
+def _main_with_traceback() -> int:
+    """As `main`, but an exception that nobody foresaw is printed as a traceback, with exit status 1."""
+    try:
+        return main()
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody may read stderr any more
+            print_traceback(error, sys.stderr)
+        drop_unwritable_output()
+        return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from raysys.artifacts.embedding_set import LEDGER
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
+from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DamagedData
 from raysys.shards.reader import ShardRef
@@ -40,8 +41,9 @@ def embed(
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
     Items that cannot be embedded go to the ledger of the set.
-    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, if no vector is usable, or if an
-    item is missing from both the parts and the ledger.
+    Raises: DamagedData if two items have one id, if the share of refused items exceeds
+    `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from both the parts and the
+    ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
@@ -56,6 +58,7 @@ def embed(
             advance(num_embedded + len(refused))
             if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
                 require_usable_encoder(encoder_uri, refused, num_embedded)
+    require_unique_vectors(spec.uri)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")

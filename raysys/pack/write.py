@@ -31,11 +31,12 @@ from raysys.columns import (
     SOURCE,
     TITLE,
 )
-from raysys.errors import InputError, shortened, unforeseen_at
+from raysys.errors import REASON_LENGTH, InputError, unforeseen_at
 from raysys.pack.catalog import Refusal
 from raysys.pack.paths import PackPaths
 from raysys.pack.plan import PlannedShard
 from raysys.pack.scan import PHOTO_BYTES, PHOTO_OFFSET, PHOTO_SHA256, PHOTO_URI, SCAN_SCHEMA
+from raysys.terminal import printable
 
 PLANNED_SHARD = "planned_shard"  # position in the plan's list of shards
 KEY = "key"
@@ -147,10 +148,11 @@ def _read_unchanged(row: dict[str, Any]) -> bytes | Refusal:
     try:
         photo = storage.read_range(row[PHOTO_URI], row[PHOTO_OFFSET], row[PHOTO_BYTES])
     except InputError as error:  # no such file, access denied
-        return Refusal("changed_while_packing", shortened(str(error)))
+        return Refusal("changed_while_packing", printable(error, REASON_LENGTH))
     if hashlib.sha256(photo).digest() != row[PHOTO_SHA256]:
         return Refusal(
-            "changed_while_packing", shortened(f"{row[PHOTO_URI]}: changed since the scan; pack again")
+            "changed_while_packing",
+            printable(f"{row[PHOTO_URI]}: changed since the scan; pack again", REASON_LENGTH),
         )
     return photo
 

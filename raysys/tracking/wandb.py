@@ -26,7 +26,8 @@ from PIL import Image
 from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import TrackingConfig
-from raysys.errors import TrackingError, shortened
+from raysys.errors import REASON_LENGTH, TrackingError
+from raysys.terminal import printable
 from raysys.tracking.metrics_log import (
     VALIDATIONS_POLL_INTERVAL_S,
     neighbour_grid_uri,
@@ -140,7 +141,7 @@ def _start_run(
     except wandb.Error as error:
         raise TrackingError(
             f"W&B: no run within {section.connect_timeout_s:g} s, tracking.connect_timeout_s "
-            f"({shortened(str(error), 200)}); correct WANDB_BASE_URL or WANDB_API_KEY, or set "
+            f"({printable(error, REASON_LENGTH)}); correct WANDB_BASE_URL or WANDB_API_KEY, or set "
             "tracking.mode=offline and upload later with `wandb sync`"
         ) from error
     run.define_metric("*", step_metric="global_step")

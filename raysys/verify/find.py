@@ -24,7 +24,8 @@ from raysys.verify.health import Finding
 
 _BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _MAX_PATHS = 1_000_000
-TAR_NAME = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)  # the end of the name of a shard
+# The end of the name of a shard, which may be compressed.
+TAR_NAME = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 _WILDCARD = re.compile(r"[*?\[]")
 
 

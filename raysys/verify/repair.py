@@ -34,7 +34,7 @@ from raysys.verify.sample_checks import live_samples, valid_utf8
 from raysys.verify.shard_checks import RepeatedSample, open_failure
 
 # The copy has all members, in order.
-_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key", "dotted_name", "link", "gzip")
+_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key", "dotted_name", "link", "compressed")
 _LOST_MEMBER: tuple[FindingKind, ...] = ("truncated", "broken_link", "not_a_file")
 
 

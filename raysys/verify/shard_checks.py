@@ -2,7 +2,7 @@
 
 Every member of a shard is read: first the headers of the tar, then each photo, json and txt. Repeated keys
 are found by their hashes; only the shards that have one are opened again, for the names. Every finding
-is damage, except remarks: unsorted keys in a tar that raysys did not write, ignored members, gzip.
+is damage, except remarks: unsorted keys in a tar that raysys did not write, ignored members, compression.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raysys import storage
-from raysys.errors import InputError, MissingError, StorageError
+from raysys.errors import DiskFull, InputError, MissingError, StorageError
 from raysys.shards.tar import BLOCK_BYTES, scan
 from raysys.storage import reading, retry
 from tests.unit.storage.flaky_store import NETWORK, FlakyStore
@@ -212,23 +213,46 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_full_disk_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("num_bytes", "free", "room"),
+    [
+        (3, 2, ": it needs 3 bytes, 2 bytes are free"),
+        (70_000, 0, ": it needs 70.0 kB, 0 bytes are free"),
+        (70_000, 4096, ": it needs 70.0 kB, 4.1 kB are free"),
+        (3, 10**12, ""),  # the disk has space, but no more files
+    ],
+)
+def test_full_disk_is_named_with_what_is_needed_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int, free: int, room: str
+) -> None:
     uri = str(tmp_path / "a")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError) as caught:
-        storage.write_bytes(uri, b"new")
+    monkeypatch.setattr(retry, "free_bytes", lambda _: free)
+    with pytest.raises(DiskFull) as caught:
+        storage.write_bytes(uri, bytes(num_bytes))
     assert str(caught.value) == (
-        f"{uri}: could not be written (No space left on device); free space there, or use another place"
+        f"{uri}: could not be written (No space left on device{room}); free space there, or use another place"
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_inside_a_block_is_a_storage_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "size"), [(0, "0 bytes"), (999, "999 bytes"), (2_500_000, "2.5 MB")])
+def test_full_disk_inside_a_block_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, size: str
+) -> None:
     uri = str(tmp_path / "a")
-    with pytest.raises(StorageError) as caught:
+    monkeypatch.setattr(retry, "free_bytes", lambda _: free)
+    with pytest.raises(DiskFull) as caught:
         write_to_full_disk(uri)
-    assert str(caught.value).startswith(f"{uri}: could not be written (No space left on device); free space")
+    assert str(caught.value) == (
+        f"{uri}: could not be written (No space left on device: it needs more than the {size} that are free); "
+        "free space there, or use another place"
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_free_space_is_that_of_the_disk_that_a_path_will_be_on(tmp_path: Path) -> None:
+    assert 0 < storage.free_bytes(f"{tmp_path}/absent/file") <= shutil.disk_usage(tmp_path).total
 
 
 def write_to_full_disk(uri: str) -> None:
