@@ -9,6 +9,7 @@ from raysys.artifacts.directory import (
     describe_files,
     files_uri,
     find_up_to_date,
+    intact_files,
     make_again,
     open_artifact,
     publish,
@@ -29,7 +30,7 @@ from raysys.artifacts.manifest import (
     ShardSetManifest,
     canonical_json,
 )
-from raysys.artifacts.versions import delete_other_versions, publish_version
+from raysys.artifacts.replace import delete_other_versions, publish_version
 
 __all__ = [
     "MANIFEST",
@@ -54,6 +55,7 @@ __all__ = [
     "describe_files",
     "files_uri",
     "find_up_to_date",
+    "intact_files",
     "make_again",
     "open_artifact",
     "publish",

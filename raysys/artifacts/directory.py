@@ -53,7 +53,12 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
         raise MissingArtifact(
             f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
         )
-    _check_sizes(uri, found)
+    try:
+        _check_sizes(uri, found)
+    except DamagedData:
+        if read_manifest(uri, manifest) == found:
+            raise
+        return open_artifact(uri, manifest)  # it was replaced, and the files of the old one deleted
     return found
 
 
@@ -95,6 +100,12 @@ def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
         log.warning("damaged, to be made again: %s", str(error).split(";")[0])
         return None
     return found
+
+
+def intact_files(uri: str, manifest: Manifest) -> set[str]:
+    """The files of the artifact at `uri` in which `find_up_to_date` sees no damage."""
+    present = manifest.files.keys() - _wrong_sizes(uri, manifest).keys()
+    return present - _modified(uri, manifest, present).keys()
 
 
 def files_uri(uri: str, manifest: Manifest) -> str:
@@ -176,34 +187,49 @@ def code_version() -> str:
 
 
 def _check_sizes(uri: str, manifest: Manifest) -> None:
+    for damage in _wrong_sizes(uri, manifest).values():
+        raise damage
+
+
+def _wrong_sizes(uri: str, manifest: Manifest) -> dict[str, DamagedData]:
+    """The files that are missing or have another size than in the manifest."""
+    damages = {}
     folder = files_uri(uri, manifest)
     on_disk = storage.list_files(folder)
     for name, entry in manifest.files.items():
         if on_disk.get(name) != entry.bytes:
             got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
-            raise DamagedData(
+            damages[name] = DamagedData(
                 f"{storage.join(folder, name)}: should have {entry.bytes} bytes, found {got}; "
                 f"`{_builder(manifest)}` makes it again"
             )
+    return damages
 
 
 def _check_modified(uri: str, manifest: Manifest) -> None:
-    """Compare the local files that are younger than the manifest, which is written last, by SHA-256."""
+    for damage in _modified(uri, manifest, manifest.files).values():
+        raise damage
+
+
+def _modified(uri: str, manifest: Manifest, names: Iterable[str]) -> dict[str, DamagedData]:
+    """Of these local files, those that are younger than the manifest, which is written last, and differ."""
     if not storage.is_local(uri):
-        return
+        return {}
+    names, damages = [*names], {}
     folder, path = files_uri(uri, manifest), storage.join(uri, MANIFEST)
-    files = [storage.join(folder, name) for name in manifest.files]
+    files = [storage.join(folder, name) for name in names]
     (_, published_at), *stats = storage.stat_files([path, *files])
-    younger = [name for name, (_, at) in zip(manifest.files, stats, strict=True) if at > published_at]
+    younger = [name for name, (_, at) in zip(names, stats, strict=True) if at > published_at]
     for name in younger:
         if storage.sha256_of(storage.join(folder, name))[1] != manifest.files[name].sha256:
-            raise DamagedData(
+            damages[name] = DamagedData(
                 f"{storage.join(folder, name)}: was modified: its SHA-256 differs from the manifest; "
                 f"`{_builder(manifest)}` makes it again"
             )
-    if younger:  # a copy, for example: it is read once
+    if younger and not damages:  # a copy, for example: it is read once
         with contextlib.suppress(OSError):
             os.utime(storage.local_path(path))
+    return damages
 
 
 def _describe(uri: str) -> FileEntry:

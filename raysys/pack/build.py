@@ -22,11 +22,12 @@ from raysys.config.schema import SPLITS, FolderCatalog, PackConfig, TableCatalog
 from raysys.pack import publish
 from raysys.pack.catalog import Catalog, CatalogFile
 from raysys.pack.executor import Executor
+from raysys.pack.kept_shards import keep_intact_shards
 from raysys.pack.parent import read_parent_items
 from raysys.pack.paths import PackPaths, list_parts, scratch_folder
 from raysys.pack.plan import NO_SHARD, Plan, make_plan, read_scanned_rows
 from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, has_unreachable, scan
-from raysys.pack.version import version_of
+from raysys.pack.version_name import version_name
 from raysys.pack.write import (
     KEY,
     PLANNED_SHARD,
@@ -64,22 +65,23 @@ def pack_shard_sets(
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
         ledger.require_training_items()
-        version = version_of(plan, ledger.refusals(), specs["train"].inputs)
+        version = version_name(plan, ledger.refusals(), specs["train"].inputs)
         paths = PackPaths({split: spec.uri for split, spec in specs.items()}, version, scratch)
-        _begin(specs, paths)
+        _begin(specs, plan, paths)
         _write(plan, parts, part_rows, paths, executor)
         seconds = time.monotonic() - started
         return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
-def _begin(specs: Mapping[str, ArtifactSpec], paths: PackPaths) -> None:
-    """Keep the published ShardSets, and what an interrupted run wrote of this version; delete all else.
+def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, paths: PackPaths) -> None:
+    """Keep the published ShardSets, and what earlier runs wrote of this version; delete all else.
 
     An interrupted run wrote another version if photos that were unreachable then are reachable now.
     """
     version = paths.version.encode()
     if not storage.exists(paths.version_file) or storage.read_bytes(paths.version_file) != version:
         paths.delete_marks()
+        keep_intact_shards(plan.shards, paths)
         storage.write_bytes(paths.version_file, version)
     for spec in specs.values():
         artifacts.delete_other_versions(spec.uri, spec.manifest, keep=paths.version)

@@ -1,8 +1,8 @@
 """Where a pack writes: the tars of each split, and the scratch folder from which a killed pack continues.
 
-The tars lie in a folder of the ShardSet that is named after their content (`version.py`), beside those of
-the published one. The scratch folder lies beside the ShardSets. Its name begins with a dot, so that no reader
-takes it for data.
+The tars lie in a folder of the ShardSet that is named after their content (`version_name.py`), beside those
+of the published one. The scratch folder lies beside the ShardSets. Its name begins with a dot, so that no
+reader takes it for data.
 """
 
 from __future__ import annotations

@@ -120,6 +120,17 @@ def read_written_shard(shard: PlannedShard, paths: PackPaths) -> WrittenShard | 
     return WrittenShard(entry, table)
 
 
+def write_done_file(rows: pa.Table, refusals: Sequence[Refusal | None], entry: ShardEntry, uri: str) -> None:
+    """Mark a shard as written; `refusals` says of each row why the tar does not hold it."""
+    columns = {name: rows.column(name) for name in (ITEM_ID, ITEM_HASH, GROUP, PHOTO_HASH, SOURCE)}
+    columns[SHARD] = pa.array([entry.name] * rows.num_rows, pa.string())
+    columns[REASON] = pa.array([refusal and refusal.reason for refusal in refusals], pa.string())
+    columns[DETAIL] = pa.array([refusal and refusal.detail for refusal in refusals], pa.string())
+    schema = _DONE_SCHEMA.with_metadata({_ENTRY: entry.model_dump_json().encode()})
+    with storage.writable_file(uri) as path:
+        pq.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema), path)
+
+
 def _write_shard(rows: pa.Table, shard: PlannedShard, paths: PackPaths) -> None:
     refusals: list[Refusal | None] = []
     uri = paths.tar(shard)
@@ -136,7 +147,7 @@ def _write_shard(rows: pa.Table, shard: PlannedShard, paths: PackPaths) -> None:
     if not num_items:
         storage.delete(uri)
     entry = ShardEntry(name=shard.name, num_items=num_items, bytes=num_bytes, sha256=sha256)
-    _write_done_file(rows, refusals, entry, paths.done(shard))
+    write_done_file(rows, refusals, entry, paths.done(shard))
 
 
 def _row_dicts(rows: pa.Table) -> Iterator[dict[str, Any]]:
@@ -166,13 +177,3 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _sample_json(row: dict[str, Any]) -> bytes:
     sample = {name: row[name] for name in (ITEM_ID, TITLE, GROUP)} | {ATTRIBUTES: json.loads(row[ATTRIBUTES])}
     return artifacts.canonical_json(sample).encode()
-
-
-def _write_done_file(rows: pa.Table, refusals: Sequence[Refusal | None], entry: ShardEntry, uri: str) -> None:
-    columns = {name: rows.column(name) for name in (ITEM_ID, ITEM_HASH, GROUP, PHOTO_HASH, SOURCE)}
-    columns[SHARD] = pa.array([entry.name] * rows.num_rows, pa.string())
-    columns[REASON] = pa.array([refusal and refusal.reason for refusal in refusals], pa.string())
-    columns[DETAIL] = pa.array([refusal and refusal.detail for refusal in refusals], pa.string())
-    schema = _DONE_SCHEMA.with_metadata({_ENTRY: entry.model_dump_json().encode()})
-    with storage.writable_file(uri) as path:
-        pq.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema), path)

@@ -171,6 +171,19 @@ def test_damaged_file_is_written_again_with_the_same_bytes(tmp_path: Path, name:
     assert run(config).is_skipped
 
 
+def test_lost_tar_alone_is_written_again(tmp_path: Path) -> None:
+    config = write_catalogue(tmp_path, numbered_rows(20), PackConfig(split=BY_COLUMN, items_per_shard=7))
+    pack(config)
+    before = contents(Path(config.root))
+    written = {path: path.stat().st_mtime_ns for path in sorted(files_folder(config).glob("*.tar"))}
+    lost, *kept = written
+    lost.unlink()
+    assert not run(config).is_skipped
+    assert contents(Path(config.root)) == before
+    assert len(kept) == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == {path: written[path] for path in kept}
+
+
 def published(config: Config) -> dict[str, ShardSetManifest]:
     """The manifests of a packed catalogue."""
     uris = {split: f"{config.root}/shards/{split}" for split in SPLITS}

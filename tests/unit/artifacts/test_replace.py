@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, CatalogManifest
 
@@ -51,3 +53,19 @@ def test_artifact_that_cannot_be_read_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("damaged")
     artifacts.delete_other_versions(str(tmp_path), CatalogManifest, keep="two")
     assert files_below(tmp_path) == []
+
+
+def test_reader_that_a_replacement_overtakes_opens_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, "one")
+    list_files = storage.list_files
+
+    def replaced_first(uri: str, **options: bool) -> dict[str, int]:
+        monkeypatch.setattr(storage, "list_files", list_files)
+        publish(tmp_path, "two")
+        artifacts.delete_other_versions(str(tmp_path), CatalogManifest)
+        return list_files(uri, **options)
+
+    monkeypatch.setattr(storage, "list_files", replaced_first)
+    assert artifacts.open_artifact(str(tmp_path), CatalogManifest).folder == "two"

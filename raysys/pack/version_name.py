@@ -1,7 +1,8 @@
 """The name of the folder with the files of a pack: a hash of what the files will contain.
 
-Equal names mean equal bytes. So a pack never overwrites the files of a published ShardSet with other bytes,
-and a ShardSet that is packed again without a change keeps the URIs that embeddings and later packs refer to.
+Equal names mean equal bytes, unless photos changed between scan and writing. So a pack does not overwrite
+the files of a published ShardSet with other bytes, and a ShardSet that is packed again without a change keeps
+the URIs that embeddings and later packs refer to.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from raysys.artifacts.manifest import FORMAT
 from raysys.pack.plan import Plan
 
 
-def version_of(plan: Plan, refusals: Iterable[pa.Table], inputs: Mapping[str, InputEntry]) -> str:
+def version_name(plan: Plan, refusals: Iterable[pa.Table], inputs: Mapping[str, InputEntry]) -> str:
     """The folder for the tars of a plan, the ledger of its refused rows, and its tombstones."""
     parents = {name: entry.fingerprint for name, entry in inputs.items() if name.startswith("parent/")}
     digest = hashlib.sha256(canonical_json([FORMAT, plan.digest, parents]).encode())
