@@ -118,12 +118,12 @@ def test_fault_anywhere_in_a_tar_loses_no_member(store: FlakyStore) -> None:
     expected = scan(io.BytesIO(data))
     assert [member.name for member in expected[0]] == ["a.jpg", "a.json"]
     num_failed = 0
-    for at in range(0, len(data), 4):  # every fourth byte is enough: blocks are read completely
+    for at in range(0, len(data), 13):  # 13 and the block size have no common factor: every place in a block
         store.fail(at)
         with storage.open_input(URI) as stream:
             assert scan(stream) == expected, f"byte {at}"
         num_failed += store.failed
-    assert num_failed >= 400  # out of 768 tries: headers and end marker are read, contents are not
+    assert num_failed >= 120  # out of 237 tries: headers and end marker are read, contents are not
 
 
 def test_upload_that_fails_at_any_byte_is_repeated(store: FlakyStore, tmp_path: Path) -> None:
