@@ -59,6 +59,7 @@ __all__ = [
     "FolderColumns",
     "Fraction",
     "GroupSplit",
+    "HubConfig",
     "IndexConfig",
     "LoraConfig",
     "PackConfig",
@@ -252,6 +253,16 @@ class StorageConfig(Section):
     """Maximum duration of one read, listing or upload of a file, in seconds."""
 
 
+class HubConfig(Section):
+    """The Hugging Face hub: how long a command waits for it."""
+
+    contact_timeout_s: PositiveFloat = 10.0
+    """Maximum wait for an answer of the hub, in seconds. In the middle of a download: for the next bytes,
+    before one of five retries (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT take precedence)."""
+    download_timeout_s: PositiveFloat = 3600.0
+    """Maximum duration of the download of a part of a checkpoint, in seconds."""
+
+
 class RayConfig(Section):
     """The Ray cluster to use."""
 
@@ -286,4 +297,5 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: StorageConfig = StorageConfig()
+    hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()
