@@ -241,7 +241,10 @@ class TrackingConfig(Section):
     entity: str | None = None
     """User or team that owns the project. Null: the API key's default."""
     connect_timeout_s: PositiveFloat = 30.0
-    """Online: maximum wait for the first answer of W&B, in seconds."""
+    """Online: maximum wait for the first answer of W&B, in seconds. Without one, a run is logged offline."""
+    finish_timeout_s: PositiveFloat = 60.0
+    """Online: maximum wait at the end for W&B to receive what it has not yet, in seconds. The rest stays on
+    the disk, for `wandb sync`."""
 
 
 class StorageConfig(Section):
