@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TextIO
 import raysys
 from raysys import storage
 from raysys.config import Config, load_config
+from raysys.encoder import hub_limits
 from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
@@ -306,6 +307,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
 def _load(path: str, overrides: list[str]) -> Config:
     config = load_config(path, overrides)
     storage.configure(config.storage)
+    hub_limits.configure(config.hub)
     storage.require_folder(config.root)
     return config
 

@@ -124,8 +124,14 @@ class Busy(RaysysError):
     code = "busy"
 
 
+class TrackingRefused(InputError):
+    """Weights & Biases refuses the key, the project or the settings of a run."""
+
+    code = "tracking_refused"
+
+
 class TrackingError(RaysysError):
-    """Weights & Biases cannot be reached, or refuses the run."""
+    """Weights & Biases cannot be reached."""
 
     code = "tracking_failed"
 

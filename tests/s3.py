@@ -61,7 +61,8 @@ class FaultyProxy(ThreadingHTTPServer):
     """Forwards requests to a port of this machine; every `every`-th one gets the next of `faults` in turn.
 
     `500` and `503` respond at once; `reset` and `cut` forward the request and close the connection in the
-    middle of the response (with RST or FIN); `slow` sends the response in ten parts.
+    middle of the response (with RST or FIN); `slow` sends the response in ten parts; `silent` sends half of it
+    and keeps the connection open.
     """
 
     daemon_threads = True
@@ -70,6 +71,7 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _ProxyHandler)
         self.upstream_port = upstream_port
         self.injected: Counter[str] = Counter()
+        self.num_half, self.is_over = 0, threading.Event()
         self._every, self._faults = every, faults
         self._numbers = itertools.count(1)
 
@@ -102,6 +104,7 @@ def faulty_proxy(
     try:
         yield proxy
     finally:
+        proxy.is_over.set()
         proxy.shutdown()
         thread.join()
         proxy.server_close()
@@ -163,6 +166,12 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if fault in ("reset", "cut"):
             self.wfile.write(body[: len(body) // 2])
             self._break(fault)
+        elif fault == "silent" and body:
+            self.server.num_half += 1
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            self.server.is_over.wait()
+            self.close_connection = True
         elif fault == "slow":
             part_bytes = len(body) // 10 + 1
             for start in range(0, len(body), part_bytes):

@@ -27,6 +27,7 @@ from raysys.errors import (
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
 from raysys.train.monitor.capacity import memory_advice, micro_batch_size
+from raysys.train.monitor.worker_log import log_to_driver
 
 _NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)
 
@@ -41,7 +42,8 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
         section = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
         job = dataclasses.replace(job, section=section)
     try:
-        train_worker(job, coordinator)
+        with log_to_driver(coordinator):
+            train_worker(job, coordinator)
         ray.get(coordinator.finish.remote())
     except Exception as error:
         fatal_error = _fatal_error(error, job, coordinator)
