@@ -41,7 +41,8 @@ def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     session.connect(config.ray)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
     image, _ = preprocessing_of(layout.encoder)
-    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream)
+    may_grow = session.may_grow(config.ray)
+    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream, may_grow=may_grow)
 
 
 def _require_items_for_projection(config: Config) -> None:
