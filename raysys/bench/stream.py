@@ -25,6 +25,7 @@ from raysys.bench.config import BenchRunConfig
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.bench.models import write_start
 from raysys.cluster import session
+from raysys.cluster.capacity import Demand
 from raysys.columns import PIXELS, TITLE, TOKENS
 from raysys.config.schema import AugmentConfig, RayConfig, StreamConfig
 from raysys.encoder import siglip, start
@@ -68,6 +69,11 @@ class StreamWork:
     ray: RayConfig
 
     @property
+    def num_readers(self) -> int:
+        """Reading tasks of raysys and of Ray Data."""
+        return self.stream.read_concurrency or 1
+
+    @property
     def num_batches(self) -> int:
         return self.num_warm_up + self.num_measured
 
@@ -98,7 +104,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
                 batch_size,
                 _warm_up_batches(measured) * workers,
                 measured * workers,
-                config.stream.model_copy(update={"decode_concurrency": workers}),
+                config.stream,
                 config.ray,
             )
             properties = {
@@ -131,15 +137,17 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
 def read_raysys(work: StreamWork, *, scaled: bool = False, remote: bool = False) -> Iterator[ReadyBatch]:
     """The stream that training reads; `remote`: from the copy on the object store."""
     from raysys.stream.blocks import rows_per_block
+    from raysys.stream.concurrency import Concurrency
     from raysys.stream.decode import TrainingDecoder
     from raysys.stream.read import training_stream
 
-    session.connect(work.ray)
+    _connect(work)
     shards = shards_of(work.remote_uri if remote and work.remote_uri else work.shards_uri)
     stream = training_stream(
         shards,
         TrainingDecoder(work.encoder_uri, work.image, work.text, _NO_AUGMENTATION, (), _SEED, scaled),
         work.stream,
+        Concurrency(decoders=work.workers, readers=work.num_readers),
         seed=_SEED,
         start=0,
         stop=work.num_batches * work.batch_size,
@@ -185,7 +193,7 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
 
     from raysys.stream.read import prepare_context
 
-    session.connect(work.ray)
+    _connect(work)
     prepare_context()
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = work.batch_size * work.image.size_px**2 * 3
@@ -193,7 +201,7 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
     tars = _tars(work)
     photos_per_epoch = sum(shard.num_items for shard in shards_of(work.shards_uri))
     rows = ray.data.read_webdataset(
-        tars * -(-num_photos // photos_per_epoch), decoder=None, concurrency=work.stream.read_concurrency
+        tars * -(-num_photos // photos_per_epoch), decoder=None, concurrency=work.num_readers
     )
     # Without the limit it would continue to read and decode while other contenders are measured.
     stream = rows.limit(num_photos).map_batches(
@@ -206,6 +214,18 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
     batches = stream.iter_batches(batch_size=work.batch_size, batch_format="numpy", drop_last=True)
     for batch in batches:
         yield batch[PIXELS], batch[TOKENS]
+
+
+def _connect(work: StreamWork) -> None:
+    """Connect to Ray. Raises: InputError if readers and decoders do not fit the cluster."""
+    from raysys.cluster.nodes import wait_for_nodes
+
+    session.connect(work.ray)
+    processes = [
+        Demand(work.num_readers, "reader", "stream.read_concurrency", {"CPU": 1.0}),
+        Demand(work.workers, "decoder", "bench.workers", {"CPU": 1.0}),
+    ]
+    wait_for_nodes("bench", lambda _: processes, may_grow=session.may_grow(work.ray))
 
 
 class _RayDataDecoder:

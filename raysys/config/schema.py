@@ -144,10 +144,15 @@ class StreamConfig(Section):
 
     shuffle_window_shards: PositiveInt = 4
     """Shards are shuffled over the epoch; samples are shuffled within windows of this many shards."""
-    decode_concurrency: PositiveInt = 2
-    """Ray actors that decode photos in parallel."""
-    read_concurrency: PositiveInt = 1
-    """Windows of shards that are read in parallel."""
+    decode_concurrency: PositiveInt | None = None
+    """Ray actors that decode photos in parallel, one CPU each. Null: the CPUs of the cluster that training
+    workers or encoders, readers, repartitioning and the driver leave."""
+    read_concurrency: PositiveInt | None = None
+    """Windows of shards that are read in parallel, one CPU each. Null: a ninth of the CPUs of the cluster
+    that training workers or encoders leave, at least one."""
+    first_batch_timeout_s: PositiveFloat = 600.0
+    """Training and embedding stop if the first batch is not ready after this time, in seconds, and name what
+    waits for what. Later, a stream that delivers nothing for this time is a warning."""
     block_megabytes: PositiveInt = 8
     """Compressed photos per Ray Data block, in MiB. A decoded block is about ten times larger."""
     object_store_megabytes: PositiveInt | None = None

@@ -43,7 +43,8 @@ def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     require_unique_items(layout.embeddings, shards)
     session.connect(config.ray)
     image, _ = preprocessing_of(layout.encoder)
-    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream)
+    may_grow = session.may_grow(config.ray)
+    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream, may_grow=may_grow)
 
 
 def _require_items_for_projection(config: Config) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import ray.data
 import ray.exceptions
 
+from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.datasource import dataset_of
 from raysys.errors import REASON_LENGTH, ClusterError, RaysysError, known_cause, unforeseen_at
 from raysys.pack.scan import Part
@@ -101,9 +101,8 @@ def _data_context(**settings: Any) -> Iterator[None]:
 
 
 def _num_cores() -> int:
-    """Real cores, not Ray's logical CPUs: every additional worker process spends seconds on imports."""
-    cores = len(ray.nodes()) * (os.cpu_count() or 1)
-    return max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
+    """Cores of this machine, not logical CPUs of Ray: every additional process spends seconds on imports."""
+    return max(1, cluster_nodes.num_cores(cluster_nodes.alive_nodes()))
 
 
 def _row_counts(results: ray.data.Dataset) -> Iterator[int]:

@@ -25,13 +25,14 @@ from raysys.artifacts.build import run_steps
 from raysys.columns import PIXELS
 from raysys.config import Config
 from raysys.config.schema import TrackingConfig, TrainConfig
-from raysys.errors import Busy, OutOfMemory, Stopped, TrainingDiverged
+from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
 from raysys.train import step as step_module
 from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
 from raysys.train.step import StepResult
+from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
     EVERY,
     NUM_STEPS,
@@ -78,6 +79,11 @@ def config(start: tuple[Path, int], tmp_path: Path) -> Config:
 def with_train(config: Config, **settings: Any) -> Config:
     section = {**config.train.model_dump(), **settings}
     return Config.model_validate({**config.model_dump(), "train": section})
+
+
+def with_stream(config: Config, **settings: Any) -> Config:
+    section = {**config.stream.model_dump(), **settings}
+    return Config.model_validate({**config.model_dump(), "stream": section})
 
 
 def after_first_checkpoint(run_uri: str, action: Callable[[], None]) -> threading.Thread:
@@ -227,10 +233,33 @@ def test_run_is_logged_offline_if_wandb_does_not_answer(
     assert {row["global_step"]: row["train/loss"] for row in history if "train/loss" in row} == run.losses
 
 
+def test_decoders_that_hold_every_cpu_are_refused(config: Config) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline.run_stage("train", with_stream(config, decode_concurrency=6))
+    assert str(caught.value) == (
+        "train: 2 training workers (train.workers) with 1 CPU each, "
+        "1 reader (stream.read_concurrency) with 1 CPU each, "
+        "6 decoders (stream.decode_concurrency) with 1 CPU each need 9 CPUs together; "
+        "the cluster has 1 node with 8 CPUs and 0 GPUs; "
+        "lower stream.decode_concurrency to 5, or set it to null, or raise ray.num_cpus"
+    )
+
+
+def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
+    config = with_train(with_stream(config, first_batch_timeout_s=20.0), workers=1)
+    with cpus_held_elsewhere(6), pytest.raises(ClusterError) as caught:
+        pipeline.run_stage("train", config)
+    assert str(caught.value).startswith("train: no batch within ")
+    assert "reading: 1 task, " in str(caught.value)
+    assert " of 2 actors running, 0 tasks, 0 queued; " in str(caught.value)
+    assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
+    assert num_attempts(run_of(config)) == 1
+
+
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
-    first = trainer.start_coordinator(job)
+    first = trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
-        trainer.start_coordinator(job)
+        trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     ray.kill(first)
