@@ -15,8 +15,7 @@ import json
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import TrackingConfig
 from raysys.errors import TrackingError, shortened
 from raysys.tracking.metrics_log import (
-    VALIDATIONS_POLL_INTERVAL_S,
     neighbour_grid_uri,
     read_steps,
     read_validations,
@@ -198,11 +196,9 @@ class WandbLogger:
         logged: LoggedState,
         *,
         is_live: bool,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run_uri, self._wandb_run, self._is_live, self._clock = run_uri, wandb_run, is_live, clock
+        self._run_uri, self._wandb_run, self._is_live = run_uri, wandb_run, is_live
         self.logged = logged
-        self._polled_at = clock()
         if not is_live:
             _write_logged_state(run_uri, dataclasses.replace(logged, open_segment=wandb_run.segment))
 
@@ -214,33 +210,34 @@ class WandbLogger:
         self.log_new_validations()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step, unless it was logged before a restart; every few seconds also new validations."""
+        """Log a step, unless it was logged before a restart."""
         if step > self.logged.step:
             self._wandb_run.log({f"train/{name}": value for name, value in values.items()}, step)
             self.logged = dataclasses.replace(self.logged, step=step)
-        if self._clock() - self._polled_at >= VALIDATIONS_POLL_INTERVAL_S:
-            self.log_new_validations()
 
     def flush(self) -> None:
-        """Store what is logged, if W&B already has it."""
-        if self._is_live:
-            _write_logged_state(self._run_uri, self.logged)
+        """Log new validations, and store what is logged, if W&B already has it."""
+        self.log_new_validations()
+        self._store()
 
     def log_new_validations(self) -> None:
         """Log the validations that were not logged yet, each at its own step, with its neighbour grid."""
-        self._polled_at = self._clock()
         for row in read_validations(self._run_uri, without=self.logged.validated):
             step = int(row["step"])
             self._wandb_run.log({f"train/{name}": row[name] for name in row if name != "step"}, step)
             self._log_neighbour_grid(step)
             self.logged = dataclasses.replace(self.logged, validated=self.logged.validated | {step})
-            self.flush()
+            self._store()
 
     def log_lineage(self, bundle_uri: str, manifest: EncoderBundleManifest) -> None:
         """Log the resulting bundle and its inputs as artifacts by reference."""
         for name, entry in manifest.inputs.items():
             self._wandb_run.log_reference(name, "input", _manifest_uri(entry.uri), entry.fingerprint)
         self._wandb_run.log_reference("encoder", "output", _manifest_uri(bundle_uri), manifest.fingerprint)
+
+    def _store(self) -> None:
+        if self._is_live:
+            _write_logged_state(self._run_uri, self.logged)
 
     def _log_neighbour_grid(self, step: int) -> None:
         uri = neighbour_grid_uri(self._run_uri, step)
