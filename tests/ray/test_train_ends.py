@@ -27,10 +27,12 @@ from raysys.config import Config
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
+from raysys.tracking.metrics_log import read_validations
 from raysys.train import step as step_module
 from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
+from raysys.train.checkpoint.saver import CheckpointSaver
 from raysys.train.step import StepResult
 from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
@@ -183,6 +185,35 @@ def low_memory_worker(loop_config: dict[str, Any]) -> None:
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])
+
+
+def worker_that_is_killed_before_a_save(loop_config: dict[str, Any]) -> None:
+    """A worker that is killed once between the validation of the second checkpoint and its save."""
+    job = loop_config["job"]
+    real_save, is_killed = CheckpointSaver.save, Path(job.run_uri, "killed")
+
+    def save(saver: CheckpointSaver, step: int, metrics: dict[str, float]) -> None:
+        if step == 2 * EVERY and not is_killed.exists():
+            is_killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real_save(saver, step, metrics)
+
+    with patch.object(CheckpointSaver, "save", save):
+        run_attempt(job, loop_config["coordinator"])
+
+
+def test_kill_between_validation_and_checkpoint_leaves_every_checkpoint_measured_once(
+    config: Config, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_train_worker", worker_that_is_killed_before_a_save)
+    pipeline.run_stage("train", config)
+    run = run_of(config)
+    assert Path(run.uri, "killed").exists()
+    assert num_attempts(run) == 2
+    assert run.losses == uninterrupted.losses
+    assert run.weights == uninterrupted.weights
+    assert read_validations(run.uri) == read_validations(uninterrupted.uri)
+    assert Path(run.uri, "sweep.json").read_bytes() == Path(uninterrupted.uri, "sweep.json").read_bytes()
 
 
 # One more training run, in two attempts.
