@@ -16,6 +16,7 @@ from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
 from raysys.train.metrics.recorder import open_recorder
 from raysys.train.metrics.step_metrics import Throughput, WeightChange
+from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
 from raysys.train.monitor.heartbeat import Heartbeat
@@ -27,13 +28,17 @@ from raysys.train.validation.early_stopping import EarlyStopping
 _BATCH_TIMEOUT_S = 1.0  # after this wait for data, the workers agree on what to do without it
 
 
-def train_worker(job: TrainJob, coordinator: Any) -> None:
+def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> None:
     """Train from the last checkpoint, or from the start, to the last step or a stop request."""
     section = job.section
     accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
     rank, is_main = accelerator.process_index, accelerator.is_main_process
     state = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = first_step = restore(state)
+    job, line = micro_batch.fit(state)
+    section = job.section
+    if line and is_main:
+        coordinator.log.remote(line)
     loss = math.nan
 
     consensus = StepConsensus(coordinator, accelerator)

@@ -1,4 +1,4 @@
-"""Whether a cluster can hold the workers of a training, and which settings need less memory."""
+"""Whether a cluster can hold the workers of a training."""
 
 from __future__ import annotations
 
@@ -27,28 +27,6 @@ def max_num_workers(nodes: Sequence[Resources], worker_resources: Resources) -> 
     return sum(
         min(int(node.get(kind, 0) / amount) for kind, amount in worker_resources.items()) for node in nodes
     )
-
-
-def memory_advice(section: TrainConfig, workers: int) -> str:
-    """The settings that would need less memory, each with its current value, most effective first."""
-    size = micro_batch_size(section, workers)
-    settings = []
-    if size > 1:
-        default = "" if section.micro_batch_size else ", a worker's full share of the batch"
-        settings.append(f"lower train.micro_batch_size (now {size}{default})")
-        if section.on_out_of_memory == "stop":
-            settings.append("set train.on_out_of_memory=halve (now stop)")
-    if not section.activation_checkpointing:
-        settings.append("set train.activation_checkpointing=true (now false)")
-    if section.parallel == "ddp" and workers > 1:
-        settings.append("set train.parallel=fsdp (now ddp)")
-    return ", or ".join(settings) or "use a GPU with more memory, or a smaller encoder"
-
-
-def micro_batch_size(section: TrainConfig, workers: int) -> int:
-    """Pairs that a worker passes through the towers at a time."""
-    share = section.batch_size // workers
-    return min(section.micro_batch_size or share, share)
 
 
 def _describe(nodes: Sequence[Resources]) -> str:

@@ -1,14 +1,9 @@
-"""Whether a cluster holds a training's workers, and which settings need less memory."""
+"""Whether a cluster holds a training's workers."""
 
 from __future__ import annotations
 
 from raysys.config.schema import TrainConfig
-from raysys.train.monitor.capacity import (
-    capacity_shortfall,
-    max_num_workers,
-    memory_advice,
-    micro_batch_size,
-)
+from raysys.train.monitor.capacity import capacity_shortfall, max_num_workers
 
 GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
 
@@ -39,22 +34,3 @@ def test_elastic_run_needs_only_its_minimum_of_workers() -> None:
         "train.min_workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs and 0 GPUs; "
         "lower train.min_workers or add nodes"
     )
-
-
-def test_micro_batch_is_the_share_of_a_worker_unless_configured() -> None:
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=4) == 16
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4, micro_batch_size=8), workers=4) == 8
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=2) == 32  # two nodes are lost
-
-
-def test_memory_advice_names_settings_with_their_values() -> None:
-    assert memory_advice(TrainConfig(batch_size=64, workers=4), workers=4) == (
-        "lower train.micro_batch_size (now 16, a worker's full share of the batch), "
-        "or set train.on_out_of_memory=halve (now stop), "
-        "or set train.activation_checkpointing=true (now false), or set train.parallel=fsdp (now ddp)"
-    )
-
-
-def test_memory_advice_omits_settings_that_cannot_help() -> None:
-    section = TrainConfig(batch_size=4, workers=4, activation_checkpointing=True, parallel="fsdp")
-    assert memory_advice(section, workers=4) == "use a GPU with more memory, or a smaller encoder"
