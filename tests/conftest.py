@@ -60,6 +60,16 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` skip on a machine without one."""
+    import torch  # not above: it reads the environment
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU: torch.cuda.is_available() is False"))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
 

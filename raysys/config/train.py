@@ -122,8 +122,10 @@ class TrainConfig(Section):
     models that do not fit a GPU otherwise."""
     compile: Annotated[bool, ChangeableOnResume()] = False
     """Compile both towers with torch.compile. Recommended on GPUs."""
-    activation_checkpointing: Annotated[bool, ChangeableOnResume()] = False
-    """Recompute activations in the backward pass: less memory, about a third more computation."""
+    activation_checkpointing: Annotated[Literal["none", "selective", "full"], ChangeableOnResume()] = "none"
+    """What the backward pass computes again instead of reading it from memory. `selective`: all but matrix
+    products and attention, with about half the memory of `none`. `full`: complete layers, with an eighth of
+    the memory and about a third more computation."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Validate and export an exponential moving average of the weights with this decay. Null: the weights
     themselves."""
@@ -158,9 +160,10 @@ class TrainConfig(Section):
     equal rates."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
-    micro_batch_size: Annotated[PositiveInt | None, ChangeableOnResume()] = None
+    micro_batch_size: Annotated[PositiveInt | Literal["auto"] | None, ChangeableOnResume()] = "auto"
     """Pairs that a worker passes through the towers at a time. The update is the same; lower it to save
-    memory. Null: the worker's complete share of the batch."""
+    memory. `auto`: on a GPU the most that fit, measured when the run starts; on a CPU as null. Null: the
+    worker's complete share of the batch."""
     on_out_of_memory: Annotated[Literal["stop", "halve"], ChangeableOnResume()] = "stop"
     """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch. Each
     restart counts towards `train.max_failures`."""
@@ -195,7 +198,7 @@ class TrainConfig(Section):
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of workers {self.workers}")
         share = self.batch_size // self.workers
-        if share % (self.micro_batch_size or share):
+        if isinstance(self.micro_batch_size, int) and share % self.micro_batch_size:
             raise ValueError(
                 f"a worker's share of {share} pairs is not a multiple of micro_batch_size "
                 f"{self.micro_batch_size}"

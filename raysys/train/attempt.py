@@ -7,13 +7,11 @@ instead, which ends the collective calls in which the others wait; the next grou
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import ray
 import ray.train
 import ray.util
-import torch
 
 from raysys.errors import (
     DamagedData,
@@ -26,7 +24,8 @@ from raysys.errors import (
 )
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
-from raysys.train.monitor.capacity import memory_advice, micro_batch_size
+from raysys.train.memory import memory_advice, out_of_memory_reason
+from raysys.train.micro_batch import MicroBatch
 from raysys.train.monitor.worker_log import log_to_driver
 
 _NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)
@@ -34,40 +33,40 @@ _NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged
 
 def run_attempt(job: TrainJob, coordinator: Any) -> None:
     """Train in this worker group until the run ends or an error occurs."""
-    attempt_config = ray.get(coordinator.attempt_config.remote())
-    if attempt_config.is_over:
+    if ray.get(coordinator.is_over.remote()):
         return
-    if attempt_config.micro_batch_size is not None:
-        section = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
-        job = dataclasses.replace(job, section=section)
+    world_size = ray.train.get_context().get_world_size()
+    micro_batch = MicroBatch(job, world_size)
     try:
         with log_to_driver(coordinator):
-            train_worker(job, coordinator)
+            train_worker(job, coordinator, micro_batch)
     except Exception as error:
-        fatal_error = _fatal_error(error, job, coordinator)
-        world_size = ray.train.get_context().get_world_size()
+        fatal_error = _fatal_error(error, job, coordinator, micro_batch)
         if fatal_error is None or not ray.get(coordinator.give_up.remote(fatal_error, world_size)):
             raise
 
 
-def _fatal_error(error: Exception, job: TrainJob, coordinator: Any) -> RaysysError | None:
+def _fatal_error(
+    error: Exception, job: TrainJob, coordinator: Any, micro_batch: MicroBatch
+) -> RaysysError | None:
     """The error that ends the run; None if another attempt may succeed."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return _handle_out_of_memory(error, job, coordinator)
     cause = known_cause(error)
-    return cause if isinstance(cause, _NOT_RETRIED) else None
+    if isinstance(cause, _NOT_RETRIED):
+        return cause
+    reason = out_of_memory_reason(error)
+    return _handle_out_of_memory(reason, job, coordinator, micro_batch) if reason else None
 
 
 def _handle_out_of_memory(
-    error: torch.OutOfMemoryError, job: TrainJob, coordinator: Any
+    reason: str, job: TrainJob, coordinator: Any, micro_batch: MicroBatch
 ) -> RaysysError | None:
     """None if the next attempt uses half the micro-batch, else the error that ends the run."""
-    context, section = ray.train.get_context(), job.section
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    shortage = f"rank {rank} on node {ray.util.get_node_ip_address()} has too little memory"
-    size = micro_batch_size(section, workers)
-    if section.on_out_of_memory == "halve" and size > 1:
-        ray.get(coordinator.halve_micro_batch.remote(size, shortage))
+    context, size = ray.train.get_context(), micro_batch.size or 1
+    node = ray.util.get_node_ip_address()
+    shortage = f"rank {context.get_world_rank()} on node {node} has too little memory"
+    if job.section.on_out_of_memory == "halve" and size > 1:
+        half = micro_batch.halve()
+        ray.get(coordinator.log_halved.remote(size, half, shortage))
         return None
-    reason = str(error).strip().split(". ")[0][:200]
-    return OutOfMemory(f"train: {shortage} ({reason}); {memory_advice(section, workers)}")
+    advice = memory_advice(job.section, context.get_world_size(), size)
+    return OutOfMemory(f"train: {shortage} ({reason}); {advice}")

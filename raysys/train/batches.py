@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,31 +14,32 @@ from accelerate import Accelerator
 from jaxtyping import Int64
 from numpy import ndarray
 
-from raysys.columns import GROUP_KEYS, STREAM_POSITION
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, STREAM_POSITION, TOKENS
 from raysys.errors import DamagedData
 from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
+from raysys.train.memory import batches_fit, photo_bytes
 from raysys.train.metrics.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute
+_STEP_COLUMNS = (PIXELS, TOKENS, CAPTION_KEYS, GROUP_KEYS)  # the others are read on the host
 
 
 class WorkerBatches:
     """This worker's batches from the one after `step` steps to the last, all with equally many rows.
 
-    The next batch is fetched in a thread, so that a worker without data can still save a checkpoint. Batches
-    are on the worker's device. With `train.micro_batch_size` they are in host memory (pinned, for a GPU),
-    because the global batch may be larger than the GPU's memory.
+    A thread fetches the next batch and copies it to the device: training does not wait for the copy, and a
+    worker without data can still save a checkpoint.
     """
 
     def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, throughput: Throughput) -> None:
         self._job, self._accelerator, self._throughput = job, accelerator, throughput
         self._step, self._first_step = step, step
-        self._num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
-        prefetch_blocks = _PREFETCH_STEPS * self._num_rows // job.rows_per_block
-        self._blocks = _blocks(job, accelerator, prefetch_blocks)
+        num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
+        self._join = BatchJoin(accelerator.device, accelerator.process_index, num_rows, job.image.size_px)
+        self._blocks = _blocks(job, _PREFETCH_STEPS * num_rows // job.rows_per_block)
         self._next = self._fetch()
 
     def wait(self, timeout_s: float) -> bool:
@@ -51,19 +52,23 @@ class WorkerBatches:
 
         Raises: DamagedData if the stream delivers other samples than planned.
         """
-        blocks, planned = self._next.result(), self._planned_positions()
+        batch = self._next.result()
         self._throughput.begin_step()
-        _require_planned(blocks, planned, self._step)
         self._step += 1
         self._next = self._fetch()
-        batch = padded(_concatenate(blocks), self._num_rows, self._accelerator.process_index)
-        is_pinned = _stays_on_host(self._job) and self._job.section.use_gpu
-        return _pin_memory(batch) if is_pinned else batch
+        return batch
 
-    def _fetch(self) -> Future[list[Batch]]:
-        is_over = self._step >= self._job.num_steps  # a restart after the last step fetches nothing
-        num_blocks = 0 if is_over else len(self._planned_positions()) // self._job.rows_per_block
-        return run_in_thread(lambda: list(itertools.islice(self._blocks, num_blocks)))
+    def _fetch(self) -> Future[Batch]:
+        step, planned = self._step, self._planned_positions()
+
+        def fetch() -> Batch:
+            if step >= self._job.num_steps:  # nothing follows the last step
+                return {}
+            blocks = list(itertools.islice(self._blocks, len(planned) // self._job.rows_per_block))
+            _require_planned(blocks, planned, step)
+            return self._join(blocks)
+
+        return run_in_thread(fetch)
 
     def _planned_positions(self) -> Int64[ndarray, " rows"]:
         """The stream positions of this worker's samples in the next step."""
@@ -77,23 +82,69 @@ class WorkerBatches:
         )
 
 
-def _blocks(job: TrainJob, accelerator: Accelerator, prefetch_blocks: int) -> Iterator[Batch]:
-    """The blocks that Ray assigns to this worker."""
+class BatchJoin:
+    """Joins blocks to a batch of worker `rank`, in the calling thread.
+
+    For a GPU, blocks are joined in pinned memory, and what the step needs is copied to the GPU on a stream of
+    its own. If the GPU is too small for batches they stay pinned, and the step copies its micro-batches.
+    """
+
+    def __init__(self, device: torch.device, rank: int, num_rows: int, size_px: int) -> None:
+        self._device, self._rank, self._num_rows = device, rank, num_rows
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._is_on_gpu = self._stream is not None and batches_fit(
+            photo_bytes(num_rows, size_px), torch.cuda.mem_get_info(device)[1]
+        )
+
+    def __call__(self, blocks: Sequence[Batch]) -> Batch:
+        """The batch, completely copied."""
+        if self._stream is None:
+            return joined(blocks, self._num_rows, self._rank)
+        with torch.cuda.stream(self._stream):  # also makes the worker's GPU the current one of this thread
+            batch = joined(blocks, self._num_rows, self._rank, pin=True)
+            if self._is_on_gpu:
+                on_gpu = {name: batch[name].to(self._device, non_blocking=True) for name in _STEP_COLUMNS}
+                self._stream.synchronize()
+                for rows in on_gpu.values():  # the steps' stream must have read it before it is used again
+                    rows.record_stream(torch.cuda.default_stream(self._device))
+                batch |= on_gpu
+        return batch
+
+
+def joined(blocks: Sequence[Batch], num_rows: int, rank: int, *, pin: bool = False) -> Batch:
+    """The blocks of worker `rank` with padding rows appended, `num_rows` in all.
+
+    Padding has no caption (key 0), stream position -1, and a group of its own for each row.
+    """
+    missing = num_rows - sum(len(block[STREAM_POSITION]) for block in blocks)
+    parts = [*blocks, _padding(blocks[0], missing, first_row=rank * num_rows)] if missing else blocks
+    if len(parts) == 1 and not pin:
+        return dict(parts[0])
+    return {name: _concatenate([part[name] for part in parts], pin=pin) for name in parts[0]}
+
+
+def _padding(like: Batch, missing: int, *, first_row: int) -> Batch:
+    padding = {name: rows.new_zeros(missing, *rows.shape[1:]) for name, rows in like.items()}
+    padding[STREAM_POSITION] -= 1
+    # Group keys of the stream are from 0 on, or slightly below 0 for samples without a group.
+    first = torch.iinfo(torch.int64).min + first_row
+    padding[GROUP_KEYS] += torch.arange(first, first + missing)
+    return padding
+
+
+def _concatenate(parts: list[torch.Tensor], *, pin: bool) -> torch.Tensor:
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    return torch.cat(parts, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=pin))
+
+
+def _blocks(job: TrainJob, prefetch_blocks: int) -> Iterator[Batch]:
+    """The blocks that Ray assigns to this worker, in host memory."""
     shard = ray.train.get_dataset_shard("train")
     assert shard is not None
-    on_host = _stays_on_host(job)
     batches = shard.iter_torch_batches(
-        batch_size=job.rows_per_block,
-        device="cpu" if on_host else str(accelerator.device),
-        prefetch_batches=prefetch_blocks,
-        drop_last=True,
-        pin_memory=job.section.use_gpu and not on_host,
+        batch_size=job.rows_per_block, device="cpu", prefetch_batches=prefetch_blocks, drop_last=True
     )
     return iter(batches)
-
-
-def _stays_on_host(job: TrainJob) -> bool:
-    return job.section.micro_batch_size is not None
 
 
 def _require_planned(blocks: Sequence[Batch], planned: Int64[ndarray, " rows"], step: int) -> None:
@@ -103,29 +154,3 @@ def _require_planned(blocks: Sequence[Batch], planned: Int64[ndarray, " rows"], 
             f"train: step {step} received {len(positions)} samples from position {positions[:1]}, "
             f"expected {len(planned)} from {planned[0]}; this is a bug in raysys, please report it"
         )
-
-
-def _concatenate(blocks: Sequence[Batch]) -> Batch:
-    if len(blocks) == 1:
-        return blocks[0]
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _pin_memory(batch: Batch) -> Batch:
-    return {name: rows.pin_memory() for name, rows in batch.items()}
-
-
-def padded(batch: Mapping[str, torch.Tensor], num_rows: int, rank: int) -> Batch:
-    """The batch of worker `rank` with padding rows appended, `num_rows` in all.
-
-    Padding has no caption (key 0), stream position -1, and a group of its own for each row.
-    """
-    missing = num_rows - len(batch[STREAM_POSITION])
-    if not missing:
-        return dict(batch)
-    padding = {name: rows.new_zeros(missing, *rows.shape[1:]) for name, rows in batch.items()}
-    padding[STREAM_POSITION] -= 1
-    # Group keys of the stream are from 0 on, or slightly below 0 for samples without a group.
-    first = torch.iinfo(torch.int64).min + rank * num_rows
-    padding[GROUP_KEYS] += torch.arange(first, first + missing, device=padding[GROUP_KEYS].device)
-    return {name: torch.cat([rows, padding[name]]) for name, rows in batch.items()}

@@ -11,11 +11,13 @@ import torch
 from accelerate import Accelerator
 
 from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples, check_skipped_fraction, read_skipped
+from raysys.tracking.logs import log
 from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
 from raysys.train.metrics.recorder import open_recorder
 from raysys.train.metrics.step_metrics import Throughput, WeightChange
+from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
 from raysys.train.monitor.heartbeat import Heartbeat
@@ -28,7 +30,7 @@ from raysys.train.wise_ft import measure_points
 _BATCH_TIMEOUT_S = 1.0  # after this wait for data, the workers agree on what to do without it
 
 
-def train_worker(job: TrainJob, coordinator: Any) -> None:
+def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> None:
     """Train from the last checkpoint, or from the start, to the last step or a stop request.
 
     After the last step measure what is not measured yet.
@@ -37,13 +39,14 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
     consensus = StepConsensus(coordinator, accelerator)
     with Heartbeat(coordinator, accelerator) as heartbeat:
         validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
-        if _train(job, accelerator, consensus, heartbeat, validator):
+        if _train(job, micro_batch, accelerator, consensus, heartbeat, validator):
             accelerator.free_memory()  # of the model and the optimisers
             measure_points(job, accelerator, validator, consensus, heartbeat)
 
 
 def _train(
     job: TrainJob,
+    micro_batch: MicroBatch,
     accelerator: Accelerator,
     consensus: StepConsensus,
     heartbeat: Heartbeat,
@@ -54,6 +57,10 @@ def _train(
     rank, is_main = accelerator.process_index, accelerator.is_main_process
     state = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = first_step = restore(state)
+    job, line = micro_batch.fit(state)
+    section = job.section
+    if line and is_main:
+        log.info("    train  %s", line)
     loss = math.nan
 
     heartbeat.restored(step)

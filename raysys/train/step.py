@@ -1,13 +1,15 @@
 """One training step: embed the batch, compute the loss over the global batch, backpropagate, update.
 
-The loss returns the gradients of the embeddings. With micro-batches each tower runs twice: first without a
-graph to embed the full batch, then one micro-batch at a time to backpropagate these gradients (gradient
-caching, Gao et al. 2021). The update equals the full batch's; activation memory is one micro-batch's.
+The loss returns the gradients of the embeddings. With micro-batches the towers first embed the full batch
+without a graph, then run again, one micro-batch at a time, to backpropagate these gradients (gradient
+caching, Gao et al. 2021). The last micro-batch runs only once, because its graph is kept. The update equals
+the full batch's; activation memory is one micro-batch's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -82,23 +84,35 @@ def backward(
     start of `train.method: distil`. A collective call.
     """
     device = next(towers.parameters()).device
-    parts = _micro_batches(batch, section.micro_batch_size)
+    *others, kept = parts = _micro_batches(batch, section.micro_batch_size)
     keys, groups = (batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS))
-    start_embedded = _embed_no_grad(start, parts, device) if start is not None else None
-    if len(parts) == 1:
-        embedded = _embed(towers, parts[0], device)
-        local_loss, grads = _embedding_grads(embedded, keys, groups, section, start_embedded)
-        _backward_from_embeddings(embedded, grads)
-    else:
-        embedded = _embed_no_grad(towers, parts, device)
-        local_loss, grads = _embedding_grads(embedded, keys, groups, section, start_embedded)
-        _backward_in_micro_batches(towers, parts, grads, device)
+    start_embedded = _concatenate(_embed_no_grad(start, parts, device)) if start is not None else None
+    # The graph of `kept` is freed before the others run again, so it cannot be the one that is synchronised.
+    with no_sync(towers) if others else nullcontext():
+        embedded = [*_embed_no_grad(towers, others, device), _embed(towers, kept, device)]
+        local_loss, grads = _embedding_grads(_concatenate(embedded), keys, groups, section, start_embedded)
+        *other_grads, kept_grads = _split(grads, [len(part[PIXELS]) for part in parts])
+        _backward_from_embeddings(embedded.pop(), kept_grads)
+    for number, (part, part_grads) in enumerate(zip(others, other_grads, strict=True), start=1):
+        with nullcontext() if number == len(others) else no_sync(towers):
+            _backward_from_embeddings(_embed(towers, part, device), part_grads)
     all_reduce_unsharded_grads(towers)
     return local_loss
 
 
-def _micro_batches(batch: dict[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
-    size = size or len(batch[PIXELS])
+def run_micro_batch(towers: torch.nn.Module, pairs: dict[str, Tensor]) -> None:
+    """Run both passes of one micro-batch with gradients of zero: it takes the memory of one in a step.
+
+    With DDP this is no collective call. The caller drops the gradients.
+    """
+    with no_sync(towers):
+        embedded = _embed(towers, pairs, pairs[PIXELS].device)
+        _backward_from_embeddings(embedded, EmbeddedBatch(*(torch.zeros_like(value) for value in embedded)))
+
+
+def _micro_batches(batch: dict[str, Tensor], size: int | str | None) -> list[dict[str, Tensor]]:
+    """`size` rows each, of photos and tokens; all rows unless `size` is a number."""
+    size = size if isinstance(size, int) else len(batch[PIXELS])
     first_rows = range(0, len(batch[PIXELS]), size)
     return [{name: batch[name][first : first + size] for name in (PIXELS, TOKENS)} for first in first_rows]
 
@@ -112,15 +126,27 @@ def _embed(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.devic
 @torch.no_grad()
 def _embed_no_grad(
     towers: torch.nn.Module, parts: list[dict[str, Tensor]], device: torch.device
-) -> EmbeddedBatch:
-    """The embeddings of all micro-batches, concatenated."""
-    embedded = [_embed(towers, part, device) for part in parts]
+) -> list[EmbeddedBatch]:
+    return [_embed(towers, part, device) for part in parts]
+
+
+@torch.no_grad()
+def _concatenate(embedded: Sequence[EmbeddedBatch]) -> EmbeddedBatch:
     return EmbeddedBatch(
         torch.cat([one.images for one in embedded]),
         torch.cat([one.captions for one in embedded]),
         embedded[0].scale,
         embedded[0].bias,
     )
+
+
+def _split(grads: EmbeddedBatch, sizes: list[int]) -> list[EmbeddedBatch]:
+    """The gradients of every micro-batch."""
+    parts = zip(grads.images.split(sizes), grads.captions.split(sizes), strict=True)
+    none = torch.zeros_like(grads.scale)
+    *others, last = (EmbeddedBatch(images, captions, none, none) for images, captions in parts)
+    # The gradients of scale and bias are the full batch's, so they are added once.
+    return [*others, last._replace(scale=grads.scale, bias=grads.bias)]
 
 
 def _embedding_grads(
@@ -188,21 +214,6 @@ def _add_distillation(
     local_loss.add_(distance, alpha=section.robust.distil_weight)
     grads.images.add_(2.0 * weights * image_change, alpha=section.robust.distil_weight)
     grads.captions[:, 0].add_(2.0 * weights * title_change, alpha=section.robust.distil_weight)
-
-
-def _backward_in_micro_batches(
-    towers: torch.nn.Module, parts: list[dict[str, Tensor]], grads: EmbeddedBatch, device: torch.device
-) -> None:
-    sizes = [len(part[PIXELS]) for part in parts]
-    with_grads = zip(parts, grads.images.split(sizes), grads.captions.split(sizes), strict=True)
-    for number, (part, image_grads, caption_grads) in enumerate(with_grads, start=1):
-        is_last = number == len(parts)
-        with nullcontext() if is_last else no_sync(towers):
-            # The gradients of scale and bias are the full batch's, so they are added once.
-            part_grads = EmbeddedBatch(
-                image_grads, caption_grads, grads.scale * float(is_last), grads.bias * float(is_last)
-            )
-            _backward_from_embeddings(_embed(towers, part, device), part_grads)
 
 
 def _backward_from_embeddings(embedded: EmbeddedBatch, grads: EmbeddedBatch) -> None:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.siglip import load_model
-from raysys.train.batches import padded
+from raysys.train.batches import joined
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
 from raysys.train.loss.exchange import Exchange
 from raysys.train.model import TrainState, make_train_state
@@ -37,7 +37,7 @@ EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
 MICRO_BATCHES = (None, 1)
 PARALLEL = ("ddp", "fsdp")
 TRAININGS: dict[str, dict[str, Any]] = {
-    "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": True},
+    "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": "full"},
     "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2)},
     "fsdp bf16": {"parallel": "fsdp", "precision": "bf16"},
     "ddp": {"ema_decay": 0.5},
@@ -86,7 +86,7 @@ def run_compiled_rank(rank: int, folder: str, world_size: int) -> None:
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
-    changes = {"parallel": "fsdp", "activation_checkpointing": True}
+    changes = {"parallel": "fsdp", "activation_checkpointing": "full"}
     trainings = {
         is_compiled: train(Path(folder), {**changes, "compile": is_compiled}, rank, world_size)
         for is_compiled in (False, True)
@@ -265,7 +265,7 @@ def part_of(rows: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Te
     """A rank's part of a global batch, padded to the size of the largest; only the last part is smaller."""
     size = -(-NUM_PAIRS // world_size)
     part = slice(rank * size, (rank + 1) * size)
-    return padded({name: values[part] for name, values in rows.items()}, size, rank)
+    return joined([{name: values[part] for name, values in rows.items()}], size, rank)
 
 
 def _gather_sample_grads(local: Tensor) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import Parameter
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, normalise, text_features
+
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 class EmbeddedBatch(NamedTuple):
@@ -57,10 +59,16 @@ class DualEncoder(torch.nn.Module):
         for layer in self.layers():
             layer.compile(backend=backend, dynamic=False)
 
-    def checkpoint_activations(self) -> None:
-        """Store only the inputs of each layer, and recompute the layer in the backward pass."""
+    def checkpoint_activations(self, kind: Literal["selective", "full"]) -> None:
+        """Store less of each layer, and compute the rest again in the backward pass.
+
+        `full` stores only the layer's input; `selective` also the results of `_is_stored`.
+        """
+        options: dict[str, Any] = {}
+        if kind == "selective":
+            options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _is_stored)
         for layer in self.layers():
-            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, **options)
 
     def layers(self) -> list[torch.nn.Module]:
         """The transformer layers of both towers."""
@@ -79,3 +87,13 @@ class DualEncoder(torch.nn.Module):
         distinct, inverse = flat.unique(dim=0, return_inverse=True)
         captions: Tensor = text_features(self.model, distinct)[inverse]
         return captions.view(*tokens.shape[:2], -1)
+
+
+def _is_stored(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Store the results of attention and of matrix products, which take almost all of a layer's time.
+
+    The second product of an MLP, which is narrower than its input, is not stored: no gradient needs it.
+    """
+    is_product = op in _PRODUCTS and args[-1].shape[-1] >= args[-1].shape[-2]
+    is_stored = is_product or "_scaled_dot_product" in op.name()
+    return CheckpointPolicy.MUST_SAVE if is_stored else CheckpointPolicy.PREFER_RECOMPUTE

@@ -79,6 +79,29 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     return [Muon(muon_groups, lr=learning_rate, weight_decay=section.weight_decay), adamw]
 
 
+@torch.no_grad()
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate what the optimiser would at its first step, with the same values; weights do not change.
+
+    A step with gradients of zero at a learning rate of zero allocates it, and zeros are its first values.
+    """
+    if optimizer.state:
+        return
+    learning_rates = [group["lr"] for group in optimizer.param_groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
+        group["lr"] = learning_rate
+    for parameter in parameters:
+        parameter.grad = None
+        for value in optimizer.state[parameter].values():
+            value.zero_()
+
+
 def _groups(
     model: torch.nn.Module, named: Sequence[tuple[str, Parameter]], learning_rate: float, section: TrainConfig
 ) -> list[dict[str, Any]]:

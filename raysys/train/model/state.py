@@ -140,8 +140,8 @@ def make_train_state(
         lora.add_lora(model, section.lora)
     optim.freeze(model, section)
     dual_encoder = DualEncoder(model.to(accelerator.device), image)
-    if section.activation_checkpointing:
-        dual_encoder.checkpoint_activations()
+    if section.activation_checkpointing != "none":
+        dual_encoder.checkpoint_activations(section.activation_checkpointing)
     if section.compile:
         dual_encoder.compile_layers() if section.parallel == "fsdp" else dual_encoder.compile_towers()
     towers = distributed.distribute(dual_encoder, section, accelerator)

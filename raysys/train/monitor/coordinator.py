@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from raysys.errors import ClusterError, RaysysError
 from raysys.stream.waiting import StreamWait, first_batch_line
@@ -26,14 +26,6 @@ _STALL_SHARE = 0.8  # of the collective timeout: the stall is reported before th
 _SILENT_S = 5.0  # a worker without a heartbeat for longer is not running
 _STREAM_STATE_S = 15.0  # how long a report of what the stream waits for is true
 _GIVE_UP_TIMEOUT_S = 5.0  # how long the first rank that gives up waits for the others
-
-
-class AttemptConfig(NamedTuple):
-    """What a worker group reads from the coordinator when it starts."""
-
-    is_over: bool
-    micro_batch_size: int | None
-    """Smaller than the configured one after an out-of-memory error; None: as configured."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,7 @@ class RunCoordinator:
         self._lines: list[str] = []
         self._fatal_error: RaysysError | None = None
         self._num_gave_up = 0
-        self._micro_batch_size: int | None = None
+        self._halved: set[int] = set()
 
     async def request_stop(self) -> None:
         """Ask the workers to stop after their step, with a checkpoint."""
@@ -74,9 +66,9 @@ class RunCoordinator:
         await self._stop.wait()
         return True
 
-    async def attempt_config(self) -> AttemptConfig:
-        """For a worker that starts."""
-        return AttemptConfig(self._stop.is_set() or self._fatal_error is not None, self._micro_batch_size)
+    async def is_over(self) -> bool:
+        """Whether a worker that starts has nothing left to do."""
+        return self._stop.is_set() or self._fatal_error is not None
 
     async def heartbeat(self, status: WorkerStatus) -> None:
         """Record the status of a worker."""
@@ -92,15 +84,13 @@ class RunCoordinator:
         """Pass a line to the driver's log."""
         self._lines.append(line)
 
-    async def halve_micro_batch(self, micro_batch_size: int, reason: str) -> None:
-        """Use half of a micro-batch size that did not fit in memory, from the next attempt on.
+    async def log_halved(self, micro_batch_size: int, half: int, reason: str) -> None:
+        """Log once that the next attempt uses half of a micro-batch size that did not fit in memory.
 
-        Several ranks may report the same size; it is halved once. `reason` names the worker and starts the
-        log line: "rank 0 on node 10.0.0.1 has too little memory".
+        `reason` names the first worker that reports it: "rank 0 on node 10.0.0.1 has too little memory".
         """
-        half = max(1, micro_batch_size // 2)
-        if self._micro_batch_size is None or half < self._micro_batch_size:
-            self._micro_batch_size = half
+        if micro_batch_size not in self._halved:
+            self._halved.add(micro_batch_size)
             self._lines.append(
                 f"{reason} for micro_batch_size {micro_batch_size}; "
                 f"the run continues from the last checkpoint with {half}"

@@ -24,7 +24,8 @@ from raysys.evaluate.pairs import PairSource
 from raysys.evaluate.retrieval import PairEmbeddings
 from raysys.train.job import TrainJob
 from raysys.train.loss import gather_rows
-from raysys.train.monitor.capacity import micro_batch_size
+
+_CHUNK_ROWS = 128  # without gradients a pass needs little memory
 
 
 class WorkerPairs:
@@ -47,17 +48,16 @@ class WorkerPairs:
     ) -> PairEmbeddings | None:
         """The vectors of all pairs, in their order, on the CPU; equal on all workers. A collective call.
 
-        `towers` is a `DualEncoder`, distributed or not. `should_stop` is called before every micro-batch and
+        `towers` is a `DualEncoder`, distributed or not. `should_stop` is called before every chunk and
         must return the same on all workers: if it is True, there is no result.
         """
         inputs, device = self._inputs, self._accelerator.device
-        chunk_rows = micro_batch_size(self._job.section, self._accelerator.num_processes)
         photos, titles = [], []
         with _evaluation_mode(towers, is_compiled=self._job.section.compile):
-            for start in range(0, len(inputs.pixels), chunk_rows):
+            for start in range(0, len(inputs.pixels), _CHUNK_ROWS):
                 if should_stop():
                     return None
-                chunk = slice(start, start + chunk_rows)
+                chunk = slice(start, start + _CHUNK_ROWS)
                 pixels, tokens = (
                     torch.from_numpy(rows[chunk]).to(device) for rows in (inputs.pixels, inputs.tokens)
                 )

@@ -44,7 +44,7 @@ CHANGEABLE: dict[str, dict[str, Any]] = {
     "use_gpu": {"use_gpu": True},
     "parallel": {"parallel": "fsdp"},
     "compile": {"compile": True},
-    "activation_checkpointing": {"activation_checkpointing": True},
+    "activation_checkpointing": {"activation_checkpointing": "full"},
     "micro_batch_size": {"micro_batch_size": 64},
     "on_out_of_memory": {"on_out_of_memory": "halve"},
     "loss_exchange": {"loss_exchange": "gather"},

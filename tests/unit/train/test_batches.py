@@ -13,7 +13,8 @@ from raysys.columns import SKIPPED
 from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
-from raysys.train.batches import padded
+from raysys.parallel import run_in_thread
+from raysys.train.batches import BatchJoin, joined
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward
 from tests.factories import tiny_checkpoint
@@ -40,7 +41,7 @@ def five_pairs() -> dict[str, Tensor]:
 
 
 def test_padding_is_black_without_captions_and_without_a_position() -> None:
-    batch = padded(five_pairs(), 8, rank=0)
+    batch = joined([five_pairs()], 8, rank=0)
     assert all(len(rows) == 8 for rows in batch.values())
     assert all(torch.equal(batch[name][:5], rows) for name, rows in five_pairs().items())
     assert batch["stream_position"][5:].tolist() == [-1, -1, -1]
@@ -48,14 +49,14 @@ def test_padding_is_black_without_captions_and_without_a_position() -> None:
 
 
 def test_padding_rows_of_all_workers_have_different_groups() -> None:
-    groups = torch.cat([padded(five_pairs(), 8, rank)["group_keys"][5:] for rank in range(3)])
+    groups = torch.cat([joined([five_pairs()], 8, rank)["group_keys"][5:] for rank in range(3)])
     assert len(groups.unique()) == 9
     assert groups.max() < -(2**62)  # a sample without a group has a key slightly below zero
 
 
 def test_full_batch_is_not_padded() -> None:
     full = five_pairs()
-    assert all(padded(full, 5, rank=1)[name] is rows for name, rows in full.items())
+    assert all(joined([full], 5, rank=1)[name] is rows for name, rows in full.items())
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 3])
@@ -75,7 +76,7 @@ def test_padded_batch_has_the_loss_and_gradients_of_its_samples(
     section = TrainConfig(batch_size=5, false_negatives=policy, caption_weights={"colour": 0.5})
     expected_loss, expected = loss_and_grads(model, five_pairs(), section)
     section = section.model_copy(update={"micro_batch_size": micro_batch_size})
-    loss, grads = loss_and_grads(model, padded(five_pairs(), 8, rank=0), section)
+    loss, grads = loss_and_grads(model, joined([five_pairs()], 8, rank=0), section)
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     norm = torch.stack([grad.norm() for grad in expected]).norm()
     for grad, expected_grad in zip(grads, expected, strict=True):
@@ -86,3 +87,24 @@ def loss_and_grads(model: Any, rows: dict[str, Tensor], section: TrainConfig) ->
     model.zero_grad()
     loss = backward(DualEncoder(model, ImagePreprocessing(size_px=16)), rows, section)
     return loss.item(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_blocks_are_joined_in_order() -> None:
+    blocks = [
+        {name: rows[part] for name, rows in five_pairs().items()} for part in (slice(0, 2), slice(2, 5))
+    ]
+    batch = BatchJoin(torch.device("cpu"), rank=0, num_rows=5, size_px=16)(blocks)
+    assert all(torch.equal(batch[name], rows) for name, rows in five_pairs().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_on_gpu", [True, False])
+def test_batch_is_on_the_gpu_or_pinned(monkeypatch: pytest.MonkeyPatch, is_on_gpu: bool) -> None:
+    monkeypatch.setattr("raysys.train.batches.batches_fit", lambda *_: is_on_gpu)
+    join = BatchJoin(torch.device("cuda", 0), rank=0, num_rows=8, size_px=16)
+    batch = run_in_thread(lambda: join([five_pairs()])).result()
+    expected = joined([five_pairs()], 8, rank=0)
+    assert all(torch.equal(batch[name].cpu(), rows) for name, rows in expected.items())
+    assert batch["pixels"].is_cuda is is_on_gpu
+    assert batch["pixels"].is_pinned() is not is_on_gpu
+    assert not batch["stream_position"].is_cuda

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raysys.config.schema import FalseNegativesConfig, RobustConfig, TrainConfig
 from raysys.encoder.siglip import load_model, normalise
@@ -64,18 +65,48 @@ def take_grads(model: Any) -> list[Tensor]:
     return grads
 
 
-def test_activation_checkpointing_has_the_same_gradients(start: Path) -> None:
+# A layer has six products. No gradient needs the last one, the second of the MLP.
+@pytest.mark.parametrize(("kind", "num_repeated"), [("selective", 0), ("full", 5)])
+def test_activation_checkpointing_has_the_same_gradients(start: Path, kind: str, num_repeated: int) -> None:
     plain, checkpointed = (
-        small_state(start, small_section(activation_checkpointing=is_on)) for is_on in (False, True)
+        small_state(start, small_section(activation_checkpointing=one)) for one in ("none", kind)
     )
-    calls = []
-    first_layer = checkpointed.model.vision_model.encoder.layers[0]
-    first_layer.layer_norm1.register_forward_hook(lambda *_: calls.append(1))
-    for state in (plain, checkpointed):
-        backward(state.towers, small_batch(), small_section())
-    assert len(calls) == 2  # in the forward pass, and again in the backward pass
+    norms: list[int] = []
+    checkpointed.model.vision_model.encoder.layers[0].layer_norm1.register_forward_hook(
+        lambda *_: norms.append(1)
+    )
+    with CountProducts() as plain_count:
+        backward(plain.towers, small_batch(), small_section())
+    with CountProducts() as count:
+        backward(checkpointed.towers, small_batch(), small_section())
+    assert len(norms) == 2  # in the forward pass, and again in the backward pass
+    num_layers = len(DualEncoder(checkpointed.model, IMAGE).layers())
+    assert count.num_products - plain_count.num_products == num_layers * num_repeated
     for name, grad in named_grads(plain.towers).items():
         assert torch.equal(named_grads(checkpointed.towers)[name], grad)
+
+
+class CountProducts(TorchDispatchMode):
+    """Counts the products of a linear layer's forward pass, which adds a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not type it
+        self.num_products = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num_products += func is torch.ops.aten.addmm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("micro_batch_size", "num_rows"), [(None, 6), (3, 9), (2, 10), (1, 11)])
+def test_last_micro_batch_runs_once_and_the_others_twice(
+    start: Path, micro_batch_size: int | None, num_rows: int
+) -> None:
+    state = small_state(start, section := small_section(micro_batch_size=micro_batch_size))
+    rows: list[int] = []
+    state.towers.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    backward(state.towers, small_batch(), section)
+    assert sum(rows) == num_rows
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 2])

@@ -1,4 +1,4 @@
-"""The resources of a training's workers, and which settings need less memory."""
+"""The resources of a training's workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from raysys.cluster.capacity import Demand, Node
 from raysys.config.schema import TrainConfig
-from raysys.train.monitor.capacity import memory_advice, micro_batch_size, worker_demand
+from raysys.train.monitor.capacity import worker_demand
 
 GPU, CPU = {"GPU": 1.0}, {"CPU": 1.0}
 
@@ -36,22 +36,3 @@ def test_worker_holds_a_gpu_or_a_cpu() -> None:
 def test_elastic_run_takes_all_workers_that_fit(cpus: tuple[float, ...], count: int, setting: str) -> None:
     demand = worker_demand(TrainConfig(workers=8, min_workers=2, batch_size=8), nodes(*cpus))
     assert (demand.count, demand.setting) == (count, setting)
-
-
-def test_micro_batch_is_the_share_of_a_worker_unless_configured() -> None:
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=4) == 16
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4, micro_batch_size=8), workers=4) == 8
-    assert micro_batch_size(TrainConfig(batch_size=64, workers=4), workers=2) == 32  # two nodes are lost
-
-
-def test_memory_advice_names_settings_with_their_values() -> None:
-    assert memory_advice(TrainConfig(batch_size=64, workers=4), workers=4) == (
-        "lower train.micro_batch_size (now 16, a worker's full share of the batch), "
-        "or set train.on_out_of_memory=halve (now stop), "
-        "or set train.activation_checkpointing=true (now false), or set train.parallel=fsdp (now ddp)"
-    )
-
-
-def test_memory_advice_omits_settings_that_cannot_help() -> None:
-    section = TrainConfig(batch_size=4, workers=4, activation_checkpointing=True, parallel="fsdp")
-    assert memory_advice(section, workers=4) == "use a GPU with more memory, or a smaller encoder"

@@ -6,42 +6,33 @@ import asyncio
 import dataclasses
 
 from raysys.errors import TrainingDiverged
-from raysys.train.monitor.coordinator import AttemptConfig, RunCoordinator
+from raysys.train.monitor.coordinator import RunCoordinator
 from raysys.train.monitor.stall import LOSS_AND_BACKWARD, WAITING_FOR_DATA, WorkerStatus
 
 
-def test_first_attempt_trains_as_configured() -> None:
-    assert asyncio.run(RunCoordinator(60.0, 600.0).attempt_config()) == AttemptConfig(
-        is_over=False, micro_batch_size=None
-    )
-
-
 def test_run_is_over_for_a_group_that_starts_after_a_stop_request() -> None:
-    async def start_after_request() -> tuple[AttemptConfig, bool]:
+    async def start_before_and_after_request() -> list[bool]:
         coordinator = RunCoordinator(60.0, 600.0)
+        before = await coordinator.is_over()
         await coordinator.request_stop()
-        return await coordinator.attempt_config(), await coordinator.wait_for_stop_request()
+        return [before, await coordinator.is_over(), await coordinator.wait_for_stop_request()]
 
-    assert asyncio.run(start_after_request()) == (AttemptConfig(is_over=True, micro_batch_size=None), True)
+    assert asyncio.run(start_before_and_after_request()) == [False, True, True]
 
 
-def test_ranks_that_report_the_same_micro_batch_size_halve_it_once() -> None:
-    async def report_sizes() -> tuple[list[int | None], list[str]]:
-        coordinator, sizes = RunCoordinator(60.0, 600.0), list[int | None]()
+def test_ranks_that_halve_the_same_micro_batch_size_are_logged_once() -> None:
+    async def report_sizes() -> list[str]:
+        coordinator = RunCoordinator(60.0, 600.0)
         for size, rank in ((16, 0), (16, 1), (8, 1)):
-            await coordinator.halve_micro_batch(size, f"rank {rank} has too little memory")
-            sizes.append((await coordinator.attempt_config()).micro_batch_size)
-        return sizes, (await coordinator.status()).lines
+            await coordinator.log_halved(size, size // 2, f"rank {rank} has too little memory")
+        return (await coordinator.status()).lines
 
-    assert asyncio.run(report_sizes()) == (
-        [8, 8, 4],
-        [
-            "rank 0 has too little memory for micro_batch_size 16; "
-            "the run continues from the last checkpoint with 8",
-            "rank 1 has too little memory for micro_batch_size 8; "
-            "the run continues from the last checkpoint with 4",
-        ],
-    )
+    assert asyncio.run(report_sizes()) == [
+        "rank 0 has too little memory for micro_batch_size 16; "
+        "the run continues from the last checkpoint with 8",
+        "rank 1 has too little memory for micro_batch_size 8; "
+        "the run continues from the last checkpoint with 4",
+    ]
 
 
 def test_run_ends_with_the_first_error_once_all_ranks_give_up() -> None:
@@ -49,7 +40,7 @@ def test_run_ends_with_the_first_error_once_all_ranks_give_up() -> None:
         coordinator = RunCoordinator(60.0, 600.0)
         errors = [TrainingDiverged("first"), TrainingDiverged("second")]
         all_gave_up = await asyncio.gather(*(coordinator.give_up(error, 2) for error in errors))
-        is_over = (await coordinator.attempt_config()).is_over
+        is_over = await coordinator.is_over()
         return all_gave_up, is_over, str((await coordinator.status()).fatal_error)
 
     assert asyncio.run(give_up()) == ([True, True], True, "first")

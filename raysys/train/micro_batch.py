@@ -1,0 +1,151 @@
+"""The size of a run's micro-batches: as configured, or the largest that fits on the workers' devices.
+
+It is measured once. The run's folder keeps it, or half of it after an out-of-memory error, for later starts
+with the same device, model, settings and software.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import torch
+import transformers
+from accelerate import Accelerator
+from torch.distributed.fsdp import FSDPModule
+
+from raysys import storage
+from raysys.columns import PIXELS, TOKENS
+from raysys.encoder.siglip import dimensions_of
+from raysys.errors import OutOfMemory
+from raysys.stream.order import share_rows
+from raysys.train.job import TrainJob
+from raysys.train.memory import (
+    CudaMemory,
+    DeviceMemory,
+    batches_bytes,
+    largest_micro_batch,
+    loss_bytes,
+    memory_advice,
+    out_of_memory_reason,
+    photo_bytes,
+)
+from raysys.train.model import TrainState
+from raysys.train.model.optim import allocate_state
+from raysys.train.step import run_micro_batch
+
+_FILE = "micro_batch.json"
+_SETTINGS = ("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing")
+_LOSS_SETTINGS = ("loss_exchange", "loss_tile_rows")
+
+
+class MicroBatch:
+    """One instance a worker and attempt; `size` is known once `fit` has returned."""
+
+    def __init__(self, job: TrainJob, workers: int) -> None:
+        self._job, self._workers = job, workers
+        self._share = share_rows(job.section.batch_size, workers, job.rows_per_block)
+        self._uri = storage.join(job.run_uri, _FILE)
+        self.size: int | None = None
+
+    def fit(self, state: TrainState, memory: DeviceMemory | None = None) -> tuple[TrainJob, str | None]:
+        """The job with the size as a number, and a line about a size that is not the configured one.
+
+        A collective call, which leaves the state, its gradients and the random numbers as they were. `memory`
+        is that of the worker's device.
+        Raises: OutOfMemory if a single pair does not fit.
+        """
+        configured, line = self._job.section.micro_batch_size, None
+        # The ranks may have different devices, and read the folder at different times.
+        recorded = int(_least(state.accelerator, self._recorded_sizes().get(self._key(), 0)))
+        if recorded:
+            self.size, line = recorded, f"micro_batch_size {recorded}, as found by an earlier start"
+        elif configured == "auto" and (memory or self._job.section.use_gpu):
+            self.size, line = self._measure(state, memory or CudaMemory(state.accelerator.device))
+            if state.accelerator.is_main_process:
+                self._record(self.size)
+        else:
+            self.size = min(configured, self._share) if isinstance(configured, int) else self._share
+        section = self._job.section.model_copy(update={"micro_batch_size": self.size})
+        return dataclasses.replace(self._job, section=section), line
+
+    def halve(self) -> int:
+        """Keep half of the size for the next attempts, and return it."""
+        assert self.size is not None
+        half = max(1, self.size // 2)
+        self._record(half)
+        return half
+
+    def _measure(self, state: TrainState, memory: DeviceMemory) -> tuple[int, str]:
+        for optimizer in state.optimizers:
+            allocate_state(optimizer)
+        reserved_bytes = self._reserved_bytes(state, memory.total_bytes)
+        free: dict[int, float] = {}
+
+        def free_bytes(size: int) -> float:
+            pairs = self._pairs(size, state)
+            free[size] = memory.free_bytes(lambda: self._run(state, pairs)) - reserved_bytes
+            return _least(state.accelerator, free[size])
+
+        generators = [state.accelerator.device] if state.accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=generators):
+            size = largest_micro_batch(self._share, free_bytes)
+        if size is None:
+            raise OutOfMemory(
+                f"train: {self._device_name()} with {memory.total_bytes / 1e9:.1f} GB has too little memory "
+                f"for one pair at a time; {memory_advice(self._job.section, self._workers, 1)}"
+            )
+        return size, (
+            f"micro_batch_size {size} of {self._share} pairs a worker: with the safety margin it leaves "
+            f"{free[size] / 1e9:.1f} of {memory.total_bytes / 1e9:.1f} GB (measured on {self._device_name()})"
+        )
+
+    def _run(self, state: TrainState, pairs: dict[str, torch.Tensor]) -> None:
+        try:
+            run_micro_batch(state.towers, pairs)
+        except RuntimeError as error:
+            # The other ranks wait for this one in the exchange of weights: nothing smaller can be tried.
+            if isinstance(state.towers, FSDPModule) and (reason := out_of_memory_reason(error)):
+                advice = memory_advice(self._job.section, self._workers, len(pairs[PIXELS]))
+                raise OutOfMemory(f"train: measuring train.micro_batch_size: {reason}; {advice}") from error
+            raise
+        finally:
+            state.towers.zero_grad()
+
+    def _pairs(self, size: int, state: TrainState) -> dict[str, torch.Tensor]:
+        side_px, device = self._job.image.size_px, state.accelerator.device
+        num_kinds = 1 + len(self._job.section.caption_weights)
+        return {
+            PIXELS: torch.zeros(size, side_px, side_px, 3, dtype=torch.uint8, device=device),
+            TOKENS: torch.zeros(size, num_kinds, self._job.text.max_length, dtype=torch.int64, device=device),
+        }
+
+    def _reserved_bytes(self, state: TrainState, device_bytes: int) -> int:
+        """What a step needs besides the towers' passes."""
+        dimensions = dimensions_of(state.model.config)
+        loss = loss_bytes(self._job.section, rows=self._share, workers=self._workers, dimensions=dimensions)
+        return loss + batches_bytes(photo_bytes(self._share, self._job.image.size_px), device_bytes)
+
+    def _key(self) -> str:
+        """Everything that a size depends on, as JSON."""
+        settings = self._job.section.model_dump(include={*_SETTINGS, *_LOSS_SETTINGS})
+        where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        return json.dumps({"model": self._job.start_uri, **where, **settings, **versions}, sort_keys=True)
+
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name() if self._job.section.use_gpu else "cpu"
+
+    def _recorded_sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else {}
+        return sizes
+
+    def _record(self, size: int) -> None:
+        sizes = {**self._recorded_sizes(), self._key(): size}
+        storage.write_bytes(self._uri, json.dumps(sizes, indent=2).encode())
+
+
+def _least(accelerator: Accelerator, value: float) -> float:
+    """The lowest value of all ranks. A collective call."""
+    values = accelerator.gather(torch.tensor([value], dtype=torch.float64, device=accelerator.device))
+    return float(values.min())

@@ -1,0 +1,172 @@
+"""The size of micro-batches: found by a meter of memory, kept in the run's folder, and halved there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from raysys.config.schema import TrainConfig
+from raysys.errors import OutOfMemory
+from raysys.train.job import TrainJob
+from raysys.train.memory import CudaMemory, DeviceMemory, loss_bytes, photo_bytes
+from raysys.train.micro_batch import MicroBatch
+from raysys.train.model import make_train_state
+from raysys.train.step import train_step
+from tests.unit.train.live_memory import CpuMemory
+from tests.unit.train.small_model import (
+    IMAGE,
+    build_small_model,
+    exported_weights,
+    small_batch,
+    small_job,
+    small_section,
+    small_state,
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_small_model(tmp_path_factory.mktemp("start") / "tiny")
+
+
+def job_of(start: Path, run_uri: Path, **changes: Any) -> TrainJob:
+    """A job of 64 pairs a step for the small model."""
+    return small_job(run_uri, start, TrainConfig(**{"batch_size": 64, **changes}))
+
+
+class UnusedMemory:
+    """A device on which nothing may be measured."""
+
+    total_bytes = 10**9
+
+    def free_bytes(self, work: Callable[[], None]) -> float:
+        raise AssertionError("was measured again")
+
+
+def fitted_size(start: Path, job: TrainJob, memory: DeviceMemory | None = None) -> int | str | None:
+    """The size that a worker uses for the job."""
+    return MicroBatch(job, 1).fit(small_state(start, job.section), memory)[0].section.micro_batch_size
+
+
+def test_size_is_the_largest_that_leaves_space_for_batches_and_loss(start: Path, tmp_path: Path) -> None:
+    job = job_of(start, tmp_path)
+    large = CpuMemory(10**9)
+    assert fitted_size(start, job, large) == 64
+    peak_of_8, peak_of_32, peak_of_64 = large.peaks
+    assert peak_of_64 == pytest.approx(peak_of_32 + (peak_of_32 - peak_of_8) * 32 / 24, rel=0.02)
+
+    loss = loss_bytes(job.section, rows=64, workers=1, dimensions=16)
+    total = peak_of_32 + loss + 3 * photo_bytes(64, 16)
+    for number, (total_bytes, expected) in enumerate(((total, 32), (total - 1, 16))):
+        assert fitted_size(start, job_of(start, tmp_path / str(number)), CpuMemory(total_bytes)) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "muon"}, {"activation_checkpointing": "selective"}, {"frozen_text_layers": "all"}],
+)
+def test_measurement_leaves_state_and_random_numbers_as_they_were(
+    start: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    section = small_section(**changes)
+    job = dataclasses.replace(job_of(start, tmp_path), section=section)
+    measured, expected = small_state(start, section), small_state(start, section)
+    torch.manual_seed(5)
+    job, line = MicroBatch(job, 1).fit(measured, CpuMemory(10**9))
+    assert line is not None
+    assert torch.initial_seed() == 5
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert all(parameter.grad is None for parameter in measured.towers.parameters())
+    for seed in range(2):
+        results = [train_step(state, small_batch(seed), job.section) for state in (measured, expected)]
+        assert results[0] == results[1]
+    weights = exported_weights(measured.state_dict())
+    for name, value in exported_weights(expected.state_dict()).items():
+        assert torch.equal(weights[name], value), name
+
+
+def test_optimiser_state_exists_while_memory_is_measured(start: Path, tmp_path: Path) -> None:
+    state = small_state(start, (job := job_of(start, tmp_path)).section)
+    MicroBatch(job, 1).fit(state, CpuMemory(10**9))
+    moments = [value for values in state.optimizers[0].state.values() for value in values.values()]
+    trained = [parameter for parameter in state.towers.parameters() if parameter.requires_grad]
+    assert len(moments) == 3 * len(trained)  # two averages and the number of steps
+    assert not any(moment.any() for moment in moments)
+
+
+def test_size_is_measured_once_for_the_same_settings(start: Path, tmp_path: Path) -> None:
+    job = job_of(start, tmp_path)
+    state = small_state(start, job.section)
+    _, line = MicroBatch(job, 1).fit(state, CpuMemory(10**9))
+    assert line is not None
+    assert line.startswith("micro_batch_size 64 of 64 pairs a worker: with the safety margin it leaves ")
+    assert line.endswith(" of 1.0 GB (measured on cpu)")
+    again, line = MicroBatch(job, 1).fit(state, UnusedMemory())
+    assert again.section.micro_batch_size == 64
+    assert line == "micro_batch_size 64, as found by an earlier start"
+    (key,) = json.loads((tmp_path / "micro_batch.json").read_bytes())
+    described = json.loads(key)
+    assert (described["device"], described["model"], described["torch"]) == (
+        "cpu",
+        str(start),
+        torch.__version__,
+    )
+
+    other = job_of(start, tmp_path, activation_checkpointing="full")
+    with pytest.raises(AssertionError, match="was measured again"):
+        fitted_size(start, other, UnusedMemory())
+
+
+def test_halved_size_survives_into_the_next_start(start: Path, tmp_path: Path) -> None:
+    job = job_of(start, tmp_path, micro_batch_size=16)
+    ranks = [MicroBatch(job, 1) for _ in range(2)]
+    for micro_batch in ranks:
+        assert micro_batch.fit(small_state(start, job.section))[0].section.micro_batch_size == 16
+    assert [micro_batch.halve() for micro_batch in ranks] == [8, 8]  # both ran out of memory
+    assert fitted_size(start, job) == 8
+    assert fitted_size(start, job_of(start, tmp_path, micro_batch_size=32)) == 32  # a new setting
+
+
+def test_device_without_space_for_one_pair_is_an_error(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory) as caught:
+        fitted_size(start, job_of(start, tmp_path), CpuMemory(10_000))
+    assert str(caught.value) == (
+        "train: cpu with 0.0 GB has too little memory for one pair at a time; "
+        "set train.activation_checkpointing=full (now none)"
+    )
+
+
+def test_auto_is_the_complete_share_on_a_cpu(start: Path, tmp_path: Path) -> None:
+    assert fitted_size(start, job_of(start, tmp_path)) == 64
+    assert fitted_size(start, job_of(start, tmp_path, micro_batch_size=None)) == 64
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_gpu_measures_a_size_that_trains(start: Path, tmp_path: Path) -> None:
+    job = job_of(start, tmp_path, use_gpu=True, precision="bf16")
+    state = make_train_state(str(start), IMAGE, job.section, 8, Accelerator(mixed_precision="bf16"))
+    job, line = MicroBatch(job, 1).fit(state)
+    assert job.section.micro_batch_size == 64
+    assert line is not None
+    assert torch.cuda.get_device_name() in line
+    assert all(parameter.grad is None for parameter in state.towers.parameters())
+
+
+@pytest.mark.gpu
+def test_gpu_without_free_memory_is_out_of_memory_and_recovers() -> None:
+    memory = CudaMemory(device := torch.device("cuda", 0))
+
+    def allocate_too_much() -> None:
+        torch.empty(memory.total_bytes, dtype=torch.uint8, device=device)
+
+    assert memory.free_bytes(allocate_too_much) == -math.inf
+    assert 0 < memory.free_bytes(lambda: None) < memory.total_bytes
