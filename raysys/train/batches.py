@@ -29,8 +29,8 @@ class WorkerBatches:
     """This worker's batches from the one after `step` steps to the last, all with equally many rows.
 
     The next batch is fetched in a thread, so that a worker without data can still save a checkpoint. Batches
-    are on the worker's device. With `train.micro_batch_size` they are in host memory (pinned, for a GPU),
-    because the global batch may be larger than the GPU's memory.
+    are in host memory (pinned, for a GPU): the host reads some columns, and a step moves the others to the
+    device, one micro-batch at a time.
     """
 
     def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, throughput: Throughput) -> None:
@@ -38,7 +38,7 @@ class WorkerBatches:
         self._step, self._first_step = step, step
         self._num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
         prefetch_blocks = _PREFETCH_STEPS * self._num_rows // job.rows_per_block
-        self._blocks = _blocks(job, accelerator, prefetch_blocks)
+        self._blocks = _blocks(job, prefetch_blocks)
         self._next = self._fetch()
 
     def wait(self, timeout_s: float) -> bool:
@@ -57,8 +57,7 @@ class WorkerBatches:
         self._step += 1
         self._next = self._fetch()
         batch = padded(_concatenate(blocks), self._num_rows, self._accelerator.process_index)
-        is_pinned = _stays_on_host(self._job) and self._job.section.use_gpu
-        return _pin_memory(batch) if is_pinned else batch
+        return _pin_memory(batch) if self._job.section.use_gpu else batch
 
     def _fetch(self) -> Future[list[Batch]]:
         is_over = self._step >= self._job.num_steps  # a restart after the last step fetches nothing
@@ -77,23 +76,14 @@ class WorkerBatches:
         )
 
 
-def _blocks(job: TrainJob, accelerator: Accelerator, prefetch_blocks: int) -> Iterator[Batch]:
+def _blocks(job: TrainJob, prefetch_blocks: int) -> Iterator[Batch]:
     """The blocks that Ray assigns to this worker."""
     shard = ray.train.get_dataset_shard("train")
     assert shard is not None
-    on_host = _stays_on_host(job)
     batches = shard.iter_torch_batches(
-        batch_size=job.rows_per_block,
-        device="cpu" if on_host else str(accelerator.device),
-        prefetch_batches=prefetch_blocks,
-        drop_last=True,
-        pin_memory=job.section.use_gpu and not on_host,
+        batch_size=job.rows_per_block, device="cpu", prefetch_batches=prefetch_blocks, drop_last=True
     )
     return iter(batches)
-
-
-def _stays_on_host(job: TrainJob) -> bool:
-    return job.section.micro_batch_size is not None
 
 
 def _require_planned(blocks: Sequence[Batch], planned: Int64[ndarray, " rows"], step: int) -> None:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from raysys.train.monitor.consensus import StepConsensus, StepDecision
 
 
 @dataclass
 class Rank1:
-    """An accelerator whose all-reduce adds the votes of rank 0: stop, save, finish early, check, has batch."""
+    """The accelerator of rank 1, and a group that adds the votes of rank 0: stop, save, finish early, check, has
+    batch."""
 
     rank_0_votes: list[float]
     is_main_process: bool = False
     num_processes: int = 2
-    device: str = "cpu"
 
-    def reduce(self, votes: torch.Tensor) -> torch.Tensor:
-        return votes + torch.tensor(self.rank_0_votes)
+    def sum(self, votes: list[float]) -> list[float]:
+        return [vote + other for vote, other in zip(votes, self.rank_0_votes, strict=True)]
 
 
 def decide(rank_0_votes: list[float], *, has_batch: bool, save: bool = False) -> StepDecision:
-    accelerator: Any = Rank1(rank_0_votes)
-    consensus = StepConsensus(coordinator=None, accelerator=accelerator)
+    rank_1: Any = Rank1(rank_0_votes)
+    consensus = StepConsensus(coordinator=None, accelerator=rank_1, group=rank_1)
     return consensus.decide(has_batch=has_batch, save=save, finish_early=False)
 
 
