@@ -25,9 +25,9 @@ from raysys.bench.models import PUBLISHED_RUN_PAIRS, Batch, random_batch, write_
 from raysys.columns import PIXELS, TOKENS
 from raysys.config.schema import RayConfig, StreamConfig, TrainConfig
 from raysys.encoder import siglip, start
+from raysys.encoder.flops import peak_flops, training_flops_per_pair
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.text import TextPreprocessing
-from raysys.train.metrics.step_metrics import peak_flops, training_flops_per_pair
 
 RAYSYS, RAYSYS_STREAM = "raysys", "raysys with its stream"
 OPEN_CLIP, TRANSFORMERS, LIMIT = "open_clip", "transformers loop", "towers alone"

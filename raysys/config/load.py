@@ -47,6 +47,7 @@ RENAMED_KEYS = {
 REMOVED_KEYS = {
     "train.validation.num_gpus": "workers validate on their own devices; remove it",
     "train.validation.timeout_s": "workers validate between two steps; remove it",
+    "train.loss_exchange": "every worker gathers all captions; remove it",
 }
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 import ray.train
-import torch
 from accelerate import Accelerator
 
-from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples, check_skipped_fraction, read_skipped
+from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples
 from raysys.tracking.logs import log
 from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
 from raysys.train.metrics.recorder import open_recorder
-from raysys.train.metrics.step_metrics import Throughput, WeightChange
+from raysys.train.metrics.step_metrics import Throughput
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
+from raysys.train.monitor.control_group import ControlGroup
 from raysys.train.monitor.heartbeat import Heartbeat
-from raysys.train.nonfinite import require_finite
+from raysys.train.results import QueuedStep, ResultReader
 from raysys.train.rng import seed_step
 from raysys.train.step import train_step, warm_up_ddp_buckets
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
@@ -36,10 +34,11 @@ def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> No
     After the last step measure what is not measured yet.
     """
     accelerator = open_accelerator(job.section, ray.train.get_context().get_world_size())
-    consensus = StepConsensus(coordinator, accelerator)
+    group = ControlGroup(job.section.collective_timeout_s)
+    consensus = StepConsensus(coordinator, accelerator, group)
     with Heartbeat(coordinator, accelerator) as heartbeat:
         validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
-        if _train(job, micro_batch, accelerator, consensus, heartbeat, validator):
+        if _train(job, micro_batch, accelerator, group, consensus, heartbeat, validator):
             accelerator.free_memory()  # of the model and the optimisers
             measure_points(job, accelerator, validator, consensus, heartbeat)
 
@@ -48,6 +47,7 @@ def _train(
     job: TrainJob,
     micro_batch: MicroBatch,
     accelerator: Accelerator,
+    group: ControlGroup,
     consensus: StepConsensus,
     heartbeat: Heartbeat,
     validator: CheckpointValidator,
@@ -61,26 +61,23 @@ def _train(
     section = job.section
     if line and is_main:
         log.info("    train  %s", line)
-    loss = math.nan
 
     heartbeat.restored(step)
     saver = CheckpointSaver(job, state, step)
-    ledger = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
+    skipped = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
     throughput = Throughput(
-        state.model.config,
-        pairs_per_worker=section.batch_size / accelerator.num_processes,
-        workers=accelerator.num_processes,
-        num_captions=1 + len(section.caption_weights),
-        device=str(accelerator.device),
+        state.model, section, workers=accelerator.num_processes, device=accelerator.device
     )
     batches = WorkerBatches(job, accelerator, step, throughput)
     with open_recorder(job, step, is_main=is_main) as recorder:
+        results = ResultReader(job, group, recorder, throughput, skipped)
         heartbeat.watch_towers(state.towers)
 
         def save_checkpoint(metrics: dict[str, float]) -> None:
             heartbeat.saving()
+            results.read()  # raises before a checkpoint holds a diverged step
             recorder.flush()
-            saver.save(step, {"loss": loss, **metrics})
+            saver.save(step, {"loss": results.loss, **metrics})
             heartbeat.waiting_for_data(step)
 
         if validator.is_missing(step):
@@ -95,48 +92,25 @@ def _train(
             if (decision.save or decision.stop) and saver.saved_step < step:
                 save_checkpoint({})
             if (stop := decision.stop) or not decision.is_ready:
+                results.read()  # without a batch there is nothing to queue before
                 continue
 
             batch = batches.take()
-            ledger.add({name: batch[name].cpu().numpy() for name in SKIPPED_COLUMNS})
+            skipped.add({name: batch[name].numpy() for name in SKIPPED_COLUMNS})
             learning_rate = float(state.schedules[-1].get_last_lr()[0])
             is_logged = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
-            weight_change = WeightChange(state.model) if is_logged else None
             seed_step(job.seed, step, rank)
             if step == first_step:
                 warm_up_ddp_buckets(state, batch, section)
-            result = train_step(state, batch, section)
-            step, loss = step + 1, result.loss
-            require_finite(result, step, batch, job, accelerator)
-
-            if weight_change is not None:
-                metrics = {
-                    **dataclasses.asdict(result),
-                    **weight_change.metrics(),
-                    "learning_rate": learning_rate,
-                    **throughput.metrics(),
-                    "samples_seen": step * section.batch_size,
-                    "samples_skipped": _count_skipped(accelerator, ledger, step, job),
-                }
-                recorder.add(step, metrics)
+            result = train_step(state, batch, section, measure_weights=is_logged)
+            step += 1
+            host_columns = {name: batch[name] for name in SKIPPED_COLUMNS}
+            results.add(QueuedStep(step, result, host_columns, learning_rate, is_logged))
             heartbeat.waiting_for_data(step)
             if job.is_checkpoint_step(step):
+                results.read()  # raises before a diverged step is validated
                 with throughput.paused():
                     save_checkpoint(validator.validate(state, step) if job.is_validated_step(step) else {})
+        results.read()
         saver.wait()
         return not stop
-
-
-def _count_skipped(accelerator: Accelerator, ledger: SkippedSamples, step: int, job: TrainJob) -> int:
-    """Samples that all workers have skipped in this run. A collective call.
-
-    Raises: DamagedData, on all workers, if the present epoch exceeds `stream.max_bad_fraction`.
-    """
-    stop = step * job.section.batch_size
-    epoch_start = (stop - 1) // job.num_items * job.num_items
-    local_counts = [ledger.num_skipped(0, stop), ledger.num_skipped(epoch_start, stop)]
-    counts = accelerator.reduce(torch.tensor(local_counts, device=accelerator.device))
-    in_run, in_epoch = counts.tolist()
-    if in_epoch > job.max_bad_fraction * job.num_items:
-        check_skipped_fraction(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
-    return int(in_run)

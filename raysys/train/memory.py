@@ -99,8 +99,7 @@ def loss_bytes(section: TrainConfig, *, rows: int, workers: int, dimensions: int
     num_kinds = 1 + len(section.caption_weights)
     embeddings = 2 * (1 + num_kinds) * rows  # with their gradients
     one_kind = 2 * 2 * rows  # photos and captions with their gradients
-    # In a ring: a block with its gradients is received while another is sent; else all blocks at once.
-    exchanged = 0 if workers == 1 else 2 * (4 if section.loss_exchange == "ring" else 2 * workers) * rows
+    exchanged = 0 if workers == 1 else 4 * workers * rows  # all captions with their gradients, twice
     tile = _TILES * min(section.loss_tile_rows, rows) ** 2
     return 4 * (dimensions * (embeddings + one_kind + exchanged) + tile)
 

@@ -35,8 +35,14 @@ from raysys.train.model.optim import allocate_state
 from raysys.train.step import run_micro_batch
 
 _FILE = "micro_batch.json"
-_SETTINGS = ("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing")
-_LOSS_SETTINGS = ("loss_exchange", "loss_tile_rows")
+_SETTINGS = (
+    "micro_batch_size",
+    "precision",
+    "parallel",
+    "compile",
+    "activation_checkpointing",
+    "loss_tile_rows",
+)
 
 
 class MicroBatch:
@@ -128,7 +134,7 @@ class MicroBatch:
 
     def _key(self) -> str:
         """Everything that a size depends on, as JSON."""
-        settings = self._job.section.model_dump(include={*_SETTINGS, *_LOSS_SETTINGS})
+        settings = self._job.section.model_dump(include=set(_SETTINGS))
         where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         return json.dumps({"model": self._job.start_uri, **where, **settings, **versions}, sort_keys=True)

@@ -86,9 +86,10 @@ class _Line:
         self._start = {name: value.clone() for name, value in self._model.state_dict().items()}
         with storage.readable_folder(checkpoint_uri) as folder:
             self._fine_tuned = exported_weights(folder)
-        towers = DualEncoder(self._model.to(accelerator.device), job.image).requires_grad_(False)
+        towers = DualEncoder(self._model.to(accelerator.device), job.image, job.section.precision)
+        towers.requires_grad_(False)
         self.towers: torch.nn.Module = (
-            shard(towers, job.section.precision)
+            shard(towers)
             if job.section.parallel == "fsdp"
             else accelerator.prepare_model(towers, evaluation_mode=True)
         )

@@ -33,7 +33,7 @@ from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
 from raysys.train.checkpoint.saver import CheckpointSaver
-from raysys.train.step import StepResult
+from raysys.train.metrics.step_metrics import StepResult
 from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
     EVERY,
@@ -178,10 +178,12 @@ def low_memory_worker(loop_config: dict[str, Any]) -> None:
     """A worker with enough memory for `MAX_FITTING_PAIRS` pairs at a time."""
     real_train_step = step_module.train_step
 
-    def train_step(train_state: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
+    def train_step(
+        train_state: Any, batch: dict[str, torch.Tensor], section: Any, **options: Any
+    ) -> StepResult:
         if (section.micro_batch_size or len(batch[PIXELS])) > MAX_FITTING_PAIRS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
-        return real_train_step(train_state, batch, section)
+        return real_train_step(train_state, batch, section, **options)
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])

@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
 from raysys.train.model.distributed import local_shards
-from raysys.train.model.muon import Muon
+from raysys.train.model.muon import CpuMuon
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _TOWERS = {"image": "vision_model", "text": "text_model"}
@@ -76,7 +76,11 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
         return [adamw]
     learning_rate = section.muon_learning_rate
     muon_groups = _groups(model, list(matrices.items()), learning_rate, section)
-    return [Muon(muon_groups, lr=learning_rate, weight_decay=section.weight_decay), adamw]
+    is_on_cpu = all(matrix.device.type == "cpu" for matrix in matrices.values())
+    muon = (CpuMuon if is_on_cpu else torch.optim.Muon)(
+        muon_groups, lr=learning_rate, weight_decay=section.weight_decay
+    )
+    return [muon, adamw]
 
 
 @torch.no_grad()
@@ -128,6 +132,15 @@ def _level(name: str, depth: int) -> int:
         return 0
     match = _LAYER.search(name)
     return int(match[1]) + 1 if match else depth + 1
+
+
+def lowest_trained_level(model: torch.nn.Module, tower: str) -> int:
+    """The lowest level (see `_level`) with a trained parameter; one above the head if the tower is frozen."""
+    depth = _num_layers(model, tower)
+    trained = (
+        name for name, p in model.named_parameters() if p.requires_grad and name.startswith(f"{tower}.")
+    )
+    return min((_level(name, depth) for name in trained), default=depth + 2)
 
 
 def _num_layers(model: torch.nn.Module, tower: str) -> int:

@@ -1,4 +1,4 @@
-"""What all workers do next: rank 0 decides, and an all-reduce gives every worker the same decision.
+"""What all workers do next: rank 0 decides, and a sum over the workers gives all the same decision.
 
 Reasons to act are a stop request, a due checkpoint, and a node that will be preempted.
 """
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import ray
 import ray.train
-import torch
 from accelerate import Accelerator
+
+from raysys.train.monitor.control_group import ControlGroup
 
 _PREEMPTION_CHECK_INTERVAL_S = 5.0  # the check is a call of all ranks and takes about 4 ms
 
@@ -28,8 +29,8 @@ class StepDecision(NamedTuple):
 class StepConsensus:
     """One instance a worker; `coordinator` is the handle of the run's `RunCoordinator` actor."""
 
-    def __init__(self, coordinator: Any, accelerator: Accelerator) -> None:
-        self._coordinator, self._accelerator = coordinator, accelerator
+    def __init__(self, coordinator: Any, accelerator: Accelerator, group: ControlGroup) -> None:
+        self._coordinator, self._accelerator, self._group = coordinator, accelerator, group
         self._stop_request = (
             coordinator.wait_for_stop_request.remote() if accelerator.is_main_process else None
         )
@@ -44,10 +45,9 @@ class StepConsensus:
         there, data arrive only after it has ended.
         """
         check_preemption = time.monotonic() - self._preemption_checked_at > _PREEMPTION_CHECK_INTERVAL_S
-        flags = torch.tensor([self._is_stop_requested(), save, check_preemption], dtype=torch.float32)
-        flags *= self._accelerator.is_main_process
-        votes = torch.cat([flags, torch.tensor([float(has_batch)])]).to(self._accelerator.device)
-        stop, save_now, check, num_ready = self._accelerator.reduce(votes).tolist()
+        flags = [self._is_stop_requested(), save, check_preemption]
+        flags = [flag and self._accelerator.is_main_process for flag in flags]
+        stop, save_now, check, num_ready = self._group.sum([*flags, has_batch])
         is_preempted = check > 0 and self._has_new_preemption()
         return StepDecision(
             is_ready=num_ready == self._accelerator.num_processes,
@@ -57,8 +57,7 @@ class StepConsensus:
 
     def should_stop(self) -> bool:
         """Whether a stop was requested, the same on all workers. A collective call."""
-        flag = torch.tensor(float(self._is_stop_requested()), device=self._accelerator.device)
-        return float(self._accelerator.reduce(flag)) > 0
+        return self._group.sum([self._is_stop_requested()])[0] > 0
 
     def _is_stop_requested(self) -> bool:
         if self._stop_request is None or not ray.wait([self._stop_request], timeout=0)[0]:

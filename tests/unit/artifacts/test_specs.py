@@ -47,7 +47,6 @@ CHANGEABLE: dict[str, dict[str, Any]] = {
     "activation_checkpointing": {"activation_checkpointing": "full"},
     "micro_batch_size": {"micro_batch_size": 64},
     "on_out_of_memory": {"on_out_of_memory": "halve"},
-    "loss_exchange": {"loss_exchange": "gather"},
     "loss_tile_rows": {"loss_tile_rows": 64},
     "log_every_steps": {"log_every_steps": 1},
     "checkpoint_every_epochs": {"checkpoint_every_epochs": 0.5},

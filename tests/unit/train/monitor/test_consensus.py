@@ -5,27 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from raysys.train.monitor.consensus import StepConsensus, StepDecision
 
 
 @dataclass
 class Rank1:
-    """An accelerator whose all-reduce adds the votes of rank 0: stop, save, check, has batch."""
+    """The accelerator of rank 1, and a group that adds the votes of rank 0: stop, save, check, has batch."""
 
     rank_0_votes: list[float]
     is_main_process: bool = False
     num_processes: int = 2
-    device: str = "cpu"
 
-    def reduce(self, votes: torch.Tensor) -> torch.Tensor:
-        return votes + torch.tensor(self.rank_0_votes).reshape(votes.shape)
+    def sum(self, votes: list[float]) -> list[float]:
+        return [vote + other for vote, other in zip(votes, self.rank_0_votes, strict=True)]
 
 
 def decide(rank_0_votes: list[float], *, has_batch: bool, save: bool = False) -> StepDecision:
-    accelerator: Any = Rank1(rank_0_votes)
-    consensus = StepConsensus(coordinator=None, accelerator=accelerator)
+    rank_1: Any = Rank1(rank_0_votes)
+    consensus = StepConsensus(coordinator=None, accelerator=rank_1, group=rank_1)
     return consensus.decide(has_batch=has_batch, save=save)
 
 
@@ -46,5 +43,6 @@ def test_only_rank_0_decides_on_a_save() -> None:
 
 def test_workers_stop_together_on_the_request_that_rank_0_sees() -> None:
     for vote in (0, 1):
-        accelerator: Any = Rank1([vote])
-        assert StepConsensus(coordinator=None, accelerator=accelerator).should_stop() is bool(vote)
+        rank_1: Any = Rank1([vote])
+        consensus = StepConsensus(coordinator=None, accelerator=rank_1, group=rank_1)
+        assert consensus.should_stop() is bool(vote)
