@@ -169,8 +169,8 @@ class TrainConfig(Section):
     memory. `auto`: on a GPU the most that fit, measured when the run starts; on a CPU as null. Null: the
     worker's complete share of the batch."""
     on_out_of_memory: Annotated[Literal["stop", "halve"], ChangeableOnResume()] = "stop"
-    """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch. Each
-    restart counts towards `train.max_failures`."""
+    """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch; later
+    starts of the run keep it. Each restart counts towards `train.max_failures`."""
     loss_exchange: Annotated[Literal["ring", "gather"], ChangeableOnResume()] = "ring"
     """How workers exchange captions: one block at a time around a ring, or all at once. `ring` needs less
     memory."""

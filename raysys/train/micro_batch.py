@@ -28,15 +28,16 @@ from raysys.train.memory import (
     loss_bytes,
     memory_advice,
     out_of_memory_reason,
-    photo_bytes,
 )
 from raysys.train.model import TrainState
 from raysys.train.model.optim import allocate_state
 from raysys.train.step import run_micro_batch
 
 _FILE = "micro_batch.json"
-_SETTINGS = ("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing")
-_LOSS_SETTINGS = ("loss_exchange", "loss_tile_rows")
+_SETTINGS = {
+    *("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing"),
+    *("loss_exchange", "loss_tile_rows"),
+}
 
 
 class MicroBatch:
@@ -79,32 +80,38 @@ class MicroBatch:
     def _measure(self, state: TrainState, memory: DeviceMemory) -> tuple[int, str]:
         for optimizer in state.optimizers:
             allocate_state(optimizer)
-        reserved_bytes = self._reserved_bytes(state, memory.total_bytes)
+        section, device = self._job.section, state.accelerator.device
+        reserved_bytes = batches_bytes(self._share, self._job.image.size_px, memory.total_bytes) + loss_bytes(
+            section, rows=self._share, workers=self._workers, dimensions=dimensions_of(state.model.config)
+        )
         free: dict[int, float] = {}
 
         def free_bytes(size: int) -> float:
-            pairs = self._pairs(size, state)
+            pairs = self._random_pairs(size, state)
             free[size] = memory.free_bytes(lambda: self._run(state, pairs)) - reserved_bytes
             return _least(state.accelerator, free[size])
 
-        generators = [state.accelerator.device] if state.accelerator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=generators):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             size = largest_micro_batch(self._share, free_bytes)
+        if section.compile:
+            torch._dynamo.reset()  # the sizes that were tried would count towards its limit of compilations
+        total_gb = memory.total_bytes / 1e9
         if size is None:
             raise OutOfMemory(
-                f"train: {self._device_name()} with {memory.total_bytes / 1e9:.1f} GB has too little memory "
-                f"for one pair at a time; {memory_advice(self._job.section, self._workers, 1)}"
+                f"train: {self._device_name()} with {total_gb:.1f} GB has too little memory for one pair at "
+                f"a time; {memory_advice(section, self._workers, 1)}"
             )
         return size, (
             f"micro_batch_size {size} of {self._share} pairs a worker: with the safety margin it leaves "
-            f"{free[size] / 1e9:.1f} of {memory.total_bytes / 1e9:.1f} GB (measured on {self._device_name()})"
+            f"{free[size] / 1e9:.1f} of {total_gb:.1f} GB (measured on {self._device_name()})"
         )
 
     def _run(self, state: TrainState, pairs: dict[str, torch.Tensor]) -> None:
         try:
-            run_micro_batch(state.towers, pairs)
+            for _ in range(2):  # in a step all but the first micro-batch find gradients in memory
+                run_micro_batch(state.towers, pairs)
         except RuntimeError as error:
-            # The other ranks wait for this one in the exchange of weights: nothing smaller can be tried.
+            # The other ranks wait for this one's weights, so that no smaller size can be tried.
             if isinstance(state.towers, FSDPModule) and (reason := out_of_memory_reason(error)):
                 advice = memory_advice(self._job.section, self._workers, len(pairs[PIXELS]))
                 raise OutOfMemory(f"train: measuring train.micro_batch_size: {reason}; {advice}") from error
@@ -112,23 +119,18 @@ class MicroBatch:
         finally:
             state.towers.zero_grad()
 
-    def _pairs(self, size: int, state: TrainState) -> dict[str, torch.Tensor]:
+    def _random_pairs(self, size: int, state: TrainState) -> dict[str, torch.Tensor]:
+        """Captions are distinct: the text tower embeds equal ones once."""
         side_px, device = self._job.image.size_px, state.accelerator.device
-        num_kinds = 1 + len(self._job.section.caption_weights)
+        captions = (size, 1 + len(self._job.section.caption_weights), self._job.text.max_length)
         return {
             PIXELS: torch.zeros(size, side_px, side_px, 3, dtype=torch.uint8, device=device),
-            TOKENS: torch.zeros(size, num_kinds, self._job.text.max_length, dtype=torch.int64, device=device),
+            TOKENS: torch.randint(state.model.config.text_config.vocab_size, captions, device=device),
         }
-
-    def _reserved_bytes(self, state: TrainState, device_bytes: int) -> int:
-        """What a step needs besides the towers' passes."""
-        dimensions = dimensions_of(state.model.config)
-        loss = loss_bytes(self._job.section, rows=self._share, workers=self._workers, dimensions=dimensions)
-        return loss + batches_bytes(photo_bytes(self._share, self._job.image.size_px), device_bytes)
 
     def _key(self) -> str:
         """Everything that a size depends on, as JSON."""
-        settings = self._job.section.model_dump(include={*_SETTINGS, *_LOSS_SETTINGS})
+        settings = self._job.section.model_dump(include=_SETTINGS)
         where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         return json.dumps({"model": self._job.start_uri, **where, **settings, **versions}, sort_keys=True)

@@ -9,8 +9,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from raysys.config.schema import TrainConfig
+from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.text import TextPreprocessing
+from raysys.train.job import TrainJob
 from raysys.train.model import TrainState, make_train_state
 from tests.factories import TINY, tiny_checkpoint
 
@@ -42,6 +44,29 @@ def small_batch(seed: int = 3) -> dict[str, Tensor]:
         "caption_keys": KEYS,
         "group_keys": torch.arange(6),
     }
+
+
+def small_job(start: Path, run_uri: Path, section: TrainConfig) -> TrainJob:
+    """A job that trains the model without a stream."""
+    return TrainJob(
+        run_name="small",
+        run_uri=str(run_uri),
+        spec_hash="f" * 64,
+        start_uri=str(start),
+        image=IMAGE,
+        text=TextPreprocessing(6),
+        section=section,
+        tracking=TrackingConfig(),
+        config={},
+        shards=[],
+        is_validated=False,
+        score="r@5",
+        max_bad_fraction=0.0,
+        rows_per_block=1,
+        seed=0,
+        num_steps=20,
+        checkpoint_steps=8,
+    )
 
 
 def small_state(start: Path, section: TrainConfig) -> TrainState:

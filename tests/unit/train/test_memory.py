@@ -13,12 +13,10 @@ from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.train.loss import local_pairs, loss_and_gradients
 from raysys.train.memory import (
     batches_bytes,
-    batches_fit,
     largest_micro_batch,
     loss_bytes,
     memory_advice,
     out_of_memory_reason,
-    photo_bytes,
 )
 from tests.unit.train.live_memory import LiveBytes
 
@@ -76,10 +74,7 @@ def test_micro_batch_is_halved_if_memory_grows_faster_than_predicted() -> None:
 def test_batches_stay_on_a_device_that_has_four_times_their_memory(
     rows: int, device_gb: int, fit: bool
 ) -> None:
-    batch = photo_bytes(rows, 256)
-    assert batch == rows * 196_608
-    assert batches_fit(batch, device_gb * GB) is fit
-    assert batches_bytes(batch, device_gb * GB) == (3 * batch if fit else 0)
+    assert batches_bytes(rows, 256, device_gb * GB) == (3 * rows * 196_608 if fit else 0)
 
 
 def test_loss_takes_no_more_than_its_arithmetic() -> None:

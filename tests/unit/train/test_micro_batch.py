@@ -13,20 +13,22 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from raysys.config.schema import TrackingConfig, TrainConfig
-from raysys.encoder.text import TextPreprocessing
+from raysys.config.schema import TrainConfig
+from raysys.encoder.siglip import load_model
 from raysys.errors import OutOfMemory
 from raysys.train.job import TrainJob
-from raysys.train.memory import CudaMemory, DeviceMemory, loss_bytes, photo_bytes
+from raysys.train.memory import CudaMemory, DeviceMemory, batches_bytes, loss_bytes
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state
-from raysys.train.step import train_step
+from raysys.train.model.dual_encoder import DualEncoder
+from raysys.train.step import run_micro_batch, train_step
 from tests.unit.train.live_memory import CpuMemory
 from tests.unit.train.small_model import (
     IMAGE,
     build_small_model,
     exported_weights,
     small_batch,
+    small_job,
     small_section,
     small_state,
 )
@@ -39,25 +41,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(start: Path, run_uri: Path, **changes: Any) -> TrainJob:
     """A job of 64 pairs a step for the small model."""
-    return TrainJob(
-        run_name="small",
-        run_uri=str(run_uri),
-        spec_hash="f" * 64,
-        start_uri=str(start),
-        image=IMAGE,
-        text=TextPreprocessing(6),
-        section=TrainConfig(**{"batch_size": 64, **changes}),
-        tracking=TrackingConfig(),
-        config={},
-        shards=[],
-        is_validated=False,
-        score="r@5",
-        max_bad_fraction=0.0,
-        rows_per_block=1,
-        seed=0,
-        num_steps=20,
-        checkpoint_steps=8,
-    )
+    return small_job(start, run_uri, TrainConfig(**{"batch_size": 64, **changes}))
 
 
 class UnusedMemory:
@@ -82,9 +66,21 @@ def test_size_is_the_largest_that_leaves_space_for_batches_and_loss(start: Path,
     assert peak_of_64 == pytest.approx(peak_of_32 + (peak_of_32 - peak_of_8) * 32 / 24, rel=0.02)
 
     loss = loss_bytes(job.section, rows=64, workers=1, dimensions=16)
-    total = peak_of_32 + loss + 3 * photo_bytes(64, 16)
+    total = peak_of_32 + loss + batches_bytes(64, 16, 10**9)
     for number, (total_bytes, expected) in enumerate(((total, 32), (total - 1, 16))):
         assert fitted_size(start, job_of(start, tmp_path / str(number)), CpuMemory(total_bytes)) == expected
+
+
+def test_attributes_and_gradients_in_memory_are_measured(start: Path, tmp_path: Path) -> None:
+    titles, attributes, without_gradients = (CpuMemory(10**9) for _ in range(3))
+    fitted_size(start, job_of(start, tmp_path), titles)
+    fitted_size(start, job_of(start, tmp_path / "other", caption_weights={"colour": 0.5}), attributes)
+    assert attributes.peaks[1] > 1.2 * titles.peaks[1]  # both with 32 pairs
+    num_bytes = sum(4 * parameter.numel() for parameter in load_model(start).parameters())
+    pixels, tokens = torch.zeros(32, 16, 16, 3, dtype=torch.uint8), torch.zeros(32, 1, 6, dtype=torch.int64)
+    towers = DualEncoder(load_model(start), IMAGE)
+    without_gradients.free_bytes(lambda: run_micro_batch(towers, {"pixels": pixels, "tokens": tokens}))
+    assert titles.peaks[1] > without_gradients.peaks[0] + 0.9 * num_bytes
 
 
 @pytest.mark.parametrize(
