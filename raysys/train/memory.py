@@ -15,7 +15,9 @@ from raysys.errors import shortened
 _MARGIN = 0.1  # of a device, for fragmentation and for what the libraries allocate later
 _BATCH_SHARE = 0.25  # of a device that photos may take
 _NUM_BATCHES = 3  # on the device: the present one, the next one, and the last one until its memory is free
-_PROBE_SIZES = (8, 32)  # pairs; their memory gives that of larger micro-batches
+# Pairs whose memory predicts that of larger micro-batches. For fewer pairs the gradient of a large
+# vocabulary, which has one size, can be more than the activations.
+_PROBE_SIZES = (16, 64)
 _TILES = 16  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
 # Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
 _OUT_OF_MEMORY = re.compile(

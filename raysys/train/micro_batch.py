@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import torch
 import transformers
@@ -58,7 +59,7 @@ class MicroBatch:
         """
         configured, line = self._job.section.micro_batch_size, None
         # The ranks may have different devices, and read the folder at different times.
-        recorded = int(_least(state.accelerator, self._recorded_sizes().get(self._key(), 0)))
+        recorded = int(_least(state.accelerator, self._recorded_size()))
         if recorded:
             self.size, line = recorded, f"micro_batch_size {recorded}, as found by an earlier start"
         elif configured == "auto" and (memory or self._job.section.use_gpu):
@@ -128,23 +129,32 @@ class MicroBatch:
             TOKENS: torch.randint(state.model.config.text_config.vocab_size, captions, device=device),
         }
 
-    def _key(self) -> str:
-        """Everything that a size depends on, as JSON."""
-        settings = self._job.section.model_dump(include=_SETTINGS)
+    def _circumstances(self) -> dict[str, Any]:
+        """Everything that a size depends on."""
         where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        return json.dumps({"model": self._job.start_uri, **where, **settings, **versions}, sort_keys=True)
+        settings = self._job.section.model_dump(include=_SETTINGS)
+        return {"model": self._job.start_uri, **where, **settings, **versions}
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name() if self._job.section.use_gpu else "cpu"
 
-    def _recorded_sizes(self) -> dict[str, int]:
-        sizes: dict[str, int] = json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else {}
-        return sizes
+    def _recorded(self) -> list[dict[str, Any]]:
+        """The sizes in the run's folder, each under `size` with its circumstances."""
+        records: list[dict[str, Any]] = []
+        if storage.exists(self._uri):
+            records = json.loads(storage.read_bytes(self._uri))
+        return records
+
+    def _recorded_size(self) -> int:
+        """0 if there is none."""
+        now = self._circumstances()
+        return next((one["size"] for one in self._recorded() if one == {**now, "size": one["size"]}), 0)
 
     def _record(self, size: int) -> None:
-        sizes = {**self._recorded_sizes(), self._key(): size}
-        storage.write_bytes(self._uri, json.dumps(sizes, indent=2).encode())
+        now = self._circumstances()
+        others = [one for one in self._recorded() if one != {**now, "size": one["size"]}]
+        storage.write_bytes(self._uri, json.dumps([*others, {"size": size, **now}], indent=2).encode())
 
 
 def _least(accelerator: Accelerator, value: float) -> float:
