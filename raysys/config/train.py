@@ -166,8 +166,8 @@ class TrainConfig(Section):
     memory. `auto`: on a GPU the most that fit, measured when the run starts; on a CPU as null. Null: the
     worker's complete share of the batch."""
     on_out_of_memory: Annotated[Literal["stop", "halve"], ChangeableOnResume()] = "stop"
-    """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch. Each
-    restart counts towards `train.max_failures`."""
+    """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch; later
+    starts of the run keep it. Each restart counts towards `train.max_failures`."""
     loss_tile_rows: Annotated[PositiveInt, ChangeableOnResume()] = 1024
     """Photos and captions per tile of the loss. Memory grows with its square."""
     false_negatives: FalseNegativesConfig = FalseNegativesConfig()

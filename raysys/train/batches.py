@@ -19,7 +19,7 @@ from raysys.errors import DamagedData
 from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
-from raysys.train.memory import batches_fit, photo_bytes
+from raysys.train.memory import batches_bytes
 from raysys.train.metrics.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
@@ -92,8 +92,8 @@ class BatchJoin:
     def __init__(self, device: torch.device, rank: int, num_rows: int, size_px: int) -> None:
         self._device, self._rank, self._num_rows = device, rank, num_rows
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._is_on_gpu = self._stream is not None and batches_fit(
-            photo_bytes(num_rows, size_px), torch.cuda.mem_get_info(device)[1]
+        self._is_on_gpu = self._stream is not None and bool(
+            batches_bytes(num_rows, size_px, torch.cuda.mem_get_info(device)[1])
         )
 
     def __call__(self, blocks: Sequence[Batch]) -> Batch:

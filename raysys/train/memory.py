@@ -15,7 +15,9 @@ from raysys.terminal import printable
 _MARGIN = 0.1  # of a device, for fragmentation and for what the libraries allocate later
 _BATCH_SHARE = 0.25  # of a device that photos may take
 _NUM_BATCHES = 3  # on the device: the present one, the next one, and the last one until its memory is free
-_PROBE_SIZES = (8, 32)  # pairs; their memory gives that of larger micro-batches
+# Pairs whose memory predicts that of larger micro-batches. For fewer pairs the gradient of a large
+# vocabulary, which has one size, can be more than the activations.
+_PROBE_SIZES = (16, 64)
 _TILES = 16  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
 # Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
 _OUT_OF_MEMORY = re.compile(
@@ -79,19 +81,10 @@ def largest_micro_batch(share: int, free_bytes: Callable[[int], float]) -> int |
     return None
 
 
-def photo_bytes(rows: int, size_px: int) -> int:
-    """Memory of the photos of a batch, which are almost all of it."""
-    return rows * size_px**2 * 3
-
-
-def batches_fit(batch_bytes: int, device_bytes: int) -> bool:
-    """Whether a worker's batches stay on its device; otherwise they stay in pinned host memory."""
-    return _NUM_BATCHES * batch_bytes <= _BATCH_SHARE * device_bytes
-
-
-def batches_bytes(batch_bytes: int, device_bytes: int) -> int:
-    """Memory of the batches that are on the device at the same time."""
-    return _NUM_BATCHES * batch_bytes if batches_fit(batch_bytes, device_bytes) else 0
+def batches_bytes(rows: int, size_px: int, device_bytes: int) -> int:
+    """Memory of the photos of a worker's batches on its device; 0 if they stay in pinned host memory."""
+    num_bytes = _NUM_BATCHES * rows * size_px**2 * 3
+    return num_bytes if num_bytes <= _BATCH_SHARE * device_bytes else 0
 
 
 def loss_bytes(section: TrainConfig, *, rows: int, workers: int, dimensions: int) -> int:

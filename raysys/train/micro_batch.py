@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import torch
 import transformers
@@ -28,21 +29,16 @@ from raysys.train.memory import (
     loss_bytes,
     memory_advice,
     out_of_memory_reason,
-    photo_bytes,
 )
 from raysys.train.model import TrainState
 from raysys.train.model.optim import allocate_state
 from raysys.train.step import run_micro_batch
 
 _FILE = "micro_batch.json"
-_SETTINGS = (
-    "micro_batch_size",
-    "precision",
-    "parallel",
-    "compile",
-    "activation_checkpointing",
+_SETTINGS = {
+    *("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing"),
     "loss_tile_rows",
-)
+}
 
 
 class MicroBatch:
@@ -63,7 +59,7 @@ class MicroBatch:
         """
         configured, line = self._job.section.micro_batch_size, None
         # The ranks may have different devices, and read the folder at different times.
-        recorded = int(_least(state.accelerator, self._recorded_sizes().get(self._key(), 0)))
+        recorded = int(_least(state.accelerator, self._recorded_size()))
         if recorded:
             self.size, line = recorded, f"micro_batch_size {recorded}, as found by an earlier start"
         elif configured == "auto" and (memory or self._job.section.use_gpu):
@@ -85,32 +81,38 @@ class MicroBatch:
     def _measure(self, state: TrainState, memory: DeviceMemory) -> tuple[int, str]:
         for optimizer in state.optimizers:
             allocate_state(optimizer)
-        reserved_bytes = self._reserved_bytes(state, memory.total_bytes)
+        section, device = self._job.section, state.accelerator.device
+        reserved_bytes = batches_bytes(self._share, self._job.image.size_px, memory.total_bytes) + loss_bytes(
+            section, rows=self._share, workers=self._workers, dimensions=dimensions_of(state.model.config)
+        )
         free: dict[int, float] = {}
 
         def free_bytes(size: int) -> float:
-            pairs = self._pairs(size, state)
+            pairs = self._random_pairs(size, state)
             free[size] = memory.free_bytes(lambda: self._run(state, pairs)) - reserved_bytes
             return _least(state.accelerator, free[size])
 
-        generators = [state.accelerator.device] if state.accelerator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=generators):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             size = largest_micro_batch(self._share, free_bytes)
+        if section.compile:
+            torch._dynamo.reset()  # the sizes that were tried would count towards its limit of compilations
+        total_gb = memory.total_bytes / 1e9
         if size is None:
             raise OutOfMemory(
-                f"train: {self._device_name()} with {memory.total_bytes / 1e9:.1f} GB has too little memory "
-                f"for one pair at a time; {memory_advice(self._job.section, self._workers, 1)}"
+                f"train: {self._device_name()} with {total_gb:.1f} GB has too little memory for one pair at "
+                f"a time; {memory_advice(section, self._workers, 1)}"
             )
         return size, (
             f"micro_batch_size {size} of {self._share} pairs a worker: with the safety margin it leaves "
-            f"{free[size] / 1e9:.1f} of {memory.total_bytes / 1e9:.1f} GB (measured on {self._device_name()})"
+            f"{free[size] / 1e9:.1f} of {total_gb:.1f} GB (measured on {self._device_name()})"
         )
 
     def _run(self, state: TrainState, pairs: dict[str, torch.Tensor]) -> None:
         try:
-            run_micro_batch(state.towers, pairs)
+            for _ in range(2):  # in a step all but the first micro-batch find gradients in memory
+                run_micro_batch(state.towers, pairs)
         except RuntimeError as error:
-            # The other ranks wait for this one in the exchange of weights: nothing smaller can be tried.
+            # The other ranks wait for this one's weights, so that no smaller size can be tried.
             if isinstance(state.towers, FSDPModule) and (reason := out_of_memory_reason(error)):
                 advice = memory_advice(self._job.section, self._workers, len(pairs[PIXELS]))
                 raise OutOfMemory(f"train: measuring train.micro_batch_size: {reason}; {advice}") from error
@@ -118,37 +120,41 @@ class MicroBatch:
         finally:
             state.towers.zero_grad()
 
-    def _pairs(self, size: int, state: TrainState) -> dict[str, torch.Tensor]:
+    def _random_pairs(self, size: int, state: TrainState) -> dict[str, torch.Tensor]:
+        """Captions are distinct: the text tower embeds equal ones once."""
         side_px, device = self._job.image.size_px, state.accelerator.device
-        num_kinds = 1 + len(self._job.section.caption_weights)
+        captions = (size, 1 + len(self._job.section.caption_weights), self._job.text.max_length)
         return {
             PIXELS: torch.zeros(size, side_px, side_px, 3, dtype=torch.uint8, device=device),
-            TOKENS: torch.zeros(size, num_kinds, self._job.text.max_length, dtype=torch.int64, device=device),
+            TOKENS: torch.randint(state.model.config.text_config.vocab_size, captions, device=device),
         }
 
-    def _reserved_bytes(self, state: TrainState, device_bytes: int) -> int:
-        """What a step needs besides the towers' passes."""
-        dimensions = dimensions_of(state.model.config)
-        loss = loss_bytes(self._job.section, rows=self._share, workers=self._workers, dimensions=dimensions)
-        return loss + batches_bytes(photo_bytes(self._share, self._job.image.size_px), device_bytes)
-
-    def _key(self) -> str:
-        """Everything that a size depends on, as JSON."""
-        settings = self._job.section.model_dump(include=set(_SETTINGS))
+    def _circumstances(self) -> dict[str, Any]:
+        """Everything that a size depends on."""
         where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        return json.dumps({"model": self._job.start_uri, **where, **settings, **versions}, sort_keys=True)
+        settings = self._job.section.model_dump(include=_SETTINGS)
+        return {"model": self._job.start_uri, **where, **settings, **versions}
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name() if self._job.section.use_gpu else "cpu"
 
-    def _recorded_sizes(self) -> dict[str, int]:
-        sizes: dict[str, int] = json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else {}
-        return sizes
+    def _recorded(self) -> list[dict[str, Any]]:
+        """The sizes in the run's folder, each under `size` with its circumstances."""
+        records: list[dict[str, Any]] = []
+        if storage.exists(self._uri):
+            records = json.loads(storage.read_bytes(self._uri))
+        return records
+
+    def _recorded_size(self) -> int:
+        """0 if there is none."""
+        now = self._circumstances()
+        return next((one["size"] for one in self._recorded() if one == {**now, "size": one["size"]}), 0)
 
     def _record(self, size: int) -> None:
-        sizes = {**self._recorded_sizes(), self._key(): size}
-        storage.write_bytes(self._uri, json.dumps(sizes, indent=2).encode())
+        now = self._circumstances()
+        others = [one for one in self._recorded() if one != {**now, "size": one["size"]}]
+        storage.write_bytes(self._uri, json.dumps([*others, {"size": size, **now}], indent=2).encode())
 
 
 def _least(accelerator: Accelerator, value: float) -> float:

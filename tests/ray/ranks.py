@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import joined
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
+from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import TrainState, make_train_state, open_accelerator
 from raysys.train.model.distributed import clip_grad_norm, full_tensors_on_cpu, shard
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward, train_step, warm_up_ddp_buckets
-from tests.unit.train.small_model import IMAGE, exported_weights, perturb
+from tests.unit.train.small_model import IMAGE, exported_weights, perturb, small_job
 
 NUM_PAIRS = 10  # 5 for each of 2 ranks; with 3 or 4 ranks the last one has two fewer than the others
 POLICIES = {
@@ -61,6 +64,20 @@ class Training:
     restored_losses: list[float]
     weights: dict[str, Tensor]
     restored_weights: dict[str, Tensor]
+
+
+class RankMemory:
+    """A device on which everything fits, but on the last of several ranks nothing the first time."""
+
+    total_bytes = 10**9
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self._is_short = rank == world_size - 1 > 0
+
+    def free_bytes(self, work: Callable[[], None]) -> float:
+        work()
+        free, self._is_short = -1.0 if self._is_short else 1e9, False
+        return free
 
 
 def run_rank(rank: int, folder: str, world_sizes: tuple[int, ...]) -> None:
@@ -139,6 +156,11 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
         dist.barrier()
     restored = make_state(folder, section, rank, world_size)
     restored.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
+    # The measurement of memory must change nothing.
+    job = small_job(Path(tempfile.mkdtemp(dir=folder)), folder / "tiny", section)
+    fitted, _ = MicroBatch(job, world_size).fit(restored, RankMemory(rank, world_size))
+    # Shares of 10, 5, 4 and 3 pairs; the next smaller divisor where a rank is short of memory.
+    assert fitted.section.micro_batch_size == {1: 10, 2: 1, 3: 2, 4: 1}[world_size]
     warm_up_ddp_buckets(restored, part, section)
     restored_losses = [train_step(restored, part, section).loss]
     return Training(losses, restored_losses, _weights(state), _weights(restored))

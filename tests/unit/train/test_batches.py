@@ -100,7 +100,7 @@ def test_blocks_are_joined_in_order() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_on_gpu", [True, False])
 def test_batch_is_on_the_gpu_or_pinned(monkeypatch: pytest.MonkeyPatch, is_on_gpu: bool) -> None:
-    monkeypatch.setattr("raysys.train.batches.batches_fit", lambda *_: is_on_gpu)
+    monkeypatch.setattr("raysys.train.batches.batches_bytes", lambda *_: int(is_on_gpu))
     join = BatchJoin(torch.device("cuda", 0), rank=0, num_rows=8, size_px=16)
     batch = run_in_thread(lambda: join([five_pairs()])).result()
     expected = joined([five_pairs()], 8, rank=0)

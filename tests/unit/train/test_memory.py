@@ -13,12 +13,10 @@ from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.train.loss import local_pairs, loss_and_gradients
 from raysys.train.memory import (
     batches_bytes,
-    batches_fit,
     largest_micro_batch,
     loss_bytes,
     memory_advice,
     out_of_memory_reason,
-    photo_bytes,
 )
 from tests.unit.train.live_memory import LiveBytes
 
@@ -39,13 +37,13 @@ def linear(per_pair: float, capacity: float, sizes: list[int]) -> Callable[[int]
 @pytest.mark.parametrize(
     ("share", "capacity", "expected", "tried"),
     [
-        (1024, 1024.0, 1024, [8, 32, 1024]),  # all of it fits, exactly
-        (1024, 1023.0, 512, [8, 32, 512]),
-        (1024, 60.0, 32, [8, 32]),
-        (1024, 31.0, 16, [8, 32, 16]),
-        (1024, 1.5, 1, [8, 32, 16, 4, 2, 1]),
-        (1024, 0.5, None, [8, 32, 16, 4, 2, 1]),
-        (704, 100.0, 88, [8, 32, 88]),  # of an elastic run: 704 = 64 x 11
+        (1024, 1024.0, 1024, [16, 64, 1024]),  # all of it fits, exactly
+        (1024, 1023.0, 512, [16, 64, 512]),
+        (1024, 60.0, 32, [16, 64, 32]),
+        (1024, 31.0, 16, [16, 64, 32]),
+        (1024, 1.5, 1, [16, 64, 32, 8, 4, 2, 1]),
+        (1024, 0.5, None, [16, 64, 32, 8, 4, 2, 1]),
+        (704, 100.0, 88, [16, 64, 88]),  # of an elastic run: 704 = 64 x 11
         (7, 3.0, 1, [7, 1]),
         (1, 1.0, 1, [1]),
     ],
@@ -66,7 +64,7 @@ def test_micro_batch_is_halved_if_memory_grows_faster_than_predicted() -> None:
         return 1000.0 - size - (0.01 * size**2 if size > 100 else 0)
 
     assert largest_micro_batch(1024, free_bytes) == 256  # 1000 - 256 - 655 = 89
-    assert sizes == [8, 32, 512, 256]
+    assert sizes == [16, 64, 512, 256]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +74,7 @@ def test_micro_batch_is_halved_if_memory_grows_faster_than_predicted() -> None:
 def test_batches_stay_on_a_device_that_has_four_times_their_memory(
     rows: int, device_gb: int, fit: bool
 ) -> None:
-    batch = photo_bytes(rows, 256)
-    assert batch == rows * 196_608
-    assert batches_fit(batch, device_gb * GB) is fit
-    assert batches_bytes(batch, device_gb * GB) == (3 * batch if fit else 0)
+    assert batches_bytes(rows, 256, device_gb * GB) == (3 * rows * 196_608 if fit else 0)
 
 
 def test_loss_takes_no_more_than_its_arithmetic() -> None:

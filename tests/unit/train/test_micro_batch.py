@@ -14,12 +14,14 @@ import torch
 from accelerate import Accelerator
 
 from raysys.config.schema import TrainConfig
+from raysys.encoder.siglip import load_model
 from raysys.errors import OutOfMemory
 from raysys.train.job import TrainJob
-from raysys.train.memory import CudaMemory, DeviceMemory, loss_bytes, photo_bytes
+from raysys.train.memory import CudaMemory, DeviceMemory, batches_bytes, loss_bytes
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state
-from raysys.train.step import train_step
+from raysys.train.model.dual_encoder import DualEncoder
+from raysys.train.step import run_micro_batch, train_step
 from tests.unit.train.live_memory import CpuMemory
 from tests.unit.train.small_model import (
     IMAGE,
@@ -57,16 +59,28 @@ def fitted_size(start: Path, job: TrainJob, memory: DeviceMemory | None = None) 
 
 
 def test_size_is_the_largest_that_leaves_space_for_batches_and_loss(start: Path, tmp_path: Path) -> None:
-    job = job_of(start, tmp_path)
-    large = CpuMemory(10**9)
-    assert fitted_size(start, job, large) == 64
-    peak_of_8, peak_of_32, peak_of_64 = large.peaks
-    assert peak_of_64 == pytest.approx(peak_of_32 + (peak_of_32 - peak_of_8) * 32 / 24, rel=0.02)
+    job, large = job_of(start, tmp_path, batch_size=256), CpuMemory(10**9)
+    assert fitted_size(start, job, large) == 256
+    peak_of_16, peak_of_64, peak_of_256 = large.peaks
+    assert peak_of_256 == pytest.approx(peak_of_64 + (peak_of_64 - peak_of_16) * 192 / 48, rel=0.02)
 
-    loss = loss_bytes(job.section, rows=64, workers=1, dimensions=16)
-    total = peak_of_32 + loss + 3 * photo_bytes(64, 16)
-    for number, (total_bytes, expected) in enumerate(((total, 32), (total - 1, 16))):
-        assert fitted_size(start, job_of(start, tmp_path / str(number)), CpuMemory(total_bytes)) == expected
+    loss = loss_bytes(job.section, rows=256, workers=1, dimensions=16)
+    total = peak_of_64 + loss + batches_bytes(256, 16, 10**9)
+    for number, (total_bytes, expected) in enumerate(((total, 64), (total - 1, 32))):
+        job = job_of(start, tmp_path / str(number), batch_size=256)
+        assert fitted_size(start, job, CpuMemory(total_bytes)) == expected
+
+
+def test_attributes_and_gradients_in_memory_are_measured(start: Path, tmp_path: Path) -> None:
+    titles, attributes, without_gradients = (CpuMemory(10**9) for _ in range(3))
+    fitted_size(start, job_of(start, tmp_path), titles)
+    fitted_size(start, job_of(start, tmp_path / "other", caption_weights={"colour": 0.5}), attributes)
+    assert attributes.peaks[1] > 1.2 * titles.peaks[1]  # both with 64 pairs
+    num_bytes = sum(4 * parameter.numel() for parameter in load_model(start).parameters())
+    pixels, tokens = torch.zeros(64, 16, 16, 3, dtype=torch.uint8), torch.zeros(64, 1, 6, dtype=torch.int64)
+    towers = DualEncoder(load_model(start), IMAGE)
+    without_gradients.free_bytes(lambda: run_micro_batch(towers, {"pixels": pixels, "tokens": tokens}))
+    assert titles.peaks[1] > without_gradients.peaks[0] + 0.9 * num_bytes
 
 
 @pytest.mark.parametrize(
@@ -112,13 +126,9 @@ def test_size_is_measured_once_for_the_same_settings(start: Path, tmp_path: Path
     again, line = MicroBatch(job, 1).fit(state, UnusedMemory())
     assert again.section.micro_batch_size == 64
     assert line == "micro_batch_size 64, as found by an earlier start"
-    (key,) = json.loads((tmp_path / "micro_batch.json").read_bytes())
-    described = json.loads(key)
-    assert (described["device"], described["model"], described["torch"]) == (
-        "cpu",
-        str(start),
-        torch.__version__,
-    )
+    (recorded,) = json.loads((tmp_path / "micro_batch.json").read_bytes())
+    expected = {"size": 64, "device": "cpu", "model": str(start), "torch": torch.__version__}
+    assert {name: recorded[name] for name in expected} == expected
 
     other = job_of(start, tmp_path, activation_checkpointing="full")
     with pytest.raises(AssertionError, match="was measured again"):

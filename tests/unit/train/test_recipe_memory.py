@@ -18,7 +18,7 @@ from raysys.bench.models import siglip_b16_config
 from raysys.config import load_config
 from raysys.config.schema import TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.train.memory import batches_bytes, loss_bytes, photo_bytes
+from raysys.train.memory import batches_bytes, loss_bytes
 from raysys.train.model.dual_encoder import DualEncoder
 from tests.unit.train.live_memory import LiveBytes
 
@@ -72,7 +72,7 @@ def step_bytes(section: TrainConfig, device_bytes: float) -> float:
     state = 4 * num_weights * (4 + (section.workers > 1))
     share = section.batch_size // section.workers
     per_pair, once = activation_bytes(section.activation_checkpointing)
-    batches = batches_bytes(photo_bytes(share, 256), int(device_bytes))
+    batches = batches_bytes(share, 256, int(device_bytes))
     loss = loss_bytes(section, rows=share, workers=section.workers, dimensions=768)
     return state + once + share * per_pair + batches + loss
 

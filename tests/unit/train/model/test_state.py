@@ -143,7 +143,7 @@ def test_compiled_towers_take_the_same_steps_and_compile_once(
 def require_compiled_once(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps with different numbers of distinct captions; only the first step compiles."""
     torch._dynamo.reset()
-    section = small_section(micro_batch_size=3)
+    section = small_section(micro_batch_size=3, activation_checkpointing="selective")
     losses: dict[bool, list[float]] = {}
     for is_compiled in (False, True):
         state = small_state(start, section.model_copy(update={"compile": is_compiled}))
