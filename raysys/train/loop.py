@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 from typing import Any
 
@@ -38,7 +39,8 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
     with Heartbeat(coordinator, accelerator) as heartbeat:
         validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
         if _train(job, accelerator, consensus, heartbeat, validator):
-            accelerator.free_memory()  # of the model and the optimisers
+            accelerator.free_memory()
+            gc.collect()  # DDP and its model refer to each other
             measure_points(job, accelerator, validator, consensus, heartbeat)
 
 
@@ -115,7 +117,8 @@ def _train(
             heartbeat.waiting_for_data(step)
             if job.is_checkpoint_step(step):
                 with throughput.paused():
-                    save_checkpoint(validator.validate(state, step) if job.is_validated_step(step) else {})
+                    scores = validator.validate(state, step) if job.is_validated_step(step) else {}
+                save_checkpoint(scores)
         saver.wait()
         return not stop
 
