@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
 
-from raysys.cluster import session
+from raysys.cluster import nodes, session
 from raysys.config.schema import RayConfig
 from raysys.parallel import Parallel, Piece, Result
 
@@ -27,9 +26,8 @@ def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iter
     """Results in the order of the pieces, with a bounded number of tasks in flight."""
     submit: Any = ray.remote(num_cpus=1)(_call).remote
     in_flight: list[Any] = []
-    # The machine's cores, not Ray's logical CPUs: every new worker process first spends seconds on imports.
-    cores = len(ray.nodes()) * (os.cpu_count() or 1)
-    limit = max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
+    # Of this machine real cores, not Ray's logical CPUs: every new process first spends seconds on imports.
+    limit = max(1, nodes.num_cores(nodes.alive_nodes()))
     for piece in pieces:
         if len(in_flight) >= limit:
             yield ray.get(in_flight.pop(0))

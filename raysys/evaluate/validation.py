@@ -14,8 +14,8 @@ from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
-from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.pairs import PackedPairs
 from raysys.evaluate.reranking import cosine_scores
 from raysys.evaluate.retrieval import PairEmbeddings, recalls

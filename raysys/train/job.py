@@ -31,6 +31,9 @@ class Sweep:
     """Of the settings and inputs that determine the metrics, but for the fine-tuned weights."""
 
 
+COORDINATORS = "raysys"  # the Ray namespace of the actors that coordinate runs
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """A run's settings and URIs. Workers load models, photos and checkpoints from the URIs."""
@@ -57,6 +60,11 @@ class TrainJob:
     def tracked(self) -> TrackedRun:
         """The run's identity and settings for W&B."""
         return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
+
+    @property
+    def coordinator_name(self) -> str:
+        """The name of the run's `RunCoordinator` in the namespace `COORDINATORS`."""
+        return f"train {self.run_uri}"
 
     def is_checkpoint_step(self, step: int) -> bool:
         """Whether a checkpoint is scheduled after this step."""

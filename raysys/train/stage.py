@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _fine_tune(
     A stopped or killed run continues after its last checkpoint. Raises: as `_finished_run`.
     """
     from raysys.encoder.bundle import preprocessing_of
-    from raysys.tracking.wandb import log_end
+    from raysys.tracking.wandb import log_end, report_offline_segments
     from raysys.train import trainer
     from raysys.train.checkpoint.format import export_bundle
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
@@ -96,6 +97,7 @@ def _fine_tune(
             seconds=time.monotonic() - started,
         )
         log_end(job.tracked, job.num_steps, spec.uri)
+        report_offline_segments(job.run_uri, config.tracking)
     return manifest
 
 
@@ -140,6 +142,7 @@ def _finished_run(
     after Ctrl-C or SIGTERM, and the errors of `trainer.fit`.
     """
     from raysys.cluster import session
+    from raysys.tracking.wandb import track_if_reachable
     from raysys.train import trainer
     from raysys.train.checkpoint.run_folder import prepare_run_folder
     from raysys.train.job import Sweep, make_job
@@ -151,6 +154,7 @@ def _finished_run(
     with locked(run.runs_uri, "raysys train"):
         prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
         if not trainer.is_finished(job):
+            job = dataclasses.replace(job, tracking=track_if_reachable(job.tracked))
             session.connect(config.ray)
             trainer.fit(job, config.stream)
         yield job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,14 +17,15 @@ from unittest.mock import patch
 import pytest
 import ray
 import torch
+import wandb
 
 from raysys import artifacts, pipeline
 from raysys.artifacts import ShardSetManifest, specs
 from raysys.artifacts.build import run_steps
 from raysys.columns import PIXELS
 from raysys.config import Config
-from raysys.config.schema import TrainConfig
-from raysys.errors import Busy, OutOfMemory, Stopped, TrainingDiverged
+from raysys.config.schema import TrackingConfig, TrainConfig
+from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
 from raysys.tracking.metrics_log import read_validations
 from raysys.train import step as step_module
@@ -32,6 +34,7 @@ from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
 from raysys.train.checkpoint.saver import CheckpointSaver
 from raysys.train.step import StepResult
+from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
     EVERY,
     NUM_STEPS,
@@ -78,6 +81,11 @@ def config(start: tuple[Path, int], tmp_path: Path) -> Config:
 def with_train(config: Config, **settings: Any) -> Config:
     section = {**config.train.model_dump(), **settings}
     return Config.model_validate({**config.model_dump(), "train": section})
+
+
+def with_stream(config: Config, **settings: Any) -> Config:
+    section = {**config.stream.model_dump(), **settings}
+    return Config.model_validate({**config.model_dump(), "stream": section})
 
 
 def after_first_checkpoint(run_uri: str, action: Callable[[], None]) -> threading.Thread:
@@ -233,10 +241,56 @@ def test_out_of_memory_run_names_the_setting_to_lower_without_a_retry(
     assert num_attempts(run_of(config)) == 1
 
 
+def test_run_is_logged_offline_if_wandb_does_not_answer(
+    start: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(copy_root(start[0], tmp_path), start[1], workers=1, num_steps=EVERY)
+    tracking = TrackingConfig(mode="online", connect_timeout_s=2)
+    wandb.teardown()  # it reads the environment once
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        pipeline.run_stage("train", config.model_copy(update={"tracking": tracking}))
+    wandb.teardown()
+    run = run_of(config)
+    warnings = [line for line in caplog.messages if "W&B" in line and "still waiting" not in line]
+    assert warnings[0].startswith("W&B: no run within 2 s, tracking.connect_timeout_s (")
+    assert warnings[0].endswith("; this start logs offline")
+    assert warnings[1:] == [
+        "    train  a part of this run is logged offline, because W&B did not answer; when it does: "
+        f"wandb sync --append {run.uri}/wandb/offline-run-*"
+    ]
+    history = [row for segment in run.wandb_segments for row in segment.history]
+    assert {row["global_step"]: row["train/loss"] for row in history if "train/loss" in row} == run.losses
+
+
+def test_decoders_that_hold_every_cpu_are_refused(config: Config) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline.run_stage("train", with_stream(config, decode_concurrency=6))
+    assert str(caught.value) == (
+        "train: 2 training workers (train.workers) with 1 CPU each, "
+        "1 reader (stream.read_concurrency) with 1 CPU each, "
+        "6 decoders (stream.decode_concurrency) with 1 CPU each need 9 CPUs together; "
+        "the cluster has 1 node with 8 CPUs and 0 GPUs; "
+        "lower stream.decode_concurrency to 5, or set it to null, or raise ray.num_cpus"
+    )
+
+
+def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
+    config = with_train(with_stream(config, first_batch_timeout_s=20.0), workers=1)
+    with cpus_held_elsewhere(6), pytest.raises(ClusterError) as caught:
+        pipeline.run_stage("train", config)
+    assert str(caught.value).startswith("train: no batch within ")
+    assert "reading: 1 task, " in str(caught.value)
+    assert " of 2 actors running, 0 tasks, 0 queued; " in str(caught.value)
+    assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
+    assert num_attempts(run_of(config)) == 1
+
+
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
-    first = trainer.start_coordinator(job)
+    first = trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
-        trainer.start_coordinator(job)
+        trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     ray.kill(first)

@@ -13,7 +13,7 @@ import pytest
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, ValidationConfig
 from raysys.encoder.bundle import open_bundle
 from raysys.errors import InputError
-from raysys.evaluate.logs import read_log
+from raysys.evaluate.interaction_log import read_log
 from raysys.evaluate.validation import Validation, make_validation
 from raysys.shards.reader import Item, ShardRef
 from raysys.tracking import logs
