@@ -21,11 +21,19 @@ from typing import Any, NoReturn, TextIO
 import raysys
 from raysys import storage
 from raysys.config import Config, load_config
+from raysys.encoder import hub_limits
 from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
 from raysys.storage.retry import unusable_place
-from raysys.terminal import drop_unwritable_output, has_lost_reader, print_anything, print_line, printable
+from raysys.terminal import (
+    drop_unwritable_output,
+    has_lost_reader,
+    print_anything,
+    print_line,
+    print_traceback,
+    printable,
+)
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -63,12 +71,23 @@ def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
     print_anything()
     with native_stderr_as_log():
-        status = main()
+        status = _main_with_traceback()
         if has_unfinished_calls():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)  # at a normal exit, pyarrow waits for a store that does not answer
         return status
+
+
+def _main_with_traceback() -> int:
+    """As `main`, but an exception that nobody foresaw is printed as a traceback, with exit status 1."""
+    try:
+        return main()
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody may read stderr any more
+            print_traceback(error, sys.stderr)
+        drop_unwritable_output()
+        return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -287,6 +306,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
 def _load(path: str, overrides: list[str]) -> Config:
     config = load_config(path, overrides)
     storage.configure(config.storage)
+    hub_limits.configure(config.hub)
     storage.require_folder(config.root)
     return config
 

@@ -36,6 +36,7 @@ from raysys.shards.reader import read_shard, shards_of
 from raysys.synth import generate_items
 
 RAYSYS, RAYSYS_SCALED = "raysys", "raysys, scaled decode"
+RAYSYS_REMOTE = "raysys, object store"
 BASELINE, RAY_DATA, LIMIT = "webdataset.WebLoader", "ray.data.read_webdataset", "decode loop in memory"
 _SEED = 7
 _NO_AUGMENTATION = AugmentConfig(crop_min_area=1.0, flip_probability=0.0, brightness=0.0)
@@ -56,6 +57,7 @@ class StreamWork:
     """The input of every contender, and the number of batches to produce."""
 
     shards_uri: str
+    remote_uri: str | None  # a copy of the shards on an object store
     encoder_uri: str
     image: ImagePreprocessing
     text: TextPreprocessing
@@ -86,6 +88,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     image, text = siglip.image_preprocessing_of(encoder), start.text_preprocessing(config.encoder)
     for megapixels in config.bench.megapixels:
         shards_uri, photo_bytes, decode_s = _prepare(folder / f"{megapixels}", megapixels, image)
+        remote_uri = _upload(shards_uri, config.bench.remote_root)
         batch_size = config.bench.batch_size
         while batch_size > 1 and batch_size * megapixels > _MAX_BATCH_MEGAPIXELS:
             batch_size //= 2
@@ -93,6 +96,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         for workers in config.bench.workers:
             work = StreamWork(
                 shards_uri,
+                remote_uri,
                 str(encoder),
                 image,
                 text,
@@ -115,25 +119,30 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
 
 
 def conclusions(results: Sequence[CaseResult]) -> list[str]:
-    """The ratios of raysys to the baseline and to the limit, case by case."""
-    return [
+    """The ratios of raysys to the baseline and the limit, and of object store to disk, case by case."""
+    lines = [
         f"{result.case}: {name} is {contender.vs_baseline:.2f} x {result.baseline}, "
         f"{contender.vs_limit:.2f} of the limit"
         for result in results
         for name, contender in result.contenders.items()
         if name in (RAYSYS, RAYSYS_SCALED)
     ]
+    for result in results:
+        if remote := result.contenders.get(RAYSYS_REMOTE):
+            ratio = remote.rate.median / result.contenders[RAYSYS].rate.median
+            lines.append(f"{result.case}: {RAYSYS_REMOTE} is {ratio:.2f} x {RAYSYS}")
+    return lines
 
 
-def read_raysys(work: StreamWork, *, scaled: bool = False) -> Iterator[ReadyBatch]:
-    """The stream that training reads."""
+def read_raysys(work: StreamWork, *, scaled: bool = False, remote: bool = False) -> Iterator[ReadyBatch]:
+    """The stream that training reads; `remote`: from the copy on the object store."""
     from raysys.stream.blocks import rows_per_block
     from raysys.stream.concurrency import Concurrency
     from raysys.stream.decode import TrainingDecoder
     from raysys.stream.read import training_stream
 
     _connect(work)
-    shards = shards_of(work.shards_uri)
+    shards = shards_of(work.remote_uri if remote and work.remote_uri else work.shards_uri)
     stream = training_stream(
         shards,
         TrainingDecoder(work.encoder_uri, work.image, work.text, _NO_AUGMENTATION, (), _SEED, scaled),
@@ -263,6 +272,8 @@ def _contenders(work: StreamWork) -> dict[str, Callable[[], Measurement]]:
         RAY_DATA: partial(measure_rate, read_ray_data, work),
         LIMIT: partial(measure_rate, decode_in_memory, work),
     }
+    if work.remote_uri is not None:
+        contenders[RAYSYS_REMOTE] = partial(measure_rate, partial(read_raysys, remote=True), work)
     return contenders
 
 
@@ -312,6 +323,17 @@ def _prepare(folder: Path, megapixels: float, image: ImagePreprocessing) -> tupl
         seed=_SEED,
     )
     return uri, photo_bytes, decode_s
+
+
+def _upload(shards_uri: str, remote_root: str | None) -> str | None:
+    """Copy a ShardSet below `remote_root` and return its URI there."""
+    if remote_root is None:
+        return None
+    local = storage.local_path(shards_uri)
+    remote_uri = storage.join(remote_root, local.name)
+    storage.delete(remote_uri)
+    storage.upload_folder(local, remote_uri)
+    return remote_uri
 
 
 def _tars(work: StreamWork) -> list[str]:

@@ -59,6 +59,7 @@ __all__ = [
     "FolderColumns",
     "Fraction",
     "GroupSplit",
+    "HubConfig",
     "IndexConfig",
     "LoraConfig",
     "PackConfig",
@@ -245,7 +246,10 @@ class TrackingConfig(Section):
     entity: str | None = None
     """User or team that owns the project. Null: the API key's default."""
     connect_timeout_s: PositiveFloat = 30.0
-    """Online: maximum wait for the first answer of W&B, in seconds."""
+    """Online: maximum wait for the first answer of W&B, in seconds. Without one, a run is logged offline."""
+    finish_timeout_s: PositiveFloat = 60.0
+    """Online: maximum wait at the end for W&B to receive what it has not yet, in seconds. The rest stays on
+    the disk, for `wandb sync`."""
 
 
 class StorageConfig(Section):
@@ -255,6 +259,16 @@ class StorageConfig(Section):
     """Maximum wait for the first answer of a store, in seconds."""
     operation_timeout_s: PositiveFloat = 3600.0
     """Maximum duration of one read, listing or upload of a file, in seconds."""
+
+
+class HubConfig(Section):
+    """The Hugging Face hub: how long a command waits for it."""
+
+    contact_timeout_s: PositiveFloat = 10.0
+    """Maximum wait for an answer of the hub, in seconds. In the middle of a download: for the next bytes,
+    before one of five retries (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT take precedence)."""
+    download_timeout_s: PositiveFloat = 3600.0
+    """Maximum duration of the download of a part of a checkpoint, in seconds."""
 
 
 class RayConfig(Section):
@@ -291,4 +305,5 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: StorageConfig = StorageConfig()
+    hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()

@@ -22,6 +22,7 @@ from raysys.cluster.capacity import Demand, Node
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
+from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DamagedData, known_cause
 from raysys.shards.reader import ShardRef
@@ -48,9 +49,9 @@ def embed(
     Items that cannot be embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an
     autoscaling cluster.
     Raises: InputError if encoders and stream do not fit the cluster together, ClusterError if no block is
-    ready within `stream.first_batch_timeout_s`; DamagedData if the share of items in the ledger exceeds
-    `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from both the parts and the
-    ledger.
+    ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of refused
+    items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from both the
+    parts and the ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
@@ -67,6 +68,7 @@ def embed(
             advance(num_embedded + len(refused))
             if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
                 require_usable_encoder(encoder_uri, refused, num_embedded)
+    require_unique_vectors(spec.uri)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raysys.encoder.hub import (
     checkpoint_error,
+    load,
     load_tokenizer,
     require_reachable,
     silence_transformers,
@@ -130,7 +131,7 @@ def load_config(source: str | Path, revision: str | None = None) -> Any:
     """
     require_reachable(str(source), revision)
     try:
-        config = transformers.AutoConfig.from_pretrained(str(source), revision=revision)
+        config = load(source, lambda: transformers.AutoConfig.from_pretrained(str(source), revision=revision))
     except (OSError, ValueError, KeyError) as error:
         raise checkpoint_error(source, error) from error
     if config.model_type != "siglip" or not hasattr(config, "text_config"):
@@ -145,8 +146,12 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
     """A SigLIP model in float32 from a folder or a hub id. Raises: as `load_config`."""
     silence_transformers()
     load_config(source, revision)
-    try:
+
+    def from_pretrained() -> Any:
         return transformers.AutoModel.from_pretrained(str(source), revision=revision, dtype=torch.float32)
+
+    try:
+        return load(source, from_pretrained)
     except (OSError, ValueError) as error:
         raise checkpoint_error(source, error) from error
 

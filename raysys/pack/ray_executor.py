@@ -18,9 +18,10 @@ import ray.exceptions
 
 from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.datasource import dataset_of
-from raysys.errors import ClusterError, RaysysError, known_cause, shortened, unforeseen_at
+from raysys.errors import REASON_LENGTH, ClusterError, RaysysError, known_cause, unforeseen_at
 from raysys.pack.scan import Part
 from raysys.pack.write import PLANNED_SHARD
+from raysys.terminal import printable
 
 _PART, _NUM_ROWS, _ERROR = "part", "num_rows", "error"
 _READ_BLOCK_BYTES = 1 << 20  # parts are collected up to this size before they are distributed
@@ -119,7 +120,7 @@ def _next_row(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         known = known_cause(error)
         if known is not None and not isinstance(known, ClusterError):
             raise known from error
-        reason = shortened(str(known or error))
+        reason = printable(known or error, REASON_LENGTH)
         message = f"a task of the pack failed ({reason}); run the command again: it continues"
         raise ClusterError(message) from error
 

@@ -19,6 +19,7 @@ import ray.data
 from raysys.cluster.datasource import dataset_of
 from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
+from raysys.parallel import map_in_threads
 from raysys.shards.reader import BadSample, OpenShard, ShardRef, missing_shard, open_shard
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.concurrency import Concurrency
@@ -136,10 +137,13 @@ def _read_window(shards: Sequence[ShardRef], window: Window, section: StreamConf
     """The samples of the window's shards in the window's order, read one sample at a time."""
     block = BlockBuilder(section.block_megabytes * 2**20)
     with contextlib.ExitStack() as stack:
+        # Shards on an object store are copied to this machine: all of the window at a time.
+        opened = map_in_threads(
+            lambda shard_number: _open(stack, shards[shard_number]), window.shards, len(window.shards)
+        )
         samples = [
             (shard_number, sample_number, read_sample)
-            for shard_number in window.shards
-            for read_sample in [_open(stack, shards[shard_number])]
+            for shard_number, read_sample in zip(window.shards, opened, strict=True)
             for sample_number in range(shards[shard_number].num_items)
         ]
         for position, row in enumerate(rows_of(window, len(samples)), start=window.position):

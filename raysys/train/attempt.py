@@ -1,8 +1,8 @@
 """One worker group's attempt at a run, and the failures that Ray does not need to retry.
 
-A failure that would repeat (a diverged loss, damaged data, too little memory) is reported to the run's
-`RunCoordinator`. If all ranks report one, they return and the run is over. A single rank raises instead,
-which ends the collective calls in which the others wait; the next group then returns at once.
+A failure that would repeat (a diverged loss, damaged data, too little memory, a full disk) is reported to
+the run's `RunCoordinator`. If all ranks report one, they return and the run is over. A single rank raises
+instead, which ends the collective calls in which the others wait; the next group then returns at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,21 @@ import ray.train
 import ray.util
 import torch
 
-from raysys.errors import DamagedData, InputError, OutOfMemory, RaysysError, TrainingDiverged, known_cause
+from raysys.errors import (
+    DamagedData,
+    DiskFull,
+    InputError,
+    OutOfMemory,
+    RaysysError,
+    TrainingDiverged,
+    known_cause,
+)
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
 from raysys.train.monitor.capacity import memory_advice, micro_batch_size
+from raysys.train.monitor.worker_log import log_to_driver
 
-_NOT_RETRIED = (DamagedData, InputError, OutOfMemory, TrainingDiverged)
+_NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)
 
 
 def run_attempt(job: TrainJob, coordinator: Any) -> None:
@@ -33,7 +42,8 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
         section = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
         job = dataclasses.replace(job, section=section)
     try:
-        train_worker(job, coordinator)
+        with log_to_driver(coordinator):
+            train_worker(job, coordinator)
         ray.get(coordinator.finish.remote())
     except Exception as error:
         fatal_error = _fatal_error(error, job, coordinator)

@@ -20,6 +20,8 @@ from raysys.stream.blocks import rows_per_block
 from raysys.tracking.wandb import TrackedRun
 from raysys.train.validation.model_metrics import Validation
 
+COORDINATORS = "raysys"  # the Ray namespace of the actors that coordinate runs
+
 
 @dataclass(frozen=True)
 class TrainJob:
@@ -47,6 +49,11 @@ class TrainJob:
     def tracked(self) -> TrackedRun:
         """The run's identity and settings for W&B."""
         return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
+
+    @property
+    def coordinator_name(self) -> str:
+        """The name of the run's `RunCoordinator` in the namespace `COORDINATORS`."""
+        return f"train {self.run_uri}"
 
     def is_checkpoint_step(self, step: int) -> bool:
         """Whether a checkpoint is scheduled after this step."""

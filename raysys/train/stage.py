@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
     """
     from raysys.cluster import session
     from raysys.encoder.bundle import preprocessing_of
-    from raysys.tracking.wandb import log_end
+    from raysys.tracking.wandb import log_end, report_offline_segments, track_if_reachable
     from raysys.train import trainer
     from raysys.train.checkpoint.format import export_bundle
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
@@ -92,6 +93,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
     )
     with locked(run.runs_uri, "raysys train"):
         prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
+        job = dataclasses.replace(job, tracking=track_if_reachable(job.tracked))
         session.connect(config.ray)
         if not trainer.is_finished(job):
             trainer.fit(job, config.stream, validator)
@@ -106,6 +108,7 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
             seconds=time.monotonic() - started,
         )
         log_end(job.tracked, job.num_steps, spec.uri)
+        report_offline_segments(job.run_uri, config.tracking)
     return manifest
 
 

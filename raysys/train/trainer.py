@@ -32,7 +32,7 @@ from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.format import checkpoint_name
 from raysys.train.checkpoint.registry import newest_step, registered_steps, remove_unregistered
 from raysys.train.checkpoint.saver import checkpoint_at
-from raysys.train.job import TrainJob
+from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.monitor.capacity import worker_demand, worker_resources
 from raysys.train.monitor.coordinator import RunCoordinator, StreamReports
 from raysys.train.monitor.follow import follow_to_end
@@ -229,7 +229,7 @@ def start_coordinator(job: TrainJob, first_batch_timeout_s: float) -> Any:
     actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(
         RunCoordinator
     )
-    named = actor.options(name=f"train {job.run_uri}", namespace="raysys")
+    named = actor.options(name=job.coordinator_name, namespace=COORDINATORS)
     deadline = time.monotonic() + _NAME_TIMEOUT_S
     while True:
         try:

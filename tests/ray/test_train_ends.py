@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,13 +17,14 @@ from unittest.mock import patch
 import pytest
 import ray
 import torch
+import wandb
 
 from raysys import artifacts, pipeline
 from raysys.artifacts import ShardSetManifest, specs
 from raysys.artifacts.build import run_steps
 from raysys.columns import PIXELS
 from raysys.config import Config
-from raysys.config.schema import TrainConfig
+from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
 from raysys.train import step as step_module
@@ -230,6 +232,29 @@ def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
     assert " of 1 actors running, 0 tasks, 0 queued; " in str(caught.value)
     assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
     assert num_attempts(run_of(config)) == 1
+
+
+def test_run_is_logged_offline_if_wandb_does_not_answer(
+    start: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(copy_root(start[0], tmp_path), start[1], workers=1, num_steps=EVERY)
+    tracking = TrackingConfig(mode="online", connect_timeout_s=2)
+    wandb.teardown()  # it reads the environment once
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        pipeline.run_stage("train", config.model_copy(update={"tracking": tracking}))
+    wandb.teardown()
+    run = run_of(config)
+    warnings = [line for line in caplog.messages if "W&B" in line and "still waiting" not in line]
+    assert warnings[0].startswith("W&B: no run within 2 s, tracking.connect_timeout_s (")
+    assert warnings[0].endswith("; this start logs offline")
+    assert warnings[1:] == [
+        "    train  a part of this run is logged offline, because W&B did not answer; when it does: "
+        f"wandb sync --append {run.uri}/wandb/offline-run-*"
+    ]
+    history = [row for segment in run.wandb_segments for row in segment.history]
+    assert {row["global_step"]: row["train/loss"] for row in history if "train/loss" in row} == run.losses
 
 
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

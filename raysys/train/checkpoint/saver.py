@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 from ray.train import CheckpointUploadMode
 
 from raysys import storage
+from raysys.errors import DiskFull
 from raysys.train.checkpoint.format import checkpoint_name, load_checkpoint, snapshot, write_checkpoint
-from raysys.train.job import TrainJob
+from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.model import TrainState
 
 
@@ -73,9 +75,17 @@ class _Upload:
                 world_size=self._world_size,
             )
             self._state = None  # Ray Train holds a reference to this object for a while
+        except DiskFull as error:
+            self._end_run(error)
+            raise  # Ray Train ends this worker group; the next one returns at once
         finally:
             self.finished.set()
         return target
+
+    def _end_run(self, error: DiskFull) -> None:
+        """Let the run end with this error, which every further attempt would meet again."""
+        coordinator = ray.get_actor(self._job.coordinator_name, namespace=COORDINATORS)
+        ray.get(coordinator.give_up.remote(error, self._world_size))
 
 
 def _report(metrics: dict[str, Any], upload: _Upload | None, *, is_validated: bool) -> None:

@@ -17,8 +17,8 @@ from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
-from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.reranking import cosine_scores
 from raysys.evaluate.retrieval import embed_pairs, recalls
 from raysys.evaluate.simulation import simulate_log_for_items

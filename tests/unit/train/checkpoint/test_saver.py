@@ -6,9 +6,11 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import ray.train
 import torch
 from accelerate import Accelerator
@@ -16,7 +18,7 @@ from accelerate import Accelerator
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.text import TextPreprocessing
-from raysys.errors import StorageError
+from raysys.errors import DiskFull, RaysysError, StorageError
 from raysys.train.checkpoint import saver as saver_module
 from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name, load_weights
 from raysys.train.checkpoint.saver import CheckpointSaver
@@ -120,6 +122,26 @@ def test_failed_upload_raises_and_does_not_block_the_next_save(
         ray_train.upload()
     saver.save(16, loss=0.4)
     assert [one["metrics"]["step"] for one in ray_train.reports] == [16]
+
+
+def test_upload_to_a_full_disk_ends_the_run(
+    ray_train: FakeRayTrain, saver: CheckpointSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[tuple[RaysysError, int]] = []
+    give_up = SimpleNamespace(remote=lambda error, world_size: reasons.append((error, world_size)))
+    coordinators = {(f"train {tmp_path}", "raysys"): SimpleNamespace(give_up=give_up)}
+    monkeypatch.setattr(ray, "get_actor", lambda name, namespace: coordinators[name, namespace])
+    monkeypatch.setattr(ray, "get", lambda result: result)
+    error = DiskFull("the disk is full")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(saver_module, "write_checkpoint", fail)
+    saver.save(8, loss=0.5)
+    with pytest.raises(DiskFull):
+        ray_train.upload()
+    assert reasons == [(error, 1)]
 
 
 def test_only_scheduled_checkpoints_are_validated(ray_train: FakeRayTrain, saver: CheckpointSaver) -> None:

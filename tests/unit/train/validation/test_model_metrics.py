@@ -14,7 +14,7 @@ from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, Vali
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.siglip import load_model
 from raysys.errors import InputError
-from raysys.evaluate.logs import read_log
+from raysys.evaluate.interaction_log import read_log
 from raysys.shards.reader import Item, ShardRef
 from raysys.tracking import logs
 from raysys.train.validation.model_metrics import Validation, make_validation
