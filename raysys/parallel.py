@@ -49,8 +49,12 @@ def map_in_threads(
 ) -> Iterator[Result]:
     """Yield `work(piece)` for every piece, in order, with at most `max_threads` of them at a time.
 
-    For work that waits. The threads are daemons, so Ctrl-C in the caller does not wait for them.
+    For work that waits. The threads are daemons, so Ctrl-C in the caller does not wait for them. With one
+    there is none: the caller does the work.
     """
+    if max_threads == 1:
+        yield from map(work, pieces)
+        return
     running: deque[Future[Result]] = deque()
     for piece in pieces:
         running.append(run_in_thread(partial(work, piece)))

@@ -84,7 +84,7 @@ class RobustConfig(Section):
 
 
 class ValidationConfig(Section):
-    """Validation of checkpoints during training, in a separate Ray task."""
+    """Validation of checkpoints during training, by the workers on their own devices."""
 
     max_items: Annotated[NonNegativeInt, SelectsCheckpoint(), SelectsAlpha()] = 512
     """Maximum number of items of the validation split to use; items of the log come first. 0 disables
@@ -96,10 +96,6 @@ class ValidationConfig(Section):
     validation split, else r@5."""
     patience: Annotated[PositiveInt | None, SelectsCheckpoint()] = None
     """Early stopping: end the run after this many validations without a better score. Null: never."""
-    num_gpus: NonNegativeFloat = 0.0
-    """GPUs of the validation task, in addition to those of the workers. 0: validate on a CPU."""
-    timeout_s: PositiveFloat = 3600.0
-    """Timeout of one validation, in seconds. Training continues without its result."""
 
 
 class TrainConfig(Section):

@@ -49,9 +49,9 @@ def embed(
     Items that cannot be embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an
     autoscaling cluster.
     Raises: InputError if encoders and stream do not fit the cluster together, ClusterError if no block is
-    ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of refused
-    items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from both the
-    parts and the ledger.
+    ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of
+    refused items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from
+    both the parts and the ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -171,9 +171,14 @@ def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
 
 
 def read_shard(shard: ShardRef) -> Iterator[Item]:
-    """All items of a shard in order, for callers that need every item.
+    """All items of a shard in order, for callers that need every item. Raises: as `read_samples`."""
+    return read_samples(shard, range(shard.num_items))
 
-    Raises: DamagedData if its bytes or its number of items differ from the manifest.
+
+def read_samples(shard: ShardRef, numbers: Iterable[int]) -> Iterator[Item]:
+    """The items with these sample numbers, in the given order.
+
+    Raises: DamagedData if the shard's bytes or its number of items differ from the manifest.
     """
     if shard.sha256 is not None:
         with _missing_named(shard):
@@ -184,7 +189,7 @@ def read_shard(shard: ShardRef) -> Iterator[Item]:
                 "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
             )
     with open_shard(shard) as opened:
-        for number in range(shard.num_items):
+        for number in numbers:
             sample = opened.read(number)
             if isinstance(sample, BadSample):
                 raise DamagedData(

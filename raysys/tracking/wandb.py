@@ -11,8 +11,7 @@ import contextlib
 import dataclasses
 import io
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ from raysys.errors import TrackingError
 from raysys.terminal import printable
 from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import (
-    VALIDATIONS_POLL_INTERVAL_S,
     neighbour_grid_uri,
     read_steps,
     read_validations,
@@ -83,17 +81,9 @@ class WandbLogger:
     Of a live run W&B has a metric as soon as it is logged, else only once the segment is complete.
     """
 
-    def __init__(
-        self,
-        run_uri: str,
-        wandb_run: WandbRun,
-        logged: LoggedState,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._run_uri, self._wandb_run, self._clock = run_uri, wandb_run, clock
+    def __init__(self, run_uri: str, wandb_run: WandbRun, logged: LoggedState) -> None:
+        self._run_uri, self._wandb_run = run_uri, wandb_run
         self.logged = logged
-        self._polled_at = clock()
         if not wandb_run.is_live:
             _write_logged_state(run_uri, dataclasses.replace(logged, open_segment=wandb_run.segment))
 
@@ -105,35 +95,36 @@ class WandbLogger:
         self.log_new_validations()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step, unless it was logged before a restart; every few seconds also new validations."""
+        """Log a step, unless it was logged before a restart."""
         if step > self.logged.step:
             row = {f"train/{name}": value for name, value in values.items()}
             if self._wandb_run.log(row, step):
                 self.logged = dataclasses.replace(self.logged, step=step)
-        if self._clock() - self._polled_at >= VALIDATIONS_POLL_INTERVAL_S:
-            self.log_new_validations()
 
     def flush(self) -> None:
-        """Store what is logged, if W&B already has it."""
-        if self._wandb_run.is_live:
-            _write_logged_state(self._run_uri, self.logged)
+        """Log new validations, and store what is logged, if W&B already has it."""
+        self.log_new_validations()
+        self._store()
 
     def log_new_validations(self) -> None:
         """Log the validations that were not logged yet, each at its own step, with its neighbour grid."""
-        self._polled_at = self._clock()
         for row in read_validations(self._run_uri, without=self.logged.validated):
             step = int(row["step"])
             metrics = {f"train/{name}": row[name] for name in row if name != "step"}
             if self._wandb_run.log(metrics, step):
                 self._log_neighbour_grid(step)
                 self.logged = dataclasses.replace(self.logged, validated=self.logged.validated | {step})
-                self.flush()
+                self._store()
 
     def log_lineage(self, bundle_uri: str, manifest: EncoderBundleManifest) -> None:
         """Log the resulting bundle and its inputs as artifacts by reference."""
         for name, entry in manifest.inputs.items():
             self._wandb_run.log_reference(name, "input", _manifest_uri(entry.uri), entry.fingerprint)
         self._wandb_run.log_reference("encoder", "output", _manifest_uri(bundle_uri), manifest.fingerprint)
+
+    def _store(self) -> None:
+        if self._wandb_run.is_live:
+            _write_logged_state(self._run_uri, self.logged)
 
     def _log_neighbour_grid(self, step: int) -> None:
         uri = neighbour_grid_uri(self._run_uri, step)

@@ -36,7 +36,6 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
     """Train in this worker group until the run ends or an error occurs."""
     attempt_config = ray.get(coordinator.attempt_config.remote())
     if attempt_config.is_over:
-        ray.get(coordinator.finish.remote())
         return
     if attempt_config.micro_batch_size is not None:
         section = job.section.model_copy(update={"micro_batch_size": attempt_config.micro_batch_size})
@@ -44,7 +43,6 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
     try:
         with log_to_driver(coordinator):
             train_worker(job, coordinator)
-        ray.get(coordinator.finish.remote())
     except Exception as error:
         fatal_error = _fatal_error(error, job, coordinator)
         world_size = ray.train.get_context().get_world_size()

@@ -1,4 +1,4 @@
-"""The training loop of a worker: restore, then wait, agree, step, record and save until the run ends."""
+"""The training loop of a worker: restore, then wait, agree, step, record, validate and save until the end."""
 
 from __future__ import annotations
 
@@ -22,23 +22,42 @@ from raysys.train.monitor.heartbeat import Heartbeat
 from raysys.train.nonfinite import require_finite
 from raysys.train.rng import seed_step
 from raysys.train.step import train_step, warm_up_ddp_buckets
-from raysys.train.validation.early_stopping import EarlyStopping
+from raysys.train.validation.checkpoint_validator import CheckpointValidator
+from raysys.train.wise_ft import measure_points
 
 _BATCH_TIMEOUT_S = 1.0  # after this wait for data, the workers agree on what to do without it
 
 
 def train_worker(job: TrainJob, coordinator: Any) -> None:
-    """Train from the last checkpoint, or from the start, to the last step or a stop request."""
+    """Train from the last checkpoint, or from the start, to the last step or a stop request.
+
+    After the last step measure what is not measured yet.
+    """
+    accelerator = open_accelerator(job.section, ray.train.get_context().get_world_size())
+    consensus = StepConsensus(coordinator, accelerator)
+    with Heartbeat(coordinator, accelerator) as heartbeat:
+        validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
+        if _train(job, accelerator, consensus, heartbeat, validator):
+            accelerator.free_memory()  # of the model and the optimisers
+            measure_points(job, accelerator, validator, consensus, heartbeat)
+
+
+def _train(
+    job: TrainJob,
+    accelerator: Accelerator,
+    consensus: StepConsensus,
+    heartbeat: Heartbeat,
+    validator: CheckpointValidator,
+) -> bool:
+    """Whether the training has come to its end, not to a stop request."""
     section = job.section
-    accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
     rank, is_main = accelerator.process_index, accelerator.is_main_process
     state = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = first_step = restore(state)
     loss = math.nan
 
-    consensus = StepConsensus(coordinator, accelerator)
+    heartbeat.restored(step)
     saver = CheckpointSaver(job, state, step)
-    early_stopping = EarlyStopping(job.run_uri, section.validation.patience if is_main else None)
     ledger = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
     throughput = Throughput(
         state.model.config,
@@ -48,27 +67,27 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
         device=str(accelerator.device),
     )
     batches = WorkerBatches(job, accelerator, step, throughput)
-    heartbeat = Heartbeat(coordinator, accelerator, step)
-    with heartbeat, open_recorder(job, step, is_main=is_main) as recorder:
+    with open_recorder(job, step, is_main=is_main) as recorder:
         heartbeat.watch_towers(state.towers)
 
-        def save_checkpoint() -> None:
+        def save_checkpoint(metrics: dict[str, float]) -> None:
             heartbeat.saving()
             recorder.flush()
-            saver.save(step, loss=loss)
+            saver.save(step, {"loss": loss, **metrics})
             heartbeat.waiting_for_data(step)
 
-        while step < job.num_steps:
+        if validator.is_missing(step):
+            validator.validate(state, step, may_stop=True)
+            recorder.flush()
+            heartbeat.waiting_for_data(step)
+        stop = False
+        while not (stop or step >= job.num_steps or validator.has_stopped_early(step)):
             if has_batch := batches.wait(_BATCH_TIMEOUT_S):
                 heartbeat.data_ready()
-            decision = consensus.decide(
-                has_batch=has_batch, save=saver.is_overdue(), finish_early=early_stopping.should_stop()
-            )
-            if (decision.save or decision.ends_training) and saver.saved_step < step:
-                save_checkpoint()
-            if decision.ends_training:
-                break
-            if not decision.is_ready:
+            decision = consensus.decide(has_batch=has_batch, save=saver.is_overdue())
+            if (decision.save or decision.stop) and saver.saved_step < step:
+                save_checkpoint({})
+            if (stop := decision.stop) or not decision.is_ready:
                 continue
 
             batch = batches.take()
@@ -95,7 +114,10 @@ def train_worker(job: TrainJob, coordinator: Any) -> None:
                 recorder.add(step, metrics)
             heartbeat.waiting_for_data(step)
             if job.is_checkpoint_step(step):
-                save_checkpoint()
+                with throughput.paused():
+                    save_checkpoint(validator.validate(state, step) if job.is_validated_step(step) else {})
+        saver.wait()
+        return not stop
 
 
 def _count_skipped(accelerator: Accelerator, ledger: SkippedSamples, step: int, job: TrainJob) -> int:

@@ -29,28 +29,28 @@ from raysys.stream.skipped import check_skipped_fraction, format_reasons, read_s
 from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.attempt import run_attempt
-from raysys.train.checkpoint.format import checkpoint_name
-from raysys.train.checkpoint.registry import newest_step, registered_steps, remove_unregistered
-from raysys.train.checkpoint.saver import checkpoint_at
+from raysys.train.checkpoint.registry import newest_step, remove_unregistered
 from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.monitor.capacity import worker_demand, worker_resources
 from raysys.train.monitor.coordinator import RunCoordinator, StreamReports
 from raysys.train.monitor.follow import follow_to_end
 from raysys.train.monitor.progress import RunLength, show_progress
-from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.validation.early_stopping import has_stopped_early
+from raysys.train.wise_ft import read_points
 
 _NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver
 
 
 def is_finished(job: TrainJob) -> bool:
-    """Whether the run's last step has a checkpoint, or early stopping has ended it."""
-    trained = newest_step(job.run_uri)
-    return trained >= job.num_steps or has_stopped_early(job.run_uri, job.section.validation.patience)
+    """Whether the run has its last checkpoint, or was stopped early, and all measurements are recorded."""
+    step, validations = newest_step(job.run_uri), read_validations(job.run_uri)
+    is_validated = not job.is_validated_step(step) or any(row["step"] == step for row in validations)
+    has_ended = step >= job.num_steps or has_stopped_early(validations, step, job.section.validation.patience)
+    return has_ended and is_validated and (job.sweep is None or read_points(job) is not None)
 
 
-def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> None:
-    """Train to the last step; a run with checkpoints continues after the last one.
+def fit(job: TrainJob, stream: StreamConfig) -> None:
+    """Train to the last step and measure; a run with checkpoints continues after the last one.
 
     Raises: InputError if workers and stream do not fit the cluster together, Busy if another driver of this
     cluster trains the run, Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than
@@ -62,25 +62,17 @@ def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> 
     prepare_context()
     _log_shuffle_quality(job, stream)
     length = RunLength(job.num_steps, job.section.batch_size, job.num_items)
-    with _run_coordinator(job, stream) as coordinator, show_progress(job.run_uri, length, job.score):
-        follow_to_end(_make_trainer(job, stream, concurrency, coordinator, validator), job, coordinator)
+    with (
+        _run_coordinator(job, stream) as coordinator,
+        show_progress(job.run_uri, length, job.validation.score),
+    ):
+        follow_to_end(_make_trainer(job, stream, concurrency, coordinator), job, coordinator)
     remove_unregistered(job.run_uri)  # left by workers that were killed
     if not is_finished(job):  # never export a partially trained model
         raise ClusterError(
             f"train: the workers ended after step {newest_step(job.run_uri)} of {job.num_steps}; "
             "run again to continue from the last checkpoint"
         )
-
-
-def validate_remaining(job: TrainJob, validator: CheckpointValidator) -> None:
-    """Validate checkpoints without metrics, which a kill after the last step leaves behind."""
-    validated = {row["step"] for row in read_validations(job.run_uri)}
-    task = ray.remote(num_cpus=1, num_gpus=job.section.validation.num_gpus)(_validate)
-    for step in registered_steps(job.run_uri):
-        if job.is_validated_step(step) and step not in validated:
-            log.info("    train  validating the checkpoint of step %d, which has no metrics yet", step)
-            checkpoint = checkpoint_at(storage.join(job.run_uri, checkpoint_name(step)))
-            ray.get(task.remote(validator, checkpoint))
 
 
 def report_skipped_samples(job: TrainJob) -> None:
@@ -103,11 +95,7 @@ def spare_blocks(section: TrainConfig) -> int:
 
 
 def _make_trainer(
-    job: TrainJob,
-    stream: StreamConfig,
-    concurrency: Concurrency,
-    coordinator: Any,
-    validator: CheckpointValidator,
+    job: TrainJob, stream: StreamConfig, concurrency: Concurrency, coordinator: Any
 ) -> ray.train.torch.TorchTrainer:
     """The Ray Train trainer of a run."""
     section = job.section
@@ -119,7 +107,7 @@ def _make_trainer(
         # Without a limit Ray retries for ever a resource request that the cluster can never meet.
         controller_failure_limit=section.max_failures,
     )
-    return ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # Ray types it as Train V1's, too
+    return ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config={"job": job, "coordinator": coordinator},
         # Ranks that wait for a hung rank fail after this timeout, and Ray restarts the group.
@@ -133,19 +121,10 @@ def _make_trainer(
             # Ray keeps the best checkpoint, and the newest in any case.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
         ),
-        validation_config=ray.train.ValidationConfig(
-            validator,
-            task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
-            ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
-        ),
         datasets={"train": functools.partial(_train_stream, job, stream, concurrency, coordinator)},
         # With Ray Train's default options batches would arrive in any order.
         dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
     )
-
-
-def _validate(validator: CheckpointValidator, checkpoint: ray.train.Checkpoint) -> dict[str, float]:
-    return validator(checkpoint)
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:

@@ -133,14 +133,14 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
         }
     )
     part = part_of(global_batch(), rank, world_size)
-    state = _make_state(folder, section, rank, world_size)
+    state = make_state(folder, section, rank, world_size)
     warm_up_ddp_buckets(state, part, section)
     losses = [train_step(state, part, section).loss for _ in range(2)]
     torch.save(state.state_dict(), folder / f"state-{rank}.pt")
     losses.append(train_step(state, part, section).loss)
     if world_size > 1:
         dist.barrier()
-    restored = _make_state(folder, section, rank, world_size)
+    restored = make_state(folder, section, rank, world_size)
     restored.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
     warm_up_ddp_buckets(restored, part, section)
     restored_losses = [train_step(restored, part, section).loss]
@@ -153,7 +153,8 @@ def _weights(state: TrainState) -> dict[str, Tensor]:
     return exported_weights(saved) if saved else {}
 
 
-def _make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
+def make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
+    """The training state of a rank of a process group."""
     AcceleratorState._reset_state(reset_partial_state=True)
     # The variables that Ray Train sets for its workers.
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}

@@ -43,6 +43,13 @@ class Throughput:
         yield
         self._waited_s += time.monotonic() - started
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
+
     def begin_step(self) -> None:
         """Count a step, whose batch has arrived."""
         if self._first_batch_s is None:

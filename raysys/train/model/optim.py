@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -154,7 +155,24 @@ class Ema:
         self._average_shards = local_shards(self.averages.values())
         self._parameter_shards = local_shards(parameter.detach() for parameter in trained.values())
 
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside the block the model has the averages instead of its trained weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
     @torch.no_grad()
     def update(self) -> None:
         """Average in the weights after a step."""
         torch._foreach_lerp_(self._average_shards, self._parameter_shards, 1.0 - self._decay)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        # One tensor at a time: a copy of all weights would take as much memory as the average.
+        for average, parameter in zip(self._average_shards, self._parameter_shards, strict=True):
+            trained = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,10 @@ class TrainState:
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
             optim.recompute_learning_rates(schedule)
+
+    def exported_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the model has the weights of a bundle: the averages, if there are any."""
+        return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
 
     @property
     def _is_sharded(self) -> bool:

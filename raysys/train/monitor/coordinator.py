@@ -44,8 +44,6 @@ class RunStatus:
     stall: str | None
     fatal_error: RaysysError | None
     is_running: bool
-    has_finished: bool
-    """Whether a worker has returned normally; Ray may still be validating checkpoints."""
 
 
 class RunCoordinator:
@@ -66,7 +64,6 @@ class RunCoordinator:
         self._fatal_error: RaysysError | None = None
         self._num_gave_up = 0
         self._micro_batch_size: int | None = None
-        self._has_finished = False
 
     async def request_stop(self) -> None:
         """Ask the workers to stop after their step, with a checkpoint."""
@@ -119,10 +116,6 @@ class RunCoordinator:
             await asyncio.wait_for(self._all_gave_up.wait(), _GIVE_UP_TIMEOUT_S)
         return self._all_gave_up.is_set()
 
-    async def finish(self) -> None:
-        """Record that a worker returned normally: after its last step, or after a stop request."""
-        self._has_finished = True
-
     async def status(self) -> RunStatus:
         """For the driver; every log line is returned once."""
         now, heartbeats = self._clock(), list(self._heartbeats.values())
@@ -142,7 +135,6 @@ class RunCoordinator:
             stall=stall if self._fatal_error is None else None,
             fatal_error=self._fatal_error,
             is_running=is_alive,
-            has_finished=self._has_finished,
         )
 
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+STARTING = "starting"
 WAITING_FOR_DATA = "waiting for data"
 DATA_READY = "data ready"
 FORWARD = "forward pass"
 LOSS_AND_BACKWARD = "loss and backward pass"
+VALIDATING = "validating"
 SAVING = "saving a checkpoint"
 ENDED = "ended"
 _MAX_NAMED_RANKS = 3
@@ -81,7 +83,7 @@ def stall_line(
         described = [f"{_name(one)} is at {_phase(one)}" for one in behind]
         return f"{no_progress}: {_ranks(described)}"
     first = group[0]
-    if first.status.phase in (DATA_READY, LOSS_AND_BACKWARD) and first.status.is_warm:
+    if first.status.phase in (DATA_READY, LOSS_AND_BACKWARD, VALIDATING) and first.status.is_warm:
         return (
             f"{no_progress}: all {len(group)} ranks are at {_phase(first)}, none is behind; "
             "the network or a GPU hangs"

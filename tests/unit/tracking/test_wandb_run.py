@@ -114,7 +114,7 @@ def test_failure_while_logging_is_one_warning(caplog: pytest.LogCaptureFixture) 
 
     run = WandbRun(SimpleNamespace(log=fail), is_live=True)
     assert [run.log({"loss": 1.0}, step) for step in (1, 2)] == [False, False]
-    assert caplog.messages == ["W&B: no more is logged to this segment (the service process has died)"]
+    assert caplog.messages == ["W&B: no more is logged to this segment (the service process\\nhas died)"]
 
 
 def test_upload_that_is_late_leaves_the_segment_on_the_disk(

@@ -10,6 +10,7 @@ from raysys.train.monitor.stall import (
     FORWARD,
     LOSS_AND_BACKWARD,
     SAVING,
+    VALIDATING,
     WAITING_FOR_DATA,
     LastHeartbeat,
     WorkerStatus,
@@ -39,6 +40,13 @@ def test_rank_that_is_behind_is_named() -> None:
     assert stall_line([heartbeat(0), heartbeat(1, WAITING_FOR_DATA, 7)], NOW_S, AFTER_S) == (
         "no progress for 120 s: rank 1 on node 10.0.0.1 is at step 120, waiting for data; "
         "the other ranks wait for it"
+    )
+
+
+def test_rank_that_validates_more_slowly_is_named() -> None:
+    line = stall_line([heartbeat(0, VALIDATING, 12), heartbeat(1, VALIDATING, 10)], NOW_S, AFTER_S)
+    assert line == (
+        "no progress for 120 s: rank 1 on node 10.0.0.1 is at step 120, validating; the other ranks wait for it"
     )
 
 
