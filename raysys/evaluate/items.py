@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,10 @@ from raysys import storage
 from raysys.artifacts import CatalogManifest
 from raysys.artifacts.intact import damage_named
 from raysys.columns import ITEM_ID
-from raysys.errors import InputError
-from raysys.shards.reader import ShardRef, read_shard
+from raysys.encoder.preprocess import decode_image
+from raysys.errors import InputError, UnreadableImage
+from raysys.shards.reader import BadSample, Item, ShardRef, open_shard, read_shard
+from raysys.tracking.logs import log
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,7 @@ def read_items(
     Raises: InputError if there are none.
     """
     matching = (
-        (shard.split, item)
-        for shard in shards
-        for item in read_shard(shard)
-        if item_ids is None or item.item_id in item_ids
+        (split, item) for split, item in usable_items(shards) if item_ids is None or item.item_id in item_ids
     )
     splits_and_items = list(itertools.islice(matching, max_items))
     if not splits_and_items:
@@ -73,6 +72,39 @@ def read_items(
         attributes={name: _object_array(item.attributes.get(name) for item in items) for name in names},
         groups=[item.group or item.item_id for item in items],
     )
+
+
+def usable_items(shards: Iterable[ShardRef]) -> Iterator[tuple[str, Item]]:
+    """Split and item of every sample whose photo can be decoded.
+
+    `raysys pack` has decoded the photos in its own tars, so each of them must be intact. It has not read
+    those in tars of another tool: samples there that changed or cannot be decoded are left out, and the log
+    counts them.
+    Raises: DamagedData for a damaged tar of raysys.
+    """
+    left_out: list[str] = []
+    try:
+        for shard in shards:
+            items = _decodable_items(shard, left_out) if shard.is_indexed else read_shard(shard)
+            yield from ((shard.split, item) for item in items)
+    finally:
+        if left_out:
+            log.warning(" evaluate  %d items are left out (first: %s)", len(left_out), left_out[0])
+
+
+def _decodable_items(shard: ShardRef, left_out: list[str]) -> Iterator[Item]:
+    with open_shard(shard) as opened:
+        for number in range(shard.num_items):
+            sample = opened.read(number)
+            try:
+                if isinstance(sample, BadSample):
+                    raise UnreadableImage(sample.detail)
+                decode_image(sample.image)
+            except UnreadableImage as error:
+                key = sample.key if isinstance(sample, BadSample) else sample.item_id
+                left_out.append(f"{shard.uri}: '{key}': {error}")
+            else:
+                yield sample
 
 
 def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:

@@ -17,12 +17,12 @@ from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
-from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.items import EvaluationItems, read_items, usable_items
 from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.reranking import cosine_scores
 from raysys.evaluate.retrieval import embed_pairs, recalls
 from raysys.evaluate.simulation import simulate_log_for_items
-from raysys.shards.reader import ShardRef, read_shard
+from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
 
 NDCG, RECALL = "ndcg@5", "r@5"
@@ -107,7 +107,7 @@ def _validation_log(
     if not isinstance(evaluate.log, RecordedLog):
         return read_log(simulate_log_for_items(first, latent_uri, evaluate.log))
     recorded = read_log(evaluate.log.path)
-    item_ids = {item.item_id for shard in shards for item in read_shard(shard)}
+    item_ids = {item.item_id for _, item in usable_items(shards)}
     log = recorded.restrict_to(item_ids, max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(

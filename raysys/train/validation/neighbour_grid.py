@@ -15,8 +15,9 @@ from PIL import Image
 
 from raysys.encoder.preprocess import ImagePreprocessing, photo_pixels
 from raysys.encoder.siglip import image_vectors
+from raysys.evaluate.items import usable_items
 from raysys.index.exact import exact_search
-from raysys.shards.reader import ShardRef, read_shard
+from raysys.shards.reader import ShardRef
 
 _NUM_PHOTOS = 64
 _NUM_QUERIES = 6
@@ -34,8 +35,8 @@ class NeighbourGrid:
 
     def draw(self, start_model: Any, fine_tuned_model: Any) -> bytes | None:
         """The grid of the first photos as a JPEG; None without photos."""
-        items = (item for shard in self.shards for item in read_shard(shard))
-        photos = [photo_pixels(item.image, self.image) for item in itertools.islice(items, _NUM_PHOTOS)]
+        items = itertools.islice(usable_items(self.shards), _NUM_PHOTOS)
+        photos = [photo_pixels(item.image, self.image) for _, item in items]
         if not photos:
             return None
         pixels = np.stack(photos)
