@@ -82,10 +82,14 @@ def index_shard_sets(
         _check_tars(catalog, ledger, section.max_bad_fraction)
         ledger.require_training_items()
         attribute_types = publish.item_schema(ledger)
-        return {
-            split: _publish(spec, split, catalog, ledger, attribute_types, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        manifests = {
+            split: _write(spec, split, catalog, ledger, attribute_types, seconds)
             for split, spec in specs.items()
         }
+        for split, spec in specs.items():
+            artifacts.publish(spec.uri, manifests[split])
+        return manifests
 
 
 def _log_limits(catalog: WebDataset) -> None:
@@ -139,7 +143,7 @@ def _check_tars(catalog: WebDataset, ledger: publish.Ledger, max_bad_fraction: f
         )
 
 
-def _publish(
+def _write(
     spec: ArtifactSpec,
     split: str,
     catalog: WebDataset,
@@ -147,7 +151,7 @@ def _publish(
     attribute_types: dict[str, str],
     seconds: float,
 ) -> ShardSetManifest:
-    """Write ledger and items of a split, and its manifest. One tar is in memory at a time."""
+    """Write ledger and items of a split, one tar at a time. Returns the manifest, not yet published."""
     artifacts.begin(spec, keep=False)
     reasons: collections.Counter[str] = collections.Counter()
     shards: list[InheritedShard] = []
@@ -170,7 +174,7 @@ def _publish(
                 )
     num_items = sum(shard.num_live for shard in shards)
     files = artifacts.describe_files(spec.uri, only=[LEDGER, ITEMS])
-    manifest = ShardSetManifest(
+    return ShardSetManifest(
         **artifacts.common_fields(spec, files, num_items, seconds),
         split=split,
         shards=[],
@@ -181,7 +185,6 @@ def _publish(
         refused_by_reason=dict(reasons),
         num_split_groups=ledger.plan.num_split_groups,
     )
-    return artifacts.publish(spec.uri, manifest)
 
 
 def _items(ledger: publish.Ledger, split: str) -> Iterator[tuple[int, pa.Table]]:

@@ -222,7 +222,7 @@ def _lost_part(source: SourceTar, reason: str, offset: int, detail: str, key: st
         SPLIT: "train",
         REASON: reason,
         DETAIL: shortened(detail),
-        ID_HASH: hash_of_text(key),
+        ID_HASH: hash_of_text(_printable(key)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from raysys import storage
 from raysys.artifacts import ArtifactSpec, ShardSetManifest, specs
 from raysys.config import Config
 from raysys.config.schema import SPLITS, GroupSplit, PackConfig, WebDatasetCatalog, WebDatasetColumns
@@ -55,7 +56,8 @@ def read_items(config: Config, split: str = "train") -> list[Item]:
 
 def read_ledger(config: Config) -> list[tuple[str, str]]:
     """Item id and reason of every refused sample, over all splits."""
-    tables = (pq.read_table(f"{config.root}/shards/{split}/ledger.parquet") for split in SPLITS)
+    files = (storage.read_bytes(f"{config.root}/shards/{split}/ledger.parquet") for split in SPLITS)
+    tables = [pq.read_table(io.BytesIO(data)) for data in files]
     return [(row["item_id"], row["reason"]) for table in tables for row in table.to_pylist()]
 
 

@@ -79,6 +79,10 @@ ODD_MEMBERS: dict[str, tuple[list[tuple[str, bytes] | tarfile.TarInfo], list[str
     "a title of the json before the txt": (
         [("a.jpg", PHOTO), ("a.json", b'{"caption": "a"}'), ("a.txt", b"\xff")], ["a"], [],
     ),
+    "a name that is not UTF-8": (
+        [("a.jpg", PHOTO), ("a.txt", b"a"), ("b\udcff.jpg", PHOTO), ("b\udcff.txt", b"b"), link("c\udcff.jpg", "no")],
+        ["a"], [("b\\udcff", "bad_item_id"), ("c\\udcff", "broken_link")],
+    ),
     "a device": ([("a.jpg", PHOTO), ("a.txt", b"a"), link("b.jpg", "", tarfile.CHRTYPE)], ["a"], [("b", "not_a_file")]),
 }  # fmt: skip
 
