@@ -86,7 +86,7 @@ def indexed_shard_set(config: Config, split: str, columns: Section, tars: InputE
     """The ShardSet of a split that refers to the tars with this fingerprint."""
     settings = {
         "split": split,
-        "pack": config.pack.model_dump(mode="json", include={"split", "duplicates"}),
+        "pack": config.pack.model_dump(mode="json", include={"split", "duplicates", "max_photo_megabytes"}),
         "columns": _settings(columns),
     }
     return ArtifactSpec(layout_of(config).shards(split), ShardSetManifest, settings, {"tars": tars})

@@ -54,7 +54,7 @@ def test_webdataset_is_trained_on_indexed_and_served(tmp_path: Path) -> None:
                 "checkpoint_every_epochs": 1,
                 "validation": {"max_items": 16, "score": "r@5"},
             },
-            "stream": {"max_bad_fraction": 0.1},
+            "stream": {"max_bad_fraction": 0.1, "decode_concurrency": 1},
             "projection": {"dimensions": None},
             "index": {"kind": "exact"},
             "evaluate": {
@@ -82,9 +82,6 @@ def test_webdataset_is_trained_on_indexed_and_served(tmp_path: Path) -> None:
     planned = run_raysys("run", str(config), "--dry-run", folder=tmp_path).stdout.splitlines()
     assert [line for line in planned if "up to date" not in line] == []
     assert len(planned) == 8  # three ShardSets, two encoders, embeddings, index, report
-    verified = run_raysys("verify", str(config), "--json", folder=tmp_path)
-    assert verified.status == 1
-    assert json.loads(verified.stdout)["counts"] == {"unreadable_photo": 1}
 
     url = f"http://127.0.0.1:{(port := free_port())}/"
     process = start_raysys("serve", str(config), f"serve.port={port}", log_stem=tmp_path / "serve")

@@ -25,9 +25,17 @@ from raysys.columns import (
     item_hash,
 )
 from raysys.config.schema import PackConfig
-from raysys.errors import InputError, MissingError, StorageError, shortened, unforeseen_at
+from raysys.errors import (
+    InputError,
+    MissingError,
+    StorageError,
+    UnreadableImage,
+    shortened,
+    unforeseen_at,
+)
 from raysys.pack.catalog import CatalogRow, Refusal
 from raysys.pack.catalog.raw_rows import is_unicode
+from raysys.pack.fetch import require_size
 from raysys.pack.photo_uris import UNREACHABLE
 from raysys.pack.scan import (
     ID_HASH,
@@ -175,7 +183,7 @@ def _sample_row(
     where = _place(source, _offset_of(sample), sample.key)
     row, group = to_catalog_row(sample, where, headers.text, catalog.section.columns, catalog.split_column)
     title = clean_title(row.title)
-    refusal = _refusal(row, title)
+    refusal = _refusal(row, title, sample.photo(), section)
     if refusal and cut:
         refusal = Refusal(cut.kind, cut.detail)
     columns = {
@@ -207,12 +215,20 @@ def _sample_row(
     }
 
 
-def _refusal(row: CatalogRow, title: str) -> Refusal | None:
-    if row.refusal:
+def _refusal(row: CatalogRow, title: str, photo: Member | None, section: PackConfig) -> Refusal | None:
+    if row.refusal or photo is None:
         return row.refusal
     if not row.item_id:
         return Refusal("no_id", "the sample has no item id")
-    return None if title else Refusal("no_title", "the sample has no title")
+    if not title:
+        return Refusal("no_title", "the sample has no title")
+    if not photo.num_bytes:
+        return Refusal("not_an_image", f"{photo.name}: has no bytes")
+    try:
+        require_size(photo.num_bytes, photo.name, section)
+    except UnreadableImage as error:
+        return Refusal(error.reason, str(error))
+    return None
 
 
 def _lost_part(source: SourceTar, reason: str, offset: int, detail: str, key: str = "") -> dict[str, Any]:

@@ -72,6 +72,7 @@ ODD_MEMBERS: dict[str, tuple[list[tuple[str, bytes] | tarfile.TarInfo], list[str
     "no photo": ([("a.txt", b"a"), ("b.jpg", PHOTO), ("b.txt", b"b"), ("stats.json", b"{}")],
         ["b"], [("a", "no_photo"), ("stats", "no_photo")],
     ),
+    "a photo without bytes": ([("a.jpg", b""), ("a.txt", b"a")], [], [("a", "not_an_image")]),
     "a json that is no object": ([("a.jpg", PHOTO), ("a.json", b"[1]"), ("a.txt", b"a")], [], [("a", "bad_json")]),
     "a json that is cut off": ([("a.jpg", PHOTO), ("a.json", b'{"caption": "a"')], [], [("a", "bad_json")]),
     "a txt that is not UTF-8": ([("a.jpg", PHOTO), ("a.txt", b"\xff\xfe")], [], [("a", "bad_text")]),
@@ -183,6 +184,14 @@ def test_no_tar_is_one_line_with_the_remedy(tmp_path: Path, path: str) -> None:
         f"{where}: no tar there; set catalog.path to a range such as 'x/{{00000..00999}}.tar', a glob, a tar or "
         "a folder with tars"
     )
+
+
+def test_photos_above_the_size_limit_are_refused(tmp_path: Path) -> None:
+    write_members(tmp_path / "0.tar", *filled("a"), ("b.jpg", bytes(2000)), ("b.txt", b"b"))
+    section = PackConfig(split=ALL_TRAIN, max_bad_fraction=0.5, max_photo_megabytes=0.0015)
+    config = configure(tmp_path, tmp_path / "root", section)
+    index(config)
+    assert read_ledger(config) == [("b", "too_many_bytes")]
 
 
 def test_folder_is_searched_with_its_sub_folders(tmp_path: Path) -> None:
