@@ -105,6 +105,7 @@ def sha256_of(uri: str) -> tuple[int, str]:
     with _RetryingFile(uri) as stream:
         for data in stream.chunks():
             digest.update(data)
+            del data  # before the next one is read
         return stream.num_bytes, digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ def within_a_shard(folder: Path) -> tuple[list[ShardRef], str]:
 
 def live_twice(folder: Path) -> tuple[list[ShardRef], str]:
     shards, _ = inherited(folder, live="a")
-    return shards, f"'a' in {folder}/parent/00000.tar, {folder}/train/00000.tar"
+    return shards, f"'a' in {folder}/train/00000.tar, {folder}/parent/00000.tar"
 
 
 def inherited(folder: Path, live: str) -> tuple[list[ShardRef], str]:

@@ -17,7 +17,7 @@ from raysys.shards.reader import BadSample, Item, open_shard, read_shard, shards
 from raysys.verify.find import open_shard_set
 from raysys.verify.shard_checks import verify
 from tests.img2dataset_tars import Download, write_img2dataset
-from tests.unit.pack.small_catalogue import jpeg
+from tests.unit.pack.small_catalogue import files_folder, jpeg
 from tests.unit.pack.small_webdataset import (
     configure,
     downloads,
@@ -170,7 +170,7 @@ def test_table_with_another_number_of_items_is_damage(tmp_path: Path) -> None:
     (tar,) = write_img2dataset(tmp_path / "tars", downloads(3))
     config = configure(tar, tmp_path / "root")
     index(config)
-    table = tmp_path / "root" / "shards" / "train" / "items.parquet"
+    table = files_folder(config) / "items.parquet"
     (shard,) = shards_of(str(table.parent))
     pq.write_table(pq.read_table(table).slice(1), table)
     with pytest.raises(DamagedData, match=r"items.parquet: 2 items of .*, but its manifest states 3"):
