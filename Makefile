@@ -26,9 +26,9 @@ clean: ## remove what the demo and the tools made, not the environment
 # torch first and by its exact version, so that no looser range can choose another build.
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu]"
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
 	touch $@

@@ -19,7 +19,7 @@ from raysys.artifacts import EmbeddingSetManifest, require_same_space
 from raysys.artifacts.embedding_set import bad_rows, fault_of, read_embeddings, vectors_of
 from raysys.columns import ITEM_ID, Attributes
 from raysys.errors import InputError
-from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.reranking import evaluate_vectors
 from raysys.evaluate.significance import Interval
 from raysys.index.search import Neighbour, Searcher

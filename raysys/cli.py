@@ -21,11 +21,19 @@ from typing import Any, NoReturn, TextIO
 import raysys
 from raysys import storage
 from raysys.config import Config, load_config
+from raysys.encoder import hub_limits
 from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
 from raysys.pipeline import STAGES, plan_stages, run_stages
 from raysys.storage.retry import unusable_place
-from raysys.terminal import drop_unwritable_output, has_lost_reader, print_anything, print_line, printable
+from raysys.terminal import (
+    drop_unwritable_output,
+    has_lost_reader,
+    print_anything,
+    print_line,
+    print_traceback,
+    printable,
+)
 from raysys.tracking import logs
 from raysys.tracking.ray_messages import RayMessages, native_stderr_as_log
 
@@ -43,8 +51,7 @@ _QUICK = (
     "bench.megapixels=[0.05]",
     "bench.workers=[1]",
     "bench.batch_size=16",
-    "ray.num_cpus=2",  # Ray starts one process per CPU
-    "stream.decode_concurrency=1",  # leaves the other CPU for reading
+    "ray.num_cpus=2",  # Ray starts one process per CPU; one reader and one decoder fit
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
@@ -64,12 +71,23 @@ def run() -> int:
     """The entry point of the `raysys` command and of `python -m raysys`."""
     print_anything()
     with native_stderr_as_log():
-        status = main()
+        status = _main_with_traceback()
         if has_unfinished_calls():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)  # at a normal exit, pyarrow waits for a store that does not answer
         return status
+
+
+def _main_with_traceback() -> int:
+    """As `main`, but an exception that nobody foresaw is printed as a traceback, with exit status 1."""
+    try:
+        return main()
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody may read stderr any more
+            print_traceback(error, sys.stderr)
+        drop_unwritable_output()
+        return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -288,6 +306,7 @@ def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
 def _load(path: str, overrides: list[str]) -> Config:
     config = load_config(path, overrides)
     storage.configure(config.storage)
+    hub_limits.configure(config.hub)
     storage.require_folder(config.root)
     return config
 

@@ -10,6 +10,10 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from raysys.terminal import printable
+
+REASON_LENGTH = 300  # characters of an error of other software that a message quotes
+
 
 class RaysysError(Exception):
     """The work failed. Subclasses narrow it; catch this one at a process edge only."""
@@ -107,6 +111,12 @@ class StorageError(RaysysError):
     code = "storage_failed"
 
 
+class DiskFull(StorageError):
+    """A disk or a quota has no space left."""
+
+    code = "disk_full"
+
+
 class Busy(RaysysError):
     """Another process does the same work in the same place."""
 
@@ -114,8 +124,14 @@ class Busy(RaysysError):
     code = "busy"
 
 
+class TrackingRefused(InputError):
+    """Weights & Biases refuses the key, the project or the settings of a run."""
+
+    code = "tracking_refused"
+
+
 class TrackingError(RaysysError):
-    """Weights & Biases cannot be reached, or refuses the run."""
+    """Weights & Biases cannot be reached."""
 
     code = "tracking_failed"
 
@@ -133,15 +149,6 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def shortened(text: str, limit: int = 300) -> str:
-    """A text on one line of printable characters; a longer one loses its middle, and keeps what to do."""
-    line = " ".join(text.split())
-    if not line.isprintable():
-        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
-    half = (limit - 5) // 2
-    return line if len(line) <= limit else f"{line[:half]} ... {line[-half:]}"
-
-
 @contextlib.contextmanager
 def unforeseen_at(where: str) -> Iterator[None]:
     """Raise an exception of the block that is none of ours as a RaysysError that names the place.
@@ -154,8 +161,8 @@ def unforeseen_at(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RaysysError(
-            f"{where}: unexpected {type(error).__name__} ({shortened(str(error))}); run the command again; "
-            "if it fails there again, report this line"
+            f"{where}: unexpected {type(error).__name__} ({printable(error, REASON_LENGTH)}); "
+            "run the command again; if it fails there again, report this line"
         ) from error
 
 
@@ -171,6 +178,10 @@ def known_cause(error: BaseException) -> RaysysError | None:
         inner: BaseException | None = getattr(link, "cause", None)
         if isinstance(link, RaysysError) and inner is None:
             return link
+        if isinstance(link, ModuleNotFoundError) and link.name == "faiss":
+            return InputError(
+                "faiss is not installed: pip install 'raysys[cpu]', or with NVIDIA GPUs 'raysys[gpu]'"
+            )
         link = inner or link.__cause__
     if type(error).__module__.startswith("ray."):
         return _from_text(str(error).strip().split("\n")[-1].strip())

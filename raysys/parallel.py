@@ -1,12 +1,14 @@
-"""How independent pieces of work run: the `Parallel` protocol, a thread, and a call with a time limit."""
+"""How independent pieces of work run: the `Parallel` protocol, threads, and a call with a time limit."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 Piece = TypeVar("Piece")
@@ -40,6 +42,26 @@ def run_in_thread(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def map_in_threads(
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], max_threads: int
+) -> Iterator[Result]:
+    """Yield `work(piece)` for every piece, in order, with at most `max_threads` of them at a time.
+
+    For work that waits. The threads are daemons, so Ctrl-C in the caller does not wait for them. With one
+    there is none: the caller does the work.
+    """
+    if max_threads == 1:
+        yield from map(work, pieces)
+        return
+    running: deque[Future[Result]] = deque()
+    for piece in pieces:
+        running.append(run_in_thread(partial(work, piece)))
+        if len(running) == max_threads:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 def call_within(timeout_s: float, work: Callable[[], Result], waiting_for: str) -> Result:

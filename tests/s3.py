@@ -1,4 +1,8 @@
-"""A local S3 server (moto), and a proxy in front of it that injects a fault into every n-th request."""
+"""A local S3 server (moto), and a proxy in front of it that injects a fault into every n-th request.
+
+`python -m tests.s3 PORT LATENCY_MS BUCKET` runs a server whose every answer takes at least LATENCY_MS, for
+`raysys bench stream bench.remote_root=s3://BUCKET/bench`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 START_TIMEOUT_S = 60.0
 FAULTS = ("500", "reset", "503", "cut", "slow")
@@ -56,7 +61,8 @@ class FaultyProxy(ThreadingHTTPServer):
     """Forwards requests to a port of this machine; every `every`-th one gets the next of `faults` in turn.
 
     `500` and `503` respond at once; `reset` and `cut` forward the request and close the connection in the
-    middle of the response (with RST or FIN); `slow` sends the response in ten parts.
+    middle of the response (with RST or FIN); `slow` sends the response in ten parts; `silent` sends half of it
+    and keeps the connection open.
     """
 
     daemon_threads = True
@@ -65,6 +71,7 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _ProxyHandler)
         self.upstream_port = upstream_port
         self.injected: Counter[str] = Counter()
+        self.num_half, self.is_over = 0, threading.Event()
         self._every, self._faults = every, faults
         self._numbers = itertools.count(1)
 
@@ -97,6 +104,7 @@ def faulty_proxy(
     try:
         yield proxy
     finally:
+        proxy.is_over.set()
         proxy.shutdown()
         thread.join()
         proxy.server_close()
@@ -158,6 +166,12 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if fault in ("reset", "cut"):
             self.wfile.write(body[: len(body) // 2])
             self._break(fault)
+        elif fault == "silent" and body:
+            self.server.num_half += 1
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            self.server.is_over.wait()
+            self.close_connection = True
         elif fault == "slow":
             part_bytes = len(body) // 10 + 1
             for start in range(0, len(body), part_bytes):
@@ -193,3 +207,27 @@ def _send(port: int, method: str, path: str) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+def serve_with_latency(port: int, latency_s: float, bucket: str) -> None:
+    """Run a server with one empty bucket until the process ends; every request waits `latency_s` first."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def delayed(environ: dict[str, Any], start_response: Any) -> Any:
+        time.sleep(latency_s)
+        return application(environ, start_response)
+
+    def make_bucket_once_running() -> None:
+        while not _is_running(port):
+            time.sleep(0.1)
+        make_bucket(port, bucket)
+
+    threading.Thread(target=make_bucket_once_running, daemon=True).start()
+    run_simple("127.0.0.1", port, delayed, threaded=True)
+
+
+if __name__ == "__main__":
+    serve_with_latency(int(sys.argv[1]), float(sys.argv[2]) / 1000, sys.argv[3])

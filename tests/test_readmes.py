@@ -14,7 +14,7 @@ from pydantic import BaseModel
 import raysys
 from raysys import cli
 from raysys.bench.config import BenchRunConfig
-from raysys.config.load import RENAMED_KEYS
+from raysys.config.load import REMOVED_KEYS, RENAMED_KEYS
 
 ROOT = Path(raysys.__file__).parent.parent
 READMES = sorted(
@@ -117,9 +117,11 @@ def test_every_command_is_on_the_front_page() -> None:
 
 
 @readmes
-def test_no_renamed_setting_is_named(readme: Path) -> None:
+def test_no_former_setting_is_named(readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
-    assert [key for key in RENAMED_KEYS if re.search(rf"`{re.escape(key)}\b(?!\.)", text)] == []
+    assert [
+        key for key in [*RENAMED_KEYS, *REMOVED_KEYS] if re.search(rf"`{re.escape(key)}\b(?!\.)", text)
+    ] == []
 
 
 def commands() -> dict[str, str]:

@@ -7,8 +7,9 @@ from raysys.artifacts.directory import (
     code_version,
     common_fields,
     describe_files,
+    files_uri,
     find_up_to_date,
-    is_published,
+    intact_files,
     make_again,
     open_artifact,
     publish,
@@ -29,6 +30,7 @@ from raysys.artifacts.manifest import (
     ShardSetManifest,
     canonical_json,
 )
+from raysys.artifacts.replace import delete_other_versions, publish_version
 
 __all__ = [
     "MANIFEST",
@@ -49,11 +51,14 @@ __all__ = [
     "canonical_json",
     "code_version",
     "common_fields",
+    "delete_other_versions",
     "describe_files",
+    "files_uri",
     "find_up_to_date",
-    "is_published",
+    "intact_files",
     "make_again",
     "open_artifact",
     "publish",
+    "publish_version",
     "require_same_space",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysys import storage
-from raysys.artifacts.directory import find_up_to_date
+from raysys.artifacts.directory import files_uri, find_up_to_date
 from raysys.artifacts.embedding_set import LEDGER
 from raysys.artifacts.manifest import ArtifactSpec, Manifest, ShardSetManifest
 from raysys.errors import DamagedData, MissingArtifact
@@ -86,7 +86,7 @@ def _refused(
     for spec, manifest in zip(specs, manifests, strict=True):
         if isinstance(manifest, ShardSetManifest) and manifest.num_refused:
             reasons.update(manifest.refused_by_reason)
-            ledgers.append(storage.join(spec.uri, LEDGER))
+            ledgers.append(storage.join(files_uri(spec.uri, manifest), LEDGER))
     return reasons.total(), dict(reasons.most_common()), ledgers
 
 

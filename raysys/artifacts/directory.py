@@ -53,7 +53,12 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
         raise MissingArtifact(
             f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
         )
-    _check_sizes(uri, found)
+    try:
+        _check_sizes(uri, found)
+    except DamagedData:
+        if read_manifest(uri, manifest) == found:
+            raise
+        return open_artifact(uri, manifest)  # it was replaced, and the files of the old one deleted
     return found
 
 
@@ -97,18 +102,21 @@ def find_up_to_date(spec: ArtifactSpec) -> Manifest | None:
     return found
 
 
-def is_published(uri: str) -> bool:
-    """Whether a manifest is here, of any kind and any request."""
-    return storage.exists(storage.join(uri, MANIFEST))
+def intact_files(uri: str, manifest: Manifest) -> set[str]:
+    """The files of the artifact at `uri` in which `find_up_to_date` sees no damage."""
+    present = manifest.files.keys() - _wrong_sizes(uri, manifest).keys()
+    return present - _modified(uri, manifest, present).keys()
 
 
-def begin(spec: ArtifactSpec, *, keep: bool = True) -> None:
-    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
+def files_uri(uri: str, manifest: Manifest) -> str:
+    """The folder with the files of the artifact at `uri`."""
+    return storage.join(uri, manifest.folder) if manifest.folder else uri
 
-    Without `keep`, all files are deleted.
-    """
+
+def begin(spec: ArtifactSpec) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
     marker = storage.join(spec.uri, _IN_PROGRESS)
-    if keep and storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
+    if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
         return
     storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
     storage.delete(spec.uri)
@@ -179,32 +187,49 @@ def code_version() -> str:
 
 
 def _check_sizes(uri: str, manifest: Manifest) -> None:
-    on_disk = storage.list_files(uri)
+    for damage in _wrong_sizes(uri, manifest).values():
+        raise damage
+
+
+def _wrong_sizes(uri: str, manifest: Manifest) -> dict[str, DamagedData]:
+    """The files that are missing or have another size than in the manifest."""
+    damages = {}
+    folder = files_uri(uri, manifest)
+    on_disk = storage.list_files(folder)
     for name, entry in manifest.files.items():
         if on_disk.get(name) != entry.bytes:
             got = f"{on_disk[name]} bytes" if name in on_disk else "nothing"
-            raise DamagedData(
-                f"{storage.join(uri, name)}: should have {entry.bytes} bytes, found {got}; "
+            damages[name] = DamagedData(
+                f"{storage.join(folder, name)}: should have {entry.bytes} bytes, found {got}; "
                 f"`{_builder(manifest)}` makes it again"
             )
+    return damages
 
 
 def _check_modified(uri: str, manifest: Manifest) -> None:
-    """Compare the local files that are younger than the manifest, which is written last, by SHA-256."""
+    for damage in _modified(uri, manifest, manifest.files).values():
+        raise damage
+
+
+def _modified(uri: str, manifest: Manifest, names: Iterable[str]) -> dict[str, DamagedData]:
+    """Of these local files, those that are younger than the manifest, which is written last, and differ."""
     if not storage.is_local(uri):
-        return
-    names = [MANIFEST, *manifest.files]
-    (_, published_at), *stats = storage.stat_files([storage.join(uri, name) for name in names])
-    younger = [name for name, (_, at) in zip(manifest.files, stats, strict=True) if at > published_at]
+        return {}
+    names, damages = [*names], {}
+    folder, path = files_uri(uri, manifest), storage.join(uri, MANIFEST)
+    files = [storage.join(folder, name) for name in names]
+    (_, published_at), *stats = storage.stat_files([path, *files])
+    younger = [name for name, (_, at) in zip(names, stats, strict=True) if at > published_at]
     for name in younger:
-        if storage.sha256_of(storage.join(uri, name))[1] != manifest.files[name].sha256:
-            raise DamagedData(
-                f"{storage.join(uri, name)}: was modified: its SHA-256 differs from the manifest; "
+        if storage.sha256_of(storage.join(folder, name))[1] != manifest.files[name].sha256:
+            damages[name] = DamagedData(
+                f"{storage.join(folder, name)}: was modified: its SHA-256 differs from the manifest; "
                 f"`{_builder(manifest)}` makes it again"
             )
-    if younger:  # a copy, for example: it is read once
+    if younger and not damages:  # a copy, for example: it is read once
         with contextlib.suppress(OSError):
-            os.utime(storage.local_path(storage.join(uri, MANIFEST)))
+            os.utime(storage.local_path(path))
+    return damages
 
 
 def _describe(uri: str) -> FileEntry:

@@ -18,10 +18,11 @@ from numpy import ndarray
 from raysys import storage
 from raysys.artifacts import EmbeddingSetManifest, make_again, open_artifact
 from raysys.artifacts.intact import read_table
-from raysys.columns import EMBEDDING, ITEM_ID, SPLIT, embedding_schema
+from raysys.columns import EMBEDDING, ITEM_ID, SHARD, SPLIT, embedding_schema
 from raysys.errors import DamagedData
 
 LEDGER = "ledger.parquet"  # items that could not be embedded, with the reason
+_EXAMPLES = 3  # item ids, and shards of each, that an error message names
 UNIT_TOLERANCE = 1e-3  # a cosine is wrong by at most this share; normalising in float32 errs by 1e-6
 
 
@@ -91,6 +92,25 @@ def fault_of(vector: Float32[ndarray, " d"]) -> str:
     return f"has length {np.linalg.norm(vector.astype(np.float64)):.6g} instead of 1"
 
 
+def require_unique_ids(uri: str, table: pa.Table, remedy: str) -> None:
+    """Check that a table of items has every item id once.
+
+    Raises: DamagedData that names the first repeated ids and their shards.
+    """
+    counts = pc.value_counts(table.column(ITEM_ID))
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    if repeated:
+        first = "; ".join(
+            f"'{item_id}' in {_shards_with(table, item_id)}" for item_id in repeated[:_EXAMPLES]
+        )
+        raise DamagedData(f"{uri}: {len(repeated)} item ids occur more than once (first {first}); {remedy}")
+
+
+def _shards_with(table: pa.Table, item_id: str) -> str:
+    shards = table.filter(pc.equal(table.column(ITEM_ID), item_id)).column(SHARD).to_pylist()
+    return ", ".join(dict.fromkeys(shards[:_EXAMPLES]))
+
+
 def _require_usable(file_uri: str, table: pa.Table, remedy: str) -> None:
     """Check the vectors of a file. Raises: DamagedData that names the first item."""
     if table.column(EMBEDDING).null_count:
@@ -106,9 +126,3 @@ def _require_usable(file_uri: str, table: pa.Table, remedy: str) -> None:
             f"{file_uri}: {len(bad)} of {len(table)} vectors are not usable (first: that of item '{first}' "
             f"{fault}); {remedy}"
         )
-
-
-def repeated_ids(table: pa.Table) -> list[str]:
-    """The item ids that more than one row has, in order of appearance."""
-    counts = pc.value_counts(table.column(ITEM_ID))
-    return list(counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist())

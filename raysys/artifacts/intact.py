@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys import storage
-from raysys.artifacts.directory import make_again, read_manifest
+from raysys.artifacts.directory import files_uri, make_again, read_manifest
 from raysys.artifacts.manifest import Manifest
 from raysys.errors import DamagedData, InputError, MissingError, RaysysError, SpaceMismatch
 
@@ -25,7 +25,7 @@ def intact_file(uri: str, name: str, manifest: Manifest) -> Iterator[Path]:
 
     Raises: DamagedData if its SHA-256 differs from the manifest, or the block cannot read it.
     """
-    with storage.readable_file(storage.join(uri, name)) as path:
+    with storage.readable_file(storage.join(files_uri(uri, manifest), name)) as path:
         if storage.sha256_of(str(path))[1] != manifest.files[name].sha256:
             raise _differs(uri, name, manifest)
         with damage_named(uri, type(manifest), [name]):
@@ -41,7 +41,7 @@ def read_table(uri: str, name: str, manifest: Manifest, columns: Sequence[str] |
 def require_intact(uri: str, manifest: Manifest, names: Iterable[str] | None = None) -> None:
     """Check files of an artifact, all by default. Raises: DamagedData if one is missing or differs."""
     for name in manifest.files if names is None else names:
-        file_uri = storage.join(uri, name)
+        file_uri = storage.join(files_uri(uri, manifest), name)
         try:
             _, sha256 = storage.sha256_of(file_uri)
         except MissingError as error:
@@ -100,5 +100,5 @@ def _is_listed(uri: str, kind: type[Manifest], names: Sequence[str]) -> bool:
 
 
 def _differs(uri: str, name: str, manifest: Manifest) -> DamagedData:
-    file_uri, remedy = storage.join(uri, name), make_again(uri, manifest)
+    file_uri, remedy = storage.join(files_uri(uri, manifest), name), make_again(uri, manifest)
     return DamagedData(f"{file_uri}: damaged, its SHA-256 differs from the manifest; {remedy}")

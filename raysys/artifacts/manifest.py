@@ -50,6 +50,8 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, InputEntry]
     files: dict[str, FileEntry]
+    folder: str = ""
+    """The folder of the files, below the manifest; empty if they lie beside it (`files_uri`)."""
     num_items: int
     code_version: str
     created_at: str

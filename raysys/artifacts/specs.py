@@ -146,21 +146,18 @@ def encoder(config: Config) -> ArtifactSpec:
     """The delivered encoder: the fine-tuned one, or the best interpolation between it and the start."""
     if not is_interpolated(config):
         return fine_tuned_encoder(config)
-    layout, train = layout_of(config), config.train
-    settings: dict[str, Any] = {
-        "robust": _marked_settings(train.robust, SelectsAlpha),
-        "validation": _marked_settings(train.validation, SelectsAlpha),
-    }
-    if train.validation.score in (None, "ndcg@5"):
-        settings["log"] = _settings(config.evaluate.log)
-    inputs = {
-        "start": as_input(layout.start_encoder, EncoderBundleManifest),
-        "fine_tuned": as_input(layout.fine_tuned_encoder, EncoderBundleManifest),
-        "shards": as_input(layout.shards("val"), ShardSetManifest),
-    }
-    if train.robust.retention_set != "drawn":
-        inputs["retention_set"] = as_input(train.robust.retention_set, ShardSetManifest)
+    layout = layout_of(config)
+    settings, inputs = _alpha_settings(config), _alpha_inputs(config)
+    inputs["fine_tuned"] = as_input(layout.fine_tuned_encoder, EncoderBundleManifest)
     return ArtifactSpec(layout.encoder, EncoderBundleManifest, settings, inputs)
+
+
+def sweep_hash(config: Config) -> str:
+    """Hash of all that determines the metrics of interpolated weights, but for the fine-tuned weights."""
+    settings = _alpha_settings(config)
+    del settings["robust"]["max_retention_drop"]  # it only selects a point
+    contents = {name: entry.fingerprint for name, entry in _alpha_inputs(config).items()}
+    return storage.sha256_of_bytes(canonical_json({"config": settings, "inputs": contents}).encode())
 
 
 def is_interpolated(config: Config) -> bool:
@@ -246,6 +243,28 @@ def _run_settings(section: TrainConfig) -> dict[str, Any]:
     key = {"distil": "distil_weight", "top_layers": "top_layers"}[section.method]
     robust = section.robust.model_dump(mode="json", include={key})
     return {**settings, "method": section.method, "robust": robust}
+
+
+def _alpha_settings(config: Config) -> dict[str, Any]:
+    train = config.train
+    settings: dict[str, Any] = {
+        "robust": _marked_settings(train.robust, SelectsAlpha),
+        "validation": _marked_settings(train.validation, SelectsAlpha),
+    }
+    if train.validation.score in (None, "ndcg@5"):
+        settings["log"] = _settings(config.evaluate.log)
+    return settings
+
+
+def _alpha_inputs(config: Config) -> dict[str, InputEntry]:
+    layout, retention_set = layout_of(config), config.train.robust.retention_set
+    inputs = {
+        "start": as_input(layout.start_encoder, EncoderBundleManifest),
+        "shards": as_input(layout.shards("val"), ShardSetManifest),
+    }
+    if retention_set != "drawn":
+        inputs["retention_set"] = as_input(retention_set, ShardSetManifest)
+    return inputs
 
 
 def _settings(section: Section, without: Set[str] = frozenset()) -> dict[str, Any]:

@@ -24,6 +24,9 @@ class BenchConfig(Section):
     """Photo sizes of `bench stream`."""
     workers: SeveralInts = (1, 2)
     """Numbers of decoding processes of `bench stream`."""
+    remote_root: str | None = None
+    """A folder on an object store: `bench stream` also reads a copy of the tars from there. Null: it does
+    not."""
     batch_size: PositiveInt = 256
     """Batch size of `bench stream`; halved for large photos until a batch has at most 64 megapixels."""
     pack_items: SeveralInts = (10_000, 100_000)

@@ -27,12 +27,9 @@ from raysys.bench import open_clip
 from raysys.bench.config import BenchRunConfig
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.config.schema import FalseNegativesConfig
-from raysys.train.loss import Pairs, dense_loss, local_pairs, loss_and_gradients
-from raysys.train.loss.exchange import Exchange
-from raysys.train.loss.tiles import TiledLoss
+from raysys.train.loss import Pairs, dense_loss, local_pairs, loss_and_gradients, tiled_loss
 
-RING, GATHER = "raysys, ring", "raysys, gather"
-AUTOGRAD, LIMIT = "all-gather and autograd", "no exchange"
+RAYSYS, AUTOGRAD, LIMIT = "raysys", "all-gather and autograd", "no exchange"
 OPEN_CLIP = "open_clip.loss.SigLipLoss"
 _AS_PUBLISHED = FalseNegativesConfig(equal_titles="negative", same_group="negative")
 _SCALE, _BIAS = 10.0, -10.0
@@ -62,8 +59,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
             section.seconds / 3,
         )
         contenders: dict[str, Callable[[], Measurement]] = {
-            RING: partial(run_ranks, work, partial(_raysys_loss, exchange="ring")),
-            GATHER: partial(run_ranks, work, partial(_raysys_loss, exchange="gather")),
+            RAYSYS: partial(run_ranks, work, _raysys_loss),
             AUTOGRAD: partial(run_ranks, work, _autograd_loss),
             LIMIT: partial(run_ranks, work, _loss_without_exchange),
         }
@@ -155,7 +151,7 @@ def _broadcast_from_rank_0(value: bool) -> bool:
     return bool(flag)
 
 
-def _raysys_loss(work: LossWork, images: Tensor, captions: Tensor, *, exchange: Exchange) -> Any:
+def _raysys_loss(work: LossWork, images: Tensor, captions: Tensor) -> Any:
     return loss_and_gradients(
         _pairs(work, images, captions, dist.get_rank(), work.ranks),
         _AS_PUBLISHED,
@@ -163,7 +159,6 @@ def _raysys_loss(work: LossWork, images: Tensor, captions: Tensor, *, exchange: 
         bias=torch.tensor(_BIAS),
         num_images=work.rows * work.ranks,
         tile_rows=work.tile_rows,
-        exchange=exchange,
     )
 
 
@@ -180,17 +175,16 @@ def _autograd_loss(work: LossWork, images: Tensor, captions: Tensor) -> Any:
 
 def _loss_without_exchange(work: LossWork, images: Tensor, captions: Tensor) -> Any:
     pairs = _pairs(work, images, captions, 0, 1)
-    tiles = TiledLoss(
-        pairs,
-        _AS_PUBLISHED,
-        scale=torch.tensor(_SCALE),
-        bias=torch.tensor(_BIAS),
-        num_images=work.rows,
-        tile_rows=work.tile_rows,
-    )
-    with torch.no_grad():
-        for _ in range(work.ranks):
-            tiles.add(pairs)
+    for _ in range(work.ranks):
+        tiled_loss(
+            pairs,
+            pairs,
+            _AS_PUBLISHED,
+            scale=torch.tensor(_SCALE),
+            bias=torch.tensor(_BIAS),
+            num_images=work.rows,
+            tile_rows=work.tile_rows,
+        )
 
 
 def _open_clip_loss(work: LossWork, images: Tensor, captions: Tensor) -> Any:

@@ -1,6 +1,7 @@
 """Predicted step time on N GPUs, from the speed of one GPU and the links between GPUs.
 
-A ring is as fast as its slowest link: on more than one node, the complete ring runs at the network's speed.
+Collectives run in rings. A ring is as fast as its slowest link: on more than one node, the complete ring runs
+at the network's speed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 # Share of a step's FLOPs: a backward pass costs twice its forward pass (Kaplan et al. 2020).
 _BACKWARD_SHARE = 2 / 3
 _BYTES_PER_VALUE = 4  # embeddings and gradients are sent as float32
-_ALL_GATHERS = 2  # of caption keys and of group keys
+_SMALL_GATHERS = 2  # of caption and group keys, and of the rows' integers for the loss
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,16 @@ class StepTime:
 
 
 def step_time(load: RankLoad, links: Links, ranks: int) -> StepTime:
-    """A step of `ranks` ranks with `train.loss_exchange: ring` and a ring all-reduce of the gradients."""
+    """A step of `ranks` ranks: captions are gathered, their gradients and the weights' are summed."""
     compute = load.pairs / load.pairs_per_s
     if ranks == 1:
         return StepTime(compute, 0.0, 0.0, 0.0)
-    tile = _tile_s(load)
     hop = links.latency_s + load.pairs * load.dimensions * _BYTES_PER_VALUE / links.bytes_per_s(ranks)
-    # A block of captions is sent while the previous block is compared. Caption gradients are sent after
-    # that, without overlap.
-    captions = (ranks - 1) * max(0.0, hop - tile) + ranks * hop
-    # Keys and groups of all rows are gathered first; they are small, so only their latency counts.
-    captions += _ALL_GATHERS * (ranks - 1) * links.latency_s
-    return StepTime(compute, (ranks - 1) * tile, captions, _gradients_s(load, links, ranks, compute))
+    # An all-gather and a reduce-scatter of one block per rank, without overlap. Of the small gathers only the
+    # latency counts.
+    captions = 2 * (ranks - 1) * hop + _SMALL_GATHERS * (ranks - 1) * links.latency_s
+    tiles = (ranks - 1) * _tile_s(load)
+    return StepTime(compute, tiles, captions, _gradients_s(load, links, ranks, compute))
 
 
 def _tile_s(load: RankLoad) -> float:

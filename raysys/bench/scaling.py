@@ -30,8 +30,8 @@ from raysys.bench.models import PUBLISHED_RUN_PAIRS, Batch, random_batch, siglip
 from raysys.bench.plan import Links, RankLoad, step_time
 from raysys.config.schema import TrainConfig
 from raysys.encoder import siglip, start
+from raysys.encoder.flops import training_flops_per_pair
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.train.metrics.step_metrics import training_flops_per_pair
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward
 

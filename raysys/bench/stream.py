@@ -25,6 +25,7 @@ from raysys.bench.config import BenchRunConfig
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.bench.models import write_start
 from raysys.cluster import session
+from raysys.cluster.capacity import Demand
 from raysys.columns import PIXELS, TITLE, TOKENS
 from raysys.config.schema import AugmentConfig, RayConfig, StreamConfig
 from raysys.encoder import siglip, start
@@ -35,6 +36,7 @@ from raysys.shards.reader import read_shard, shards_of
 from raysys.synth import generate_items
 
 RAYSYS, RAYSYS_SCALED = "raysys", "raysys, scaled decode"
+RAYSYS_REMOTE = "raysys, object store"
 BASELINE, RAY_DATA, LIMIT = "webdataset.WebLoader", "ray.data.read_webdataset", "decode loop in memory"
 _SEED = 7
 _NO_AUGMENTATION = AugmentConfig(crop_min_area=1.0, flip_probability=0.0, brightness=0.0)
@@ -55,6 +57,7 @@ class StreamWork:
     """The input of every contender, and the number of batches to produce."""
 
     shards_uri: str
+    remote_uri: str | None  # a copy of the shards on an object store
     encoder_uri: str
     image: ImagePreprocessing
     text: TextPreprocessing
@@ -64,6 +67,11 @@ class StreamWork:
     num_measured: int  # batches, a multiple of `workers`
     stream: StreamConfig
     ray: RayConfig
+
+    @property
+    def num_readers(self) -> int:
+        """Reading tasks of raysys and of Ray Data."""
+        return self.stream.read_concurrency or 1
 
     @property
     def num_batches(self) -> int:
@@ -80,6 +88,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     image, text = siglip.image_preprocessing_of(encoder), start.text_preprocessing(config.encoder)
     for megapixels in config.bench.megapixels:
         shards_uri, photo_bytes, decode_s = _prepare(folder / f"{megapixels}", megapixels, image)
+        remote_uri = _upload(shards_uri, config.bench.remote_root)
         batch_size = config.bench.batch_size
         while batch_size > 1 and batch_size * megapixels > _MAX_BATCH_MEGAPIXELS:
             batch_size //= 2
@@ -87,6 +96,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         for workers in config.bench.workers:
             work = StreamWork(
                 shards_uri,
+                remote_uri,
                 str(encoder),
                 image,
                 text,
@@ -94,7 +104,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
                 batch_size,
                 _warm_up_batches(measured) * workers,
                 measured * workers,
-                config.stream.model_copy(update={"decode_concurrency": workers}),
+                config.stream,
                 config.ray,
             )
             properties = {
@@ -109,28 +119,35 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
 
 
 def conclusions(results: Sequence[CaseResult]) -> list[str]:
-    """The ratios of raysys to the baseline and to the limit, case by case."""
-    return [
+    """The ratios of raysys to the baseline and the limit, and of object store to disk, case by case."""
+    lines = [
         f"{result.case}: {name} is {contender.vs_baseline:.2f} x {result.baseline}, "
         f"{contender.vs_limit:.2f} of the limit"
         for result in results
         for name, contender in result.contenders.items()
         if name in (RAYSYS, RAYSYS_SCALED)
     ]
+    for result in results:
+        if remote := result.contenders.get(RAYSYS_REMOTE):
+            ratio = remote.rate.median / result.contenders[RAYSYS].rate.median
+            lines.append(f"{result.case}: {RAYSYS_REMOTE} is {ratio:.2f} x {RAYSYS}")
+    return lines
 
 
-def read_raysys(work: StreamWork, *, scaled: bool = False) -> Iterator[ReadyBatch]:
-    """The stream that training reads."""
+def read_raysys(work: StreamWork, *, scaled: bool = False, remote: bool = False) -> Iterator[ReadyBatch]:
+    """The stream that training reads; `remote`: from the copy on the object store."""
     from raysys.stream.blocks import rows_per_block
+    from raysys.stream.concurrency import Concurrency
     from raysys.stream.decode import TrainingDecoder
     from raysys.stream.read import training_stream
 
-    session.connect(work.ray)
-    shards = shards_of(work.shards_uri)
+    _connect(work)
+    shards = shards_of(work.remote_uri if remote and work.remote_uri else work.shards_uri)
     stream = training_stream(
         shards,
         TrainingDecoder(work.encoder_uri, work.image, work.text, _NO_AUGMENTATION, (), _SEED, scaled),
         work.stream,
+        Concurrency(decoders=work.workers, readers=work.num_readers),
         seed=_SEED,
         start=0,
         stop=work.num_batches * work.batch_size,
@@ -176,7 +193,7 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
 
     from raysys.stream.read import prepare_context
 
-    session.connect(work.ray)
+    _connect(work)
     prepare_context()
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = work.batch_size * work.image.size_px**2 * 3
@@ -184,7 +201,7 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
     tars = _tars(work)
     photos_per_epoch = sum(shard.num_items for shard in shards_of(work.shards_uri))
     rows = ray.data.read_webdataset(
-        tars * -(-num_photos // photos_per_epoch), decoder=None, concurrency=work.stream.read_concurrency
+        tars * -(-num_photos // photos_per_epoch), decoder=None, concurrency=work.num_readers
     )
     # Without the limit it would continue to read and decode while other contenders are measured.
     stream = rows.limit(num_photos).map_batches(
@@ -197,6 +214,18 @@ def read_ray_data(work: StreamWork) -> Iterator[ReadyBatch]:
     batches = stream.iter_batches(batch_size=work.batch_size, batch_format="numpy", drop_last=True)
     for batch in batches:
         yield batch[PIXELS], batch[TOKENS]
+
+
+def _connect(work: StreamWork) -> None:
+    """Connect to Ray. Raises: InputError if readers and decoders do not fit the cluster."""
+    from raysys.cluster.nodes import wait_for_nodes
+
+    session.connect(work.ray)
+    processes = [
+        Demand(work.num_readers, "reader", "stream.read_concurrency", {"CPU": 1.0}),
+        Demand(work.workers, "decoder", "bench.workers", {"CPU": 1.0}),
+    ]
+    wait_for_nodes("bench", lambda _: processes, may_grow=session.may_grow(work.ray))
 
 
 class _RayDataDecoder:
@@ -243,6 +272,8 @@ def _contenders(work: StreamWork) -> dict[str, Callable[[], Measurement]]:
         RAY_DATA: partial(measure_rate, read_ray_data, work),
         LIMIT: partial(measure_rate, decode_in_memory, work),
     }
+    if work.remote_uri is not None:
+        contenders[RAYSYS_REMOTE] = partial(measure_rate, partial(read_raysys, remote=True), work)
     return contenders
 
 
@@ -292,6 +323,17 @@ def _prepare(folder: Path, megapixels: float, image: ImagePreprocessing) -> tupl
         seed=_SEED,
     )
     return uri, photo_bytes, decode_s
+
+
+def _upload(shards_uri: str, remote_root: str | None) -> str | None:
+    """Copy a ShardSet below `remote_root` and return its URI there."""
+    if remote_root is None:
+        return None
+    local = storage.local_path(shards_uri)
+    remote_uri = storage.join(remote_root, local.name)
+    storage.delete(remote_uri)
+    storage.upload_folder(local, remote_uri)
+    return remote_uri
 
 
 def _tars(work: StreamWork) -> list[str]:

@@ -25,9 +25,9 @@ from raysys.bench.models import PUBLISHED_RUN_PAIRS, Batch, random_batch, write_
 from raysys.columns import PIXELS, TOKENS
 from raysys.config.schema import RayConfig, StreamConfig, TrainConfig
 from raysys.encoder import siglip, start
+from raysys.encoder.flops import peak_flops, training_flops_per_pair
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.text import TextPreprocessing
-from raysys.train.metrics.step_metrics import peak_flops, training_flops_per_pair
 
 RAYSYS, RAYSYS_STREAM = "raysys", "raysys with its stream"
 OPEN_CLIP, TRANSFORMERS, LIMIT = "open_clip", "transformers loop", "towers alone"
@@ -111,18 +111,24 @@ def run_raysys(work: TrainWork) -> Measurement:
 
 def run_raysys_stream(work: TrainWork) -> Measurement:
     """raysys's training step on batches of the training stream."""
+    from raysys.cluster import nodes as cluster_nodes
     from raysys.cluster import session
+    from raysys.cluster.capacity import Demand
     from raysys.shards.reader import shards_of
     from raysys.stream.blocks import rows_per_block
+    from raysys.stream.concurrency import choose_concurrency
     from raysys.stream.decode import TrainingDecoder
     from raysys.stream.read import training_stream
 
     session.connect(work.ray)
     shards, batch_size = shards_of(work.shards_uri), work.section.batch_size
+    nodes, this_process = cluster_nodes.alive_nodes(), Demand(1, "training process", "", {})
+    concurrency = choose_concurrency(work.stream, nodes, this_process, cores=cluster_nodes.num_cores(nodes))
     stream = training_stream(
         shards,
         TrainingDecoder(work.encoder_uri, work.image, work.text, work.section.augment, (), _SEED, True),
         work.stream,
+        concurrency,
         seed=_SEED,
         start=0,
         stop=work.num_steps * batch_size,

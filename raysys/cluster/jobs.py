@@ -26,7 +26,7 @@ from raysys.config import Config
 from raysys.config.section import HubIdOrPath, UriPath, marked_values
 from raysys.errors import ClusterError, InputError, did_you_mean
 from raysys.parallel import TimeLimitExceeded, call_within
-from raysys.terminal import print_line
+from raysys.terminal import print_line, printable_lines
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -70,17 +70,17 @@ def submit(
     with _as_cluster_error(where):
         job_id, is_new = _find_or_start(client, job_stem(stage, config.name, text), command, text)
     state = "submitted to" if is_new else "already running on"
-    print(f"{job_id}: {state} {where}", file=err, flush=True)
+    print_line(f"{job_id}: {state} {where}", err)
     if not follow:
-        print(job_id, file=out, flush=True)
+        print_line(job_id, out)
         return 0
     try:
         asyncio.run(_copy_log(client, job_id, out))
         with _as_cluster_error(where):
             return _exit_status(client.get_job_info(job_id), err)
     except KeyboardInterrupt:
-        print(f"{job_id}: still running; repeat the command to follow it again", file=err)
-        print(f"stop it with: ray job stop --address {where} {job_id}", file=err, flush=True)
+        print_line(f"{job_id}: still running; repeat the command to follow it again", err)
+        print_line(f"stop it with: ray job stop --address {where} {job_id}", err)
         return INTERRUPTED
 
 
@@ -100,7 +100,7 @@ def config_text(config: Config, *, where: str, err: TextIO) -> str:
                 f"give s3://, gs:// or an absolute path that every node sees ({key}=...)"
             )
         absolute = os.path.abspath(os.path.expanduser(path))
-        print(f"{key}: {path} is {absolute} for the job", file=err, flush=True)
+        print_line(f"{key}: {path} is {absolute} for the job", err)
         _set_at(tree, key, absolute)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
@@ -211,7 +211,10 @@ def _attempts(client: JobSubmissionClient, stem: str) -> dict[int, JobDetails]:
 
 
 async def _copy_log(client: JobSubmissionClient, job_id: str, out: TextIO) -> None:
-    """Write the log until the job has ended; after a reconnect, skip the part that was already written."""
+    """Write the log until the job has ended; after a reconnect, skip the part that was already written.
+
+    The log may quote data: carriage returns and codes for the terminal are written as escapes.
+    """
     import aiohttp
 
     num_written = 0
@@ -224,7 +227,7 @@ async def _copy_log(client: JobSubmissionClient, job_id: str, out: TextIO) -> No
                 new_text = chunk[max(0, num_written - position) :]
                 position += len(chunk)
                 if new_text:
-                    out.write(new_text)
+                    out.write(printable_lines(new_text))
                     out.flush()
                     num_written = position
                     waits_s = iter(_RECONNECT_AFTER_S)

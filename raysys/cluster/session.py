@@ -30,6 +30,11 @@ _SHORT_TEMPORARY_FOLDER = "/tmp/ray"
 _START_ATTEMPTS = 3  # Ray limits a start to 30 s, which a busy machine may exceed
 
 
+def may_grow(section: RayConfig) -> bool:
+    """Whether the cluster is not one that this process starts, so that nodes may be added to it."""
+    return _address(section) is not None
+
+
 def connect(section: RayConfig) -> None:
     """Connect to Ray, if not connected yet: to `ray.address`, RAY_ADDRESS, or a new cluster on this machine.
 
@@ -37,7 +42,7 @@ def connect(section: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    address = section.address or os.environ.get("RAY_ADDRESS")
+    address = _address(section)
     try:
         if address:
             _require_cluster(address, section.connect_timeout_s)
@@ -59,6 +64,10 @@ def disconnect() -> None:
     """Disconnect; a cluster that `connect` started ends."""
     with contextlib.suppress(ConnectionError):
         ray.shutdown()
+
+
+def _address(section: RayConfig) -> str | None:
+    return section.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _start_advice(error: Exception) -> str:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
 
-from raysys.cluster import session
+from raysys.cluster import nodes, session
 from raysys.config.schema import RayConfig
 from raysys.parallel import Parallel, Piece, Result
 
 
-def connected_map(section: RayConfig, num_gpus: float = 0.0) -> Parallel:
-    """A `Parallel` that runs pieces as Ray tasks with `num_gpus` each; its first call connects to Ray."""
+def connected_map(section: RayConfig) -> Parallel:
+    """A `Parallel` that runs pieces as Ray tasks; its first call connects to Ray."""
 
     def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
         session.connect(section)
-        return _map_tasks(work, pieces, num_gpus)
+        return _map_tasks(work, pieces)
 
     return run
 
 
-def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: float) -> Iterable[Result]:
+def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
     """Results in the order of the pieces, with a bounded number of tasks in flight."""
-    submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
+    submit: Any = ray.remote(num_cpus=1)(_call).remote
     in_flight: list[Any] = []
-    # The machine's cores, not Ray's logical CPUs: every new worker process first spends seconds on imports.
-    cores = len(ray.nodes()) * (os.cpu_count() or 1)
-    limit = max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
+    # Of this machine real cores, not Ray's logical CPUs: every new process first spends seconds on imports.
+    limit = max(1, nodes.num_cores(nodes.alive_nodes()))
     for piece in pieces:
         if len(in_flight) >= limit:
             yield ray.get(in_flight.pop(0))

@@ -58,8 +58,8 @@ class TableCatalog(Section):
     """File format. Null: derive it from the file name (.csv, .tsv, .parquet, .jsonl; the text formats also
     with .gz)."""
     separator: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
-    """Character between the cells of CSV and TSV files. Null: the header decides between comma, semicolon,
-    tab and `|`."""
+    """Character between the cells of CSV and TSV files. Null: a first line `sep=;`, as Excel
+    writes it, or else the header decides between comma, semicolon, tab and `|`."""
     images: Annotated[str | None, UriPath()] = None
     """Folder that relative photo paths start from. Null: the table's folder."""
     columns: Columns = Columns()
@@ -73,6 +73,6 @@ class FolderCatalog(Section):
     """The folder, as a local path or a URI. The folder itself, or each of its sub-folders `train`, `val` and
     `test`, contains metadata.csv, metadata.jsonl or metadata.parquet."""
     separator: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
-    """Character between the cells of metadata.csv. Null: the header decides between comma, semicolon, tab and
-    `|`."""
+    """Character between the cells of metadata.csv. Null: a first line `sep=;`, or else the header decides
+    between comma, semicolon, tab and `|`."""
     columns: FolderColumns = FolderColumns()

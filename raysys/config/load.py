@@ -43,6 +43,12 @@ RENAMED_KEYS = {
     "evaluate.shelf": "evaluate.attribute_precision",
     "evaluate.grid_queries": "evaluate.neighbour_grid_queries",
 }
+# Former keys without a successor, with what to do instead.
+REMOVED_KEYS = {
+    "train.validation.num_gpus": "workers validate on their own devices; remove it",
+    "train.validation.timeout_s": "workers validate between two steps; remove it",
+    "train.loss_exchange": "every worker gathers all captions; remove it",
+}
 
 
 @typing.overload
@@ -189,7 +195,12 @@ def _reason(detail: Any, keys: list[str], model: type[Config]) -> str:
 
 
 def _suggestion(keys: list[str], model: type[Config]) -> str:
-    """A renamed key's new name, dotted if it has moved to another section; else a similar key."""
+    """A renamed key's new name, dotted if it has moved to another section; else a similar key.
+
+    For a removed key what to do instead.
+    """
+    if advice := REMOVED_KEYS.get(".".join(keys)):
+        return f"; {advice}"
     new = RENAMED_KEYS.get(".".join(keys))
     if new is None:
         return did_you_mean(keys[-1], _fields_at(keys[:-1], model))

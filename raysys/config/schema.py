@@ -59,6 +59,7 @@ __all__ = [
     "FolderColumns",
     "Fraction",
     "GroupSplit",
+    "HubConfig",
     "IndexConfig",
     "LoraConfig",
     "PackConfig",
@@ -143,10 +144,15 @@ class StreamConfig(Section):
 
     shuffle_window_shards: PositiveInt = 4
     """Shards are shuffled over the epoch; samples are shuffled within windows of this many shards."""
-    decode_concurrency: PositiveInt = 2
-    """Ray actors that decode photos in parallel."""
-    read_concurrency: PositiveInt = 1
-    """Windows of shards that are read in parallel."""
+    decode_concurrency: PositiveInt | None = None
+    """Ray actors that decode photos in parallel, one CPU each. Null: the CPUs of the cluster that training
+    workers or encoders, readers, repartitioning and the driver leave."""
+    read_concurrency: PositiveInt | None = None
+    """Windows of shards that are read in parallel, one CPU each. Null: a ninth of the CPUs of the cluster
+    that training workers or encoders leave, at least one."""
+    first_batch_timeout_s: PositiveFloat = 600.0
+    """Training and embedding stop if the first batch is not ready after this time, in seconds, and name what
+    waits for what. Later, a stream that delivers nothing for this time is a warning."""
     block_megabytes: PositiveInt = 8
     """Compressed photos per Ray Data block, in MiB. A decoded block is about ten times larger."""
     object_store_megabytes: PositiveInt | None = None
@@ -240,7 +246,10 @@ class TrackingConfig(Section):
     entity: str | None = None
     """User or team that owns the project. Null: the API key's default."""
     connect_timeout_s: PositiveFloat = 30.0
-    """Online: maximum wait for the first answer of W&B, in seconds."""
+    """Online: maximum wait for the first answer of W&B, in seconds. Without one, a run is logged offline."""
+    finish_timeout_s: PositiveFloat = 60.0
+    """Online: maximum wait at the end for W&B to receive what it has not yet, in seconds. The rest stays on
+    the disk, for `wandb sync`."""
 
 
 class StorageConfig(Section):
@@ -250,6 +259,16 @@ class StorageConfig(Section):
     """Maximum wait for the first answer of a store, in seconds."""
     operation_timeout_s: PositiveFloat = 3600.0
     """Maximum duration of one read, listing or upload of a file, in seconds."""
+
+
+class HubConfig(Section):
+    """The Hugging Face hub: how long a command waits for it."""
+
+    contact_timeout_s: PositiveFloat = 10.0
+    """Maximum wait for an answer of the hub, in seconds. In the middle of a download: for the next bytes,
+    before one of five retries (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT take precedence)."""
+    download_timeout_s: PositiveFloat = 3600.0
+    """Maximum duration of the download of a part of a checkpoint, in seconds."""
 
 
 class RayConfig(Section):
@@ -286,4 +305,5 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: StorageConfig = StorageConfig()
+    hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()

@@ -84,7 +84,7 @@ class RobustConfig(Section):
 
 
 class ValidationConfig(Section):
-    """Validation of checkpoints during training, in a separate Ray task."""
+    """Validation of checkpoints during training, by the workers on their own devices."""
 
     max_items: Annotated[NonNegativeInt, SelectsCheckpoint(), SelectsAlpha()] = 512
     """Maximum number of items of the validation split to use; items of the log come first. 0 disables
@@ -96,10 +96,6 @@ class ValidationConfig(Section):
     validation split, else r@5."""
     patience: Annotated[PositiveInt | None, SelectsCheckpoint()] = None
     """Early stopping: end the run after this many validations without a better score. Null: never."""
-    num_gpus: NonNegativeFloat = 0.0
-    """GPUs of the validation task, in addition to those of the workers. 0: validate on a CPU."""
-    timeout_s: PositiveFloat = 3600.0
-    """Timeout of one validation, in seconds. Training continues without its result."""
 
 
 class TrainConfig(Section):
@@ -113,7 +109,8 @@ class TrainConfig(Section):
     use_gpu: Annotated[bool, ChangeableOnResume()] = False
     """Train on GPUs."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Floating-point format of the towers; `bf16` is mixed precision."""
+    """Floating-point format of the towers' matrix products; weights and gradients are always float32. A GPU
+    rounds the factors of float32 products to TF32."""
     method: Literal["full", "distil", "wise_ft", "top_layers"] = "wise_ft"
     """`full`: train all weights, as published. `wise_ft`: the same, then deliver the best interpolation
     between start and fine-tuned weights (Wortsman et al. 2021). `distil`: keep embeddings close to the
@@ -125,7 +122,7 @@ class TrainConfig(Section):
     """`ddp` replicates the model on every worker. `fsdp` (FSDP2) shards weights and optimiser state, for
     models that do not fit a GPU otherwise."""
     compile: Annotated[bool, ChangeableOnResume()] = False
-    """Compile both towers with torch.compile. Recommended on GPUs."""
+    """Compile both towers, and on a GPU the loss, with torch.compile. Recommended on GPUs."""
     activation_checkpointing: Annotated[Literal["none", "selective", "full"], ChangeableOnResume()] = "none"
     """What the backward pass computes again instead of reading it from memory. `selective`: all but matrix
     products and attention, with about half the memory of `none`. `full`: complete layers, with an eighth of
@@ -171,9 +168,6 @@ class TrainConfig(Section):
     on_out_of_memory: Annotated[Literal["stop", "halve"], ChangeableOnResume()] = "stop"
     """`halve`: restart from the last checkpoint with half the micro-batch and the same global batch; later
     starts of the run keep it. Each restart counts towards `train.max_failures`."""
-    loss_exchange: Annotated[Literal["ring", "gather"], ChangeableOnResume()] = "ring"
-    """How workers exchange captions: one block at a time around a ring, or all at once. `ring` needs less
-    memory."""
     loss_tile_rows: Annotated[PositiveInt, ChangeableOnResume()] = 1024
     """Photos and captions per tile of the loss. Memory grows with its square."""
     false_negatives: FalseNegativesConfig = FalseNegativesConfig()

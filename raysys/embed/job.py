@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+import ray.data.exceptions
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
 from raysys.artifacts.embedding_set import LEDGER
+from raysys.cluster.capacity import Demand, Node
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
+from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.errors import DamagedData
+from raysys.errors import DamagedData, known_cause
 from raysys.shards.reader import ShardRef
+from raysys.stream.concurrency import admit
 from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
@@ -36,12 +41,17 @@ def embed(
     image: ImagePreprocessing,
     section: EmbedConfig,
     stream: StreamConfig,
+    *,
+    may_grow: bool = False,
 ) -> EmbeddingSetManifest:
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
-    Items that cannot be embedded go to the ledger of the set.
-    Raises: DamagedData if their share exceeds `stream.max_bad_fraction`, if no vector is usable, or if an
-    item is missing from both the parts and the ledger.
+    Items that cannot be embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an
+    autoscaling cluster.
+    Raises: InputError if encoders and stream do not fit the cluster together, ClusterError if no block is
+    ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of
+    refused items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from
+    both the parts and the ledger.
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
@@ -50,12 +60,15 @@ def embed(
     total, num_embedded, refused = sum(shard.num_items for shard in incomplete), 0, []
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        for row in _embed_shards(spec.uri, encoder_uri, incomplete, image, section, stream):
+        for row in _embed_shards(
+            spec.uri, encoder_uri, incomplete, image, section, stream, may_grow=may_grow
+        ):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
             advance(num_embedded + len(refused))
             if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
                 require_usable_encoder(encoder_uri, refused, num_embedded)
+    require_unique_vectors(spec.uri)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")
@@ -64,6 +77,13 @@ def embed(
     require_few_refused(refused, num_items, stream.max_bad_fraction)
     write_ledger(spec.uri, refused)
     return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=len(refused))
+
+
+def encoder_demand(section: EmbedConfig, _: Sequence[Node]) -> Demand:
+    """The actors that run the encoder; Ray Data reserves a CPU for each, also for those with a GPU."""
+    each = {"CPU": 1.0, "GPU": 1.0} if section.use_gpu else {"CPU": 1.0}
+    alternatives = ("set embed.use_gpu=false",) if section.use_gpu else ()
+    return Demand(section.actors, "encoder", "embed.actors", each, alternatives)
 
 
 def require_usable_encoder(encoder_uri: str, refused: list[dict[str, str]], num_embedded: int) -> None:
@@ -143,15 +163,18 @@ def _embed_shards(
     image: ImagePreprocessing,
     section: EmbedConfig,
     stream: StreamConfig,
+    *,
+    may_grow: bool,
 ) -> Iterator[dict[str, Any]]:
     """Write the parts of the shards; yields the row that EmbeddingActor returns for each block.
 
-    Raises: the error of raysys that an actor met.
+    Raises: the error of raysys that an actor met; InputError or ClusterError as `embed`.
     """
     if not shards:
         return
+    concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
     device = "cuda" if section.use_gpu else "cpu"
-    results = embedding_stream(shards, EmbeddingDecoder(image), stream).map_batches(
+    results = embedding_stream(shards, EmbeddingDecoder(image), stream, concurrency).map_batches(
         EmbeddingActor,
         fn_constructor_args=(encoder_uri, uri, device, section.precision, section.batch_size),
         batch_size=None,
@@ -159,10 +182,13 @@ def _embed_shards(
         compute=ray.data.ActorPoolStrategy(size=section.actors),
         num_gpus=1 if section.use_gpu else None,
     )
-    for row in results.iter_rows():
-        if row["error"]:
-            raise pickle.loads(row["error"])
-        yield row
+    try:
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            yield row
+    except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
+        raise known_cause(error) or error from error
 
 
 def _num_rows(uri: str) -> int:

@@ -33,15 +33,18 @@ def steps(config: Config) -> list[Step]:
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.cluster import session
     from raysys.embed import job
+    from raysys.embed.unique import require_unique_items
     from raysys.encoder.bundle import preprocessing_of
 
     layout = specs.layout_of(config)
     require_items([layout.shards(split) for split in config.embed.splits])
     _require_items_for_projection(config)
-    session.connect(config.ray)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
+    require_unique_items(layout.embeddings, shards)
+    session.connect(config.ray)
     image, _ = preprocessing_of(layout.encoder)
-    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream)
+    may_grow = session.may_grow(config.ray)
+    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream, may_grow=may_grow)
 
 
 def _require_items_for_projection(config: Config) -> None:

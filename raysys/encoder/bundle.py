@@ -24,7 +24,7 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.artifacts.intact import damage_named
 from raysys.encoder import siglip
-from raysys.encoder.interpolation import Interpolation
+from raysys.encoder.interpolation import Interpolation, interpolate
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.projection import load_projection
 from raysys.encoder.text import TextPreprocessing
@@ -69,6 +69,35 @@ def publish_bundle(
         interpolation=interpolation.model_dump(mode="json") if interpolation else None,
     )
     return artifacts.publish(spec.uri, manifest)
+
+
+def publish_interpolated_bundle(
+    spec: ArtifactSpec, start_uri: str, fine_tuned_uri: str, interpolation: Interpolation
+) -> EncoderBundleManifest:
+    """Publish the chosen point between two bundles; its manifest holds all points."""
+    started = time.monotonic()
+    fine_tuned = artifacts.open_artifact(fine_tuned_uri, EncoderBundleManifest)
+
+    def write_files(folder: Path) -> None:
+        with storage.readable_folder(fine_tuned_uri) as source:
+            copy_checkpoint(source, folder)
+        if interpolation.alpha < 1.0:
+            with storage.readable_folder(start_uri) as source:
+                start = siglip.load_model(source).state_dict()
+            model = siglip.load_model(folder)
+            model.load_state_dict(interpolate(start, model.state_dict(), interpolation.alpha))
+            model.save_pretrained(folder)
+
+    return publish_bundle(
+        spec,
+        write_files,
+        text=TextPreprocessing(**fine_tuned.text),
+        parent_space_id=fine_tuned.space_id,
+        training_run=fine_tuned.training_run,
+        num_items=fine_tuned.num_items,
+        seconds=time.monotonic() - started,
+        interpolation=interpolation,
+    )
 
 
 def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:

@@ -1,4 +1,4 @@
-"""Faster JPEG decoding with simplejpeg; the pixels are identical to Pillow's.
+"""Faster JPEG decoding with simplejpeg; the pixels are identical to Pillow's, also at a reduced size.
 
 Both use libjpeg-turbo. Without the copies through Pillow's buffers, a photo of one megapixel took half the
 time. When simplejpeg reports a warning, Pillow decodes the photo and decides whether it is damaged.
@@ -11,15 +11,26 @@ from typing import Any
 import simplejpeg
 from PIL import Image
 
+_MIN_SCALABLE_PX = 8
 _WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG file")
 
 
-def decode_jpeg(data: Any, image: Image.Image) -> Image.Image | None:
-    """The RGB pixels of an opened JPEG `image`, without EXIF rotation; None if Pillow must decode it."""
+def decode_jpeg(data: Any, image: Image.Image, full_size: tuple[int, int]) -> Image.Image | None:
+    """The RGB pixels of an opened JPEG `image`, without EXIF rotation; None if Pillow must decode it.
+
+    `full_size` is the stored width and height; `Image.draft` may have set a reduced size of `image`.
+    """
     if image.format != "JPEG" or image.mode != "RGB":
         return None
+    # simplejpeg decodes at the smallest n/8 that keeps a minimum size. Of a side of less than 8 pixels
+    # several n/8 are equally long.
+    width, height = image.size if image.size != full_size else (0, 0)
+    if width and min(full_size) < _MIN_SCALABLE_PX:
+        return None
     try:
-        return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+        return Image.fromarray(
+            simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, strict=True)
+        )
     except ValueError:  # strict: a libjpeg warning is an error
         return None
 

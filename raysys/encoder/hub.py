@@ -1,26 +1,39 @@
-"""Access to Hugging Face checkpoints, by hub id or folder, with errors of one line."""
+"""Access to Hugging Face checkpoints, by hub id or folder, with errors of one line.
+
+Every wait for the hub has a limit (`hub.contact_timeout_s`, `hub.download_timeout_s`), is logged, and ends at
+Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
+import huggingface_hub.constants
 import transformers
 
+from raysys.encoder import hub_limits
 from raysys.errors import InputError, MissingError
+from raysys.parallel import TimeLimitExceeded, call_within
 
-_TIMEOUT_S = 5.0
+Loaded = TypeVar("Loaded")
+_CLIENT_TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     """The tokenizer of a checkpoint.
 
-    Raises: InputError if it cannot be loaded.
+    Raises: InputError if it cannot be loaded; as `load`.
     """
     silence_transformers()
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(source), revision=revision)
+        return load(
+            source, lambda: transformers.AutoTokenizer.from_pretrained(str(source), revision=revision)
+        )
     except (OSError, ValueError) as error:
         raise checkpoint_error(source, error) from error
 
@@ -31,15 +44,53 @@ def require_reachable(source: str, revision: str | None = None) -> None:
     Without this check transformers retries each file of an unreachable checkpoint for half a minute.
     Raises: MissingError.
     """
-    if Path(source).is_dir() or source.startswith((".", "/")):
+    if _is_folder(source):
         return
+    timeout_s = hub_limits.current().contact_timeout_s
+    hub = huggingface_hub.HfApi()
     try:
         if isinstance(huggingface_hub.try_to_load_from_cache(source, "config.json", revision=revision), str):
             return
-        huggingface_hub.HfApi().model_info(source, revision=revision, timeout=_TIMEOUT_S)
+        call_within(
+            timeout_s,
+            lambda: hub.model_info(source, revision=revision, timeout=timeout_s),
+            f"{source} at {hub.endpoint}",
+        )
+    except TimeLimitExceeded as error:
+        raise MissingError(
+            f"{source}: weights not reachable here ({hub.endpoint} gave {error}); give a local path, or "
+            "raise hub.contact_timeout_s"
+        ) from error
     except Exception as error:  # the client raises errors of the HTTP library that it uses
-        reason = str(error).strip().split("\n")[0][:120]
-        raise MissingError(f"{source}: weights not reachable here ({reason}); give a local path") from error
+        raise MissingError(
+            f"{source}: weights not reachable here ({_reason(error)}); give a local path"
+        ) from error
+
+
+def load(source: str | Path, from_pretrained: Callable[[], Loaded]) -> Loaded:
+    """`from_pretrained()`, which downloads from the hub what is not in the local cache.
+
+    Raises: MissingError if the hub stops answering or `hub.download_timeout_s` is over, and the errors of
+    transformers for a checkpoint that it cannot load: OSError, ValueError, KeyError.
+    """
+    if _is_folder(source):
+        return from_pretrained()
+    limits = hub_limits.current()
+    _set_client_timeouts(limits.contact_timeout_s)
+    try:
+        return call_within(limits.download_timeout_s, from_pretrained, f"{source} from the hub")
+    except TimeLimitExceeded as error:
+        raise MissingError(
+            f"{source}: not downloaded within {limits.download_timeout_s:g} s; the same command continues, "
+            "or raise hub.download_timeout_s"
+        ) from error
+    except Exception as error:
+        if (cause := _network_error(error)) is None:
+            raise
+        raise MissingError(
+            f"{source}: the download from the hub stopped ({_reason(cause)}); the same command continues, or "
+            "give a local path"
+        ) from error
 
 
 def checkpoint_error(source: str | Path, error: Exception) -> InputError:
@@ -49,6 +100,30 @@ def checkpoint_error(source: str | Path, error: Exception) -> InputError:
 
 
 def silence_transformers() -> None:
-    """Stop transformers from writing warnings and progress bars to the log."""
+    """Stop transformers and the hub's client from writing warnings and progress bars to the log."""
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _is_folder(source: str | Path) -> bool:
+    return Path(source).is_dir() or str(source).startswith((".", "/"))
+
+
+def _set_client_timeouts(timeout_s: float) -> None:
+    """Make the hub's client use our limit between two packets, unless the user's environment has its own."""
+    for name in _CLIENT_TIMEOUTS:
+        if not os.environ.get(name):
+            setattr(huggingface_hub.constants, name, math.ceil(timeout_s))
+
+
+def _network_error(error: BaseException) -> BaseException | None:
+    """The error of the HTTP library (httpx) behind one of transformers, which does not mention it."""
+    link: BaseException | None = error
+    while link is not None and not type(link).__module__.startswith("httpx"):
+        link = link.__cause__ or link.__context__
+    return link
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:120] or type(error).__name__

@@ -12,6 +12,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,7 +92,7 @@ def decode_image(
         raise UnreadableImage(message, "too_many_pixels")
     if at_least_px is not None:
         image.draft(None, (at_least_px, at_least_px))  # affects only JPEG
-    return _upright_rgb(image, data if image.size == (width, height) else None)
+    return _upright_rgb(image, lambda: decode_jpeg(data, image, (width, height)))
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -116,12 +117,14 @@ def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> UInt8[nd
     return np.asarray(image, dtype=np.uint8)
 
 
-def _upright_rgb(image: Image.Image, data: ImageBytes | None = None) -> Image.Image:
-    """An opened image as RGB and upright; `data` is its file, for the faster JPEG decoder."""
+def _upright_rgb(
+    image: Image.Image, decode_faster: Callable[[], Image.Image | None] = lambda: None
+) -> Image.Image:
+    """An opened image as RGB and upright. Pillow decodes it if `decode_faster` returns None."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            rgb = (decode_jpeg(data, image) if data is not None else None) or _to_rgb(image)
+            rgb = decode_faster() or _to_rgb(image)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         message = f"photo cannot be decoded ({error}); give an undamaged file"
         raise UnreadableImage(message, "damaged") from error

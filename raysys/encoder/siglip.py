@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raysys.encoder.hub import (
     checkpoint_error,
+    load,
     load_tokenizer,
     require_reachable,
     silence_transformers,
@@ -107,8 +108,19 @@ def normalise(
     pixels: UInt8[Tensor, "b h w 3"], preprocessing: ImagePreprocessing
 ) -> Float[Tensor, "b 3 h w"]:
     """Pixels scaled to [0, 1], then standardised by the checkpoint's mean and standard deviation."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = mean_and_std(preprocessing)
+    return standardise(pixels, mean.to(pixels.device), std.to(pixels.device))
+
+
+def mean_and_std(preprocessing: ImagePreprocessing) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+    """Mean and standard deviation of each channel, for `standardise`."""
+    return torch.tensor(preprocessing.mean).view(3, 1, 1), torch.tensor(preprocessing.std).view(3, 1, 1)
+
+
+def standardise(
+    pixels: UInt8[Tensor, "b h w 3"], mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
+) -> Float[Tensor, "b 3 h w"]:
+    """`normalise` with mean and standard deviation on the device of the pixels."""
     return (pixels.permute(0, 3, 1, 2).float() * (1.0 / 255.0) - mean) / std
 
 
@@ -130,7 +142,7 @@ def load_config(source: str | Path, revision: str | None = None) -> Any:
     """
     require_reachable(str(source), revision)
     try:
-        config = transformers.AutoConfig.from_pretrained(str(source), revision=revision)
+        config = load(source, lambda: transformers.AutoConfig.from_pretrained(str(source), revision=revision))
     except (OSError, ValueError, KeyError) as error:
         raise checkpoint_error(source, error) from error
     if config.model_type != "siglip" or not hasattr(config, "text_config"):
@@ -145,8 +157,12 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
     """A SigLIP model in float32 from a folder or a hub id. Raises: as `load_config`."""
     silence_transformers()
     load_config(source, revision)
-    try:
+
+    def from_pretrained() -> Any:
         return transformers.AutoModel.from_pretrained(str(source), revision=revision, dtype=torch.float32)
+
+    try:
+        return load(source, from_pretrained)
     except (OSError, ValueError) as error:
         raise checkpoint_error(source, error) from error
 

@@ -12,7 +12,7 @@ from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder import siglip, tiny
-from raysys.encoder.hub import load_tokenizer, silence_transformers
+from raysys.encoder.hub import load, load_tokenizer, silence_transformers
 from raysys.encoder.text import TextPreprocessing, normalise_title
 from raysys.errors import InputError
 
@@ -59,8 +59,11 @@ def _copy_pretrained(section: EncoderConfig, folder: Path) -> None:
     _require_matching_tokenizer(tokenizer, model.config.text_config.vocab_size, section.start)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    processor = transformers.AutoImageProcessor.from_pretrained(
-        section.start, revision=section.revision, backend="pil"
+    processor = load(
+        section.start,
+        lambda: transformers.AutoImageProcessor.from_pretrained(
+            section.start, revision=section.revision, backend="pil"
+        ),
     )
     processor.save_pretrained(folder)
 

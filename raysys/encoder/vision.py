@@ -11,7 +11,7 @@ import transformers
 from jaxtyping import Float32
 from numpy import ndarray
 
-from raysys.encoder.hub import require_reachable, silence_transformers
+from raysys.encoder.hub import load, require_reachable, silence_transformers
 from raysys.encoder.preprocess import ImageBytes, decode_image
 from raysys.errors import MissingError
 
@@ -26,8 +26,10 @@ class VisionEncoder:
         silence_transformers()
         require_reachable(source)
         try:
-            self._processor: Any = transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
-            self._model: Any = transformers.AutoModel.from_pretrained(source).eval()
+            self._processor: Any = load(
+                source, lambda: transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
+            )
+            self._model: Any = load(source, lambda: transformers.AutoModel.from_pretrained(source)).eval()
         except (OSError, ValueError) as error:
             raise MissingError(
                 f"{source}: weights not reachable here ({str(error).splitlines()[0][:120]})"

@@ -22,8 +22,8 @@ from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
 from raysys.encoder.preprocess import decode_image
 from raysys.evaluate.attribute_precision import ALL, CHANCE, attribute_precision, chance_precision
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
-from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.report import (
     NeighbourPhoto,
     QueryNeighbours,
@@ -50,7 +50,7 @@ from raysys.evaluate.systems import EvaluationInputs, score_systems
 from raysys.index.exact import exact_search
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.tracking import logs
-from raysys.tracking.wandb import open_wandb_run, wandb_mode
+from raysys.tracking.wandb_run import open_wandb_run, wandb_mode
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
 _NUM_NEIGHBOURS = 5
@@ -97,7 +97,7 @@ def log_report_to_wandb(
 ) -> None:
     """Add the report's metrics and neighbour photos to the training run in W&B, unless it is disabled.
 
-    The report is published by now, so a failure of W&B is a warning.
+    The report is published by now, so a failure of W&B is a warning; without an answer it is logged offline.
     """
     if wandb_mode(section.mode) == "disabled":
         return

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from raysys.errors import InputError
-from raysys.evaluate.logs import InteractionLog
+from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.metrics import PerQuery, hit_at, ndcg_at, rank_by
 from raysys.evaluate.significance import Interval, bootstrap_lift, bootstrap_mean
 

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-
-from raysys import storage
-from raysys.encoder.bundle import preprocessing_of
-from raysys.encoder.hub import load_tokenizer
-from raysys.encoder.preprocess import photo_pixels
-from raysys.encoder.siglip import image_vectors, text_vectors
-from raysys.encoder.text import caption_keys, to_tokens
 
 
 class PairEmbeddings(NamedTuple):
@@ -24,21 +14,6 @@ class PairEmbeddings(NamedTuple):
     photos: Float[Tensor, "n d"]
     titles: Float[Tensor, "n d"]
     title_keys: Int64[Tensor, " n"]
-
-
-def embed_pairs(
-    model: Any, encoder_uri: str, photos: Sequence[bytes], titles: Sequence[str]
-) -> PairEmbeddings:
-    """Embed pairs with `model` on its device, with the preprocessing of the bundle at `encoder_uri`."""
-    image, text = preprocessing_of(encoder_uri)
-    with storage.readable_folder(encoder_uri) as folder:
-        tokens = to_tokens(load_tokenizer(folder), titles, text)
-    pixels = np.stack([photo_pixels(photo, image) for photo in photos])
-    return PairEmbeddings(
-        image_vectors(model, pixels, image),
-        text_vectors(model, tokens),
-        torch.from_numpy(caption_keys(titles, text)),
-    )
 
 
 def recalls(pairs: PairEmbeddings) -> dict[str, float]:

@@ -18,8 +18,8 @@ from raysys.encoder.preprocess import decode_image
 from raysys.encoder.vision import VisionEncoder
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.evaluate.attribute_precision import value_codes
+from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.items import EvaluationItems
-from raysys.evaluate.logs import InteractionLog
 from raysys.evaluate.reranking import FINE_TUNED, WISE_FT, ZERO_SHOT, SystemScores, cosine_scores
 from raysys.index.search import Searcher
 

@@ -8,20 +8,17 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, repeated_ids, vectors_of
+from raysys.artifacts.embedding_set import read_embeddings, require_unique_ids, vectors_of
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData
 from raysys.index.exact import exact_search, recall
 from raysys.index.search import INDEX_FILE, ITEMS_FILE, items_table
-
-_EXAMPLES = 3  # item ids that an error message names
 
 
 def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig) -> IndexBundleManifest:
@@ -38,7 +35,8 @@ def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig)
             f"{embeddings_uri}: an EmbeddingSet without items cannot be indexed; "
             f"{artifacts.make_again(embeddings_uri, embeddings)}"
         )
-    _require_unique_ids(embeddings_uri, embeddings, table)
+    make_again = artifacts.make_again(embeddings_uri, embeddings)
+    require_unique_ids(embeddings_uri, table, f"make the ids unique, pack again, and {make_again}")
     vectors = vectors_of(table)
     index = build_index(vectors, section)
     measured = measure_recall(index, vectors, section)
@@ -89,16 +87,6 @@ def measure_recall(
         f"recall@{k}": recall(scores, exact_scores),
         "queries": len(sample),
     }
-
-
-def _require_unique_ids(uri: str, embeddings: EmbeddingSetManifest, table: pa.Table) -> None:
-    repeated = repeated_ids(table)
-    if repeated:
-        first = ", ".join(f"'{item_id}'" for item_id in repeated[:_EXAMPLES])
-        raise DamagedData(
-            f"{uri}: {len(repeated)} item ids have more than one vector (first {first}); "
-            f"make the ids unique, pack again, and {artifacts.make_again(uri, embeddings)}"
-        )
 
 
 def _require_recall(uri: str, measured: Mapping[str, float], section: IndexConfig) -> None:

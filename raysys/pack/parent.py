@@ -51,7 +51,7 @@ def read_parent_items(uri: str | None) -> ParentItems:
     splits: list[NDArray[np.int8]] = []
     groups: list[pa.Array] = []
     for number, split in enumerate(SPLITS if uri else ()):
-        for items in _items(storage.join(str(uri), split)):
+        for items in _items(_folder(str(uri), split)):
             ids += [hash_of_text(item_id) for item_id in items.column(ITEM_ID).to_pylist()]
             item_hashes += [value[:16] for value in items.column(ITEM_HASH).to_pylist()]
             splits.append(np.full(items.num_rows, number, dtype=np.int8))
@@ -79,7 +79,7 @@ def inherit(parent: ParentItems, split: str, is_live: Mask) -> Inheritance | Non
     """The parent's shards with live items, and tombstones for their other items; None without a parent."""
     if parent.uri is None:
         return None
-    folder = storage.join(parent.uri, split)
+    folder = _folder(parent.uri, split)
     is_live_in_split = is_live[parent.split == SPLITS.index(split)]
     num_live: collections.Counter[str] = collections.Counter()
     tombstone_tables = [_read_tombstones(folder)]
@@ -97,6 +97,12 @@ def inherit(parent: ParentItems, split: str, is_live: Mask) -> Inheritance | Non
     ordered = tombstones.filter(is_needed).sort_by([(SHARD, "ascending"), (ITEM_ID, "ascending")])
     live_items = (items.filter(mask) for items, mask in _items_with_mask(folder, is_live_in_split))
     return Inheritance(shards, ordered, int(is_live_in_split.sum()), live_items)
+
+
+def _folder(uri: str, split: str) -> str:
+    """The folder with the files of the parent's ShardSet of a split."""
+    shard_set_uri = storage.join(uri, split)
+    return artifacts.files_uri(shard_set_uri, artifacts.open_artifact(shard_set_uri, ShardSetManifest))
 
 
 def _items_with_mask(folder: str, mask: Mask) -> Iterator[tuple[pa.Table, pa.Array]]:

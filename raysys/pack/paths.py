@@ -1,6 +1,8 @@
 """Where a pack writes: the tars of each split, and the scratch folder from which a killed pack continues.
 
-The scratch folder lies beside the ShardSets. Its name begins with a dot, so that no reader takes it for data.
+The tars lie in a folder of the ShardSet that is named after their content (`version_name.py`), beside those
+of the published one. The scratch folder lies beside the ShardSets. Its name begins with a dot, so that no
+reader takes it for data.
 """
 
 from __future__ import annotations
@@ -16,33 +18,43 @@ from raysys.pack.scan import SCAN_SCHEMA
 from raysys.storage.lock import locked
 
 _SCRATCH_PREFIX = ".packing-"
+_COMPLETE = "complete"
 
 
 @dataclass(frozen=True)
 class PackPaths:
     """URIs of the files that one pack writes."""
 
-    split_uris: Mapping[str, str]
-    """Split -> the folder where its ShardSet is written: its own, or one in the scratch folder."""
+    shard_set_uris: Mapping[str, str]  # by split
+    version: str  # the folder with the files, in each ShardSet
     scratch: str
+
+    def folder(self, split: str) -> str:
+        """The folder with the files of a split."""
+        return storage.join(self.shard_set_uris[split], self.version)
 
     def tar(self, shard: PlannedShard) -> str:
         """The tar of a shard."""
-        return storage.join(self.split_uris[shard.split], shard.name)
+        return storage.join(self.folder(shard.split), shard.name)
 
     def done(self, shard: PlannedShard) -> str:
         """The file that marks the shard as written."""
         return storage.join(self.scratch, f"done-{shard.split}-{shard.name.removesuffix('.tar')}.parquet")
 
     @property
-    def digest(self) -> str:
-        """The file with the digest of the plan whose shards are being written."""
-        return storage.join(self.scratch, "plan.sha256")
+    def version_file(self) -> str:
+        """The file with the version that is being written."""
+        return storage.join(self.scratch, "version")
 
-    def delete_written(self) -> None:
-        """Delete the marks of written shards, and the shards in the scratch folder."""
+    @property
+    def complete(self) -> str:
+        """The file that exists once all files of the version are written."""
+        return storage.join(self.scratch, _COMPLETE)
+
+    def delete_marks(self) -> None:
+        """Delete the marks of written shards and of a complete version."""
         for name in storage.list_files(self.scratch):
-            if name.startswith("done-") or "/" in name:
+            if name.startswith("done-") or name == _COMPLETE:
                 storage.delete(storage.join(self.scratch, name))
 
     def plan(self, number: int) -> str:
@@ -68,6 +80,12 @@ def scratch_folder(home: str, spec_hashes: Sequence[str]) -> Iterator[str]:
         storage.create_folder(storage.join(home, name))
         yield storage.join(home, name)
         storage.delete(storage.join(home, name))
+
+
+def is_publishing(home: str) -> bool:
+    """Whether a pack below `home` was killed after its last shard: the same command completes it."""
+    scratch_folders = (name for name in storage.list_folders(home) if name.startswith(_SCRATCH_PREFIX))
+    return any(storage.exists(storage.join(home, name, _COMPLETE)) for name in scratch_folders)
 
 
 def list_parts(scratch: str) -> list[str]:

@@ -71,13 +71,7 @@ class Plan:
     shards: list[PlannedShard]
     is_live: Mask  # by item of the parent: unchanged in the new catalogue
     num_split_groups: int  # groups with items in more than one split
-
-    def digest(self) -> bytes:
-        """A hash of the decision for every row: equal plans write equal tars."""
-        digest = hashlib.sha256()
-        for decisions in (self.status, self.split, self.shard, self.group):
-            digest.update(decisions.tobytes())
-        return digest.hexdigest().encode()
+    digest: str  # a hash over the items, their groups and their places: equal plans write equal tars
 
     def num_refused(self) -> int:
         """The number of rows that no shard will hold."""
@@ -124,7 +118,10 @@ def make_plan(scanned: ScannedRows, section: PackConfig, parent: ParentItems) ->
     is_live[parent_item[is_inherited]] = True
     shard, shards = _shards(scanned, accepted[~is_inherited], rows[~is_inherited], split, section)
     num_split_groups = _count_split_groups(group[rows], split[rows])
-    return Plan(status, split, shard, group, group_names, shards, is_live, num_split_groups)
+    groups = group_names.take(pa.array(group[rows]))
+    places = (split[rows], shard[rows], scanned.id_hash[rows], scanned.item_hash[accepted])
+    digest = _digest(places, groups, is_live)
+    return Plan(status, split, shard, group, group_names, shards, is_live, num_split_groups, digest)
 
 
 def _groups(
@@ -204,6 +201,20 @@ def _shards(
             shards.append(PlannedShard(name, f"{num_shards:05d}.tar", stop - start))
             start, num_shards = stop, num_shards + 1
     return shard, shards
+
+
+def _digest(
+    places: tuple[NDArray[np.int8], NDArray[np.int32], Hashes, Hashes], groups: pa.Array, is_live: Mask
+) -> str:
+    """A hash over split, shard, id, content and group of every item, independent of the order of the rows."""
+    split, shard, id_hash, _ = places
+    order = np.lexsort((id_hash[:, 1], id_hash[:, 0], shard, split))
+    digest = hashlib.sha256()
+    for values in places:
+        digest.update(values[order].tobytes())
+    digest.update(pa.record_batch([groups.take(pa.array(order))], names=["group"]).serialize())
+    digest.update(is_live.tobytes())
+    return digest.hexdigest()
 
 
 def _count_split_groups(group: RowNumbers, split: NDArray[np.int8]) -> int:

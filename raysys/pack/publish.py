@@ -1,6 +1,8 @@
 """Publishing: the ledger of refused rows, the list of items, the tombstones, and last the manifests.
 
 Everything is written before the first manifest, one part and one shard at a time, and the counts are checked.
+The last files are the manifests of the ShardSets: each replaces the published one at once. Then the files of
+the replaced ShardSets are deleted.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -143,19 +144,16 @@ def publish(
     }
     num_rows = sum(manifest.num_items + manifest.num_refused for manifest in manifests.values())
     assert num_rows == len(plan.status), "items and refused rows do not add up to the catalogue"
-    for split in SPLITS:
-        _move(paths.split_uris[split], specs[split])
-        artifacts.publish(specs[split].uri, manifests[split])
-    return manifests
-
-
-def _move(uri: str, spec: ArtifactSpec) -> None:
-    """Replace a published ShardSet by the complete files at `uri`, on the same local disk."""
-    if uri == spec.uri:
-        return
-    artifacts.begin(spec, keep=False)
-    for name in storage.list_files(uri):
-        os.replace(*(storage.local_path(storage.join(folder, name)) for folder in (uri, spec.uri)))
+    for split, manifest in manifests.items():
+        artifacts.publish(paths.folder(split), manifest)
+    storage.write_bytes(paths.complete, b"")
+    published: dict[str, ShardSetManifest] = {
+        split: artifacts.publish_version(specs[split].uri, paths.version, manifests[split])
+        for split in SPLITS
+    }
+    for spec in specs.values():
+        artifacts.delete_other_versions(spec.uri, spec.manifest)
+    return published
 
 
 def _written_shards(plan: Plan, paths: PackPaths, split: str | None = None) -> Iterator[WrittenShard]:
@@ -177,7 +175,7 @@ def _write_tables(
     seconds: float,
 ) -> ShardSetManifest:
     """Write ledger, items and tombstones of a split. Returns the manifest, not yet published."""
-    uri, inherited = paths.split_uris[split], inherit(parent, split, plan.is_live)
+    uri, inherited = paths.folder(split), inherit(parent, split, plan.is_live)
     shards: list[ShardEntry] = []
     reasons: collections.Counter[str] = collections.Counter()
     with (
@@ -201,8 +199,11 @@ def _write_tables(
     assert num_live == int(((plan.status == INHERITED) & (plan.split == SPLITS.index(split))).sum())
     files = artifacts.describe_files(uri, only=tables)
     files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
+    # Children refer to the tars by URI: two versions with equal files have different fingerprints.
+    versioned = {storage.join(paths.version, name): entry for name, entry in files.items()}
+    fields = artifacts.common_fields(spec, versioned, num_packed + num_live, seconds) | {"files": files}
     return ShardSetManifest(
-        **artifacts.common_fields(spec, files, num_packed + num_live, seconds),
+        **fields,
         split=split,
         shards=shards,
         inherited=inherited.shards if inherited else [],

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,12 @@ import pyarrow.compute as pc
 import ray.data
 import ray.exceptions
 
+from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.datasource import dataset_of
-from raysys.errors import ClusterError, RaysysError, known_cause, shortened, unforeseen_at
+from raysys.errors import REASON_LENGTH, ClusterError, RaysysError, known_cause, unforeseen_at
 from raysys.pack.scan import Part
 from raysys.pack.write import PLANNED_SHARD
+from raysys.terminal import printable
 
 _PART, _NUM_ROWS, _ERROR = "part", "num_rows", "error"
 _READ_BLOCK_BYTES = 1 << 20  # parts are collected up to this size before they are distributed
@@ -100,9 +101,8 @@ def _data_context(**settings: Any) -> Iterator[None]:
 
 
 def _num_cores() -> int:
-    """Real cores, not Ray's logical CPUs: every additional worker process spends seconds on imports."""
-    cores = len(ray.nodes()) * (os.cpu_count() or 1)
-    return max(1, min(cores, int(ray.cluster_resources().get("CPU", 1))))
+    """Cores of this machine, not logical CPUs of Ray: every additional process spends seconds on imports."""
+    return max(1, cluster_nodes.num_cores(cluster_nodes.alive_nodes()))
 
 
 def _row_counts(results: ray.data.Dataset) -> Iterator[int]:
@@ -120,7 +120,7 @@ def _next_row(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         known = known_cause(error)
         if known is not None and not isinstance(known, ClusterError):
             raise known from error
-        reason = shortened(str(known or error))
+        reason = printable(known or error, REASON_LENGTH)
         message = f"a task of the pack failed ({reason}); run the command again: it continues"
         raise ClusterError(message) from error
 

@@ -34,12 +34,13 @@ from raysys.columns import (
     item_hash,
 )
 from raysys.config.schema import PackConfig
-from raysys.errors import MissingError, UnreadableImage, shortened, unforeseen_at
+from raysys.errors import REASON_LENGTH, MissingError, UnreadableImage, unforeseen_at
 from raysys.pack.catalog import CatalogRow, Refusal
 from raysys.pack.photo_uris import UNREACHABLE, is_on_the_web
 from raysys.pack.photos import Photo, read_photo
 from raysys.pack.splits import split_of
 from raysys.pack.titles import clean_title
+from raysys.terminal import printable
 
 ID_HASH = "id_hash"
 PHOTO_SHA256 = "photo_sha256"
@@ -226,7 +227,7 @@ def _scan_row(
         else split_of(row.item_id, row.attributes, row.split, row.source, section.split),
     }
     if isinstance(photo, Refusal):
-        return {**columns, REASON: photo.reason, DETAIL: shortened(photo.detail)}
+        return {**columns, REASON: photo.reason, DETAIL: printable(photo.detail, REASON_LENGTH)}
     title, attributes = clean_title(row.title), artifacts.canonical_json(row.attributes)
     is_rereadable = photo.is_original and isinstance(row.photo, str) and not is_on_the_web(row.photo)
     uri, offset = (str(row.photo), 0) if is_rereadable else append(photo.data)

@@ -10,9 +10,10 @@ from raysys.artifacts import ArtifactSpec, CatalogManifest, Manifest, ShardSetMa
 from raysys.artifacts.build import Step
 from raysys.config import Config
 from raysys.config.schema import SPLITS, DrawnCatalog, FolderCatalog, TableCatalog
+from raysys.pack.build import pack_shard_sets
 from raysys.pack.catalog import Catalog, open_catalog
+from raysys.pack.paths import is_publishing
 from raysys.pack.photo_uris import UNREACHABLE
-from raysys.pack.shard_sets import pack_shard_sets
 from raysys.synth.catalog import as_table, draw_catalog
 
 
@@ -35,12 +36,14 @@ def steps(config: Config) -> list[Step]:
 
     draw = [_draw_step(config, config.catalog)] if isinstance(config.catalog, DrawnCatalog) else []
     uris = [specs.layout_of(config).shards(split) for split in SPLITS]
-    return [*draw, Step(uris, shard_sets, pack, lambda manifest: not _is_to_be_retried(manifest, config))]
+    return [*draw, Step(uris, shard_sets, pack, lambda manifest: _is_final(manifest, config))]
 
 
-def _is_to_be_retried(manifest: Manifest, config: Config) -> bool:
+def _is_final(manifest: Manifest, config: Config) -> bool:
+    """Whether an up-to-date ShardSet stays: no pack is to be completed, and no photo to be tried again."""
     assert isinstance(manifest, ShardSetManifest)
-    return config.pack.retry_refused and UNREACHABLE in manifest.refused_by_reason
+    is_to_be_retried = config.pack.retry_refused and UNREACHABLE in manifest.refused_by_reason
+    return not is_to_be_retried and not is_publishing(specs.layout_of(config).shard_sets)
 
 
 def _draw_step(config: Config, section: DrawnCatalog) -> Step:

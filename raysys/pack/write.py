@@ -31,11 +31,12 @@ from raysys.columns import (
     SOURCE,
     TITLE,
 )
-from raysys.errors import InputError, shortened, unforeseen_at
+from raysys.errors import REASON_LENGTH, InputError, unforeseen_at
 from raysys.pack.catalog import Refusal
 from raysys.pack.paths import PackPaths
 from raysys.pack.plan import PlannedShard
 from raysys.pack.scan import PHOTO_BYTES, PHOTO_OFFSET, PHOTO_SHA256, PHOTO_URI, SCAN_SCHEMA
+from raysys.terminal import printable
 
 PLANNED_SHARD = "planned_shard"  # position in the plan's list of shards
 KEY = "key"
@@ -119,6 +120,17 @@ def read_written_shard(shard: PlannedShard, paths: PackPaths) -> WrittenShard | 
     return WrittenShard(entry, table)
 
 
+def write_done_file(rows: pa.Table, refusals: Sequence[Refusal | None], entry: ShardEntry, uri: str) -> None:
+    """Mark a shard as written; `refusals` says of each row why the tar does not hold it."""
+    columns = {name: rows.column(name) for name in (ITEM_ID, ITEM_HASH, GROUP, PHOTO_HASH, SOURCE)}
+    columns[SHARD] = pa.array([entry.name] * rows.num_rows, pa.string())
+    columns[REASON] = pa.array([refusal and refusal.reason for refusal in refusals], pa.string())
+    columns[DETAIL] = pa.array([refusal and refusal.detail for refusal in refusals], pa.string())
+    schema = _DONE_SCHEMA.with_metadata({_ENTRY: entry.model_dump_json().encode()})
+    with storage.writable_file(uri) as path:
+        pq.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema), path)
+
+
 def _write_shard(rows: pa.Table, shard: PlannedShard, paths: PackPaths) -> None:
     refusals: list[Refusal | None] = []
     uri = paths.tar(shard)
@@ -135,7 +147,7 @@ def _write_shard(rows: pa.Table, shard: PlannedShard, paths: PackPaths) -> None:
     if not num_items:
         storage.delete(uri)
     entry = ShardEntry(name=shard.name, num_items=num_items, bytes=num_bytes, sha256=sha256)
-    _write_done_file(rows, refusals, entry, paths.done(shard))
+    write_done_file(rows, refusals, entry, paths.done(shard))
 
 
 def _row_dicts(rows: pa.Table) -> Iterator[dict[str, Any]]:
@@ -147,10 +159,11 @@ def _read_unchanged(row: dict[str, Any]) -> bytes | Refusal:
     try:
         photo = storage.read_range(row[PHOTO_URI], row[PHOTO_OFFSET], row[PHOTO_BYTES])
     except InputError as error:  # no such file, access denied
-        return Refusal("changed_while_packing", shortened(str(error)))
+        return Refusal("changed_while_packing", printable(error, REASON_LENGTH))
     if hashlib.sha256(photo).digest() != row[PHOTO_SHA256]:
         return Refusal(
-            "changed_while_packing", shortened(f"{row[PHOTO_URI]}: changed since the scan; pack again")
+            "changed_while_packing",
+            printable(f"{row[PHOTO_URI]}: changed since the scan; pack again", REASON_LENGTH),
         )
     return photo
 
@@ -164,13 +177,3 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _sample_json(row: dict[str, Any]) -> bytes:
     sample = {name: row[name] for name in (ITEM_ID, TITLE, GROUP)} | {ATTRIBUTES: json.loads(row[ATTRIBUTES])}
     return artifacts.canonical_json(sample).encode()
-
-
-def _write_done_file(rows: pa.Table, refusals: Sequence[Refusal | None], entry: ShardEntry, uri: str) -> None:
-    columns = {name: rows.column(name) for name in (ITEM_ID, ITEM_HASH, GROUP, PHOTO_HASH, SOURCE)}
-    columns[SHARD] = pa.array([entry.name] * rows.num_rows, pa.string())
-    columns[REASON] = pa.array([refusal and refusal.reason for refusal in refusals], pa.string())
-    columns[DETAIL] = pa.array([refusal and refusal.detail for refusal in refusals], pa.string())
-    schema = _DONE_SCHEMA.with_metadata({_ENTRY: entry.model_dump_json().encode()})
-    with storage.writable_file(uri) as path:
-        pq.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema), path)

@@ -26,7 +26,7 @@ from raysys.errors import DamagedData, InputError, MissingError, RaysysError
 from raysys.index.search import IndexedItem
 from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
-from raysys.serve.item_urls import photo_url
+from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.schemas import (
     EmbedRequest,
     EmbedResponse,
@@ -39,6 +39,7 @@ from raysys.serve.schemas import (
     SimilarParameters,
 )
 from raysys.serve.search_deployment import IndexInfo, SearchResult
+from raysys.terminal import printable
 from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
@@ -46,6 +47,7 @@ _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
+register_item_ids()
 app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
 
 
@@ -107,18 +109,9 @@ def _page_file(name: str) -> Response:
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = ErrorResponse(error=ErrorDetail(code=code, message=_one_line(message)))
+    # The message may quote input.
+    body = ErrorResponse(error=ErrorDetail(code=code, message=printable(message, _MAX_MESSAGE_LENGTH)))
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
-
-
-def _one_line(message: str) -> str:
-    """The message, which may quote input, without control characters and unpaired surrogates."""
-    if len(message) > _MAX_MESSAGE_LENGTH:
-        message = f"{message[:_MAX_MESSAGE_LENGTH]} .."
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in message
-    )
 
 
 @serve.deployment(name="Gateway")
@@ -163,10 +156,7 @@ class Gateway:
         sample: list[IndexedItem] = await self._search.sample.remote(parameters.limit, parameters.seed)
         return {"items": [self._item_response(item) for item in sample]}
 
-    # Servers decode %2F before they match a route, so an id may contain slashes: `path` matches these, but no
-    # line breaks.
-    @app.get("/v1/items/{item_id}/similar", response_model_exclude_none=True)
-    @app.get("/v1/items/{item_id:path}/similar", response_model_exclude_none=True, include_in_schema=False)
+    @app.get("/v1/items/{item_id:item_id}/similar", response_model_exclude_none=True)
     async def similar(
         self, item_id: str, parameters: Annotated[SimilarParameters, Query()]
     ) -> SearchResponse:
@@ -174,8 +164,7 @@ class Gateway:
         where, k = parse_json_field("filter", parameters.filter), self._checked_k(parameters.k)
         return self._search_response(await self._search.similar.remote(item_id, k, where))
 
-    @app.get("/v1/items/{item_id}/photo")
-    @app.get("/v1/items/{item_id:path}/photo", include_in_schema=False)
+    @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
         data: bytes = await self._search.photo.remote(item_id)

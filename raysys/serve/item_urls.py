@@ -1,8 +1,10 @@
-"""URLs of items: every item id has a URL that decodes to it."""
+"""URLs of items: every item id has a URL that decodes to it, and the routes match every one of them."""
 
 from __future__ import annotations
 
 from urllib.parse import quote
+
+from starlette.convertors import Convertor, register_url_convertor
 
 # Clients remove these segments from a path, also if they are percent-encoded.
 _DOT_SEGMENTS = (".", "..")
@@ -18,3 +20,22 @@ def photo_url(item_id: str, template: str | None) -> str:
         return template.replace("{item_id}", encoded)
     slash = "%2F" if item_id in _DOT_SEGMENTS else "/"
     return f"/v1/items/{encoded}{slash}photo"
+
+
+class _ItemIdConvertor(Convertor[str]):
+    """Any text: servers decode `%2F` and `%0A` before they match a route, and `path` matches no newline."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        """The decoded text of the path is the id."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The same; `photo_url` encodes it."""
+        return value
+
+
+def register_item_ids() -> None:
+    """Let routes contain `{item_id:item_id}`; call it before they are declared."""
+    register_url_convertor("item_id", _ItemIdConvertor())

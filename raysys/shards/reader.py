@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage
-from raysys.artifacts import ShardSetManifest, canonical_json, open_artifact
+from raysys.artifacts import ShardSetManifest, canonical_json, files_uri, open_artifact
 from raysys.artifacts.intact import damage_named
 from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
 from raysys.errors import DamagedData, InputError, MissingError
@@ -166,24 +166,30 @@ def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
     Raises: MissingError if the file is absent; DamagedData if it has more samples than its manifest
     states, or if it is damaged and the table of item hashes is absent.
     """
-    with open_tar(shard.uri) as opened:
+    with _missing_named(shard), open_tar(shard.uri) as opened:
         yield OpenShard(shard, opened)
 
 
 def read_shard(shard: ShardRef) -> Iterator[Item]:
-    """All items of a shard in order, for callers that need every item.
+    """All items of a shard in order, for callers that need every item. Raises: as `read_samples`."""
+    return read_samples(shard, range(shard.num_items))
 
-    Raises: DamagedData if its bytes or its number of items differ from the manifest.
+
+def read_samples(shard: ShardRef, numbers: Iterable[int]) -> Iterator[Item]:
+    """The items with these sample numbers, in the given order.
+
+    Raises: DamagedData if the shard's bytes or its number of items differ from the manifest.
     """
     if shard.sha256 is not None:
-        num_bytes, sha256 = storage.sha256_of(shard.uri)
+        with _missing_named(shard):
+            num_bytes, sha256 = storage.sha256_of(shard.uri)
         if sha256 != shard.sha256:
             raise DamagedData(
                 f"{shard.uri}: the SHA-256 of its {num_bytes} bytes differs from the manifest; "
                 "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
             )
     with open_shard(shard) as opened:
-        for number in range(shard.num_items):
+        for number in numbers:
             sample = opened.read(number)
             if isinstance(sample, BadSample):
                 raise DamagedData(
@@ -209,7 +215,8 @@ def require_items(uris: Sequence[str]) -> None:
 
 def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
     """The shards that the manifest of the ShardSet at `uri` names, in order."""
-    tombstones_uri = storage.join(uri, TOMBSTONES) if manifest.num_tombstones else None
+    folder = files_uri(uri, manifest)
+    tombstones_uri = storage.join(folder, TOMBSTONES) if manifest.num_tombstones else None
     inherited = [
         ShardRef(
             entry.uri,
@@ -223,9 +230,23 @@ def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
         for entry in manifest.inherited
     ]
     return inherited + [
-        ShardRef(storage.join(uri, entry.name), manifest.split, entry.num_items, entry.bytes, entry.sha256)
+        ShardRef(storage.join(folder, entry.name), manifest.split, entry.num_items, entry.bytes, entry.sha256)
         for entry in manifest.shards
     ]
+
+
+@contextlib.contextmanager
+def _missing_named(shard: ShardRef) -> Iterator[None]:
+    """Say what may have happened to a tar that was there when its manifest was read."""
+    try:
+        yield
+    except MissingError as error:
+        if not shard.has_manifest:
+            raise
+        raise MissingError(
+            f"{shard.uri}: no such file any more; if its ShardSet was packed again meanwhile, run the "
+            "command again, otherwise `raysys pack` writes the file again"
+        ) from error
 
 
 def missing_shard(error: MissingError) -> BadSample:

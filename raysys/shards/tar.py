@@ -23,8 +23,9 @@ from raysys.shards.names import is_ignored, split_name
 
 FaultKind: TypeAlias = Literal[
     "empty",
-    "gzip",
-    "damaged_gzip",
+    "compressed",
+    "damaged_compression",
+    "unsupported_compression",
     "damaged_header",
     "early_end",
     "truncated",

@@ -34,6 +34,7 @@ from raysys.storage.reading import (
     sha256_of_bytes,
     stat_files,
 )
+from raysys.storage.retry import free_bytes
 from raysys.storage.uri import absolute, is_local, join, local_path, resolve
 from raysys.storage.writing import (
     append_bytes,
@@ -55,6 +56,7 @@ __all__ = [
     "delete",
     "delete_drafts",
     "exists",
+    "free_bytes",
     "is_file",
     "is_folder",
     "is_local",

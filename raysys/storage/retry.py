@@ -8,13 +8,15 @@ contact (`uri`) is given up after about 45 seconds.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from raysys.errors import InputError, MissingError, RaysysError, StorageError
+from raysys.errors import DiskFull, InputError, MissingError, RaysysError, StorageError
 from raysys.parallel import TimeLimitExceeded, call_within
 from raysys.storage import limits
 from raysys.storage.failures import (
@@ -26,7 +28,8 @@ from raysys.storage.failures import (
     is_missing,
     is_retryable,
 )
-from raysys.storage.uri import is_local
+from raysys.storage.uri import is_local, local_path
+from raysys.terminal import as_size
 
 T = TypeVar("T")
 _MAX_TRIES = 6
@@ -60,8 +63,13 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def as_storage_error(error: OSError, uri: str, action: str, tries: int = 1) -> RaysysError:
-    """An `OSError` as an error of raysys with a one-line message that names the URI and the remedy."""
+def as_storage_error(
+    error: OSError, uri: str, action: str, tries: int = 1, needed_bytes: int | None = None
+) -> RaysysError:
+    """An `OSError` as an error of raysys with a one-line message that names the URI and the remedy.
+
+    `needed_bytes` is the size of what did not fit on a full disk, if it is known.
+    """
     reason = _reason(error)
     if is_missing(error):
         missing = "no such bucket" if "NO_SUCH_BUCKET" in str(error) else "no such file"
@@ -78,9 +86,8 @@ def as_storage_error(error: OSError, uri: str, action: str, tries: int = 1) -> R
             "check the network, or raise storage.operation_timeout_s"
         )
     if is_full(error):
-        return StorageError(
-            f"{uri}: could not be {action} ({reason}); free space there, or use another place"
-        )
+        reason += _room(error, uri, needed_bytes)
+        return DiskFull(f"{uri}: could not be {action} ({reason}); free space there, or use another place")
     times = "" if tries == 1 else f" in {tries} tries"
     return StorageError(f"{uri}: could not be {action}{times} ({reason}); check the location, then run again")
 
@@ -92,12 +99,28 @@ def unusable_place(error: BaseException) -> RaysysError | None:
         if isinstance(link, OSError) and link.errno in (*DISK_FULL, *NO_PLACE, *DENIED) and link.filename:
             return as_storage_error(link, os.fsdecode(link.filename), "used")
         if isinstance(link, OSError) and is_full(link):
-            return StorageError(
+            return DiskFull(
                 f"a disk is full ({_reason(link)}); free space for root, for the temporary folder "
                 f"{tempfile.gettempdir()}, or where the output goes"
             )
         link = getattr(link, "cause", None) or link.__cause__  # `cause`: of an error that crossed Ray
     return None
+
+
+def free_bytes(uri: str) -> int:
+    """The space that is free on the local disk of a path, which need not exist yet."""
+    path = local_path(uri).absolute()
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
+
+
+def _room(error: OSError, uri: str, needed_bytes: int | None) -> str:
+    """What was needed and what is free; empty if that is not the reason (a quota, too many files)."""
+    if error.errno != errno.ENOSPC or not is_local(uri):
+        return ""
+    free = free_bytes(uri)
+    if needed_bytes is None:
+        return f": it needs more than the {as_size(free)} that are free"
+    return f": it needs {as_size(needed_bytes)}, {as_size(free)} are free" if needed_bytes > free else ""
 
 
 def _access_hint(uri: str) -> str:

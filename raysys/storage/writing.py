@@ -28,7 +28,7 @@ from raysys.storage.retry import as_storage_error, with_retry
 def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
     """Write a file atomically; with `durable`, it also survives a power cut."""
     if uris.is_local(uri):
-        with _as_storage_errors(uri):
+        with _as_storage_errors(uri, needed_bytes=len(data)):
             _write_local(uris.local_path(uri), data, durable)
         return
 
@@ -41,7 +41,7 @@ def write_bytes(uri: str, data: bytes, *, durable: bool = True) -> None:
 
 def append_bytes(uri: str, data: bytes) -> None:
     """Append to a local file, which readers see at once; neither atomic nor durable."""
-    with _as_storage_errors(uri), uris.local_path(uri).open("ab") as stream:
+    with _as_storage_errors(uri, needed_bytes=len(data)), uris.local_path(uri).open("ab") as stream:
         stream.write(data)
 
 
@@ -187,12 +187,12 @@ def _draft_folder(parent: Path | None = None, prefix: str | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def _as_storage_errors(uri: str, action: str = "written") -> Iterator[None]:
+def _as_storage_errors(uri: str, action: str = "written", needed_bytes: int | None = None) -> Iterator[None]:
     """Raise an `OSError` of the block as an error of raysys."""
     try:
         yield
     except OSError as error:
-        raise as_storage_error(error, uri, action) from error
+        raise as_storage_error(error, uri, action, needed_bytes=needed_bytes) from error
 
 
 @contextlib.contextmanager

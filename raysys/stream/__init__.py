@@ -1,1 +1,1 @@
-"""From shards to batches: order, reading, decoding, augmentation. Only `read` imports Ray."""
+"""From shards to batches: order, reading, decoding, augmentation. Only `read` and `watch` import Ray."""

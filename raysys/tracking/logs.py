@@ -6,16 +6,20 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
 
 import rich.console
 import rich.progress
 import rich.table
 
-from raysys.terminal import printable
+from raysys.terminal import printable, printable_lines
 
 log = logging.getLogger("raysys")
 Advance = Callable[[int], None]
 ShowStatus = Callable[[int, str], None]
+_ExceptionInfo = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)  # as `logging` declares it
 
 
 def log_to_stderr(*, debug: bool = False) -> None:
@@ -33,6 +37,10 @@ class _OneLine(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The message without control characters."""
         return printable(super().formatMessage(record))
+
+    def formatException(self, ei: _ExceptionInfo) -> str:
+        """The traceback without control characters other than its newlines."""
+        return printable_lines(super().formatException(ei))
 
 
 class _StderrHandler(logging.Handler):

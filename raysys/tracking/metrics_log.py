@@ -9,7 +9,6 @@ from collections.abc import Callable
 from raysys import storage
 
 METRICS = "metrics.jsonl"
-VALIDATIONS_POLL_INTERVAL_S = 5.0  # for loggers that look for new validations: a request to an object store
 _VALIDATIONS = "validated"
 _RECENT_BYTES = 1 << 16
 _MIN_WRITE_INTERVAL_S = 10.0
@@ -62,6 +61,11 @@ def record_validation(run_uri: str, step: int, values: dict[str, float]) -> None
 def neighbour_grid_uri(run_uri: str, step: int) -> str:
     """The URI of the neighbour grid of a validation; there may be none."""
     return storage.join(run_uri, _VALIDATIONS, f"{step:08d}.jpg")
+
+
+def start_vectors_uri(run_uri: str) -> str:
+    """The URI of the start's vectors of the photos in neighbour grids."""
+    return storage.join(run_uri, _VALIDATIONS, "start.npy")
 
 
 def read_metrics(run_uri: str) -> list[dict[str, float]]:

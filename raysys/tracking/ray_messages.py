@@ -2,6 +2,8 @@
 
 Ray prints warnings of the raylet on stdout, which carries only results, and its C++ code writes to file
 descriptor 2. Each line becomes a log line on stderr; messages about normal operation become debug lines.
+Ray Data logs paragraphs, also in other processes; `RayDataWarnings` collects those about a pipeline that
+waits.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import logging
 import os
 import re
 import sys
@@ -27,6 +30,24 @@ _ANSI_COLOUR = re.compile(r"\x1b\[\d*m")
 _SENDER = re.compile(r"^\((raylet|autoscaler|\w+ pid=\d+|pid=\d+)[^)]*\)\s*")
 _CPP_PREFIX = re.compile(r"^\[[\d\- :,]+ [A-Z] \d+ \d+\] (\([\w-]+\) )?[\w.]+:\d+: ")
 _FLUSH_TIMEOUT_S = 1.0
+
+# Loggers of Ray Data that warn about a pipeline that waits, and what is passed on of their messages.
+_WAITING_LOGGERS = (
+    "ray.data._internal.execution.resource_manager",
+    "ray.data._internal.execution.streaming_executor_state",
+    "ray.data._internal.issue_detection.issue_detector_manager",
+    "ray.data._internal.execution.operators.actor_pool_map_operator",
+)
+_RAY_DATA_WARNINGS = (
+    (re.compile(r"Cluster resources are not enough to run any task from (.+?)\. The job"),
+     "the free resources of the cluster do not suffice for a task of {0}"),
+    (re.compile(r"Operator (.+?) is running but has no outputs for ([\d.]+) seconds"),
+     "{0} has had no output for {1} s"),
+    (re.compile(r"A task \(task_id=\w+\) of operator (\S+) (\(.*?\) )?has been running or stuck in "
+                r"scheduling for ([\d.]+)s"),
+     "a task of {0} {1}has run or waited for {2} s, much longer than the others"),
+    (re.compile(r"(\S+): an actor died during initialization"), "an actor of {0} died while it started"),
+)  # fmt: skip
 
 
 class RayMessages(io.TextIOBase):
@@ -54,6 +75,49 @@ class RayMessages(io.TextIOBase):
             last, self._pending = self._pending, ""
         log_message(last)
         super().close()
+
+
+class RayDataWarnings(logging.Handler):
+    """Collects the warnings of this process's Ray Data about a pipeline that waits, one line each.
+
+    While it is active, nothing else handles these warnings. Many of them describe normal operation when
+    training is slower than its data, so the caller decides when to take them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: dict[str, None] = {}  # in order, each kind once
+
+    def start(self) -> None:
+        """Collect from now on."""
+        for name in _WAITING_LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.WARNING)
+            logger.propagate = False
+            logger.addHandler(self)
+
+    def stop(self) -> None:
+        """Collect no longer."""
+        for name in _WAITING_LOGGERS:
+            logging.getLogger(name).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line of a warning about a pipeline that waits."""
+        if line := ray_data_line(record.getMessage()):
+            self._lines[line] = None
+
+    def take(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = list(self._lines), {}
+        return lines
+
+
+def ray_data_line(message: str) -> str | None:
+    """The line for a warning of Ray Data about a pipeline that waits; None for every other message."""
+    for pattern, text in _RAY_DATA_WARNINGS:
+        if match := pattern.search(message):
+            return f"Ray Data: {text.format(*(group or '' for group in match.groups()))}"
+    return None
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """One worker group's attempt at a run, and the failures that Ray does not need to retry.
 
-A failure that would repeat (a diverged loss, damaged data, too little memory) is reported to the run's
-`RunCoordinator`. If all ranks report one, they return and the run is over. A single rank raises instead,
-which ends the collective calls in which the others wait; the next group then returns at once.
+A failure that would repeat (a diverged loss, damaged data, too little memory, a full disk) is reported to
+the run's `RunCoordinator`. If all ranks report one, they return and the run is over. A single rank raises
+instead, which ends the collective calls in which the others wait; the next group then returns at once.
 """
 
 from __future__ import annotations
@@ -13,25 +13,33 @@ import ray
 import ray.train
 import ray.util
 
-from raysys.errors import DamagedData, InputError, OutOfMemory, RaysysError, TrainingDiverged, known_cause
+from raysys.errors import (
+    DamagedData,
+    DiskFull,
+    InputError,
+    OutOfMemory,
+    RaysysError,
+    TrainingDiverged,
+    known_cause,
+)
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
 from raysys.train.memory import memory_advice, out_of_memory_reason
 from raysys.train.micro_batch import MicroBatch
+from raysys.train.monitor.worker_log import log_to_driver
 
-_NOT_RETRIED = (DamagedData, InputError, OutOfMemory, TrainingDiverged)
+_NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)
 
 
 def run_attempt(job: TrainJob, coordinator: Any) -> None:
     """Train in this worker group until the run ends or an error occurs."""
     if ray.get(coordinator.is_over.remote()):
-        ray.get(coordinator.finish.remote())
         return
     world_size = ray.train.get_context().get_world_size()
     micro_batch = MicroBatch(job, world_size)
     try:
-        train_worker(job, coordinator, micro_batch)
-        ray.get(coordinator.finish.remote())
+        with log_to_driver(coordinator):
+            train_worker(job, coordinator, micro_batch)
     except Exception as error:
         fatal_error = _fatal_error(error, job, coordinator, micro_batch)
         if fatal_error is None or not ray.get(coordinator.give_up.remote(fatal_error, world_size)):

@@ -30,8 +30,8 @@ _STEP_COLUMNS = (PIXELS, TOKENS, CAPTION_KEYS, GROUP_KEYS)  # the others are rea
 class WorkerBatches:
     """This worker's batches from the one after `step` steps to the last, all with equally many rows.
 
-    A thread fetches the next batch and copies it to the device: training does not wait for the copy, and a
-    worker without data can still save a checkpoint.
+    A thread fetches the next batch and copies what a step needs to the device: training does not wait for the
+    copy, and a worker without data can still save a checkpoint. The columns that the host reads stay there.
     """
 
     def __init__(self, job: TrainJob, accelerator: Accelerator, step: int, throughput: Throughput) -> None:

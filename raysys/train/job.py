@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raysys.artifacts import InputEntry, specs
+from raysys.artifacts import specs
 from raysys.artifacts.specs import TrainingRun
 from raysys.config import Config
 from raysys.config.schema import TrackingConfig, TrainConfig
@@ -15,10 +14,24 @@ from raysys.encoder.bundle import preprocessing_of
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.text import TextPreprocessing
 from raysys.errors import InputError
+from raysys.evaluate.pairs import PairSource
+from raysys.evaluate.validation import Validation
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.stream.blocks import rows_per_block
 from raysys.tracking.wandb import TrackedRun
-from raysys.train.validation.model_metrics import Validation
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How the points between the start and the fine-tuned weights are measured; see `wise_ft.py`."""
+
+    num_points: int
+    retention: PairSource
+    spec_hash: str
+    """Of the settings and inputs that determine the metrics, but for the fine-tuned weights."""
+
+
+COORDINATORS = "raysys"  # the Ray namespace of the actors that coordinate runs
 
 
 @dataclass(frozen=True)
@@ -35,8 +48,8 @@ class TrainJob:
     tracking: TrackingConfig
     config: dict[str, Any]  # the resolved configuration and its inputs, for W&B
     shards: list[ShardRef]
-    is_validated: bool  # checkpoints are validated
-    score: str  # the metric that selects the best checkpoint
+    validation: Validation  # of checkpoints
+    sweep: Sweep | None  # with `train.method: wise_ft`
     max_bad_fraction: float
     rows_per_block: int  # of the stream; determines how a batch is split over the workers
     seed: int  # of the sample order and all random numbers
@@ -48,13 +61,18 @@ class TrainJob:
         """The run's identity and settings for W&B."""
         return TrackedRun(self.run_name, self.run_uri, self.config, self.tracking)
 
+    @property
+    def coordinator_name(self) -> str:
+        """The name of the run's `RunCoordinator` in the namespace `COORDINATORS`."""
+        return f"train {self.run_uri}"
+
     def is_checkpoint_step(self, step: int) -> bool:
         """Whether a checkpoint is scheduled after this step."""
         return step % self.checkpoint_steps == 0 or step == self.num_steps
 
     def is_validated_step(self, step: int) -> bool:
         """Whether a checkpoint after this step is validated."""
-        return self.is_validated and self.is_checkpoint_step(step)
+        return bool(self.validation.item_ids) and self.is_checkpoint_step(step)
 
     @property
     def num_items(self) -> int:
@@ -70,10 +88,8 @@ class RunSchedule:
     checkpoint_steps: int
 
 
-def make_job(
-    config: Config, run: TrainingRun, *, lineage: Mapping[str, InputEntry], validation: Validation
-) -> TrainJob:
-    """The job of a run; `lineage` are the artifacts that it is trained from.
+def make_job(config: Config, run: TrainingRun, *, validation: Validation, sweep: Sweep | None) -> TrainJob:
+    """The job of a run.
 
     Raises: InputError if the train split has fewer items than a batch.
     """
@@ -92,11 +108,11 @@ def make_job(
         tracking=config.tracking,
         config={
             **config.model_dump(mode="json"),
-            "lineage": {name: entry.model_dump() for name, entry in lineage.items()},
+            "lineage": {name: entry.model_dump() for name, entry in run.inputs.items()},
         },
         shards=shards,
-        is_validated=bool(validation.item_ids),
-        score=validation.score,
+        validation=validation,
+        sweep=sweep,
         max_bad_fraction=config.stream.max_bad_fraction,
         rows_per_block=rows_per_block(
             shards,

@@ -1,118 +1,116 @@
-"""The training loop of a worker: restore, then wait, agree, step, record and save until the run ends."""
+"""The training loop of a worker: restore, then wait, agree, step, record, validate and save until the end."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 import ray.train
-import torch
 from accelerate import Accelerator
 
-from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples, check_skipped_fraction, read_skipped
+from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples
+from raysys.tracking.logs import log
 from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
 from raysys.train.metrics.recorder import open_recorder
-from raysys.train.metrics.step_metrics import Throughput, WeightChange
+from raysys.train.metrics.step_metrics import Throughput
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
+from raysys.train.monitor.control_group import ControlGroup
 from raysys.train.monitor.heartbeat import Heartbeat
-from raysys.train.nonfinite import require_finite
+from raysys.train.results import QueuedStep, ResultReader
 from raysys.train.rng import seed_step
 from raysys.train.step import train_step, warm_up_ddp_buckets
-from raysys.train.validation.early_stopping import EarlyStopping
+from raysys.train.validation.checkpoint_validator import CheckpointValidator
+from raysys.train.wise_ft import measure_points
 
 _BATCH_TIMEOUT_S = 1.0  # after this wait for data, the workers agree on what to do without it
 
 
 def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> None:
-    """Train from the last checkpoint, or from the start, to the last step or a stop request."""
+    """Train from the last checkpoint, or from the start, to the last step or a stop request.
+
+    After the last step measure what is not measured yet.
+    """
+    accelerator = open_accelerator(job.section, ray.train.get_context().get_world_size())
+    group = ControlGroup(job.section.collective_timeout_s)
+    consensus = StepConsensus(coordinator, accelerator, group)
+    with Heartbeat(coordinator, accelerator) as heartbeat:
+        validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
+        if _train(job, micro_batch, accelerator, group, consensus, heartbeat, validator):
+            accelerator.free_memory()  # of the model and the optimisers
+            measure_points(job, accelerator, validator, consensus, heartbeat)
+
+
+def _train(
+    job: TrainJob,
+    micro_batch: MicroBatch,
+    accelerator: Accelerator,
+    group: ControlGroup,
+    consensus: StepConsensus,
+    heartbeat: Heartbeat,
+    validator: CheckpointValidator,
+) -> bool:
+    """Whether the training has come to its end, not to a stop request."""
     section = job.section
-    accelerator = open_accelerator(section, ray.train.get_context().get_world_size())
     rank, is_main = accelerator.process_index, accelerator.is_main_process
     state = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
     step = first_step = restore(state)
     job, line = micro_batch.fit(state)
     section = job.section
     if line and is_main:
-        coordinator.log.remote(line)
-    loss = math.nan
+        log.info("    train  %s", line)
 
-    consensus = StepConsensus(coordinator, accelerator)
+    heartbeat.restored(step)
     saver = CheckpointSaver(job, state, step)
-    early_stopping = EarlyStopping(job.run_uri, section.validation.patience if is_main else None)
-    ledger = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
+    skipped = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
     throughput = Throughput(
-        state.model.config,
-        pairs_per_worker=section.batch_size / accelerator.num_processes,
-        workers=accelerator.num_processes,
-        num_captions=1 + len(section.caption_weights),
-        device=str(accelerator.device),
+        state.model, section, workers=accelerator.num_processes, device=accelerator.device
     )
     batches = WorkerBatches(job, accelerator, step, throughput)
-    heartbeat = Heartbeat(coordinator, accelerator, step)
-    with heartbeat, open_recorder(job, step, is_main=is_main) as recorder:
+    with open_recorder(job, step, is_main=is_main) as recorder:
+        results = ResultReader(job, group, recorder, throughput, skipped)
         heartbeat.watch_towers(state.towers)
 
-        def save_checkpoint() -> None:
+        def save_checkpoint(metrics: dict[str, float]) -> None:
             heartbeat.saving()
+            results.read()  # raises before a checkpoint holds a diverged step
             recorder.flush()
-            saver.save(step, loss=loss)
+            saver.save(step, {"loss": results.loss, **metrics})
             heartbeat.waiting_for_data(step)
 
-        while step < job.num_steps:
+        if validator.is_missing(step):
+            validator.validate(state, step, may_stop=True)
+            recorder.flush()
+            heartbeat.waiting_for_data(step)
+        stop = False
+        while not (stop or step >= job.num_steps or validator.has_stopped_early(step)):
             if has_batch := batches.wait(_BATCH_TIMEOUT_S):
                 heartbeat.data_ready()
-            decision = consensus.decide(
-                has_batch=has_batch, save=saver.is_overdue(), finish_early=early_stopping.should_stop()
-            )
-            if (decision.save or decision.ends_training) and saver.saved_step < step:
-                save_checkpoint()
-            if decision.ends_training:
-                break
-            if not decision.is_ready:
+            decision = consensus.decide(has_batch=has_batch, save=saver.is_overdue())
+            if (decision.save or decision.stop) and saver.saved_step < step:
+                save_checkpoint({})
+            if (stop := decision.stop) or not decision.is_ready:
+                results.read()  # without a batch there is nothing to queue before
                 continue
 
             batch = batches.take()
-            ledger.add({name: batch[name].cpu().numpy() for name in SKIPPED_COLUMNS})
+            skipped.add({name: batch[name].numpy() for name in SKIPPED_COLUMNS})
             learning_rate = float(state.schedules[-1].get_last_lr()[0])
             is_logged = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
-            weight_change = WeightChange(state.model) if is_logged else None
             seed_step(job.seed, step, rank)
             if step == first_step:
                 warm_up_ddp_buckets(state, batch, section)
-            result = train_step(state, batch, section)
-            step, loss = step + 1, result.loss
-            require_finite(result, step, batch, job, accelerator)
-
-            if weight_change is not None:
-                metrics = {
-                    **dataclasses.asdict(result),
-                    **weight_change.metrics(),
-                    "learning_rate": learning_rate,
-                    **throughput.metrics(),
-                    "samples_seen": step * section.batch_size,
-                    "samples_skipped": _count_skipped(accelerator, ledger, step, job),
-                }
-                recorder.add(step, metrics)
+            result = train_step(state, batch, section, measure_weights=is_logged)
+            step += 1
+            host_columns = {name: batch[name] for name in SKIPPED_COLUMNS}
+            results.add(QueuedStep(step, result, host_columns, learning_rate, is_logged))
             heartbeat.waiting_for_data(step)
             if job.is_checkpoint_step(step):
-                save_checkpoint()
-
-
-def _count_skipped(accelerator: Accelerator, ledger: SkippedSamples, step: int, job: TrainJob) -> int:
-    """Samples that all workers have skipped in this run. A collective call.
-
-    Raises: DamagedData, on all workers, if the present epoch exceeds `stream.max_bad_fraction`.
-    """
-    stop = step * job.section.batch_size
-    epoch_start = (stop - 1) // job.num_items * job.num_items
-    local_counts = [ledger.num_skipped(0, stop), ledger.num_skipped(epoch_start, stop)]
-    counts = accelerator.reduce(torch.tensor(local_counts, device=accelerator.device))
-    in_run, in_epoch = counts.tolist()
-    if in_epoch > job.max_bad_fraction * job.num_items:
-        check_skipped_fraction(read_skipped(job.run_uri), job.shards, job.max_bad_fraction)
-    return int(in_run)
+                results.read()  # raises before a diverged step is validated
+                with throughput.paused():
+                    save_checkpoint(validator.validate(state, step) if job.is_validated_step(step) else {})
+        results.read()
+        saver.wait()
+        return not stop

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from raysys.config.schema import TrainConfig
-from raysys.errors import shortened
+from raysys.terminal import printable
 
 _MARGIN = 0.1  # of a device, for fragmentation and for what the libraries allocate later
 _BATCH_SHARE = 0.25  # of a device that photos may take
@@ -18,7 +18,7 @@ _NUM_BATCHES = 3  # on the device: the present one, the next one, and the last o
 # Pairs whose memory predicts that of larger micro-batches. For fewer pairs the gradient of a large
 # vocabulary, which has one size, can be more than the activations.
 _PROBE_SIZES = (16, 64)
-_TILES = 16  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
+_TILES = 12  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
 # Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|CU\w+_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED when calling `?cublasCreate"
@@ -92,8 +92,7 @@ def loss_bytes(section: TrainConfig, *, rows: int, workers: int, dimensions: int
     num_kinds = 1 + len(section.caption_weights)
     embeddings = 2 * (1 + num_kinds) * rows  # with their gradients
     one_kind = 2 * 2 * rows  # photos and captions with their gradients
-    # In a ring: a block with its gradients is received while another is sent; else all blocks at once.
-    exchanged = 0 if workers == 1 else 2 * (4 if section.loss_exchange == "ring" else 2 * workers) * rows
+    exchanged = 0 if workers == 1 else 4 * workers * rows  # all captions with their gradients, twice
     tile = _TILES * min(section.loss_tile_rows, rows) ** 2
     return 4 * (dimensions * (embeddings + one_kind + exchanged) + tile)
 
@@ -109,7 +108,7 @@ def out_of_memory_reason(error: BaseException) -> str | None:
         if isinstance(link, RuntimeError):
             for line in str(link).splitlines():
                 if _OUT_OF_MEMORY.search(line):
-                    return shortened(line.split(". ")[0], 200)
+                    return printable(line.split(". ")[0], 200)
         link = link.__cause__ or link.__context__
     return None
 

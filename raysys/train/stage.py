@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from raysys.artifacts import ArtifactSpec, Manifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
+from raysys.errors import InputError
 from raysys.shards.reader import read_shard, require_items, shards_of
 from raysys.shards.shard_set import require_attributes
 from raysys.storage.lock import locked
+from raysys.tracking.logs import log
 
 if TYPE_CHECKING:
-    from raysys.train.validation.model_metrics import Validation
-    from raysys.train.wise_ft import RetentionCheck
+    from raysys.artifacts.specs import TrainingRun
+    from raysys.evaluate.pairs import PairSource
+    from raysys.evaluate.validation import Validation
+    from raysys.train.job import TrainJob
 
 
 def steps(config: Config) -> list[Step]:
     """Steps that publish the start, the fine-tuned bundle and, with `wise_ft`, the interpolated one."""
     # Both are created before the first artifact, so that an invalid configuration fails early.
     validation = functools.cache(lambda: _validation(config))
-    retention = functools.cache(lambda: _retention_check(config))
-    is_interpolated = specs.is_interpolated(config)
+    retention = functools.cache(lambda: _retention_pairs(config))
 
     def make_start(spec: ArtifactSpec) -> Manifest:
         validation()
-        if is_interpolated:
-            retention()
+        retention()
         return _make_start(config, spec)
 
     def fine_tune(spec: ArtifactSpec) -> Manifest:
-        return _fine_tune(config, spec, validation())
+        return _fine_tune(config, spec, validation(), retention())
 
     def interpolate(spec: ArtifactSpec) -> Manifest:
         return _interpolate(config, spec, validation(), retention())
 
-    layout = specs.layout_of(config)
+    layout, is_interpolated = specs.layout_of(config), specs.is_interpolated(config)
     start_step = Step.single(layout.start_encoder, lambda: specs.start_encoder(config), make_start)
     fine_tuned_uri = layout.fine_tuned_encoder if is_interpolated else layout.encoder
     fine_tune_step = Step.single(fine_tuned_uri, lambda: specs.fine_tuned_encoder(config), fine_tune)
@@ -65,37 +70,23 @@ def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
     )
 
 
-def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Manifest:
+def _fine_tune(
+    config: Config, spec: ArtifactSpec, validation: Validation, retention: PairSource | None
+) -> Manifest:
     """Train the run of this configuration to its end and export its best checkpoint.
 
-    A stopped or killed run continues after its last checkpoint.
-    Raises: Busy if another process trains a run of this name, InputError if the run cannot start, Stopped
-    after Ctrl-C or SIGTERM, and the errors of `trainer.fit`.
+    A stopped or killed run continues after its last checkpoint. Raises: as `_finished_run`.
     """
-    from raysys.cluster import session
     from raysys.encoder.bundle import preprocessing_of
-    from raysys.tracking.wandb import log_end
+    from raysys.tracking.wandb import log_end, report_offline_segments
     from raysys.train import trainer
     from raysys.train.checkpoint.format import export_bundle
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
-    from raysys.train.checkpoint.run_folder import prepare_run_folder
-    from raysys.train.job import make_job
-    from raysys.train.validation.checkpoint_validator import CheckpointValidator
-    from raysys.train.validation.neighbour_grid import NeighbourGrid
 
     started = time.monotonic()
-    layout, run = specs.layout_of(config), specs.training_run(config)
-    require_attributes(layout.shards("train"), config.train.caption_weights, "train.caption_weights")
-    job = make_job(config, run, lineage=spec.inputs, validation=validation)
-    validator = CheckpointValidator(
-        job.run_uri, job.start_uri, validation, NeighbourGrid(shards_of(layout.shards("val")), job.image)
-    )
-    with locked(run.runs_uri, "raysys train"):
-        prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
-        session.connect(config.ray)
-        if not trainer.is_finished(job):
-            trainer.fit(job, config.stream, validator)
-        trainer.validate_remaining(job, validator)
+    uri = specs.layout_of(config).shards("train")
+    require_attributes(uri, config.train.caption_weights, "train.caption_weights")
+    with _finished_run(config, specs.training_run(config), validation, retention) as job:
         trainer.report_skipped_samples(job)
         manifest = export_bundle(
             spec,
@@ -106,36 +97,77 @@ def _fine_tune(config: Config, spec: ArtifactSpec, validation: Validation) -> Ma
             seconds=time.monotonic() - started,
         )
         log_end(job.tracked, job.num_steps, spec.uri)
+        report_offline_segments(job.run_uri, config.tracking)
     return manifest
 
 
 def _interpolate(
-    config: Config, spec: ArtifactSpec, validation: Validation, retention: RetentionCheck
+    config: Config, spec: ArtifactSpec, validation: Validation, retention: PairSource | None
 ) -> Manifest:
-    """Measure points between the start and the fine-tuned weights and publish the best one (WiSE-FT)."""
-    from raysys.cluster.task_map import connected_map
-    from raysys.train import wise_ft
+    """Publish the best point between the start and the fine-tuned weights (WiSE-FT).
 
-    layout = specs.layout_of(config)
-    sweep = wise_ft.Sweep(layout.start_encoder, layout.fine_tuned_encoder, validation, retention)
-    parallel = connected_map(config.ray, config.train.validation.num_gpus)
-    return wise_ft.publish_best_point(spec, sweep, config.train.robust, parallel)
+    The workers have measured the points at the end of training; after a change of settings they do it now.
+    Raises: InputError if they have to, but the run's checkpoints are gone; and as `_finished_run`.
+    """
+    from raysys.encoder.bundle import publish_interpolated_bundle
+    from raysys.encoder.interpolation import choose_alpha
+    from raysys.train.checkpoint.registry import complete_steps
+    from raysys.train.wise_ft import read_points
+
+    run, layout = specs.training_run(config), specs.layout_of(config)
+    if not complete_steps(run.uri):
+        raise InputError(
+            f"{run.uri}: has no checkpoint, and train.method=wise_ft measures points up to the best one; "
+            f"put the run's folder back, or remove {layout.fine_tuned_encoder} to train again"
+        )
+    with _finished_run(config, run, validation, retention) as job:
+        points = read_points(job)
+        assert points is not None, f"{run.uri} is finished, but has no points"
+        interpolation = choose_alpha(
+            points, score=validation.score, max_retention_drop=config.train.robust.max_retention_drop
+        )
+        log.info("    train  %s", interpolation.summary())
+        return publish_interpolated_bundle(
+            spec, layout.start_encoder, layout.fine_tuned_encoder, interpolation
+        )
+
+
+@contextlib.contextmanager
+def _finished_run(
+    config: Config, run: TrainingRun, validation: Validation, retention: PairSource | None
+) -> Iterator[TrainJob]:
+    """The job of the run, trained to its end and measured; nobody else trains it inside the block.
+
+    Raises: Busy if another process trains a run of this name, InputError if the run cannot start, Stopped
+    after Ctrl-C or SIGTERM, and the errors of `trainer.fit`.
+    """
+    from raysys.cluster import session
+    from raysys.tracking.wandb import track_if_reachable
+    from raysys.train import trainer
+    from raysys.train.checkpoint.run_folder import prepare_run_folder
+    from raysys.train.job import Sweep, make_job
+
+    num_points, sweep = config.train.robust.interpolation_steps, None
+    if retention is not None:
+        sweep = Sweep(num_points, retention, specs.sweep_hash(config))
+    job = make_job(config, run, validation=validation, sweep=sweep)
+    with locked(run.runs_uri, "raysys train"):
+        prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
+        if not trainer.is_finished(job):
+            job = dataclasses.replace(job, tracking=track_if_reachable(job.tracked))
+            session.connect(config.ray)
+            trainer.fit(job, config.stream)
+        yield job
 
 
 def _validation(config: Config) -> Validation:
-    from raysys.train.validation.model_metrics import make_validation
+    from raysys.evaluate.validation import make_validation
 
-    layout = specs.layout_of(config)
-    return make_validation(
-        layout.start_encoder,
-        shards_of(layout.shards("val")),
-        config.train.validation,
-        config.evaluate,
-        specs.latent_uri(config),
-    )
+    shards = shards_of(specs.layout_of(config).shards("val"))
+    return make_validation(shards, config.train.validation, config.evaluate, specs.latent_uri(config))
 
 
-def _retention_check(config: Config) -> RetentionCheck:
-    from raysys.train.wise_ft import make_retention_check
+def _retention_pairs(config: Config) -> PairSource | None:
+    from raysys.evaluate.pairs import retention_pairs
 
-    return make_retention_check(specs.layout_of(config).start_encoder, config.train.robust)
+    return retention_pairs(config.train.robust) if specs.is_interpolated(config) else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -22,27 +21,22 @@ from torch.nn.parallel import DistributedDataParallel
 from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
 from raysys.train.loss import NO_CAPTION, gather_rows, local_pairs, loss_and_gradients, world_size
+from raysys.train.metrics.step_metrics import StepResult, WeightChange
 from raysys.train.model import TrainState
 from raysys.train.model.distributed import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 from raysys.train.model.dual_encoder import DualEncoder, EmbeddedBatch
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """Metrics of a step over the global batch, as plain floats."""
-
-    loss: float
-    grad_norm: float
-    scale: float
-    bias: float
-
-
-def train_step(state: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> StepResult:
+def train_step(
+    state: TrainState, batch: dict[str, Tensor], section: TrainConfig, *, measure_weights: bool = False
+) -> StepResult:
     """Update the weights by one global batch.
 
-    `batch` is this worker's part of it, on its device or in host memory. A collective call.
+    `batch` is this worker's part of it, on its device or in host memory. A collective call. On a GPU it only
+    queues the step; `measure_weights` adds the metrics of `WeightChange`.
     """
-    accelerator, model = state.accelerator, state.model
+    model = state.model
+    weight_change = WeightChange(model) if measure_weights else None
     local_loss = backward(state.towers, batch, section, state.start)
     grad_norm = clip_grad_norm(state.towers.parameters(), section.max_grad_norm)
     for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
@@ -53,10 +47,13 @@ def train_step(state: TrainState, batch: dict[str, Tensor], section: TrainConfig
         model.logit_scale.clamp_(max=math.log(section.max_logit_scale))
     if state.ema is not None:
         state.ema.update()
-    loss = accelerator.reduce(local_loss, reduction="sum")
-    metrics = [loss, grad_norm, model.logit_scale.detach().exp(), model.logit_bias.detach()]
-    # One transfer: each separate one would wait until the GPU has finished all queued work.
-    return StepResult(*torch.stack([metric.reshape(()).float() for metric in metrics]).tolist())
+    metrics = {
+        "loss": state.accelerator.reduce(local_loss, reduction="sum"),
+        "grad_norm": grad_norm,
+        "scale": model.logit_scale.detach().exp(),
+        "bias": model.logit_bias.detach(),
+    }
+    return StepResult({**metrics, **(weight_change.metrics() if weight_change else {})})
 
 
 def warm_up_ddp_buckets(state: TrainState, batch: dict[str, Tensor], section: TrainConfig) -> None:
@@ -85,7 +82,7 @@ def backward(
     """
     device = next(towers.parameters()).device
     *others, kept = parts = _micro_batches(batch, section.micro_batch_size)
-    keys, groups = (batch[name].to(device) for name in (CAPTION_KEYS, GROUP_KEYS))
+    keys, groups = (batch[name].to(device, non_blocking=True) for name in (CAPTION_KEYS, GROUP_KEYS))
     start_embedded = _concatenate(_embed_no_grad(start, parts, device)) if start is not None else None
     # The graph of `kept` is freed before the others run again, so it cannot be the one that is synchronised.
     with no_sync(towers) if others else nullcontext():
@@ -161,7 +158,7 @@ def _embedding_grads(
     Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
     `start` are the start's embeddings of the same rows, with `train.method: distil`.
     """
-    all_keys, all_groups = gather_rows(keys), gather_rows(groups)
+    *all_keys, all_groups = gather_rows(torch.cat([keys, groups[:, None]], dim=1)).unbind(dim=1)
     local_loss = torch.zeros_like(embedded.scale)
     grads = EmbeddedBatch(*(torch.zeros_like(value) for value in embedded))
     for kind, weight in enumerate((1.0, *section.caption_weights.values())):
@@ -171,7 +168,7 @@ def _embedding_grads(
             keys[:, kind],
             groups,
             first_row=dist.get_rank() * len(keys) if world_size() > 1 else 0,
-            all_keys=all_keys[:, kind],
+            all_keys=all_keys[kind],
             all_groups=all_groups,
         )
         result = loss_and_gradients(
@@ -181,7 +178,7 @@ def _embedding_grads(
             bias=embedded.bias.detach(),
             num_images=section.batch_size,  # workers with fewer rows are padded
             tile_rows=section.loss_tile_rows,
-            exchange=section.loss_exchange,
+            compile_backend="inductor" if section.compile and keys.is_cuda else None,
         )
         local_loss.add_(result.loss, alpha=weight)
         grads.images.add_(result.images, alpha=weight)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import ray
-import ray.autoscaler.sdk
 import ray.data
 import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysys import storage
-from raysys.config.schema import StreamConfig, TrainConfig
+from raysys.cluster import nodes as cluster_nodes
+from raysys.cluster import session
+from raysys.config.schema import RayConfig, StreamConfig, TrainConfig
 from raysys.encoder.interpolation import SCORE
-from raysys.errors import Busy, ClusterError, InputError
+from raysys.errors import Busy, ClusterError
+from raysys.stream.concurrency import Concurrency, admit, choose_concurrency
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.read import execution_options, prepare_context, training_stream
 from raysys.stream.shuffle_quality import measure_shuffle_quality
@@ -28,58 +29,50 @@ from raysys.stream.skipped import check_skipped_fraction, format_reasons, read_s
 from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import read_validations
 from raysys.train.attempt import run_attempt
-from raysys.train.checkpoint.format import checkpoint_name
-from raysys.train.checkpoint.registry import newest_step, registered_steps, remove_unregistered
-from raysys.train.checkpoint.saver import checkpoint_at
-from raysys.train.job import TrainJob
-from raysys.train.monitor.capacity import Resources, capacity_shortfall
-from raysys.train.monitor.coordinator import RunCoordinator
+from raysys.train.checkpoint.registry import newest_step, remove_unregistered
+from raysys.train.job import COORDINATORS, TrainJob
+from raysys.train.monitor.capacity import worker_demand, worker_resources
+from raysys.train.monitor.coordinator import RunCoordinator, StreamReports
 from raysys.train.monitor.follow import follow_to_end
 from raysys.train.monitor.progress import RunLength, show_progress
-from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.validation.early_stopping import has_stopped_early
+from raysys.train.wise_ft import read_points
 
-_NODES_TIMEOUT_S = 300.0  # for the first nodes of an autoscaling cluster
 _NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver
 
 
 def is_finished(job: TrainJob) -> bool:
-    """Whether the run's last step has a checkpoint, or early stopping has ended it."""
-    trained = newest_step(job.run_uri)
-    return trained >= job.num_steps or has_stopped_early(job.run_uri, job.section.validation.patience)
+    """Whether the run has its last checkpoint, or was stopped early, and all measurements are recorded."""
+    step, validations = newest_step(job.run_uri), read_validations(job.run_uri)
+    is_validated = not job.is_validated_step(step) or any(row["step"] == step for row in validations)
+    has_ended = step >= job.num_steps or has_stopped_early(validations, step, job.section.validation.patience)
+    return has_ended and is_validated and (job.sweep is None or read_points(job) is not None)
 
 
-def fit(job: TrainJob, stream: StreamConfig, validator: CheckpointValidator) -> None:
-    """Train to the last step; a run with checkpoints continues after the last one.
+def fit(job: TrainJob, stream: StreamConfig) -> None:
+    """Train to the last step and measure; a run with checkpoints continues after the last one.
 
-    Raises: InputError if the cluster is too small, Busy if another driver of this cluster trains the run,
-    Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than `train.max_failures`;
-    TrainingDiverged, OutOfMemory or DamagedData, which are not retried.
+    Raises: InputError if workers and stream do not fit the cluster together, Busy if another driver of this
+    cluster trains the run, Stopped after Ctrl-C or SIGTERM, ClusterError if workers failed more often than
+    `train.max_failures` or the first batch does not come; TrainingDiverged, OutOfMemory or DamagedData, which
+    are not retried.
     """
-    worker_resources = {"GPU" if job.section.use_gpu else "CPU": 1.0}
-    _wait_for_capacity(job, worker_resources)
+    may_grow = session.may_grow(RayConfig(**job.config["ray"]))
+    concurrency = admit("train", stream, functools.partial(worker_demand, job.section), may_grow=may_grow)
     prepare_context()
     _log_shuffle_quality(job, stream)
     length = RunLength(job.num_steps, job.section.batch_size, job.num_items)
-    with _run_coordinator(job) as coordinator, show_progress(job.run_uri, length, job.score):
-        follow_to_end(_make_trainer(job, stream, coordinator, worker_resources, validator), job, coordinator)
+    with (
+        _run_coordinator(job, stream) as coordinator,
+        show_progress(job.run_uri, length, job.validation.score),
+    ):
+        follow_to_end(_make_trainer(job, stream, concurrency, coordinator), job, coordinator)
     remove_unregistered(job.run_uri)  # left by workers that were killed
     if not is_finished(job):  # never export a partially trained model
         raise ClusterError(
             f"train: the workers ended after step {newest_step(job.run_uri)} of {job.num_steps}; "
             "run again to continue from the last checkpoint"
         )
-
-
-def validate_remaining(job: TrainJob, validator: CheckpointValidator) -> None:
-    """Validate checkpoints without metrics, which a kill after the last step leaves behind."""
-    validated = {row["step"] for row in read_validations(job.run_uri)}
-    task = ray.remote(num_cpus=1, num_gpus=job.section.validation.num_gpus)(_validate)
-    for step in registered_steps(job.run_uri):
-        if job.is_validated_step(step) and step not in validated:
-            log.info("    train  validating the checkpoint of step %d, which has no metrics yet", step)
-            checkpoint = checkpoint_at(storage.join(job.run_uri, checkpoint_name(step)))
-            ray.get(task.remote(validator, checkpoint))
 
 
 def report_skipped_samples(job: TrainJob) -> None:
@@ -102,11 +95,7 @@ def spare_blocks(section: TrainConfig) -> int:
 
 
 def _make_trainer(
-    job: TrainJob,
-    stream: StreamConfig,
-    coordinator: Any,
-    worker_resources: dict[str, float],
-    validator: CheckpointValidator,
+    job: TrainJob, stream: StreamConfig, concurrency: Concurrency, coordinator: Any
 ) -> ray.train.torch.TorchTrainer:
     """The Ray Train trainer of a run."""
     section = job.section
@@ -118,12 +107,12 @@ def _make_trainer(
         # Without a limit Ray retries for ever a resource request that the cluster can never meet.
         controller_failure_limit=section.max_failures,
     )
-    return ray.train.torch.TorchTrainer(  # type: ignore[call-arg]  # Ray types it as Train V1's, too
+    return ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config={"job": job, "coordinator": coordinator},
         # Ranks that wait for a hung rank fail after this timeout, and Ray restarts the group.
         torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(section.collective_timeout_s)),
-        scaling_config=scaling_config(section, worker_resources),
+        scaling_config=scaling_config(section, worker_resources(section)),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=storage_path,
@@ -132,28 +121,30 @@ def _make_trainer(
             # Ray keeps the best checkpoint, and the newest in any case.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
         ),
-        validation_config=ray.train.ValidationConfig(
-            validator,
-            task_config=ray.train.ValidationTaskConfig(timeout_s=section.validation.timeout_s),
-            ray_remote_kwargs={"num_cpus": 1, "num_gpus": section.validation.num_gpus},
-        ),
-        datasets={"train": functools.partial(_train_stream, job, stream)},
+        datasets={"train": functools.partial(_train_stream, job, stream, concurrency, coordinator)},
         # With Ray Train's default options batches would arrive in any order.
         dataset_config=ray.train.DataConfig(execution_options=execution_options(stream)),
     )
-
-
-def _validate(validator: CheckpointValidator, checkpoint: ray.train.Checkpoint) -> dict[str, float]:
-    return validator(checkpoint)
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
     run_attempt(loop_config["job"], loop_config["coordinator"])
 
 
-def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
-    """The stream after the last checkpoint; Ray Train calls this at every start of the worker group."""
-    section = job.section
+def _train_stream(
+    job: TrainJob, stream: StreamConfig, planned: Concurrency, coordinator: Any
+) -> ray.data.Dataset:
+    """The stream after the last checkpoint; Ray Train calls this at every start of the worker group.
+
+    The concurrency follows the nodes that are there now; `planned` is the first start's.
+    """
+    section, nodes = job.section, cluster_nodes.alive_nodes()
+    concurrency = choose_concurrency(
+        stream, nodes, worker_demand(section, nodes), cores=cluster_nodes.num_cores(nodes)
+    )
+    if concurrency != planned:
+        line = f"the cluster has changed: {concurrency.readers} readers and {concurrency.decoders} decoders"
+        coordinator.log.remote(line)
     decode = TrainingDecoder(
         job.start_uri,
         job.image,
@@ -167,10 +158,12 @@ def _train_stream(job: TrainJob, stream: StreamConfig) -> ray.data.Dataset:
         job.shards,
         decode,
         stream,
+        concurrency,
         seed=job.seed,
         start=newest_step(job.run_uri) * section.batch_size,
         stop=job.num_steps * section.batch_size + spare_blocks(section) * job.rows_per_block,
         rows_per_block=job.rows_per_block,
+        listener=StreamReports(coordinator),
     )
 
 
@@ -180,33 +173,6 @@ def scaling_config(section: TrainConfig, worker_resources: dict[str, float]) -> 
     return ray.train.ScalingConfig(
         num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker_resources
     )
-
-
-def _wait_for_capacity(job: TrainJob, worker_resources: dict[str, float]) -> None:
-    """Wait a bounded time for the nodes of a cluster that may autoscale.
-
-    Raises: InputError if the workers do not fit; at once on a cluster started on this machine.
-    """
-    may_grow = bool(job.config["ray"]["address"] or os.environ.get("RAY_ADDRESS"))
-    deadline = time.monotonic() + (_NODES_TIMEOUT_S if may_grow else 0)
-    fewest = job.section.min_workers or job.section.workers
-    is_requested = False
-    try:
-        while shortfall := capacity_shortfall(_node_resources(), worker_resources, job.section):
-            if time.monotonic() >= deadline:
-                raise InputError(shortfall)
-            if not is_requested:
-                log.warning("    train  waiting up to %.0f s for nodes: %s", _NODES_TIMEOUT_S, shortfall)
-                ray.autoscaler.sdk.request_resources(bundles=[worker_resources] * fewest)
-                is_requested = True
-            time.sleep(1.0)
-    finally:
-        if is_requested:  # from now on the workers hold these resources themselves
-            ray.autoscaler.sdk.request_resources(bundles=[])
-
-
-def _node_resources() -> list[Resources]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
@@ -223,16 +189,16 @@ def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
 
 
 @contextlib.contextmanager
-def _run_coordinator(job: TrainJob) -> Iterator[Any]:
+def _run_coordinator(job: TrainJob, stream: StreamConfig) -> Iterator[Any]:
     """The handle of the run's `RunCoordinator`; the actor ends with the block, which releases its name."""
-    coordinator = start_coordinator(job)
+    coordinator = start_coordinator(job, stream.first_batch_timeout_s)
     try:
         yield coordinator
     finally:
         ray.kill(coordinator)
 
 
-def start_coordinator(job: TrainJob) -> Any:
+def start_coordinator(job: TrainJob, first_batch_timeout_s: float) -> Any:
     """Start the run's `RunCoordinator` under a name that a cluster assigns only once.
 
     Raises: Busy if another driver of this cluster trains the run.
@@ -242,11 +208,11 @@ def start_coordinator(job: TrainJob) -> Any:
     actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(
         RunCoordinator
     )
-    named = actor.options(name=f"train {job.run_uri}", namespace="raysys")
+    named = actor.options(name=job.coordinator_name, namespace=COORDINATORS)
     deadline = time.monotonic() + _NAME_TIMEOUT_S
     while True:
         try:
-            return named.remote(job.section.collective_timeout_s)
+            return named.remote(job.section.collective_timeout_s, first_batch_timeout_s)
         except ValueError as error:  # the name is taken
             if time.monotonic() >= deadline:
                 raise Busy(

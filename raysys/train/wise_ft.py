@@ -1,123 +1,99 @@
 """`train.method: wise_ft`: measure points between start and fine-tuned weights, and publish the best one.
 
-A point is eligible if it passes the retention check: how well the model still matches pairs from outside its
-training domain.
+The workers measure the points at the end of training, on their own devices. A point is eligible if it passes
+the retention check: R@5 from photo to title on pairs from outside the training domain.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict
 
-from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
-from raysys.config.schema import RobustConfig
-from raysys.encoder import bundle, siglip
-from raysys.encoder.interpolation import Point, alphas, choose_alpha, interpolate
-from raysys.encoder.text import TextPreprocessing
-from raysys.evaluate.items import read_items
-from raysys.evaluate.retrieval import embed_pairs, recalls
-from raysys.parallel import Parallel
-from raysys.shards.reader import shards_of
-from raysys.synth import generate_items, render_item
-from raysys.tracking import logs
-from raysys.train.validation.model_metrics import Validation
+from raysys import storage
+from raysys.encoder import siglip
+from raysys.encoder.interpolation import Point, alphas, interpolate
+from raysys.evaluate.retrieval import recalls
+from raysys.train.checkpoint.format import exported_weights
+from raysys.train.checkpoint.registry import best_checkpoint_uri, best_step
+from raysys.train.job import TrainJob
+from raysys.train.model.distributed import load_full_tensors, shard
+from raysys.train.model.dual_encoder import DualEncoder
+from raysys.train.monitor.consensus import StepConsensus
+from raysys.train.monitor.heartbeat import Heartbeat
+from raysys.train.validation.checkpoint_validator import CheckpointValidator, from_main
+from raysys.train.validation.worker_pairs import WorkerPairs
 
-DRAWN = "drawn"
-_SEED = 20_210  # different from any catalogue's, so that no item of the check was trained on
+_SWEEP = "sweep.json"
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The line between two bundles, and how its points are measured. Can be sent to a task."""
+class SweepResult(BaseModel):
+    """The content of `sweep.json` in a run's folder: the measured points up to a checkpoint's weights."""
 
-    start_uri: str
-    fine_tuned_uri: str
-    validation: Validation
-    retention: RetentionCheck
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def measure(self, alpha: float) -> Point:
-        """Validation metrics and retention of the model at `alpha`."""
-        model = self.model(alpha)
-        return Point(
-            alpha=alpha, metrics=self.validation.measure(model), retention=self.retention.measure(model)
+    step: int  # of the checkpoint
+    spec_hash: str  # of the `Sweep`
+    points: list[Point]
+
+
+def read_points(job: TrainJob) -> list[Point] | None:
+    """The points that the workers measured for the run's best checkpoint; None if they did not yet."""
+    uri = storage.join(job.run_uri, _SWEEP)
+    if job.sweep is None or not storage.exists(uri):
+        return None
+    result = SweepResult.model_validate_json(storage.read_bytes(uri))
+    is_current = (result.step, result.spec_hash) == (best_step(job.run_uri), job.sweep.spec_hash)
+    return result.points if is_current else None
+
+
+def measure_points(
+    job: TrainJob,
+    accelerator: Accelerator,
+    validator: CheckpointValidator,
+    consensus: StepConsensus,
+    heartbeat: Heartbeat,
+) -> None:
+    """Measure the points between the start and the best checkpoint and write them to the run's folder.
+
+    All workers make this call. Nothing is written after a stop request, or if the points are there already.
+    """
+    is_main = accelerator.is_main_process
+    if job.sweep is None or from_main(read_points(job) is not None if is_main else None):
+        return
+    heartbeat.validating()
+    line = _Line(job, from_main(best_checkpoint_uri(job.run_uri) if is_main else None), accelerator)
+    heartbeat.watch_towers(line.towers)
+    pairs = WorkerPairs(job.sweep.retention, job, accelerator)
+    points = []
+    for alpha in alphas(job.sweep.num_points):
+        line.move_to(alpha)
+        metrics, retention = validator.measure(line.towers), pairs.embed(line.towers, consensus.should_stop)
+        if metrics is None or retention is None:
+            return
+        points.append(Point(alpha=alpha, metrics=metrics, retention=recalls(retention)["r@5"]))
+    if is_main:
+        result = SweepResult(step=best_step(job.run_uri), spec_hash=job.sweep.spec_hash, points=points)
+        storage.write_bytes(storage.join(job.run_uri, _SWEEP), result.model_dump_json(indent=2).encode())
+
+
+class _Line:
+    """A worker's model that moves on the straight line between the start and a checkpoint's weights."""
+
+    def __init__(self, job: TrainJob, checkpoint_uri: str, accelerator: Accelerator) -> None:
+        with storage.readable_folder(job.start_uri) as folder:
+            self._model = siglip.load_model(folder)
+        self._start = {name: value.clone() for name, value in self._model.state_dict().items()}
+        with storage.readable_folder(checkpoint_uri) as folder:
+            self._fine_tuned = exported_weights(folder)
+        towers = DualEncoder(self._model.to(accelerator.device), job.image, job.section.precision)
+        towers.requires_grad_(False)
+        self.towers: torch.nn.Module = (
+            shard(towers)
+            if job.section.parallel == "fsdp"
+            else accelerator.prepare_model(towers, evaluation_mode=True)
         )
 
-    def model(self, alpha: float) -> Any:
-        """The model at `alpha`."""
-        with storage.readable_folder(self.start_uri) as folder:
-            start = siglip.load_model(folder).state_dict()
-        with storage.readable_folder(self.fine_tuned_uri) as folder:
-            model = siglip.load_model(folder)
-        model.load_state_dict(interpolate(start, model.state_dict(), alpha))
-        return model
-
-
-def publish_best_point(
-    spec: ArtifactSpec, sweep: Sweep, section: RobustConfig, parallel: Parallel
-) -> EncoderBundleManifest:
-    """Measure the points of a sweep and publish the chosen one; its manifest holds all points."""
-    started = time.monotonic()
-    points = list(parallel(sweep.measure, alphas(section.interpolation_steps)))
-    interpolation = choose_alpha(
-        points, score=sweep.validation.score, max_retention_drop=section.max_retention_drop
-    )
-    fine_tuned = artifacts.open_artifact(sweep.fine_tuned_uri, EncoderBundleManifest)
-
-    def write_files(folder: Path) -> None:
-        with storage.readable_folder(sweep.fine_tuned_uri) as source:
-            bundle.copy_checkpoint(source, folder)
-        if interpolation.alpha < 1.0:
-            sweep.model(interpolation.alpha).save_pretrained(folder)
-
-    manifest = bundle.publish_bundle(
-        spec,
-        write_files,
-        text=TextPreprocessing(**fine_tuned.text),
-        parent_space_id=fine_tuned.space_id,
-        training_run=fine_tuned.training_run,
-        num_items=fine_tuned.num_items,
-        seconds=time.monotonic() - started,
-        interpolation=interpolation,
-    )
-    logs.log.info("    train  %s", interpolation.summary())
-    return manifest
-
-
-@dataclass(frozen=True)
-class RetentionCheck:
-    """R@5 from photo to title on pairs that no training has used."""
-
-    encoder_uri: str
-    """The bundle with the preprocessing of photos and titles."""
-    source: str
-    """`drawn`, or the URI of a ShardSet."""
-    num_items: int
-
-    def measure(self, model: Any) -> float:
-        """R@5 of a model on its device, from 0 to 1."""
-        photos, titles = retention_pairs(self.source, self.num_items)
-        return recalls(embed_pairs(model, self.encoder_uri, photos, titles))["r@5"]
-
-
-def make_retention_check(encoder_uri: str, section: RobustConfig) -> RetentionCheck:
-    """The check that `train.robust` configures.
-
-    Raises: MissingError if its ShardSet does not exist.
-    """
-    if section.retention_set != DRAWN:
-        shards_of(section.retention_set)
-    return RetentionCheck(encoder_uri, section.retention_set, section.retention_items)
-
-
-@functools.lru_cache(maxsize=1)  # one process measures several models
-def retention_pairs(source: str, num_items: int) -> tuple[list[bytes], list[str]]:
-    """Photos and titles; the same pairs on every call."""
-    if source == DRAWN:
-        drawn = generate_items(num_items, _SEED)
-        return [render_item(item) for item in drawn], [item.title for item in drawn]
-    items = read_items(shards_of(source), max_items=num_items)
-    return items.photos, items.titles
+    def move_to(self, alpha: float) -> None:
+        """Give the model the weights at `alpha`."""
+        load_full_tensors(self._model.state_dict(), interpolate(self._start, self._fine_tuned, alpha))

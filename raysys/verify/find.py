@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import braceexpand
 
-from raysys import storage
+from raysys import artifacts, storage
 from raysys.artifacts import MANIFEST, ShardSetManifest
 from raysys.errors import InputError, MissingError
 from raysys.shards.reader import ShardRef, shards_in_manifest
@@ -24,7 +24,8 @@ from raysys.verify.health import Finding
 
 _BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _MAX_PATHS = 1_000_000
-TAR_NAME = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)  # the end of the name of a shard
+# The end of the name of a shard, which may be compressed.
+TAR_NAME = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -117,8 +118,9 @@ def _sources_below(uri: str) -> list[ShardSource]:
         )
         for folder, names in sorted(names_by_folder.items())
     ]
+    versions = {_files_uri(source) for source in sources if _files_uri(source) != source.uri}
     # A folder without tars counts if it has the manifest of a ShardSet: its tars are then missing.
-    return [source for source in sources if source.shards or source.manifest]
+    return [source for source in sources if source.uri not in versions and (source.shards or source.manifest)]
 
 
 def _matching_sources(pattern: str) -> list[ShardSource]:
@@ -139,12 +141,26 @@ def _folder_source(uri: str, names: list[str]) -> ShardSource:
     if manifest is None:
         tars = tuple(ShardRef(storage.join(uri, name)) for name in names)
         return ShardSource(uri, tars, None, tuple(findings if names else []))
-    named = {entry.name for entry in manifest.shards}
-    for name in names:
-        if name not in named:
+    shards = tuple(shards_in_manifest(uri, manifest))
+    named = {shard.uri for shard in shards}
+    for tar_uri in _tars_of_shard_set(uri, manifest, names):
+        if tar_uri not in named:
             detail = "the manifest does not name this tar: raysys ignores it, other readers may not"
-            findings.append(Finding("unnamed_shard", storage.join(uri, name), detail))
-    return ShardSource(uri, tuple(shards_in_manifest(uri, manifest)), manifest, tuple(findings))
+            findings.append(Finding("unnamed_shard", tar_uri, detail))
+    return ShardSource(uri, shards, manifest, tuple(findings))
+
+
+def _tars_of_shard_set(uri: str, manifest: ShardSetManifest, names: list[str]) -> list[str]:
+    """The tars `names` of the folder, and those of its published version; a pack may be writing others."""
+    if not manifest.folder:
+        return [storage.join(uri, name) for name in names]
+    folder = artifacts.files_uri(uri, manifest)
+    beside = [storage.join(uri, name) for name in names if "/" not in name]
+    return beside + [storage.join(folder, name) for name in storage.list_files(folder) if _is_tar(name)]
+
+
+def _files_uri(source: ShardSource) -> str:
+    return artifacts.files_uri(source.uri, source.manifest) if source.manifest else source.uri
 
 
 def _tars_source(uri: str, *names: str) -> ShardSource:

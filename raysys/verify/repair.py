@@ -34,7 +34,7 @@ from raysys.verify.sample_checks import live_samples, valid_utf8
 from raysys.verify.shard_checks import RepeatedSample, open_failure
 
 # The copy has all members, in order.
-_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key", "dotted_name", "link", "gzip")
+_LOSSLESS: tuple[FindingKind, ...] = ("unsorted", "scattered_key", "dotted_name", "link", "compressed")
 _LOST_MEMBER: tuple[FindingKind, ...] = ("truncated", "broken_link", "not_a_file")
 
 
@@ -242,6 +242,7 @@ def _publish(
     num_kept, num_refused = sum(entry.num_items for entry in entries), sum(reasons.values())
     new = {
         **artifacts.common_fields(spec, files, num_kept, seconds),
+        "folder": "",
         "shards": entries,
         "inherited": [],  # the copy contains the live samples of inherited shards
         "num_tombstones": 0,

@@ -28,7 +28,7 @@ from raysys.verify.health import Finding, FindingKind
 
 _MAX_MEMBER_BYTES = 256 << 20  # larger photos and texts are not read: they would fill the memory
 _MAX_PIXELS = 64_000_000  # of a photo that is decoded to find out where it ends
-_REMARKS = ("ignored_member", "gzip")  # no data is lost
+_REMARKS = ("ignored_member", "compressed")  # no data is lost
 
 
 @dataclass(frozen=True)

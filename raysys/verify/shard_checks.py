@@ -2,7 +2,7 @@
 
 Every member of a shard is read: first the headers of the tar, then each photo, json and txt. Repeated keys
 are found by their hashes; only the shards that have one are opened again, for the names. Every finding
-is damage, except remarks: unsorted keys in a tar that raysys did not write, ignored members, gzip.
+is damage, except remarks: unsorted keys in a tar that raysys did not write, ignored members, compression.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from raysys import storage
+from raysys import artifacts, storage
 from raysys.errors import MissingError
 from raysys.parallel import Parallel
 from raysys.shards.open_tar import OpenTar, open_tar
@@ -166,9 +166,10 @@ def _check_files(source: ShardSource) -> Iterator[Finding]:
     """Findings about the files of a ShardSet beside its tars, such as the ledger and the tombstones."""
     if source.manifest is None:
         return
+    folder = artifacts.files_uri(source.uri, source.manifest)
     tar_names = {entry.name for entry in source.manifest.shards}
     for name in itertools.filterfalse(tar_names.__contains__, source.manifest.files):
-        expected, uri = source.manifest.files[name], storage.join(source.uri, name)
+        expected, uri = source.manifest.files[name], storage.join(folder, name)
         if not storage.exists(uri):
             yield Finding("wrong_file", uri, "no such file, but the manifest names it")
         elif storage.sha256_of(uri) != (expected.bytes, expected.sha256):

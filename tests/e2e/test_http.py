@@ -319,6 +319,8 @@ def test_invalid_item_request_is_an_error(client: httpx.Client, items: list[Json
         (f"{quote('シャツ/赤👗')}/similar", "シャツ/赤👗"),
         (f"{quote('あ' * 300)}/photo", "あ" * 300),
         ("a%0Ab/similar", r"a\nb"),
+        ("%2Fa%0A%2Fb%09/photo", r"/a\n/b\t"),
+        ("%0D%0A%2F%0A/similar", r"\r\n/\n"),
     ],
 )
 def test_any_item_id_arrives_at_the_index(client: httpx.Client, path: str, item_id: str) -> None:

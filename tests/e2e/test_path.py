@@ -81,10 +81,10 @@ def test_stderr_has_one_line_per_stage_in_order(completed_run: CompletedRun) -> 
 
 
 def test_all_artifacts_are_in_their_folders(completed_run: CompletedRun) -> None:
-    folders = {
-        str(path.parent.relative_to(completed_run.root)) for path in completed_run.root.rglob("manifest.json")
-    }
-    assert folders == set(LINEAGE)
+    root = completed_run.root
+    folders = {str(path.parent.relative_to(root)) for path in root.rglob("manifest.json")}
+    versions = {f"{uri}/{read_manifest(completed_run, uri)['folder']}" for uri in SHARD_SETS}
+    assert folders == {*LINEAGE, *versions}
 
 
 @pytest.mark.parametrize("folder", sorted(LINEAGE))
@@ -101,7 +101,7 @@ def test_manifest_records_kind_inputs_and_files(completed_run: CompletedRun, fol
     assert datetime.datetime.fromisoformat(manifest["created_at"]).tzinfo is datetime.UTC
     assert manifest["code_version"]
     for name, entry in manifest["files"].items():
-        assert (completed_run.root / folder / name).stat().st_size == entry["bytes"]
+        assert (completed_run.root / folder / manifest["folder"] / name).stat().st_size == entry["bytes"]
 
 
 def test_manifest_records_the_resolved_section(completed_run: CompletedRun) -> None:
@@ -248,7 +248,7 @@ def read_manifest(completed_run: CompletedRun, folder: str) -> Any:
 
 def samples(completed_run: CompletedRun) -> Iterator[tuple[Image.Image, Any]]:
     """Photo and JSON of every sample, read by webdataset."""
-    shards = sorted(str(path) for path in completed_run.root.glob("shards/*/*.tar"))
+    shards = sorted(str(path) for path in completed_run.root.glob("shards/*/*/*.tar"))
     for sample in webdataset.WebDataset(shards, shardshuffle=False):
         yield Image.open(io.BytesIO(sample["jpg"])), json.loads(sample["json"])
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from raysys import cli
+from raysys import cli, storage
 from tests.e2e.small import kill_group, start_raysys, write_config
+from tests.s3 import faulty_proxy, make_bucket
 
 TABLE = ("catalog.kind=table", "catalog.path=s3://shop/items.csv")
 CLOSED = 1  # a port that nothing listens on
@@ -128,6 +129,22 @@ def test_wait_for_a_silent_store_ends(
     assert status == (130 if interrupt else 1)
     assert error.startswith("raysys: stopped" if interrupt else "raysys: s3://shop/")
     assert interrupt or "gave no answer within 1 s" in error
+
+
+def test_read_that_gets_no_more_bytes_is_repeated_after_seconds(
+    s3_server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the time limits of the defaults: nothing waits for `storage.operation_timeout_s`."""
+    make_bucket(s3_server, "silent")
+    data = bytes(range(256)) * 4096
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_server}")
+    storage.write_bytes("s3://silent/a", data)
+    started = time.monotonic()
+    with faulty_proxy(s3_server, every=3, faults=("silent",)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        while not proxy.num_half:  # two requests a read: one for the size, one for the data
+            assert storage.read_bytes("s3://silent/a") == data
+    assert time.monotonic() - started < 120
 
 
 def wait_for_text(path: Path, text: str, timeout_s: float = 60) -> None:

@@ -5,8 +5,13 @@ The service that the HTTP tests share is checked, too, when SIGTERM stops it, an
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.conftest import CompletedRun, wait_until_ready
 from tests.e2e.small import foreign_lines, free_port, kill_group, start_raysys
@@ -28,3 +33,34 @@ def test_serve_prints_only_lines_of_raysys_when_ctrl_c_stops_it(
     finally:
         kill_group(process)
     assert foreign_lines(stem.with_suffix(".err").read_text()) == []
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("a red\x1b[2J dress", r"ValueError: a red\x1b[2J dress"),
+        ("99 %\rall healthy", r"ValueError: 99 %\rall healthy"),
+        ("\x9b31m\u202e\udce9赤", r"ValueError: \x9b31m\u202e\udce9赤"),
+    ],
+)
+def test_unforeseen_traceback_cannot_control_the_terminal(message: str, shown: str, debug: str) -> None:
+    program = f"""
+import sys
+from raysys import cli
+def load_config(*_):
+    raise ValueError({message!a})
+cli.load_config = load_config
+sys.argv = ["raysys", "config", "a.yaml"]
+sys.exit(cli.run())
+"""
+    finished = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", program],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "RAYSYS_DEBUG": debug},
+        timeout=60,
+    )
+    lines = finished.stderr.decode().split("\n")
+    assert (finished.returncode, finished.stdout) == (1, b"")
+    assert (lines[0], lines[-2:]) == ("Traceback (most recent call last):", [shown, ""])

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,9 +20,8 @@ from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import joined
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
-from raysys.train.loss.exchange import Exchange
 from raysys.train.micro_batch import MicroBatch
-from raysys.train.model import TrainState, make_train_state
+from raysys.train.model import TrainState, make_train_state, open_accelerator
 from raysys.train.model.distributed import clip_grad_norm, full_tensors_on_cpu, shard
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward, train_step, warm_up_ddp_buckets
@@ -36,7 +34,6 @@ POLICIES = {
     "published": FalseNegativesConfig(equal_titles="negative", same_group="negative"),
     "similar": FalseNegativesConfig(photo_cosine_threshold=0.3, similar_photos_are="positive"),
 }
-EXCHANGES: tuple[Exchange, ...] = ("ring", "gather")
 MICRO_BATCHES = (None, 1)
 PARALLEL = ("ddp", "fsdp")
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -44,6 +41,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2)},
     "fsdp bf16": {"parallel": "fsdp", "precision": "bf16"},
     "ddp": {"ema_decay": 0.5},
+    "ddp bf16": {"precision": "bf16"},
 }
 KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal keys on one rank and across ranks; 0 is a missing caption
 GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # two groups have two rows each
@@ -118,8 +116,7 @@ def first_steps(folder: Path, rank: int, world_size: int) -> dict[str, FirstStep
     """First steps of the loss alone and of the model, for each policy and way to distribute."""
     steps = {}
     for name, policy in POLICIES.items():
-        for exchange in EXCHANGES:
-            steps[f"loss {name} {exchange}"] = loss_step(policy, exchange, rank, world_size)
+        steps[f"loss {name}"] = loss_step(policy, rank, world_size)
         for size in MICRO_BATCHES:
             steps[f"model {name} {size}"] = model_step(folder, policy, size, rank, world_size)
     for size in MICRO_BATCHES:
@@ -150,17 +147,17 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
         }
     )
     part = part_of(global_batch(), rank, world_size)
-    state = _make_state(folder, section, rank, world_size)
+    state = make_state(folder, section, rank, world_size)
     warm_up_ddp_buckets(state, part, section)
     losses = [train_step(state, part, section).loss for _ in range(2)]
     torch.save(state.state_dict(), folder / f"state-{rank}.pt")
     losses.append(train_step(state, part, section).loss)
     if world_size > 1:
         dist.barrier()
-    restored = _make_state(folder, section, rank, world_size)
+    restored = make_state(folder, section, rank, world_size)
     restored.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
     # The measurement of memory must change nothing.
-    job = small_job(folder / "tiny", Path(tempfile.mkdtemp(dir=folder)), section)
+    job = small_job(Path(tempfile.mkdtemp(dir=folder)), folder / "tiny", section)
     fitted, _ = MicroBatch(job, world_size).fit(restored, RankMemory(rank, world_size))
     # Shares of 10, 5, 4 and 3 pairs; the next smaller divisor where a rank is short of memory.
     assert fitted.section.micro_batch_size == {1: 10, 2: 1, 3: 2, 4: 1}[world_size]
@@ -175,17 +172,17 @@ def _weights(state: TrainState) -> dict[str, Tensor]:
     return exported_weights(saved) if saved else {}
 
 
-def _make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
+def make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -> TrainState:
+    """The training state of a rank of a process group."""
     AcceleratorState._reset_state(reset_partial_state=True)
     # The variables that Ray Train sets for its workers.
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     os.environ.update({name: str(value) for name, value in variables.items()} if world_size > 1 else {})
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if section.precision == "bf16" else "no")
-    assert accelerator.num_processes == world_size
+    accelerator = open_accelerator(section, world_size)
     return make_train_state(str(folder / "tiny"), IMAGE, section, 8, accelerator)
 
 
-def loss_step(policy: FalseNegativesConfig, exchange: Exchange, rank: int, world_size: int) -> FirstStep:
+def loss_step(policy: FalseNegativesConfig, rank: int, world_size: int) -> FirstStep:
     """The loss on unit vectors in float64; gradients of vectors are gathered from all ranks."""
     generator = torch.Generator().manual_seed(3)
     images, captions = (
@@ -213,9 +210,7 @@ def loss_step(policy: FalseNegativesConfig, exchange: Exchange, rank: int, world
         all_keys=gather_rows(keys),
         all_groups=gather_rows(groups),
     )
-    result = loss_and_gradients(
-        pairs, policy, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2, exchange=exchange
-    )
+    result = loss_and_gradients(pairs, policy, scale=scale, bias=bias, num_images=NUM_PAIRS, tile_rows=2)
     return FirstStep(
         _sum_over_ranks(result.loss, world_size),
         {
@@ -245,11 +240,7 @@ def model_step(
         perturb(model)
     towers: torch.nn.Module = DualEncoder(model, IMAGE)
     if world_size > 1:
-        towers = (
-            shard(DualEncoder(model, IMAGE), "fp32")
-            if parallel == "fsdp"
-            else DistributedDataParallel(towers)
-        )
+        towers = shard(DualEncoder(model, IMAGE)) if parallel == "fsdp" else DistributedDataParallel(towers)
     section = TrainConfig(
         batch_size=NUM_PAIRS,
         false_negatives=policy,

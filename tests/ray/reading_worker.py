@@ -16,6 +16,7 @@ import ray
 
 from raysys.config.schema import StreamConfig
 from raysys.shards.reader import ShardRef
+from raysys.stream.concurrency import Concurrency
 from raysys.stream.read import training_stream
 
 BATCH = 8
@@ -35,9 +36,15 @@ def main(address: str, shards_file: str, log: str, ranks: int, stop: int) -> Non
     ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     shards = [ShardRef(**fields) for fields in json.loads(Path(shards_file).read_text())]
     first = len(Path(log).read_text().splitlines())
-    section = StreamConfig(shuffle_window_shards=2, decode_concurrency=2)
     stream = training_stream(
-        shards, decode, section, seed=7, start=first * BATCH, stop=stop * BATCH, rows_per_block=BATCH // ranks
+        shards,
+        decode,
+        StreamConfig(shuffle_window_shards=2),
+        Concurrency(decoders=2, readers=1),
+        seed=7,
+        start=first * BATCH,
+        stop=stop * BATCH,
+        rows_per_block=BATCH // ranks,
     )
     splits: list[Any] = stream.streaming_split(ranks, equal=True)  # Ray's types do not allow batch_size=None
     parts = [split.iter_batches(batch_size=None, batch_format="numpy") for split in splits]

@@ -27,10 +27,11 @@ from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import text_preprocessing, write_start
-from raysys.errors import DamagedData, RaysysError, SpaceMismatch
+from raysys.errors import ClusterError, DamagedData, InputError, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
 from raysys.stream.decode import content_hash
 from tests.factories import write_shard
+from tests.ray.held_cpus import cpus_held_elsewhere
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),
@@ -247,6 +248,37 @@ def test_unusable_encoder_is_one_error_of_its_class(
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
     assert not Path(output.uri, "manifest.json").exists()
+
+
+def test_decoders_and_encoders_beyond_the_cluster_are_refused(embedded: Embedded, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        embed_val(embedded, tmp_path, StreamConfig(decode_concurrency=7))
+    assert str(caught.value) == (
+        "embed: 1 encoder (embed.actors) with 1 CPU each, 1 reader (stream.read_concurrency) with 1 CPU each, "
+        "7 decoders (stream.decode_concurrency) with 1 CPU each need 9 CPUs together; "
+        "the cluster has 1 node with 8 CPUs and 0 GPUs; "
+        "lower stream.decode_concurrency to 6, or set it to null, or raise ray.num_cpus"
+    )
+
+
+def test_embedding_that_gets_no_cpu_for_reading_ends_with_what_waits(
+    embedded: Embedded, tmp_path: Path
+) -> None:
+    section = StreamConfig(decode_concurrency=2, first_batch_timeout_s=5.0)
+    with cpus_held_elsewhere(5), pytest.raises(ClusterError) as caught:
+        embed_val(embedded, tmp_path, section)
+    assert str(caught.value).startswith("embed: no batch within ")
+    assert ": reading: 1 task, " in str(caught.value)
+    assert " of 2 actors running, 0 tasks, 0 queued; embedding: " in str(caught.value)
+    assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
+
+
+def embed_val(embedded: Embedded, folder: Path, section: StreamConfig) -> None:
+    """Embed the validation split again, into another folder."""
+    layout = specs.layout_of(embedded.config)
+    spec = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{folder}/embeddings")
+    image, _ = preprocessing_of(layout.encoder)
+    job.embed(spec, layout.encoder, shards_of(layout.shards("val")), image, EmbedConfig(), section)
 
 
 def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:

@@ -195,6 +195,28 @@ def test_log_continues_after_a_lost_connection(monkeypatch: pytest.MonkeyPatch) 
     assert out.getvalue() == "one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        (["step 1\r", "\nstep 2\r\x1b[2K"], "step 1\\r\nstep 2\\r\\x1b[2K"),
+        (["title \x1b", "]0;owned\x07\n"], "title \\x1b]0;owned\\x07\n"),
+        (["a\tb\n赤い \u202e\x9b31m\n"], "a\tb\n赤い \\u202e\\x9b31m\n"),
+    ],
+)
+def test_log_of_a_job_cannot_control_the_terminal(chunks: list[str | Exception], expected: str) -> None:
+    out = io.StringIO()
+    asyncio.run(jobs._copy_log(cast(JobSubmissionClient, FlakyClient([chunks])), "job", out))
+    assert out.getvalue() == expected
+
+
+def test_escapes_do_not_shift_the_place_where_a_log_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_RECONNECT_AFTER_S", (0.0,))
+    out = io.StringIO()
+    client = FlakyClient([["\x1b\x1bone\ntw", RuntimeError("cut")], ["\x1b\x1bone\ntwo\n"]])
+    asyncio.run(jobs._copy_log(cast(JobSubmissionClient, client), "job", out))
+    assert out.getvalue() == "\\x1b\\x1bone\ntwo\n"
+
+
 def test_connection_that_stays_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_RECONNECT_AFTER_S", (0.0, 0.0))
     client = FlakyClient([[RuntimeError("cut")]] * 3)

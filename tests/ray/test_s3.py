@@ -19,6 +19,7 @@ from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
 from raysys.shards.reader import Item, ShardRef, read_shard
 from raysys.storage import retry
+from raysys.stream.concurrency import Concurrency
 from raysys.stream.read import embedding_stream, training_stream
 from tests.factories import write_shards
 from tests.s3 import FAULTS, FaultyProxy, faulty_proxy, make_bucket
@@ -27,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 NUM_ITEMS = 50
-SECTION = StreamConfig(shuffle_window_shards=2, decode_concurrency=1)
+SECTION, SMALLEST = StreamConfig(shuffle_window_shards=2), Concurrency(decoders=1, readers=1)
 
 
 @pytest.fixture
@@ -149,13 +150,17 @@ def test_streams_over_s3_yield_every_item_once_with_the_bytes_of_local_shards(
             )
         ]
 
-    embedded = rows_of(embedding_stream(remote, make_decoder(), SECTION))
+    embedded = rows_of(embedding_stream(remote, make_decoder(), SECTION, SMALLEST))
     assert [item_id for _, item_id, _ in embedded] == [
         item.item_id for shard in local for item in read_shard(shard)
     ]
     assert {digest for _, _, digest in embedded} == {hashlib.sha256(photo).hexdigest()}
     remote_rows, local_rows = (
-        rows_of(training_stream(shards, make_decoder(), SECTION, seed=7, start=0, stop=96, rows_per_block=8))
+        rows_of(
+            training_stream(
+                shards, make_decoder(), SECTION, SMALLEST, seed=7, start=0, stop=96, rows_per_block=8
+            )
+        )
         for shards in (remote, local)
     )
     assert [position for position, _, _ in remote_rows] == list(range(96))

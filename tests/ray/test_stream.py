@@ -19,6 +19,7 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 
 from raysys.config.schema import StreamConfig
 from raysys.shards.reader import Item, ShardRef, read_shard
+from raysys.stream.concurrency import Concurrency
 from raysys.stream.order import rows_of, windows, worker_positions
 from raysys.stream.read import embedding_stream, training_stream
 from tests.factories import photo, write_shards
@@ -28,7 +29,8 @@ pytestmark = [
     # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
-SECTION = StreamConfig(shuffle_window_shards=2, decode_concurrency=1)
+SECTION = StreamConfig(shuffle_window_shards=2)
+SMALLEST = Concurrency(decoders=1, readers=1)
 NUM_ITEMS, BATCH = 50, 8
 Batch = tuple[list[int], list[str]]  # positions, items
 
@@ -54,13 +56,18 @@ def decode_numbers() -> Callable[[pa.Table], Any]:
 
 
 def global_batches(
-    shards: list[ShardRef], num_consumers: int, start: int, stop: int, section: StreamConfig = SECTION
+    shards: list[ShardRef],
+    num_consumers: int,
+    start: int,
+    stop: int,
+    concurrency: Concurrency = SMALLEST,
 ) -> list[Batch]:
     """The batches that `num_consumers` ranks read at the same time, concatenated per step."""
     stream = training_stream(
         shards,
         decode_numbers(),
-        section,
+        SECTION,
+        concurrency,
         seed=7,
         start=start,
         stop=stop,
@@ -113,7 +120,14 @@ def test_three_workers_get_every_sample_of_a_batch_of_eight(shards: list[ShardRe
     # Steps 2 to 11 are 40 blocks: 13 rounds and one block, for which the stream needs one more round.
     stop = 12 * BATCH
     stream = training_stream(
-        shards, decode_numbers(), SECTION, seed=7, start=2 * BATCH, stop=stop + 2 * 2, rows_per_block=2
+        shards,
+        decode_numbers(),
+        SECTION,
+        SMALLEST,
+        seed=7,
+        start=2 * BATCH,
+        stop=stop + 2 * 2,
+        rows_per_block=2,
     )
     by_rank = consume_in_parallel(stream, 3)
     items = endless_sequence(shards, 0, stop)
@@ -138,8 +152,7 @@ def test_start_in_the_middle_continues_with_the_next_sample(shards: list[ShardRe
 # test_kills.py also reads with two decoders.
 @pytest.mark.slow
 def test_parallel_reading_and_decoding_preserve_the_order(shards: list[ShardRef]) -> None:
-    parallel = SECTION.model_copy(update={"read_concurrency": 3, "decode_concurrency": 2})
-    batches = global_batches(shards, 2, 0, 96, parallel)
+    batches = global_batches(shards, 2, 0, 96, Concurrency(decoders=2, readers=3))
     assert [item for _, items in batches for item in items] == endless_sequence(shards, 0, 96)
 
 
@@ -190,7 +203,7 @@ def test_killed_decoder_loses_and_repeats_no_sample(shards: list[ShardRef], tmp_
             os.kill(os.getpid(), signal.SIGKILL)
         return decode_numbers()(block)
 
-    stream = training_stream(shards, decode, SECTION, seed=7, start=0, stop=96, rows_per_block=8)
+    stream = training_stream(shards, decode, SECTION, SMALLEST, seed=7, start=0, stop=96, rows_per_block=8)
     numbers = [row["number"] for row in stream.iter_rows()]
     assert (tmp_path / "killed").exists()
     assert [f"i{number:02d}" for number in numbers] == endless_sequence(shards, 0, 96)
@@ -210,7 +223,7 @@ def test_large_photos_never_fill_the_object_store(tmp_path: Path) -> None:
 
     rows, most_used = 0, 0
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
-    stream = training_stream(large, decode, section, seed=7, start=0, stop=288, rows_per_block=4)
+    stream = training_stream(large, decode, section, SMALLEST, seed=7, start=0, stop=288, rows_per_block=4)
     for batch in stream.iter_batches(batch_size=None):
         rows += len(batch["number"])
         store = get_memory_info_reply(state).store_stats
@@ -225,7 +238,9 @@ def test_embedding_stream_has_each_item_once_in_blocks_of_one_shard(shards: list
         return block.drop_columns(["image"])
 
     blocks: list[Any] = list(
-        embedding_stream(shards, drop_photos, SECTION).iter_batches(batch_size=None, batch_format="pyarrow")
+        embedding_stream(shards, drop_photos, SECTION, SMALLEST).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        )
     )
     assert [set(block.column("shard").to_pylist()) for block in blocks] == [{shard.uri} for shard in shards]
     assert [len(block) for block in blocks] == [15, 15, 15, 5]

@@ -284,19 +284,39 @@ def test_finished_run_continues_with_more_steps(uninterrupted: Run, longer: Run)
     assert rate == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 30 / 38)))
 
 
-def test_last_checkpoint_without_metrics_is_validated_by_the_next_command(
+def test_next_command_measures_what_a_kill_after_the_last_step_left_unmeasured(
     start: tuple[Path, int], uninterrupted: Run, tmp_path: Path
 ) -> None:
     config = small_config(copy_root(start[0], tmp_path), start[1])
     run = run_of(config)
     shutil.copytree(uninterrupted.uri, run.uri)
-    path = Path(run.uri, "validated", f"{NUM_STEPS:08d}.json")
-    expected = path.read_bytes()
-    path.unlink()
+    paths = [Path(run.uri, "validated", f"{NUM_STEPS:08d}.json"), Path(run.uri, "sweep.json")]
+    expected = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
     truncate_list(run)
     pipeline.run_stage("train", config)
-    assert path.read_bytes() == expected
+    assert [path.read_bytes() for path in paths] == expected
     assert run.weights == uninterrupted.weights
+    assert run.losses == uninterrupted.losses
+
+    # Other settings of the points: the workers measure them and train nothing.
+    layout = specs.layout_of(config)
+    fine_tuned = Path(layout.fine_tuned_encoder, "manifest.json").read_bytes()
+    tree = config.model_dump()
+    tree["train"]["robust"]["interpolation_steps"] = 3
+    changed = Config.model_validate(tree)
+    pipeline.run_stage("train", changed)
+    points = read_interpolation(layout.encoder).points
+    assert [point.alpha for point in points] == [0.0, 0.5, 1.0]
+    assert [points[0], points[2]] == read_interpolation(specs.layout_of(uninterrupted.config).encoder).points
+    assert Path(layout.fine_tuned_encoder, "manifest.json").read_bytes() == fine_tuned
+    assert run.losses == uninterrupted.losses
+
+    # Without the run's folder they cannot, and the command does not train again.
+    shutil.rmtree(run.uri)
+    with pytest.raises(InputError, match="has no checkpoint, and train.method=wise_ft measures"):
+        pipeline.run_stage("train", config)
 
 
 def test_name_of_another_run_is_refused_before_ray_starts(
@@ -379,23 +399,16 @@ def test_first_step_is_the_same_on_one_and_on_two_workers(
     assert storage.exists(f"{specs.layout_of(config).fine_tuned_encoder}/manifest.json")
 
 
-# The run is long, so that early stopping surely comes before its last step.
-@pytest.mark.slow
-def test_run_without_improvement_stops_early_and_is_finished(start: tuple[Path, int], tmp_path: Path) -> None:
-    root, num_items = copy_root(start[0], tmp_path), start[1]
-    tree = small_config(root, num_items, num_steps=20_000).model_dump()
-    tree["train"] |= {
-        "optimizer": "adamw",
-        "learning_rate": 1e-12,
-        "checkpoint_every_epochs": 50 * BATCH / num_items,
-        "validation": {"patience": 1},
-    }
-    config = Config.model_validate(tree)
+def test_run_stops_early_at_the_checkpoint_that_exhausts_the_patience(
+    start: tuple[Path, int], tmp_path: Path
+) -> None:
+    frozen: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-12, "validation": {"patience": 1}}
+    config = small_config(copy_root(start[0], tmp_path), start[1], **frozen)
     pipeline.run_stage("train", config)
     run = run_of(config)
-    scores = [row["val_score"] for row in read_metrics(run.uri) if row["step"] and "val_score" in row]
-    assert len(scores) >= 2
-    assert newest_step(run.uri) < 20_000
+    assert [row["step"] for row in read_metrics(run.uri) if "val_score" in row] == [0, EVERY, 2 * EVERY]
+    assert list(run.losses) == list(range(1, 2 * EVERY + 1))
+    assert newest_step(run.uri) == 2 * EVERY
     bundle = artifacts.open_artifact(specs.layout_of(config).fine_tuned_encoder, EncoderBundleManifest)
     assert bundle.training_run == f"{run.uri}/{checkpoint_name(best_step(run.uri))}"
     assert pipeline.run_stage("train", config).is_skipped

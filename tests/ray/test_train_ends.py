@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,20 +17,24 @@ from unittest.mock import patch
 import pytest
 import ray
 import torch
+import wandb
 
 from raysys import artifacts, pipeline
 from raysys.artifacts import ShardSetManifest, specs
 from raysys.artifacts.build import run_steps
 from raysys.columns import PIXELS
 from raysys.config import Config
-from raysys.config.schema import TrainConfig
-from raysys.errors import Busy, OutOfMemory, Stopped, TrainingDiverged
+from raysys.config.schema import TrackingConfig, TrainConfig
+from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
+from raysys.tracking.metrics_log import read_validations
 from raysys.train import step as step_module
 from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
-from raysys.train.step import StepResult
+from raysys.train.checkpoint.saver import CheckpointSaver
+from raysys.train.metrics.step_metrics import StepResult
+from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
     EVERY,
     NUM_STEPS,
@@ -76,6 +81,11 @@ def config(start: tuple[Path, int], tmp_path: Path) -> Config:
 def with_train(config: Config, **settings: Any) -> Config:
     section = {**config.train.model_dump(), **settings}
     return Config.model_validate({**config.model_dump(), "train": section})
+
+
+def with_stream(config: Config, **settings: Any) -> Config:
+    section = {**config.stream.model_dump(), **settings}
+    return Config.model_validate({**config.model_dump(), "stream": section})
 
 
 def after_first_checkpoint(run_uri: str, action: Callable[[], None]) -> threading.Thread:
@@ -168,13 +178,44 @@ def low_memory_worker(loop_config: dict[str, Any]) -> None:
     """A worker with enough memory for `MAX_FITTING_PAIRS` pairs at a time."""
     real_train_step = step_module.train_step
 
-    def train_step(train_state: Any, batch: dict[str, torch.Tensor], section: Any) -> StepResult:
+    def train_step(
+        train_state: Any, batch: dict[str, torch.Tensor], section: Any, **options: Any
+    ) -> StepResult:
         if (section.micro_batch_size or len(batch[PIXELS])) > MAX_FITTING_PAIRS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..")
-        return real_train_step(train_state, batch, section)
+        return real_train_step(train_state, batch, section, **options)
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])
+
+
+def worker_that_is_killed_before_a_save(loop_config: dict[str, Any]) -> None:
+    """A worker that is killed once between the validation of the second checkpoint and its save."""
+    job = loop_config["job"]
+    real_save, is_killed = CheckpointSaver.save, Path(job.run_uri, "killed")
+
+    def save(saver: CheckpointSaver, step: int, metrics: dict[str, float]) -> None:
+        if step == 2 * EVERY and not is_killed.exists():
+            is_killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real_save(saver, step, metrics)
+
+    with patch.object(CheckpointSaver, "save", save):
+        run_attempt(job, loop_config["coordinator"])
+
+
+def test_kill_between_validation_and_checkpoint_leaves_every_checkpoint_measured_once(
+    config: Config, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_train_worker", worker_that_is_killed_before_a_save)
+    pipeline.run_stage("train", config)
+    run = run_of(config)
+    assert Path(run.uri, "killed").exists()
+    assert num_attempts(run) == 2
+    assert run.losses == uninterrupted.losses
+    assert run.weights == uninterrupted.weights
+    assert read_validations(run.uri) == read_validations(uninterrupted.uri)
+    assert Path(run.uri, "sweep.json").read_bytes() == Path(uninterrupted.uri, "sweep.json").read_bytes()
 
 
 # One more training run, in two attempts.
@@ -202,10 +243,56 @@ def test_out_of_memory_run_names_the_setting_to_lower_without_a_retry(
     assert num_attempts(run_of(config)) == 1
 
 
+def test_run_is_logged_offline_if_wandb_does_not_answer(
+    start: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(copy_root(start[0], tmp_path), start[1], workers=1, num_steps=EVERY)
+    tracking = TrackingConfig(mode="online", connect_timeout_s=2)
+    wandb.teardown()  # it reads the environment once
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        pipeline.run_stage("train", config.model_copy(update={"tracking": tracking}))
+    wandb.teardown()
+    run = run_of(config)
+    warnings = [line for line in caplog.messages if "W&B" in line and "still waiting" not in line]
+    assert warnings[0].startswith("W&B: no run within 2 s, tracking.connect_timeout_s (")
+    assert warnings[0].endswith("; this start logs offline")
+    assert warnings[1:] == [
+        "    train  a part of this run is logged offline, because W&B did not answer; when it does: "
+        f"wandb sync --append {run.uri}/wandb/offline-run-*"
+    ]
+    history = [row for segment in run.wandb_segments for row in segment.history]
+    assert {row["global_step"]: row["train/loss"] for row in history if "train/loss" in row} == run.losses
+
+
+def test_decoders_that_hold_every_cpu_are_refused(config: Config) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline.run_stage("train", with_stream(config, decode_concurrency=6))
+    assert str(caught.value) == (
+        "train: 2 training workers (train.workers) with 1 CPU each, "
+        "1 reader (stream.read_concurrency) with 1 CPU each, "
+        "6 decoders (stream.decode_concurrency) with 1 CPU each need 9 CPUs together; "
+        "the cluster has 1 node with 8 CPUs and 0 GPUs; "
+        "lower stream.decode_concurrency to 5, or set it to null, or raise ray.num_cpus"
+    )
+
+
+def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
+    config = with_train(with_stream(config, first_batch_timeout_s=20.0), workers=1)
+    with cpus_held_elsewhere(6), pytest.raises(ClusterError) as caught:
+        pipeline.run_stage("train", config)
+    assert str(caught.value).startswith("train: no batch within ")
+    assert "reading: 1 task, " in str(caught.value)
+    assert " of 2 actors running, 0 tasks, 0 queued; " in str(caught.value)
+    assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
+    assert num_attempts(run_of(config)) == 1
+
+
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
     job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
-    first = trainer.start_coordinator(job)
+    first = trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
-        trainer.start_coordinator(job)
+        trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     ray.kill(first)

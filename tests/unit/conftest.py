@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def only_pure_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", forbidden)
     monkeypatch.setattr(time, "sleep", forbidden)
     monkeypatch.setattr(socket.socket, "connect", forbidden)
+
+
+@pytest.fixture(autouse=True)
+def disk_without_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip `fsync`: no unit test survives a power cut, and there would be thousands of flushes."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

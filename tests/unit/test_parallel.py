@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from raysys import parallel
-from raysys.parallel import TimeLimitExceeded, call_within, has_unfinished_calls
+from raysys.parallel import TimeLimitExceeded, call_within, has_unfinished_calls, map_in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,40 @@ def test_long_wait_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
         call_within(0.03, answer.wait, "s3://shop")
     answer.set()
     assert lines == ["s3://shop: still waiting after 0 s, at most 0.03 s"]
+
+
+def test_pieces_run_at_the_same_time_and_come_in_order() -> None:
+    three_at_once = threading.Barrier(3, timeout=30)
+
+    def work(number: int) -> int:
+        three_at_once.wait()
+        return number * number
+
+    assert list(map_in_threads(work, range(9), 3)) == [number * number for number in range(9)]
+
+
+def test_no_more_threads_than_allowed_run_and_pieces_are_taken_when_needed() -> None:
+    running = threading.Semaphore(2)
+    taken: list[int] = []
+
+    def pieces() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        assert running.acquire(blocking=False), "a third thread runs"
+        running.release()
+        return number
+
+    results = map_in_threads(work, pieces(), 2)
+    assert next(results) == 0
+    assert taken == [0, 1]
+    assert list(results) == list(range(1, 20))
+
+
+def test_error_of_a_piece_is_raised_in_its_place() -> None:
+    results = map_in_threads(lambda number: 1 / number, [1, 0, 2], 2)
+    assert next(results) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(results)

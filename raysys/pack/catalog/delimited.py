@@ -8,6 +8,7 @@ lines of every row are known. A record over several lines is legal, unless a lon
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ _MAX_CELL_CHARACTERS = 1 << 20
 _MAX_RECORD_CHARACTERS = 1 << 22  # otherwise an unclosed quote reads the rest of the file into memory
 _MAX_RECORD_LINES = 10_000
 _SEPARATORS = (",", ";", "\t", "|")
+_EXCEL_SEPARATOR = re.compile(r'("?)sep=(?P<separator>[^"\r\n])\1[\r\n]*', re.IGNORECASE)
 _QUOTE_REMEDY = 'close the quote, or write "" for a quote inside a quoted cell'
 
 
@@ -26,13 +28,17 @@ def read_delimited(
 ) -> Iterator[RawRow]:
     """Yield every row below the header; all values are text, `source` names the line where the row starts.
 
-    Without a `separator` the header decides; `usual` is the one of the format.
+    Without a `separator`, Excel's line `sep=;` above the header decides, then the header; `usual` is the one
+    of the format.
     Raises: InputError for a missing `required` column (setting -> column), or for a header that cannot be
     read.
     """
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     with text_lines(uri) as text:
         lines = _Lines(text)
+        if stated := _EXCEL_SEPARATOR.fullmatch(lines.peek()):
+            lines.skip_peeked()
+        separator = separator or (stated and stated["separator"])
         separator = separator or _sniff(lines.peek(), usual, set(required.values()))
         reader = csv.reader(lines, delimiter=separator, strict=True)
         names = _header(uri, lines, reader, separator)
@@ -83,13 +89,19 @@ class _Lines:
 
     def peek(self) -> str:
         """The first line that is not blank, which stays the next but for blank ones; "" at the end."""
-        skipped: list[str] = []
-        for line in self._text:
-            skipped.append(line)
-            if line.strip():
-                break
-        self._waiting = skipped[::-1]
-        return skipped[-1] if skipped else ""
+        if not self._waiting:
+            skipped: list[str] = []
+            for line in self._text:
+                skipped.append(line)
+                if line.strip():
+                    break
+            self._waiting = skipped[::-1]
+        return self._waiting[0] if self._waiting else ""
+
+    def skip_peeked(self) -> None:
+        """Consume the line that `peek` returned, with the blank ones before it."""
+        self._num_consumed += len(self._waiting)
+        self._waiting = []
 
     def read_record(self, reader: Iterator[list[str]]) -> _Record:
         """The next record; at the end one without lines."""

@@ -94,14 +94,15 @@ def load_checkpoint(train_state: TrainState, folder: Path) -> int:
     return int(state["step"])
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> int:
-    """Load a checkpoint's weights for validation and export (averaged or merged ones where it has them).
+def exported_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint under the names of a bundle (averaged or merged ones where it has them).
 
-    Returns the step of the checkpoint. Raises: DamagedData if the files differ from those that were written.
+    They stay in the file until they are used, and the optimiser's state is never read into memory.
+    Raises: DamagedData if the files differ from those that were written.
     """
-    state = _read(folder)
-    model.load_state_dict(state.get("weights", state["model"]))
-    return int(state["step"])
+    state = _read(folder, mmap=True)
+    weights: dict[str, torch.Tensor] = state.get("weights", state["model"])
+    return weights
 
 
 def export_bundle(
@@ -123,7 +124,7 @@ def export_bundle(
         ):
             bundle.copy_checkpoint(start_folder, folder)
             model = siglip.load_model(start_folder)
-            load_weights(model, checkpoint_folder)
+            model.load_state_dict(exported_weights(checkpoint_folder))
             model.save_pretrained(folder)
 
     return bundle.publish_bundle(
@@ -137,9 +138,9 @@ def export_bundle(
     )
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, *, mmap: bool = False) -> dict[str, Any]:
     _require_intact(folder)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=mmap)
     return state
 
 

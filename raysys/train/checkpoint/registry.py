@@ -26,10 +26,10 @@ def newest_step(run_uri: str) -> int:
 
 
 def best_step(run_uri: str) -> int:
-    """The step of the checkpoint with the highest score; of the newest one if none was validated."""
-    scores = _scores(run_uri)
-    candidates = [(scores[step], step) for step in registered_steps(run_uri) if step in scores]
-    return max(candidates)[1] if candidates else newest_step(run_uri)
+    """The step of the complete checkpoint with the highest score; of the newest one if none was validated."""
+    scores, steps = _scores(run_uri), complete_steps(run_uri)
+    candidates = [(scores[step], step) for step in steps if step in scores]
+    return max(candidates)[1] if candidates else max(steps, default=0)
 
 
 def best_checkpoint_uri(run_uri: str) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from raysys import storage
@@ -18,6 +16,7 @@ from raysys.artifacts import code_version
 from raysys.artifacts.specs import TrainingRun
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
+from raysys.terminal import as_size
 from raysys.train.checkpoint.registry import complete_steps, newest_step, remove_unregistered, repair_list
 
 _RUN = "run.json"
@@ -117,24 +116,15 @@ def _require_disk_space(run_uri: str, start_uri: str, section: TrainConfig) -> N
         return
     needed_bytes = _NUM_CHECKPOINTS * _checkpoint_bytes(start_uri, section)
     storage.require_folder(run_uri)
-    free_bytes = shutil.disk_usage(_nearest_existing(storage.local_path(run_uri))).free
+    free_bytes = storage.free_bytes(run_uri)
     free_bytes += sum(
         size for name, size in storage.list_files(run_uri).items() if name.startswith("checkpoint_")
     )
     if free_bytes < needed_bytes:
         raise InputError(
-            f"{run_uri}: {_NUM_CHECKPOINTS} checkpoints need {_as_size(needed_bytes)}, "
-            f"{_as_size(free_bytes)} are free; free space there, or set root to another disk"
+            f"{run_uri}: {_NUM_CHECKPOINTS} checkpoints need {as_size(needed_bytes)}, "
+            f"{as_size(free_bytes)} are free; free space there, or set root to another disk"
         )
-
-
-def _as_size(num_bytes: int) -> str:
-    """`1.5 GB`, in the largest unit in which it is at least 1."""
-    unit, factor = next(
-        ((unit, factor) for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if num_bytes >= factor),
-        ("bytes", 1.0),
-    )
-    return f"{num_bytes / factor:.1f} {unit}" if factor > 1 else f"{num_bytes} bytes"
 
 
 def _checkpoint_bytes(start_uri: str, section: TrainConfig) -> int:
@@ -142,8 +132,3 @@ def _checkpoint_bytes(start_uri: str, section: TrainConfig) -> int:
     files = storage.list_files(start_uri)
     weights = sum(size for name, size in files.items() if name.endswith(".safetensors"))
     return weights * (1 + (0 if section.lora else 2) + (1 if section.ema_decay else 0))
-
-
-def _nearest_existing(path: Path) -> Path:
-    """The path, or its closest parent folder that exists."""
-    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 from ray.train import CheckpointUploadMode
 
 from raysys import storage
+from raysys.errors import DiskFull
 from raysys.train.checkpoint.format import checkpoint_name, load_checkpoint, snapshot, write_checkpoint
-from raysys.train.job import TrainJob
+from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.model import TrainState
 
 
@@ -36,20 +39,20 @@ class CheckpointSaver:
         minutes = self._job.section.checkpoint_every_minutes
         return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
 
-    def save(self, step: int, *, loss: float) -> None:
-        """Save the state after `step` steps; Ray Train validates it if the step is a scheduled one."""
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written."""
         if self._upload is not None:
             self._upload.finished.wait()
+
+    def save(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Save the state after `step` steps; Ray Train gets `metrics` with it, among them its score."""
+        self.wait()
         state = snapshot(self._train_state, step)
         self.saved_step = step
         self._saved_at = time.monotonic()
         if state is not None:
             self._upload = _Upload(self._job, self._train_state.accelerator.num_processes, state)
-        _report(
-            {"step": step, "loss": loss},
-            self._upload,
-            is_validated=self._job.is_validated_step(step),
-        )
+        _report({"step": step, **metrics}, self._upload)
 
 
 class _Upload:
@@ -73,12 +76,20 @@ class _Upload:
                 world_size=self._world_size,
             )
             self._state = None  # Ray Train holds a reference to this object for a while
+        except DiskFull as error:
+            self._end_run(error)
+            raise  # Ray Train ends this worker group; the next one returns at once
         finally:
             self.finished.set()
         return target
 
+    def _end_run(self, error: DiskFull) -> None:
+        """Let the run end with this error, which every further attempt would meet again."""
+        coordinator = ray.get_actor(self._job.coordinator_name, namespace=COORDINATORS)
+        ray.get(coordinator.give_up.remote(error, self._world_size))
 
-def _report(metrics: dict[str, Any], upload: _Upload | None, *, is_validated: bool) -> None:
+
+def _report(metrics: dict[str, Any], upload: _Upload | None) -> None:
     """Report to Ray Train; ranks without an upload only take part in the call."""
     if upload is None:
         ray.train.report(metrics, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
@@ -90,7 +101,6 @@ def _report(metrics: dict[str, Any], upload: _Upload | None, *, is_validated: bo
         checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
         checkpoint_upload_fn=upload,
         delete_local_checkpoint_after_upload=False,  # it is written to its final location
-        validation=is_validated,
     )
 
 

@@ -2,7 +2,7 @@
 
 from raysys.train.loss.exchange import gather_rows, loss_and_gradients, world_size
 from raysys.train.loss.pairs import NO_CAPTION, Pairs, labels_and_weights, local_pairs
-from raysys.train.loss.tiles import LossAndGradients, dense_loss
+from raysys.train.loss.tiles import LossAndGradients, dense_loss, tiled_loss
 
 __all__ = [
     "NO_CAPTION",
@@ -13,5 +13,6 @@ __all__ = [
     "labels_and_weights",
     "local_pairs",
     "loss_and_gradients",
+    "tiled_loss",
     "world_size",
 ]

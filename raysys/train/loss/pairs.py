@@ -107,7 +107,8 @@ def _present_weights(
 
 
 def _counts(values: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """How often the value of each row occurs."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    row_counts: Tensor = counts[inverse]
-    return row_counts
+    """How often the value of each row occurs. Not by `unique`, whose size the host would have to wait for."""
+    values = values.contiguous()
+    ascending = values.sort().values
+    after, before = (torch.searchsorted(ascending, values, right=is_right) for is_right in (True, False))
+    return after - before

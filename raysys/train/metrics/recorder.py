@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import ray.util.metrics
 
-from raysys.tracking.metrics_log import VALIDATIONS_POLL_INTERVAL_S, MetricsLog, read_validations
+from raysys.tracking.metrics_log import MetricsLog, read_validations
 from raysys.tracking.wandb import open_wandb_logger
 from raysys.train.job import TrainJob
 
@@ -68,17 +67,13 @@ class PrometheusGauges:
         self._run_uri, self._tags = run_uri, {"run": run_name}
         self._gauges: dict[str, ray.util.metrics.Gauge] = {}
         self._validated_steps: frozenset[int] = frozenset()
-        self._polled_at = time.monotonic()
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Set the gauges of a step; every few seconds also those of new validations."""
+        """Set the gauges of a step."""
         self._set({"step": step, **values})
-        if time.monotonic() - self._polled_at >= VALIDATIONS_POLL_INTERVAL_S:
-            self.flush()
 
     def flush(self) -> None:
         """Set the gauges of new validations."""
-        self._polled_at = time.monotonic()
         for row in read_validations(self._run_uri, without=self._validated_steps):
             self._set({name: value for name, value in row.items() if name != "step"})
             self._validated_steps |= {int(row["step"])}

@@ -1,52 +1,101 @@
-"""Metrics of training steps: throughput, model FLOPs, time spent waiting for data, memory, weight changes.
-
-FLOPs count matrix products only: 2 operations a multiplication, and a backward pass takes twice its forward
-pass (Kaplan et al. 2020). *Model* FLOPs exclude what micro-batches and activation checkpointing recompute.
-"""
+"""Metrics of training steps: loss, throughput, time spent waiting for data, memory, weight changes."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Dense bf16 peaks from the manufacturers' data sheets, operations a second.
-_PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
+from raysys.config.schema import TrainConfig
+from raysys.encoder.flops import Trained, peak_flops, training_flops_per_pair
+from raysys.train.model.optim import lowest_trained_level
+
 _SAMPLE_SIZE = 4096  # elements of a tensor: a copy of all weights would double their memory
+
+
+class StepResult:
+    """Metrics of a step over the global batch: `loss`, `grad_norm`, `scale`, `bias`, and those given.
+
+    The device computes them; reading them waits until it has.
+    """
+
+    def __init__(self, metrics: Mapping[str, Tensor]) -> None:
+        values = torch.stack([value.reshape(()).float() for value in metrics.values()])
+        self._names = tuple(metrics)
+        # One copy for all, into pinned memory, for which the host does not wait here.
+        self._values = values.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event(blocking=True) if values.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics as plain floats."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return dict(zip(self._names, self._values.tolist(), strict=True))
+
+    @property
+    def loss(self) -> float:
+        """The loss alone."""
+        return self.metrics()["loss"]
+
+
+def trained_part(model: Any, section: TrainConfig) -> Trained:
+    """What is trained of a SigLIP model, for its FLOPs."""
+    return Trained(
+        image_level=lowest_trained_level(model, "vision_model"),
+        text_level=lowest_trained_level(model, "text_model"),
+        has_matrix_grads=section.lora is None,
+        is_distilled=section.method == "distil",
+    )
 
 
 class Throughput:
     """Times the steps of one worker; `metrics` covers the steps since it was last called.
 
-    `pairs_per_worker` is a worker's share of the global batch (the mean where shares are uneven). The wait
-    for the very first batch, while the stream starts, is a metric of its own.
+    A worker's share of the global batch counts as the mean where shares are uneven. The wait for the very
+    first batch, while the stream starts, is a metric of its own.
     """
 
-    def __init__(
-        self, model_config: Any, *, pairs_per_worker: float, workers: int, num_captions: int, device: Any
-    ) -> None:
-        self._pairs_per_worker, self._workers = pairs_per_worker, workers
-        self._flops_per_pair = training_flops_per_pair(model_config, num_captions)
+    def __init__(self, model: Any, section: TrainConfig, *, workers: int, device: Any) -> None:
+        self._pairs_per_worker, self._workers = section.batch_size / workers, workers
+        num_captions = 1 + len(section.caption_weights)
+        self._flops_per_pair = training_flops_per_pair(
+            model.config, num_captions, trained_part(model, section)
+        )
         self._device = torch.device(device)
         self._first_batch_s: float | None = None
         self._started, self._waited_s, self._num_steps = time.monotonic(), 0.0, 0
 
     @contextlib.contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Count the time of the block as waiting; a step may have several such blocks."""
+        """Count the time of the block as waiting; a step may have several such blocks.
+
+        It is the host that waits: on a GPU, the step before may still be running.
+        """
         started = time.monotonic()
         yield
         self._waited_s += time.monotonic() - started
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
+
     def begin_step(self) -> None:
-        """Count a step, whose batch has arrived."""
+        """The batch of a step has arrived."""
         if self._first_batch_s is None:
             self._first_batch_s, self._waited_s, self._started = self._waited_s, 0.0, time.monotonic()
+
+    def end_step(self) -> None:
+        """Count a step, which the device has completed."""
         self._num_steps += 1
 
     def metrics(self) -> dict[str, float]:
@@ -78,7 +127,10 @@ class Throughput:
 
 
 class WeightChange:
-    """Samples the weights before an update; `metrics`, called after it on all workers, compares them."""
+    """Samples the weights before an update; `metrics`, called after it on all workers, compares them.
+
+    The metrics are tensors on the device of the weights.
+    """
 
     @torch.no_grad()
     def __init__(self, model: Any) -> None:
@@ -86,7 +138,7 @@ class WeightChange:
         self._before = self._sample()
 
     @torch.no_grad()
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Tensor]:
         """`weight_norm` of all trained weights, and `update_ratio`: norm of the update / norm of the weights.
 
         The ratio is estimated from 4,096 evenly spaced elements of each tensor (of this worker's shard).
@@ -95,42 +147,10 @@ class WeightChange:
         weight_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         update = torch.linalg.vector_norm(self._sample() - self._before)
         before = torch.linalg.vector_norm(self._before).clamp(min=1e-12)
-        values = torch.stack([weight_norm.float(), update / before]).tolist()
-        return dict(zip(("weight_norm", "update_ratio"), values, strict=True))
+        return {"weight_norm": weight_norm, "update_ratio": update / before}
 
     def _sample(self) -> Tensor:
         shards = [getattr(weight, "to_local", lambda own=weight: own)() for weight in self._weights]
         return torch.cat(
             [shard.detach().flatten()[:: max(1, shard.numel() // _SAMPLE_SIZE)].float() for shard in shards]
         )
-
-
-def training_flops_per_pair(config: Any, num_captions: int = 1) -> float:
-    """Operations to train on one photo with its captions; `config` is a `SiglipConfig`."""
-    vision, text = config.vision_config, config.text_config
-    num_patches = (vision.image_size // vision.patch_size) ** 2
-    hidden, inner = vision.hidden_size, vision.intermediate_size
-    patches = num_patches * vision.num_channels * vision.patch_size**2 * hidden
-    # The pooling head: one query over all patches, then an MLP on one vector.
-    pooling = 2 * num_patches * hidden**2 + 2 * hidden**2 + 2 * num_patches * hidden + 2 * hidden * inner
-    length = text.max_position_embeddings
-    projection = text.hidden_size * getattr(text, "projection_size", text.hidden_size)
-    image = patches + _layers(vision, num_patches) + pooling
-    caption = _layers(text, length) + projection
-    # Pixels need no gradient, so the patch embedding's backward pass computes only that of its weights.
-    flops: float = 3.0 * 2.0 * (image + num_captions * caption) - 2.0 * patches
-    return flops
-
-
-def peak_flops(device_name: str) -> float | None:
-    """The bf16 peak of a GPU by its name, operations a second; None for an unknown one."""
-    return next(
-        (peak for name, peak in _PEAK_FLOPS.items() if name in device_name.upper().replace("-", " ")), None
-    )
-
-
-def _layers(tower: Any, num_tokens: int) -> int:
-    """Multiplications in a tower's layers: projections, MLP, and attention over all tokens."""
-    hidden, inner = tower.hidden_size, tower.intermediate_size
-    per_token = 4 * hidden**2 + 2 * hidden * inner + 2 * num_tokens * hidden
-    return int(tower.num_hidden_layers * num_tokens * per_token)

@@ -6,6 +6,7 @@ training is tested without one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
@@ -27,20 +28,21 @@ from raysys.train.model.dual_encoder import DualEncoder
 def distribute(towers: DualEncoder, section: TrainConfig, accelerator: Accelerator) -> torch.nn.Module:
     """The towers wrapped by `train.parallel`. Make optimisers afterwards, from the new parameters."""
     if section.parallel == "fsdp":
-        return shard(towers, section.precision)
-    wrapped: torch.nn.Module = accelerator.prepare(towers)
+        return shard(towers)
+    with warnings.catch_warnings():
+        # torch 2.13 renames this argument of DDP; accelerate only knows the old name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        wrapped: torch.nn.Module = accelerator.prepare(towers)
     return wrapped
 
 
-def shard(towers: DualEncoder, precision: str) -> torch.nn.Module:
-    """Shard every layer, and the rest, over all workers; compute in bfloat16 if `precision` is `bf16`."""
-    policy = MixedPrecisionPolicy()
-    if precision == "bf16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+def shard(towers: DualEncoder) -> torch.nn.Module:
+    """Shard every layer, and the rest, over all workers. Weights are gathered, and cast, in float32."""
+    # No `MixedPrecisionPolicy`: it would also round layer norms and the residuals, which autocast does not.
     for layer in towers.layers():
-        fully_shard(layer, mp_policy=policy)
-    # Scale and bias stay unsharded: a single number cannot be sharded, and bfloat16 would round it.
-    fully_shard(towers, mp_policy=policy, ignored_params=set(towers.loss_parameters()))
+        fully_shard(layer)
+    # Scale and bias stay unsharded: a single number cannot be sharded.
+    fully_shard(towers, ignored_params=set(towers.loss_parameters()))
     return towers
 
 

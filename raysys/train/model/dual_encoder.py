@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.siglip import image_features, normalise, text_features
+from raysys.encoder.siglip import image_features, mean_and_std, standardise, text_features
 
 _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
@@ -27,24 +28,36 @@ class EmbeddedBatch(NamedTuple):
 
 
 class DualEncoder(torch.nn.Module):
-    """A SigLIP model with a single forward pass for both towers, so that DDP sees every parameter used."""
+    """A SigLIP model with a single forward pass for both towers, so that DDP sees every parameter used.
 
-    def __init__(self, model: Any, image: ImagePreprocessing) -> None:
+    With `precision` bf16 the towers run under autocast: parameters, gradients and layer norms are float32,
+    matrix products bfloat16. One process, DDP and FSDP2 therefore compute the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, image: ImagePreprocessing, precision: str = "fp32") -> None:
         super().__init__()
         self.model = model
-        self._image = image
-        self._is_compiled = False
+        self._precision, self._is_compiled = precision, False
+        # Not in the state dict. On the device of the model, so that no step copies them there.
+        for name, values in zip(("mean", "std"), mean_and_std(image), strict=True):
+            self.register_buffer(name, values.to(model.device), persistent=False)
 
     def forward(
         self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]
     ) -> EmbeddedBatch:
         """The inputs of the loss, in float32."""
-        images = image_features(self.model, normalise(pixels, self._image))
+        is_bf16 = self._precision == "bf16"
+        with torch.autocast(pixels.device.type, torch.bfloat16) if is_bf16 else nullcontext():
+            images = image_features(self.model, standardise(pixels, self.mean, self.std))
+            captions = self._caption_features(tokens)
         return EmbeddedBatch(
             torch.nn.functional.normalize(images.float(), dim=-1),
-            torch.nn.functional.normalize(self._caption_features(tokens).float(), dim=-1),
-            self.model.logit_scale.exp().squeeze(),
-            self.model.logit_bias.squeeze(),
+            torch.nn.functional.normalize(captions.float(), dim=-1),
+            self.model.logit_scale.squeeze().exp(),
+            self.model.logit_bias.squeeze().clone(),  # FSDP warns of views
         )
 
     def compile_towers(self, backend: str = "inductor") -> None:
@@ -82,7 +95,8 @@ class DualEncoder(torch.nn.Module):
         if tokens.shape[1] == 1:  # titles alone rarely repeat
             return text_features(self.model, tokens[:, 0])[:, None]
         flat = tokens.flatten(0, 1)
-        if self._is_compiled:  # every new number of distinct captions would compile again
+        # Every new number of distinct captions would compile again; on a GPU the host would wait for it.
+        if self._is_compiled or tokens.device.type != "cpu":
             return text_features(self.model, flat).view(*tokens.shape[:2], -1)
         distinct, inverse = flat.unique(dim=0, return_inverse=True)
         captions: Tensor = text_features(self.model, distinct)[inverse]

@@ -1,12 +1,11 @@
-"""Muon for the matrices of a transformer (Jordan et al. 2024), in float32 and on many matrices at a time.
+"""Muon for the matrices of a transformer (Jordan et al. 2024) on a CPU: in float32, many matrices at a time.
 
-The same update as `torch.optim.Muon`, which computes in bfloat16 and one matrix after another. On a CPU and a
-model of 1.4 M parameters that takes 1.6 s a step; this version takes about 30 ms.
+The update and the state dict are those of `torch.optim.Muon`, which computes in bfloat16 and one matrix after
+another. GPUs use it; on a CPU a model of 1.4 M parameters takes 1.6 s a step, and with this version 30 ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,18 +16,8 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
 
-class Muon(torch.optim.Optimizer):
-    """SGD with Nesterov momentum that orthogonalises the update of every matrix."""
-
-    def __init__(
-        self,
-        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
-        *,
-        lr: float,
-        weight_decay: float,
-        momentum: float = 0.95,
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+class CpuMuon(torch.optim.Muon):
+    """`torch.optim.Muon` with its defaults, in an implementation for CPUs; a state dict fits both."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no line search here
@@ -65,7 +54,7 @@ def orthogonalise(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     a, b, c = _NEWTON_SCHULZ
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import Parameter
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
 from raysys.train.model.distributed import local_shards
-from raysys.train.model.muon import Muon
+from raysys.train.model.muon import CpuMuon
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _TOWERS = {"image": "vision_model", "text": "text_model"}
@@ -75,7 +76,11 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
         return [adamw]
     learning_rate = section.muon_learning_rate
     muon_groups = _groups(model, list(matrices.items()), learning_rate, section)
-    return [Muon(muon_groups, lr=learning_rate, weight_decay=section.weight_decay), adamw]
+    is_on_cpu = all(matrix.device.type == "cpu" for matrix in matrices.values())
+    muon = (CpuMuon if is_on_cpu else torch.optim.Muon)(
+        muon_groups, lr=learning_rate, weight_decay=section.weight_decay
+    )
+    return [muon, adamw]
 
 
 @torch.no_grad()
@@ -129,6 +134,15 @@ def _level(name: str, depth: int) -> int:
     return int(match[1]) + 1 if match else depth + 1
 
 
+def lowest_trained_level(model: torch.nn.Module, tower: str) -> int:
+    """The lowest level (see `_level`) with a trained parameter; one above the head if the tower is frozen."""
+    depth = _num_layers(model, tower)
+    trained = (
+        name for name, p in model.named_parameters() if p.requires_grad and name.startswith(f"{tower}.")
+    )
+    return min((_level(name, depth) for name in trained), default=depth + 2)
+
+
 def _num_layers(model: torch.nn.Module, tower: str) -> int:
     matches = (_LAYER.search(name) for name, _ in model.named_parameters() if name.startswith(f"{tower}."))
     return max((int(match[1]) + 1 for match in matches if match), default=0)
@@ -177,7 +191,24 @@ class Ema:
         self._average_shards = local_shards(self.averages.values())
         self._parameter_shards = local_shards(parameter.detach() for parameter in trained.values())
 
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside the block the model has the averages instead of its trained weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
     @torch.no_grad()
     def update(self) -> None:
         """Average in the weights after a step."""
         torch._foreach_lerp_(self._average_shards, self._parameter_shards, 1.0 - self._decay)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        # One tensor at a time: a copy of all weights would take as much memory as the average.
+        for average, parameter in zip(self._average_shards, self._parameter_shards, strict=True):
+            trained = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(trained)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -85,6 +86,10 @@ class TrainState:
             schedule.load_state_dict(saved)
             optim.recompute_learning_rates(schedule)
 
+    def exported_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the model has the weights of a bundle: the averages, if there are any."""
+        return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
+
     @property
     def _is_sharded(self) -> bool:
         return isinstance(self.towers, FSDPModule)
@@ -105,18 +110,28 @@ class TrainState:
         return model, distributed.full_tensors_on_cpu(averages, is_main=is_main)
 
     def _optimizer_states(self) -> Any:
-        """Keyed by parameter name if sharded, otherwise a list with one state an optimizer."""
-        if self._is_sharded:
+        """Keyed by parameter name if sharded, else one state an optimizer; empty except on rank 0."""
+        if self._is_sharded:  # all workers take part, and torch drops the others' copies
             return get_optimizer_state_dict(self.model, list(self.optimizers), options=_FULL_STATE)
+        if not self.accelerator.is_main_process:
+            return []
         return [distributed.copy_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
 
 
 def open_accelerator(section: TrainConfig, world_size: int) -> Accelerator:
-    """The worker's device, precision and process group, which must have `world_size` processes."""
-    precision = "bf16" if section.precision == "bf16" else "no"
+    """The worker's device and process group, which must have `world_size` processes.
+
+    On a GPU, float32 matrix products are rounded to TF32: those of the loss, and with `fp32` the towers'.
+    """
+    ddp = DistributedDataParallelKwargs(
+        gradient_as_bucket_view=True,  # no second copy of the gradients
+        broadcast_buffers=False,  # they never change
+    )
     # On a CPU a plain Accelerator() trains every worker alone, without a warning.
-    accelerator = Accelerator(cpu=not section.use_gpu, mixed_precision=precision)
+    accelerator = Accelerator(cpu=not section.use_gpu, mixed_precision="no", kwargs_handlers=[ddp])
     assert accelerator.num_processes == world_size, f"{accelerator.num_processes=} in a group of {world_size}"
+    if section.use_gpu:
+        torch.set_float32_matmul_precision("high")
     return accelerator
 
 
@@ -130,11 +145,14 @@ def make_train_state(
     """
     with storage.readable_folder(start_uri) as folder:
         model = siglip.load_model(folder)
-        start = _frozen_start(folder, image, accelerator) if section.method == "distil" else None
+        start = None
+        if section.method == "distil":
+            frozen = siglip.load_model(folder).to(accelerator.device).requires_grad_(False)
+            start = DualEncoder(frozen, image, section.precision)
     if section.lora is not None:
         lora.add_lora(model, section.lora)
     optim.freeze(model, section)
-    dual_encoder = DualEncoder(model.to(accelerator.device), image)
+    dual_encoder = DualEncoder(model.to(accelerator.device), image, section.precision)
     if section.activation_checkpointing != "none":
         dual_encoder.checkpoint_activations(section.activation_checkpointing)
     if section.compile:
@@ -145,10 +163,3 @@ def make_train_state(
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     ema = optim.Ema(model.named_parameters(), section.ema_decay) if section.ema_decay is not None else None
     return TrainState(accelerator, model, towers, optimizers, schedules, start, ema, section.lora)
-
-
-def _frozen_start(folder: Path, image: ImagePreprocessing, accelerator: Accelerator) -> DualEncoder:
-    """The start in the precision of the training, without gradients."""
-    towers = DualEncoder(siglip.load_model(folder), image).requires_grad_(False)
-    start: DualEncoder = accelerator.prepare_model(towers, evaluation_mode=True)
-    return start

@@ -65,10 +65,8 @@ def _wait(
                 "    train  stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
             )
             is_forwarded = True
-        is_active = status.is_running and not status.has_finished
-        idle_since = math.inf if is_active else min(idle_since, time.monotonic())
+        idle_since = math.inf if status.is_running else min(idle_since, time.monotonic())
         if is_forwarded and time.monotonic() - idle_since > _EXIT_TIMEOUT_S:
-            # Nothing is left to stop: validation may still be running, and the next run repeats it.
             return None
     return fitted.exception()
 

@@ -16,6 +16,8 @@ from raysys.train.monitor.stall import (
     FORWARD,
     LOSS_AND_BACKWARD,
     SAVING,
+    STARTING,
+    VALIDATING,
     WAITING_FOR_DATA,
     WorkerStatus,
 )
@@ -29,11 +31,11 @@ class Heartbeat:
     `coordinator` is the handle of the run's `RunCoordinator` actor. The training loop sets the phase.
     """
 
-    def __init__(self, coordinator: Any, accelerator: Accelerator, step: int) -> None:
+    def __init__(self, coordinator: Any, accelerator: Accelerator) -> None:
         self._coordinator, self._accelerator = coordinator, accelerator
         self._node = ray.util.get_node_ip_address()
-        self._step, self._first_step = step, step
-        self._phase, self._num_phase_changes = WAITING_FOR_DATA, 0
+        self._step, self._first_step = 0, 0
+        self._phase, self._num_phase_changes = STARTING, 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -48,6 +50,11 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
+    def restored(self, step: int) -> None:
+        """The worker has loaded the state after `step` steps."""
+        self._first_step = step
+        self.waiting_for_data(step)
+
     def waiting_for_data(self, step: int) -> None:
         """The worker has completed `step` steps and waits for its next batch."""
         self._step = step
@@ -60,12 +67,19 @@ class Heartbeat:
 
     def watch_towers(self, towers: torch.nn.Module) -> None:
         """Set the phase by hooks before and after each forward pass of the towers."""
-        towers.register_forward_pre_hook(lambda *_: self._set_phase(FORWARD))
-        towers.register_forward_hook(lambda *_: self._set_phase(LOSS_AND_BACKWARD))
+        towers.register_forward_pre_hook(lambda *_: self._set_step_phase(FORWARD))
+        towers.register_forward_hook(lambda *_: self._set_step_phase(LOSS_AND_BACKWARD))
+
+    def validating(self) -> None:
+        """The worker measures a model, until another phase begins; each forward pass counts as progress."""
+        self._set_phase(VALIDATING)
 
     def saving(self) -> None:
         """The worker saves a checkpoint."""
         self._set_phase(SAVING)
+
+    def _set_step_phase(self, phase: str) -> None:
+        self._set_phase(VALIDATING if self._phase == VALIDATING else phase)
 
     def _set_phase(self, phase: str) -> None:
         self._phase, self._num_phase_changes = phase, self._num_phase_changes + 1

@@ -1,1 +1,1 @@
-"""Validation during training: metrics of checkpoints, early stopping, neighbour grids."""
+"""Validation during training: metrics of checkpoints, and early stopping."""

@@ -14,7 +14,7 @@ from raysys.artifacts.embedding_set import (
     bad_rows,
     read_embeddings,
     refused_ids,
-    repeated_ids,
+    require_unique_ids,
     vectors_of,
 )
 from raysys.columns import LEDGER_SCHEMA, embedding_schema
@@ -92,5 +92,26 @@ def test_ledger_names_the_refused_items(tmp_path: Path) -> None:
     assert refused_ids(publish(tmp_path / "set", [UNIT])) == {"lost"}
 
 
-def test_repeated_ids_are_listed_once() -> None:
-    assert repeated_ids(pa.table({"item_id": ["b", "a", "b", "c", "a", "b"]})) == ["b", "a"]
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        (["a 1", "b 1", "a 2"], "1 item ids occur more than once (first 'a' in 1, 2); pack"),
+        (["b 3", "a 1", "b 2", "c 1", "a 1", "b 3"], "2 item ids .. (first 'b' in 3, 2; 'a' in 1); pack"),
+        (
+            [f"{n} 1" for n in [*range(9), *range(9)]],
+            "9 item ids .. (first '0' in 1; '1' in 1; '2' in 1); pack",
+        ),
+        ([f"a {n}" for n in range(9)], "1 item ids .. (first 'a' in 0, 1, 2); pack"),
+    ],
+)
+def test_repeated_ids_are_named_with_their_shards(rows: list[str], named: str) -> None:
+    ids, shards = zip(*(row.split() for row in rows), strict=True)
+    with pytest.raises(DamagedData) as caught:
+        require_unique_ids("set", pa.table({"item_id": ids, "shard": shards}), "pack")
+    assert str(caught.value) == "set: " + named.replace("..", "occur more than once")
+
+
+@pytest.mark.parametrize("ids", [[], ["a"], ["a", "A", "a ", "赤"]])
+def test_unique_ids_are_accepted(ids: list[str]) -> None:
+    column = pa.array(ids, pa.string())
+    require_unique_ids("set", pa.table({"item_id": column, "shard": column}), "pack")

@@ -47,18 +47,19 @@ CHANGEABLE: dict[str, dict[str, Any]] = {
     "activation_checkpointing": {"activation_checkpointing": "full"},
     "micro_batch_size": {"micro_batch_size": 64},
     "on_out_of_memory": {"on_out_of_memory": "halve"},
-    "loss_exchange": {"loss_exchange": "gather"},
     "loss_tile_rows": {"loss_tile_rows": 64},
     "log_every_steps": {"log_every_steps": 1},
     "checkpoint_every_epochs": {"checkpoint_every_epochs": 0.5},
     "checkpoint_every_minutes": {"checkpoint_every_minutes": None},
-    "validation": {"validation": {"num_gpus": 1, "timeout_s": 60}},
     "on_config_change": {"on_config_change": "restart"},
     "collective_timeout_s": {"collective_timeout_s": 60},
     "max_failures": {"max_failures": 0},
     "robust": {"robust": {"distil_weight": 2.0, "top_layers": 1}},  # of methods that are not in use
 }
-CHANGES_ONLY_THE_BUNDLE: dict[str, dict[str, Any]] = {"epochs": {"epochs": 7}}
+CHANGES_ONLY_THE_BUNDLE: dict[str, dict[str, Any]] = {
+    "epochs": {"epochs": 7},
+    "validation": {"validation": {"max_items": 9}},
+}
 
 
 @pytest.fixture
@@ -91,7 +92,6 @@ def test_changeable_setting_keeps_run_and_bundle(changed: dict[str, Any]) -> Non
     "changed",
     [
         *CHANGES_ONLY_THE_BUNDLE.values(),
-        {"validation": {"max_items": 9}},
         {"validation": {"score": "r@1"}},
         {"validation": {"patience": 2}},
     ],
@@ -190,8 +190,25 @@ def test_selection_of_alpha_changes_the_delivered_encoder_but_not_the_run(
     assert specs.encoder(before).spec_hash != specs.encoder(after).spec_hash
 
 
+@pytest.mark.parametrize(
+    ("changed", "is_measured_again"),
+    [
+        ({"robust": {"interpolation_steps": 3}}, True),
+        ({"robust": {"retention_items": 9}}, True),
+        ({"validation": {"score": "r@1"}}, True),
+        ({"robust": {"max_retention_drop": 0.5}}, False),  # the same points, another choice
+        ({"epochs": 7}, False),
+    ],
+)
+def test_points_are_measured_again_only_if_their_metrics_change(
+    root: Path, changed: dict[str, Any], is_measured_again: bool
+) -> None:
+    before, after = config_of(root), config_of(root, **changed)
+    assert (specs.sweep_hash(before) != specs.sweep_hash(after)) is is_measured_again
+
+
 def test_early_stopping_does_not_change_the_interpolated_encoder(root: Path) -> None:
-    before, after = config_of(root), config_of(root, validation={"patience": 3, "timeout_s": 60})
+    before, after = config_of(root), config_of(root, validation={"patience": 3})
     assert specs.encoder(before).spec_hash == specs.encoder(after).spec_hash
 
 

@@ -17,6 +17,7 @@ from raysys.encoder.text import TextPreprocessing
 
 WORK = StreamWork(
     shards_uri="shards",
+    remote_uri=None,
     encoder_uri="encoder",
     image=ImagePreprocessing(size_px=8),
     text=TextPreprocessing(max_length=3),

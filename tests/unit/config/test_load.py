@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from raysys.config import Config, load_config
-from raysys.config.load import RENAMED_KEYS
+from raysys.config.load import REMOVED_KEYS, RENAMED_KEYS
 from raysys.config.schema import AttributeSplit, ColumnSplit, DrawnCatalog, SimulatedLog, TableCatalog
 from raysys.errors import ConfigError
 
@@ -138,6 +138,14 @@ def test_renamed_key_names_its_new_key(old: str, new: str) -> None:
     suggestion = new_name if section == new_section else new
     line = error_of(write("shop.yaml", yaml.safe_dump(nested(old))))
     assert line == f"shop.yaml: {old}: unknown key; did you mean '{suggestion}'?"
+
+
+@pytest.mark.parametrize("old", REMOVED_KEYS)
+def test_removed_key_says_what_to_do(old: str) -> None:
+    section, _, name = old.rpartition(".")
+    assert name not in fields_at(section)
+    line = error_of(write("shop.yaml", yaml.safe_dump(nested(old))))
+    assert line == f"shop.yaml: {old}: unknown key; {REMOVED_KEYS[old]}"
 
 
 def test_renamed_key_names_its_new_key_in_an_override() -> None:

@@ -1,4 +1,4 @@
-"""What `raysys embed` refuses before it starts Ray: splits without items, a PCA without enough of them."""
+"""What `raysys embed` refuses before it starts Ray: splits without items, repeated ids, a PCA of too few items."""
 
 import re
 from pathlib import Path
@@ -8,18 +8,18 @@ import pytest
 from raysys import artifacts, pipeline
 from raysys.artifacts import ArtifactSpec, ShardEntry, ShardSetManifest, specs
 from raysys.config import Config
-from raysys.errors import InputError
+from raysys.errors import DamagedData, InputError
 from raysys.shards.reader import Item
 from tests.factories import photo, tiny_bundle, write_shard
 
 
-def publish_shards(uri: str, split: str, num_items: int) -> None:
-    """A ShardSet of one tar; without items, of none."""
+def publish_shards(uri: str, split: str, num_items: int, *, prefix: str | None = None) -> None:
+    """A ShardSet of one tar; without items, of none. The ids are `prefix` (the split) with a number."""
     spec = ArtifactSpec(uri, ShardSetManifest, {}, {})
     artifacts.begin(spec)
     entries = []
     if num_items:
-        items = [Item(f"{split}{number}", "red cup", photo()) for number in range(num_items)]
+        items = [Item(f"{prefix or split}{number}", "red cup", photo()) for number in range(num_items)]
         shard = write_shard(uri, items, split=split)
         entries = [
             ShardEntry(
@@ -58,6 +58,18 @@ def test_what_cannot_be_embedded_is_refused_in_one_line(
         pipeline.run_stage("embed", config)
     assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+def test_repeated_item_ids_are_refused_before_ray_starts(tmp_path: Path) -> None:
+    settings = {"root": str(tmp_path), "train": {"method": "full"}, "projection": {"dimensions": 2}}
+    config = Config.model_validate(settings)
+    layout = specs.layout_of(config)
+    for split, prefix in (("train", "m"), ("val", "m"), ("test", "t")):
+        publish_shards(layout.shards(split), split, 20, prefix=prefix)
+    tiny_bundle(Path(layout.encoder), ["red cup", "blue cup"])
+    with pytest.raises(DamagedData, match="20 item ids occur more than once .first 'm0' in ") as caught:
+        pipeline.run_stage("embed", config)
+    assert all(f"{layout.shards(split)}/00000.tar" in str(caught.value) for split in ("train", "val"))
 
 
 def test_training_on_a_split_without_items_is_refused(tmp_path: Path) -> None:

@@ -33,32 +33,60 @@ def open_image(data: bytes) -> Image.Image:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_pixels_equal_pillows(size: tuple[int, int], subsampling: int, progressive: bool) -> None:
     data = jpeg(size, quality=80, subsampling=subsampling, progressive=progressive)
-    image = fast_jpeg.decode_jpeg(data, open_image(data))
+    image = fast_jpeg.decode_jpeg(data, open_image(data), size)
     assert image is not None
     np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(data).convert("RGB")))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 65), (100, 60), (255, 254), (641, 480), (1024, 1023)])
+@pytest.mark.parametrize("at_least_px", [1, 20, 33, 120])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_reduced_pixels_equal_pillows(
+    size: tuple[int, int], at_least_px: int, subsampling: int, progressive: bool
+) -> None:
+    data = jpeg(size, quality=80, subsampling=subsampling, progressive=progressive)
+    reduced, by_pillow = open_image(data), open_image(data)
+    for opened in (reduced, by_pillow):
+        opened.draft(None, (at_least_px, at_least_px))
+    image = fast_jpeg.decode_jpeg(data, reduced, size)
+    assert image is not None
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(by_pillow.convert("RGB")))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
+def test_small_jpeg_is_not_decoded_at_a_reduced_size(size: tuple[int, int]) -> None:
+    data = jpeg(size)
+    reduced = open_image(data)
+    reduced.draft(None, (1, 1))
+    image = fast_jpeg.decode_jpeg(data, reduced, size)
+    assert image is None or reduced.size == size
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_jpeg_of_another_mode_is_not_decoded(mode: str) -> None:
     data = jpeg((16, 16), mode)
-    assert fast_jpeg.decode_jpeg(data, open_image(data)) is None
+    assert fast_jpeg.decode_jpeg(data, open_image(data), (16, 16)) is None
 
 
 def test_damaged_jpeg_is_not_decoded() -> None:
     data = jpeg((64, 64))
     damaged = data[: len(data) * 2 // 3]
-    assert fast_jpeg.decode_jpeg(damaged, open_image(damaged)) is None
+    assert fast_jpeg.decode_jpeg(damaged, open_image(damaged), (64, 64)) is None
 
 
-def test_fast_decoder_is_used_at_full_size_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_decoder_is_used_at_full_and_at_reduced_size(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded_sizes: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        "raysys.encoder.preprocess.decode_jpeg", lambda data, image: decoded_sizes.append(image.size)
-    )
+
+    def decode(data: bytes, image: Image.Image, full_size: tuple[int, int]) -> Image.Image | None:
+        decoded_sizes.append(image.size)
+        return fast_jpeg.decode_jpeg(data, image, full_size)
+
+    monkeypatch.setattr("raysys.encoder.preprocess.decode_jpeg", decode)
     data = jpeg((64, 48))
     assert decode_image(data).size == (64, 48)
     assert decode_image(data, at_least_px=12).size == (16, 12)
-    assert decoded_sizes == [(64, 48)]
+    assert decoded_sizes == [(64, 48), (16, 12)]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -12,7 +12,7 @@ import pytest
 
 from raysys.config.schema import TrackingConfig
 from raysys.evaluate.evaluation import interval_warnings, log_report_to_wandb
-from raysys.evaluate.logs import InteractionLog
+from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.report import NeighbourPhoto, QueryNeighbours, ReportData
 from raysys.evaluate.reranking import SystemResult
 from raysys.evaluate.significance import Interval

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysys.errors import InputError
-from raysys.evaluate.logs import InteractionLog
+from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.reranking import (
     SystemScores,
     cosine_scores,

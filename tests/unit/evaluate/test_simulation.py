@@ -9,8 +9,8 @@ from raysys.columns import LOG_SCHEMA
 from raysys.config.schema import SimulatedLog
 from raysys.errors import InputError
 from raysys.evaluate import simulation
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems
-from raysys.evaluate.logs import InteractionLog, read_log
 from raysys.evaluate.metrics import ndcg_at, rank_by
 from raysys.evaluate.simulation import simulate_log, simulate_log_for_items
 

@@ -11,7 +11,7 @@ from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
 from raysys.columns import embedding_schema
 from raysys.config.schema import IndexConfig
-from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.metrics import ndcg_at, rank_by
 from raysys.evaluate.systems import index_scores, popularity_scores
 from raysys.index.build import publish_index

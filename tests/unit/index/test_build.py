@@ -154,8 +154,8 @@ def test_index_refuses_repeated_item_ids(tmp_path: Path) -> None:
             ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {}), embeddings_uri, EXACT
         )
     assert str(caught.value) == (
-        f"{embeddings_uri}: 4 item ids have more than one vector (first 'a', 'b', 'c'); make the ids unique, "
-        f"pack again, and delete {embeddings_uri}, then run `raysys embed` again"
+        f"{embeddings_uri}: 4 item ids occur more than once (first 'a' in x.tar; 'b' in x.tar; 'c' in x.tar); "
+        f"make the ids unique, pack again, and delete {embeddings_uri}, then run `raysys embed` again"
     )
 
 

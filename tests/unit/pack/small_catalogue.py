@@ -18,9 +18,9 @@ from raysys.artifacts.build import Outcome, Step, run_steps
 from raysys.config import Config
 from raysys.config.schema import SPLITS, AttributeSplit, Columns, ColumnSplit, PackConfig, TableCatalog
 from raysys.pack import stage
+from raysys.pack.build import pack_shard_sets
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.executor import Executor, SerialExecutor
-from raysys.pack.shard_sets import pack_shard_sets
 
 SELLERS = ("anna", "ben", "cleo", "dora", "emil", "fay", "gus", "hana")
 BY_SELLER = AttributeSplit(attribute="seller", val_fraction=0.25, test_fraction=0.25)
@@ -99,16 +99,20 @@ def read_tars(tars: Sequence[Path]) -> list[dict[str, Any]]:
         return list(webdataset.WebDataset([str(path) for path in tars], shardshuffle=False))
 
 
+def files_folder(config: Config, split: str = "train") -> Path:
+    """The folder with the files of a split, of which a finished pack leaves one."""
+    (folder,) = Path(config.root, "shards", split).glob("version-*")
+    return folder
+
+
 def read_ledger(config: Config, split: str = "train") -> list[dict[str, Any]]:
     """The refused rows of a split."""
-    rows: list[dict[str, Any]] = pq.read_table(
-        Path(config.root, "shards", split, "ledger.parquet")
-    ).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(files_folder(config, split) / "ledger.parquet").to_pylist()
     return rows
 
 
 def samples_by_key(config: Config, split: str) -> dict[str, Any]:
     """The samples of a split."""
-    samples = read_tars(sorted(Path(config.root, "shards", split).glob("*.tar")))
+    samples = read_tars(sorted(files_folder(config, split).glob("*.tar")))
     assert len({sample["__key__"] for sample in samples}) == len(samples)
     return {sample["__key__"]: sample for sample in samples}

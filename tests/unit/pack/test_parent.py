@@ -15,7 +15,14 @@ from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import InputError
 from raysys.shards.reader import read_shard, shards_of
-from tests.unit.pack.small_catalogue import BY_SELLER, numbered_rows, pack, read_tars, write_catalogue
+from tests.unit.pack.small_catalogue import (
+    BY_SELLER,
+    files_folder,
+    numbered_rows,
+    pack,
+    read_tars,
+    write_catalogue,
+)
 
 
 def configure(folder: Path, name: str, rows: Sequence[dict[str, str]], parent: Config | None) -> Config:
@@ -32,7 +39,7 @@ def live_items(manifests: dict[str, ShardSetManifest], config: Config) -> dict[s
     """Item -> split and title, over the tars of the ShardSets and the inherited ones, without tombstones."""
     items: dict[str, tuple[str, str]] = {}
     for split, manifest in manifests.items():
-        folder = Path(config.root, "shards", split)
+        folder = files_folder(config, split)
         tombstones = set()
         if (folder / "tombstones.parquet").exists():
             rows = pq.read_table(folder / "tombstones.parquet").to_pylist()
@@ -50,7 +57,7 @@ def live_items(manifests: dict[str, ShardSetManifest], config: Config) -> dict[s
         assert manifest.num_items == len(split_items)
         num_inherited = sum(shard.num_live for shard in manifest.inherited)
         assert num_inherited == len(split_items) - num_packed({split: manifest})
-        assert split_items == streamed_items(str(folder), split)
+        assert split_items == streamed_items(f"{config.root}/shards/{split}", split)
         items |= split_items
     return items
 
@@ -105,7 +112,7 @@ def test_inherited_items_keep_their_group_when_its_leader_is_removed(tmp_path: P
     pack(first)
     second = configure(tmp_path, "second", [{"item_id": "aaa"}, *rows[1:]], first)
     pack(second)
-    tables = (pq.read_table(f"{second.root}/shards/{split}/items.parquet") for split in SPLITS)
+    tables = (pq.read_table(files_folder(second, split) / "items.parquet") for split in SPLITS)
     groups = {row["item_id"]: row["group"] for table in tables for row in table.to_pylist()}
     assert groups == dict.fromkeys(["aaa", *(row["item_id"] for row in rows[1:])], "i000")
 

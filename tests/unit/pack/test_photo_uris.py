@@ -24,7 +24,7 @@ BAD_CELLS = {
     "file:///data/my photos/a.jpg": ("bad_image", "not a valid file:// URI; write a path"),
     "file://host/a.jpg": ("bad_image", "not a valid file:// URI"),
     "a\0b.jpg": ("bad_image", "contains a NUL character"),
-    "a\nb\x1b[31m.jpg": ("missing_image", "a b\\x1b[31m.jpg"),
+    "a\nb\x1b[31m.jpg": ("missing_image", "a\\nb\\x1b[31m.jpg"),
     "n" * 256: ("bad_image", "a name of more than 255 bytes"),
     "é" * 128: ("bad_image", "a name of more than 255 bytes"),
     "folder/" * 700: ("bad_image", "or a path of 4095"),

@@ -15,7 +15,16 @@ from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import DamagedData, InputError
 from raysys.tracking import logs
-from tests.unit.pack.small_catalogue import BY_COLUMN, jpeg, numbered_rows, pack, run, write_catalogue
+from tests.unit.pack.small_catalogue import (
+    BY_COLUMN,
+    files_folder,
+    jpeg,
+    numbered_rows,
+    pack,
+    read_ledger,
+    run,
+    write_catalogue,
+)
 
 BAD_ROWS: dict[str, dict[str, str]] = {
     "no_id": {"item_id": " "},
@@ -43,7 +52,7 @@ def write_catalogue_with_bad_rows(folder: Path, max_bad_fraction: float) -> Conf
 def test_ledger_lists_refused_rows_with_reason_and_line(tmp_path: Path) -> None:
     config = write_catalogue_with_bad_rows(tmp_path, max_bad_fraction=0.8)
     manifests = pack(config)
-    ledgers = {split: pq.read_table(f"{config.root}/shards/{split}/ledger.parquet").to_pylist() for split in SPLITS}  # fmt: skip
+    ledgers = {split: read_ledger(config, split) for split in SPLITS}
     assert [row["reason"] for row in ledgers["val"]] == ["repeated_id"]
     refused = {row["reason"]: row for rows in ledgers.values() for row in rows}
     lines = {reason: f"{tmp_path}/items.csv:{line}" for line, reason in enumerate(BAD_ROWS, start=4)}
@@ -101,7 +110,7 @@ def test_outcome_counts_refused_rows_of_all_splits_and_names_their_ledgers(tmp_p
         assert (outcome.is_skipped, outcome.num_refused) == (is_skipped, 8)
         assert outcome.refused_by_reason == dict.fromkeys(BAD_ROWS, 1)
         assert outcome.ledgers == [
-            f"{config.root}/shards/{split}/ledger.parquet" for split in ("train", "val")
+            f"{files_folder(config, split)}/ledger.parquet" for split in ("train", "val")
         ]
     line = logs.refused_line("pack", 40, {"no_photo": 12, "damaged": 6}, ["s3://a/ledger.parquet"])
     assert line == "     pack  18 of 58 rows refused: 12 no_photo, 6 damaged; ledger: s3://a/ledger.parquet"
@@ -110,7 +119,7 @@ def test_outcome_counts_refused_rows_of_all_splits_and_names_their_ledgers(tmp_p
 def test_items_table_lists_shard_group_and_hash(tmp_path: Path) -> None:
     config = write_catalogue(tmp_path, numbered_rows(10), PackConfig(split=BY_COLUMN, items_per_shard=4))
     pack(config)
-    items = pq.read_table(f"{config.root}/shards/train/items.parquet").to_pylist()
+    items = pq.read_table(files_folder(config) / "items.parquet").to_pylist()
     assert sorted(item["item_id"] for item in items) == [f"i{n:03d}" for n in range(10)]
     assert collections.Counter(item["shard"] for item in items) == {
         "00000.tar": 4,

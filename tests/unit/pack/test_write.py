@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from raysys.config.schema import SPLITS, PackConfig
@@ -19,9 +18,11 @@ from tests.unit.pack.small_catalogue import (
     BY_COLUMN,
     BY_SELLER,
     SELLERS,
+    files_folder,
     jpeg,
     numbered_rows,
     pack,
+    read_ledger,
     read_tars,
     samples_by_key,
     write_catalogue,
@@ -54,9 +55,9 @@ def test_members_are_sorted_and_shards_have_the_configured_number_of_items(tmp_p
         ("00002.tar", 4),
     ]
     for shard in shards:
-        keys = [sample["__key__"] for sample in read_tars([Path(config.root, "shards/train", shard.name)])]
+        keys = [sample["__key__"] for sample in read_tars([files_folder(config) / shard.name])]
         assert keys == sorted(keys)
-    assert shards[0].bytes == Path(config.root, "shards/train/00000.tar").stat().st_size
+    assert shards[0].bytes == (files_folder(config) / "00000.tar").stat().st_size
 
 
 def test_id_with_unsafe_characters_gets_a_hashed_key(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_photo_that_changes_after_the_scan_is_refused(tmp_path: Path) -> None:
     assert sorted(samples_by_key(config, "train")) == ["a", "d"]
     assert (manifest.num_rows, manifest.num_items) == (4, 2)
     assert manifest.refused_by_reason == {"changed_while_packing": 2}
-    ledger = pq.read_table(f"{config.root}/shards/train/ledger.parquet").to_pylist()
+    ledger = read_ledger(config)
     assert [(row["item_id"], row["source"]) for row in ledger] == [
         ("b", f"{tmp_path}/items.csv:3"),
         ("c", f"{tmp_path}/items.csv:4"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from raysys import artifacts
 from raysys.errors import InputError, MissingError
-from raysys.verify.find import find_sources
+from raysys.verify.find import find_sources, open_shard_set
 from tests.shards_by_hand import foreign_sample, write_shard_set, write_tar
 
 
@@ -111,3 +113,39 @@ def test_path_without_tars_is_refused(folder: Path, path: str, message: str) -> 
     with pytest.raises(MissingError) as caught:
         find_sources([f"{folder}/{path}"])
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def versioned(tmp_path: Path) -> Path:
+    """A ShardSet as `raysys pack` writes it, with its files in a folder of their own."""
+    manifest = write_shard_set(tmp_path / "set" / "version-1", "ab", "cd")
+    artifacts.publish_version(str(tmp_path / "set"), "version-1", manifest)
+    return tmp_path / "set"
+
+
+def test_published_version_is_one_source_with_its_shard_set(versioned: Path) -> None:
+    for sources in (find_sources([str(versioned)]), [open_shard_set(str(versioned))]):
+        (source,) = sources
+        assert source.uri == str(versioned)
+        assert [shard.uri for shard in source.shards] == [
+            f"{versioned}/version-1/00000.tar",
+            f"{versioned}/version-1/00001.tar",
+        ]
+        assert source.findings == ()
+    (source,) = find_sources([f"{versioned}/*/00001.tar"])
+    assert [shard.num_items for shard in source.shards] == [2]
+
+
+def test_tars_that_a_versioned_manifest_does_not_name_are_findings(versioned: Path) -> None:
+    for name in ("2.tar", "version-1/3.tar", "version-2/00000.tar"):  # the last one is being written
+        write_tar(versioned / name, [foreign_sample("a")])
+    findings = open_shard_set(str(versioned)).findings
+    assert [(finding.kind, finding.uri) for finding in findings] == [
+        ("unnamed_shard", f"{versioned}/2.tar"),
+        ("unnamed_shard", f"{versioned}/version-1/3.tar"),
+    ]
+
+
+def test_shard_set_without_its_version_is_still_found(versioned: Path) -> None:
+    shutil.rmtree(versioned / "version-1")
+    assert find(versioned) == {"set": ["00000.tar", "00001.tar"]}

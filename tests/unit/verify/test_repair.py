@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from raysys.artifacts import ShardSetManifest, open_artifact
+from raysys.artifacts import ShardSetManifest, open_artifact, publish_version
 from raysys.errors import DamagedData, InputError
 from raysys.verify.find import find_sources
 from raysys.verify.repair import RepairSummary, copy_uris_below, repair
@@ -216,3 +216,11 @@ def test_any_damaged_header_costs_one_sample_and_is_in_the_ledger(tmp_path: Path
             (key, "no_photo" if name.endswith("jpg") else "no_text"),
             ("", "damaged_header"),
         ]
+
+
+def test_copy_of_a_versioned_shard_set_lies_beside_its_manifest(tmp_path: Path) -> None:
+    old = write_shard_set(tmp_path / "in" / "version-1", "ab", "cd")
+    publish_version(str(tmp_path / "in"), "version-1", old)
+    repair_folder(tmp_path / "in", tmp_path / "out")
+    assert open_artifact(str(tmp_path / "out"), ShardSetManifest).shards == old.shards
+    assert (tmp_path / "out" / "00001.tar").exists()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from raysys.shards.reader import Item, ShardRef, open_shard
+from raysys.shards.reader import BadSample, Item, ShardRef, open_shard
 from raysys.verify.find import find_sources
 from raysys.verify.repair import RepairSummary, repair
 from raysys.verify.shard_checks import verify, verify_shard
@@ -92,9 +95,8 @@ END = A.rindex(b"a cup") + 512  # of the last member with its padding
         pytest.param(archive(("a.left.jpg", RED), ("a.txt", b"x")), {"no_photo": 1}, True, [], id="no plain photo"),
         pytest.param(archive(("a.jfif", RED), ("a.txt", b"x"), ("b.JPE", RED), ("b.txt", b"x")), {}, False, ["a.jfif", "b.jpe"], id="suffixes of JPEG"),
         pytest.param(archive(*sample("x/a"), ("__MACOSX/x/._a.jpg", b"\0"), ("x/.DS_Store", b"\0")), {"ignored_member": 2}, False, ["x/a.jpg"], id="macOS"),
-        pytest.param(gzip.compress(A), {"gzip": 1}, False, ["a.jpg"], id="gzip"),
-        pytest.param(gzip.compress(A) + gzip.compress(B), {"gzip": 1, "early_end": 1}, True, ["a.jpg", "b.jpg"], id="two gzips"),
-        pytest.param(gzip.compress(A)[:-9], {"gzip": 1, "damaged_gzip": 1}, True, ["a.jpg"], id="gzip cut off"),
+        pytest.param(pa.compress(A, "zstd", asbytes=True), {"unsupported_compression": 1}, True, [], id="zstd"),
+        pytest.param(b"", {"empty": 1}, True, [], id="empty"),
     ],
 )  # fmt: skip
 def test_unusual_tar(
@@ -104,10 +106,63 @@ def test_unusual_tar(
     assert check(tmp_path / "in", data) == expected
 
 
-@pytest.mark.parametrize("name", ["1.tar.gz", "1.tgz", "1.TAR", "1.TGZ"])
-def test_shard_is_found_by_every_name_of_a_tar(tmp_path: Path, name: str) -> None:
-    data = A if name == "1.TAR" else gzip.compress(A)
-    assert check(tmp_path / "in", data, name)[2] == ["a.jpg"]  # the copy is a plain 1.tar
+COMPRESSIONS = [gzip.compress, bz2.compress, lzma.compress]
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+@pytest.mark.parametrize(
+    ("change", "counts", "is_damage", "kept"),
+    [
+        (lambda a, b: a, {"compressed": 1}, False, ["a.jpg"]),
+        (lambda a, b: a + bytes(1000), {"compressed": 1}, False, ["a.jpg"]),
+        (lambda a, b: a + b, {"compressed": 1, "early_end": 1}, True, ["a.jpg", "b.jpg"]),
+        (lambda a, b: a + bytes(64) + b, {"compressed": 1, "early_end": 1}, True, ["a.jpg", "b.jpg"]),
+        (lambda a, b: a[:-3], {"compressed": 1, "damaged_compression": 1}, True, ["a.jpg"]),
+        (lambda a, b: a + b"garbage", {"compressed": 1, "damaged_compression": 1}, True, ["a.jpg"]),
+        (lambda a, b: a + b[:10], {"compressed": 1, "damaged_compression": 1}, True, ["a.jpg"]),
+    ],
+    ids=["whole", "padded", "two", "two with zeros", "cut off", "garbage", "second cut off"],
+)
+def test_compressed_tar_is_read_up_to_its_damage(
+    tmp_path: Path,
+    compress: Callable[[bytes], bytes],
+    change: Callable[[bytes, bytes], bytes],
+    counts: dict[str, int],
+    is_damage: bool,
+    kept: list[str],
+) -> None:
+    found = check(tmp_path / "in", change(compress(A), compress(B)))
+    assert found == (counts, is_damage, kept)
+
+
+def test_zstd_is_named_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "1.tar.zst").write_bytes(pa.compress(A, "zstd", asbytes=True))
+    health = verify_shard(ShardRef(f"{tmp_path}/1.tar.zst"), max_pixels=10**6)
+    detail = "compressed with zstd, which is not read; unpack it with `zstd -d`"
+    assert [finding.detail for finding in health.findings] == [detail]
+    with open_shard(ShardRef(f"{tmp_path}/1.tar.zst", "train", 3)) as opened:
+        missing = opened.read(2)
+    assert isinstance(missing, BadSample)
+    assert missing.detail == f"the shard has 0 of 3 samples ({detail})"
+
+
+def test_name_of_a_member_that_begins_like_bzip2_is_no_compression(tmp_path: Path) -> None:
+    assert check(tmp_path / "in", archive(*sample("BZh91AY"))) == ({}, False, ["BZh91AY.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [
+        ("1.TAR", bytes),
+        *((name, gzip.compress) for name in ("1.tar.gz", "1.tgz", "1.TGZ", "1.tar")),
+        *((name, bz2.compress) for name in ("1.tar.bz2", "1.tbz2", "1.tbz", "1.tar")),
+        *((name, lzma.compress) for name in ("1.tar.xz", "1.txz", "1.Tar.XZ", "1.tar")),
+    ],
+)
+def test_shard_is_found_by_every_name_of_a_tar(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    assert check(tmp_path / "in", compress(A), name)[2] == ["a.jpg"]  # the copy is a plain 1.tar
 
 
 def noise() -> bytes:
@@ -156,7 +211,7 @@ def test_reader_and_verify_find_the_same_samples(tmp_path: Path) -> None:
     stop = hole.index(b"c.jpg")
     data = gzip.compress(hole[:start] + bytes(stop - start) + hole[stop:])
     counts, _, kept = check(tmp_path / "in", data)
-    assert (counts, kept) == ({"gzip": 1, "early_end": 1}, ["a.jpg", "c.jpg"])
+    assert (counts, kept) == ({"compressed": 1, "early_end": 1}, ["a.jpg", "c.jpg"])
     with open_shard(ShardRef(f"{tmp_path}/in/1.tar", "train", 2)) as opened:
         items = [opened.read(number) for number in range(2)]
     assert [item.item_id for item in items if isinstance(item, Item)] == ["a", "c"]

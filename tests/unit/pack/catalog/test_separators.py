@@ -37,9 +37,10 @@ def test_line_ends_and_byte_order_mark_are_read(tmp_path: Path, end: str, mark: 
 
 
 def test_long_file_with_cr_keeps_its_line_numbers(tmp_path: Path) -> None:
-    rows = read(tmp_path, b"item_id,title,image\r" + b"1,red,a.jpg\r" * 200_000)
-    assert len(rows) == 200_000
-    assert rows[-1] == "200001 red"
+    title = "red-" * 30  # 2.5 MB: more than two reads of 1 MB
+    rows = read(tmp_path, b"item_id,title,image\r" + f"1,{title},a.jpg\r".encode() * 20_000)
+    assert len(rows) == 20_000
+    assert rows[-1] == f"20001 {title}"
 
 
 def test_cr_inside_a_title_is_no_line_end(tmp_path: Path) -> None:
@@ -52,6 +53,47 @@ def test_blank_lines_before_the_header_are_counted(tmp_path: Path) -> None:
 
 def test_header_with_other_separators_in_its_names_is_split_at_the_wanted_names(tmp_path: Path) -> None:
     assert read(tmp_path, b"item_id,title,image,a;b;c;d;e\n1,red,a.jpg,x\n") == ["2 red"]
+
+
+@pytest.mark.parametrize(("mark", "end"), [(b"", "\n"), (b"\xef\xbb\xbf", "\r\n"), (b"", "\r")])
+@pytest.mark.parametrize("line", ["sep={}", "SEP={}", '"sep={}"'])
+@pytest.mark.parametrize("separator", [";", ",", "\t", "|", "^"])
+def test_first_line_of_excel_states_the_separator(
+    tmp_path: Path, separator: str, line: str, mark: bytes, end: str
+) -> None:
+    text = end.join([line.format(separator), *(text.replace(",", separator) for text in LINES)])
+    assert read(tmp_path, mark + text.encode()) == ["3 red; big | new", "4 blue"]
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "rows"),
+    [
+        ("\nsep=;\n\nitem_id;title;image\n1;red;a.jpg\n", None, ["5 red"]),
+        ("sep=;\nitem_id;title;image\n1;sep=,;a.jpg\n", None, ["3 sep=,"]),
+        ("sep=;\nitem_id,title,image\n1,red,a.jpg\n", ",", ["3 red"]),  # catalog.separator has the last word
+        ("item_id,title,image\n1,sep=;,a.jpg\n", None, ["2 sep=;"]),
+        ('sep=;\nitem_id;title;image\n1;"red\nlong";a.jpg\n2;b;b.jpg\n', None, ["3 red\nlong", "5 b"]),
+    ],
+)
+def test_first_line_of_excel_is_counted(
+    tmp_path: Path, text: str, separator: str | None, rows: list[str]
+) -> None:
+    assert read(tmp_path, text.encode(), separator=separator) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("sep=;;\n", "sep=, , "),
+        ("sep=\n", "sep="),
+        ("sep=;\n", "none"),
+        ("sep=;\nitem_id,title,image\n", "item_id,title,image"),
+    ],
+)
+def test_other_first_lines_are_the_header(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, text.encode())
+    assert f"(found: {found});" in str(caught.value)
 
 
 def test_separator_can_be_set(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from raysys.errors import DamagedData, StorageError
 from raysys.train.checkpoint.format import (
     CheckpointManifest,
     checkpoint_name,
+    exported_weights,
     load_checkpoint,
-    load_weights,
     snapshot,
     write_checkpoint,
 )
@@ -96,7 +96,7 @@ def test_longer_run_continues_on_the_longer_schedule(tmp_path: Path) -> None:
 def test_weights_can_be_loaded_without_the_rest(tmp_path: Path) -> None:
     saved, other = new_state(1), new_state(2)
     write(saved, tmp_path, step=0)
-    assert load_weights(other.model, tmp_path) == 0
+    other.model.load_state_dict(exported_weights(tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(weights(saved), weights(other), strict=True))
 
 
@@ -106,7 +106,7 @@ def test_averaged_weights_take_precedence(tmp_path: Path) -> None:
     assert saved is not None
     saved["weights"] = averaged.model.state_dict()
     write_checkpoint(saved, str(tmp_path), spec_hash="f" * 64, stream_position=0, world_size=1)
-    load_weights(other.model, tmp_path)
+    other.model.load_state_dict(exported_weights(tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(weights(averaged), weights(other), strict=True))
 
 
@@ -146,7 +146,7 @@ def test_missing_file_is_detected(tmp_path: Path) -> None:
     with pytest.raises(
         DamagedData, match="state.pt: 0 bytes with sha256 none, but .* were written; restore the file"
     ):
-        load_weights(new_state(2).model, tmp_path)
+        exported_weights(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "", "{}"])

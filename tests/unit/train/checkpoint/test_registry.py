@@ -52,12 +52,13 @@ def test_newest_step_ignores_unregistered_checkpoints(tmp_path: Path) -> None:
     assert newest_step(str(tmp_path)) == 100
 
 
-def test_best_step_has_the_highest_score_of_the_registered_ones(tmp_path: Path) -> None:
-    register(tmp_path, 10, 20, 30, 40)
+def test_best_step_has_the_highest_score_of_the_complete_ones(tmp_path: Path) -> None:
+    assert best_step(str(tmp_path)) == 0
+    write_complete(tmp_path, 10, 30)
+    assert best_step(str(tmp_path)) == 30  # none has a score
+    write_complete(tmp_path, 20, 40)
     record_scores(tmp_path, step0=0.9, step5=0.8, step10=0.5, step20=0.7, step40=0.6)
     assert best_step(str(tmp_path)) == 20
-    register(tmp_path, 30)  # it has no score
-    assert best_step(str(tmp_path)) == 30
 
 
 def test_unregistered_checkpoints_are_removed(tmp_path: Path) -> None:

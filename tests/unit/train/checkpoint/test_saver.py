@@ -6,22 +6,22 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import ray.train
 import torch
 from accelerate import Accelerator
 
-from raysys.config.schema import TrackingConfig, TrainConfig
-from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.encoder.text import TextPreprocessing
-from raysys.errors import StorageError
+from raysys.config.schema import TrainConfig
+from raysys.errors import DiskFull, RaysysError, StorageError
 from raysys.train.checkpoint import saver as saver_module
-from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name, load_weights
+from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name, exported_weights
 from raysys.train.checkpoint.saver import CheckpointSaver
-from raysys.train.job import TrainJob
 from raysys.train.model import TrainState
+from tests.unit.train.small_model import small_job
 
 
 @dataclasses.dataclass
@@ -53,25 +53,7 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture
 def saver(tmp_path: Path, model: torch.nn.Module) -> CheckpointSaver:
-    job = TrainJob(
-        run_name="small",
-        run_uri=str(tmp_path),
-        spec_hash="f" * 64,
-        start_uri="",
-        image=ImagePreprocessing(16),
-        text=TextPreprocessing(8),
-        section=TrainConfig(batch_size=16),
-        tracking=TrackingConfig(),
-        config={},
-        shards=[],
-        is_validated=True,
-        score="r@5",
-        max_bad_fraction=0.0,
-        rows_per_block=1,
-        seed=0,
-        num_steps=20,
-        checkpoint_steps=8,
-    )
+    job = small_job(tmp_path, Path(), TrainConfig(batch_size=16))
     return CheckpointSaver(job, TrainState(Accelerator(cpu=True), model, model, [], [], start=None), step=0)
 
 
@@ -79,15 +61,15 @@ def test_checkpoint_holds_the_state_of_its_step_although_training_continued(
     ray_train: FakeRayTrain, saver: CheckpointSaver, model: torch.nn.Module, tmp_path: Path
 ) -> None:
     expected = {name: value.clone() for name, value in model.state_dict().items()}
-    saver.save(8, loss=0.5)
+    saver.save(8, {"loss": 0.5, "score": 0.25})
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     assert not (tmp_path / checkpoint_name(8)).exists()
     written = ray_train.upload()
     assert Path(written.path) == tmp_path / checkpoint_name(8)
-    assert load_weights(model, Path(written.path)) == 8
-    assert all(torch.equal(expected[name], value) for name, value in model.state_dict().items())
+    weights = exported_weights(Path(written.path))
+    assert all(torch.equal(expected[name], value) for name, value in weights.items())
     manifest = CheckpointManifest.model_validate_json(Path(written.path, "checkpoint.json").read_bytes())
     assert (manifest.stream_position, manifest.world_size, manifest.spec_hash) == (8 * 16, 1, "f" * 64)
 
@@ -101,9 +83,9 @@ def test_second_save_waits_for_the_first_upload(
             return super().wait(timeout)
 
     monkeypatch.setattr(threading, "Event", UploadingEvent)
-    saver.save(8, loss=0.5)
+    saver.save(8, {"loss": 0.5, "score": 0.25})
     assert not (tmp_path / checkpoint_name(8)).exists()
-    saver.save(16, loss=0.4)
+    saver.save(16, {"loss": 0.4})
     assert (tmp_path / checkpoint_name(8) / "checkpoint.json").exists()
     assert [one["metrics"]["step"] for one in ray_train.reports] == [16]
 
@@ -115,15 +97,38 @@ def test_failed_upload_raises_and_does_not_block_the_next_save(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(saver_module, "write_checkpoint", fail)
-    saver.save(8, loss=0.5)
+    saver.save(8, {"loss": 0.5, "score": 0.25})
     with pytest.raises(StorageError):
         ray_train.upload()
-    saver.save(16, loss=0.4)
+    saver.save(16, {"loss": 0.4})
     assert [one["metrics"]["step"] for one in ray_train.reports] == [16]
 
 
-def test_only_scheduled_checkpoints_are_validated(ray_train: FakeRayTrain, saver: CheckpointSaver) -> None:
-    for step in (8, 11, 16, 20):  # 11 is saved because of the time, 20 is the last step
-        saver.save(step, loss=0.5)
-        assert ray_train.reports[0]["validation"] is (step != 11)
+def test_upload_to_a_full_disk_ends_the_run(
+    ray_train: FakeRayTrain, saver: CheckpointSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[tuple[RaysysError, int]] = []
+    give_up = SimpleNamespace(remote=lambda error, world_size: reasons.append((error, world_size)))
+    coordinators = {(f"train {tmp_path}", "raysys"): SimpleNamespace(give_up=give_up)}
+    monkeypatch.setattr(ray, "get_actor", lambda name, namespace: coordinators[name, namespace])
+    monkeypatch.setattr(ray, "get", lambda result: result)
+    error = DiskFull("the disk is full")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(saver_module, "write_checkpoint", fail)
+    saver.save(8, {"loss": 0.5})
+    with pytest.raises(DiskFull):
         ray_train.upload()
+    assert reasons == [(error, 1)]
+
+
+def test_ray_train_gets_the_score_with_the_checkpoint(
+    ray_train: FakeRayTrain, saver: CheckpointSaver
+) -> None:
+    saver.save(8, {"loss": 0.5, "score": 0.25})
+    (report,) = ray_train.reports
+    assert report["metrics"] == {"step": 8, "loss": 0.5, "score": 0.25}
+    assert report["checkpoint_dir_name"] == checkpoint_name(8)
+    assert "validation" not in report

@@ -9,7 +9,7 @@ import torch
 
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
-from raysys.train.model.muon import Muon
+from raysys.train.model.muon import CpuMuon
 from raysys.train.model.optim import freeze, learning_rate_factor, make_optimizers
 
 
@@ -41,7 +41,7 @@ def test_adamw_decays_only_matrices() -> None:
 def test_muon_updates_the_matrices_of_the_image_layers() -> None:
     section = TrainConfig(optimizer="muon", muon_learning_rate=0.02, weight_decay=0.1)
     muon, adamw = make_optimizers(towers(), section)
-    assert isinstance(muon, Muon)
+    assert isinstance(muon, CpuMuon)
     assert shapes(muon.param_groups[0]) == [(4, 3)]
     assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.02, 0.1)
     assert shapes(adamw.param_groups[0]) == [(6, 5), (8, 7)]

@@ -12,7 +12,7 @@ from raysys.train.monitor.stall import LOSS_AND_BACKWARD, WAITING_FOR_DATA, Work
 
 def test_run_is_over_for_a_group_that_starts_after_a_stop_request() -> None:
     async def start_before_and_after_request() -> list[bool]:
-        coordinator = RunCoordinator(60.0)
+        coordinator = RunCoordinator(60.0, 600.0)
         before = await coordinator.is_over()
         await coordinator.request_stop()
         return [before, await coordinator.is_over(), await coordinator.wait_for_stop_request()]
@@ -22,7 +22,7 @@ def test_run_is_over_for_a_group_that_starts_after_a_stop_request() -> None:
 
 def test_ranks_that_halve_the_same_micro_batch_size_are_logged_once() -> None:
     async def report_sizes() -> list[str]:
-        coordinator = RunCoordinator(60.0)
+        coordinator = RunCoordinator(60.0, 600.0)
         for size, rank in ((16, 0), (16, 1), (8, 1)):
             await coordinator.log_halved(size, size // 2, f"rank {rank} has too little memory")
         return (await coordinator.status()).lines
@@ -37,7 +37,7 @@ def test_ranks_that_halve_the_same_micro_batch_size_are_logged_once() -> None:
 
 def test_run_ends_with_the_first_error_once_all_ranks_give_up() -> None:
     async def give_up() -> tuple[list[bool], bool, str]:
-        coordinator = RunCoordinator(60.0)
+        coordinator = RunCoordinator(60.0, 600.0)
         errors = [TrainingDiverged("first"), TrainingDiverged("second")]
         all_gave_up = await asyncio.gather(*(coordinator.give_up(error, 2) for error in errors))
         is_over = await coordinator.is_over()
@@ -53,7 +53,7 @@ def test_stall_is_reported_before_the_collective_timeout() -> None:
 
     async def stalls() -> list[str | None]:
         nonlocal now_s
-        coordinator, lines = RunCoordinator(100.0, clock=lambda: now_s), list[str | None]()
+        coordinator, lines = RunCoordinator(100.0, 600.0, clock=lambda: now_s), list[str | None]()
         for second in (0.0, 40.0, 79.0, 81.0):
             now_s = second
             await coordinator.heartbeat(ahead)
@@ -71,8 +71,44 @@ def test_stall_is_reported_before_the_collective_timeout() -> None:
 
 def test_log_lines_are_returned_once() -> None:
     async def read_twice() -> list[list[str]]:
-        coordinator = RunCoordinator(60.0)
+        coordinator = RunCoordinator(60.0, 600.0)
         await coordinator.log("a line")
         return [(await coordinator.status()).lines, (await coordinator.status()).lines]
 
     assert asyncio.run(read_twice()) == [["a line"], []]
+
+
+def test_first_batch_that_does_not_come_ends_the_run() -> None:
+    async def wait() -> tuple[str, bool, str | None]:
+        now_s = 0.0
+        coordinator = RunCoordinator(1000.0, 100.0, clock=lambda: now_s)
+        waiting = WorkerStatus(0, 1, "10.0.0.1", 0, WAITING_FOR_DATA, 0, is_warm=False)
+        await coordinator.heartbeat(waiting)
+        now_s = 99.0
+        await coordinator.heartbeat(waiting)
+        await coordinator.stream_waits("0 of 2 CPUs of the cluster are free")
+        assert (await coordinator.status()).fatal_error is None
+        now_s = 101.0
+        await coordinator.heartbeat(waiting)
+        status = await coordinator.status()
+        return str(status.fatal_error), await coordinator.wait_for_stop_request(), status.stall
+
+    line, is_stopped, stall = asyncio.run(wait())
+    assert line.startswith(
+        "train: no batch within 101 s (stream.first_batch_timeout_s): 0 of 2 CPUs of the cluster are free; "
+    )
+    assert (is_stopped, stall) == (True, None)
+
+
+def test_later_wait_for_data_is_a_stall() -> None:
+    async def wait() -> tuple[str | None, object]:
+        now_s = 0.0
+        coordinator = RunCoordinator(1000.0, 100.0, clock=lambda: now_s)
+        waiting = WorkerStatus(0, 1, "10.0.0.1", 7, WAITING_FOR_DATA, 9, is_warm=True)
+        await coordinator.heartbeat(waiting)
+        now_s = 120.0
+        await coordinator.heartbeat(waiting)
+        status = await coordinator.status()
+        return status.stall, status.fatal_error
+
+    assert asyncio.run(wait()) == ("no progress for 120 s: the only rank waits for data after step 7", None)

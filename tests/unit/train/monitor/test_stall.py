@@ -10,9 +10,11 @@ from raysys.train.monitor.stall import (
     FORWARD,
     LOSS_AND_BACKWARD,
     SAVING,
+    VALIDATING,
     WAITING_FOR_DATA,
     LastHeartbeat,
     WorkerStatus,
+    first_batch_wait_s,
     is_running,
     stall_line,
 )
@@ -38,6 +40,13 @@ def test_rank_that_is_behind_is_named() -> None:
     assert stall_line([heartbeat(0), heartbeat(1, WAITING_FOR_DATA, 7)], NOW_S, AFTER_S) == (
         "no progress for 120 s: rank 1 on node 10.0.0.1 is at step 120, waiting for data; "
         "the other ranks wait for it"
+    )
+
+
+def test_rank_that_validates_more_slowly_is_named() -> None:
+    line = stall_line([heartbeat(0, VALIDATING, 12), heartbeat(1, VALIDATING, 10)], NOW_S, AFTER_S)
+    assert line == (
+        "no progress for 120 s: rank 1 on node 10.0.0.1 is at step 120, validating; the other ranks wait for it"
     )
 
 
@@ -112,3 +121,32 @@ def test_group_is_running_while_one_rank_sends_heartbeats() -> None:
     assert is_running([heartbeat(0, received_s=996.0), heartbeat(1, received_s=10.0)], NOW_S, 5.0)
     assert not is_running([heartbeat(0, received_s=994.0)], NOW_S, 5.0)
     assert not is_running([heartbeat(0, ENDED)], NOW_S, 5.0)
+
+
+def test_ranks_that_all_wait_for_data_are_a_stall_with_what_the_stream_waits_for() -> None:
+    waiting = [heartbeat(0, WAITING_FOR_DATA), heartbeat(1, WAITING_FOR_DATA)]
+    assert stall_line(waiting, NOW_S, AFTER_S, data_after_s=121.0) is None
+    assert stall_line(waiting, NOW_S, AFTER_S, data_after_s=120.0, stream="reading: 1 task") == (
+        "no progress for 120 s: all 2 ranks wait for data after step 120 (reading: 1 task)"
+    )
+    alone = [heartbeat(0, WAITING_FOR_DATA, world_size=1)]
+    assert stall_line(alone, NOW_S, AFTER_S, data_after_s=100.0) == (
+        "no progress for 120 s: the only rank waits for data after step 120"
+    )
+
+
+@pytest.mark.parametrize(
+    ("phases", "is_warm", "expected"),
+    [
+        ((WAITING_FOR_DATA, WAITING_FOR_DATA), False, 120.0),
+        ((WAITING_FOR_DATA, DATA_READY), False, 120.0),
+        ((DATA_READY, DATA_READY), False, None),
+        ((WAITING_FOR_DATA, FORWARD), False, None),  # compiles
+        ((WAITING_FOR_DATA, WAITING_FOR_DATA), True, None),  # a later batch
+    ],
+)
+def test_wait_for_the_first_batch(phases: tuple[str, str], is_warm: bool, expected: float | None) -> None:
+    group = [heartbeat(rank, phase, is_warm=is_warm) for rank, phase in enumerate(phases)]
+    assert first_batch_wait_s(group, NOW_S, 120.0) == expected
+    assert first_batch_wait_s(group, NOW_S, 121.0) is None
+    assert first_batch_wait_s([], NOW_S, 120.0) is None

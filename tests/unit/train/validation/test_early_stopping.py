@@ -1,13 +1,10 @@
-"""When a run stops early, and how often rank 0 checks."""
+"""When a run stops early."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from raysys.tracking.metrics_log import record_validation
-from raysys.train.validation.early_stopping import EarlyStopping, has_stopped_early, is_patience_exhausted
+from raysys.train.validation.early_stopping import has_stopped_early
 
 
 def rows(*scores: float) -> list[dict[str, float]]:
@@ -16,7 +13,7 @@ def rows(*scores: float) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("scores", "patience", "is_exhausted"),
+    ("scores", "patience", "has_stopped"),
     [
         ((0.1, 0.2, 0.3, 0.4), 1, False),  # still improving
         ((0.1, 0.2, 0.3, 0.3), 1, True),  # an equal score is no improvement
@@ -29,31 +26,17 @@ def rows(*scores: float) -> list[dict[str, float]]:
         ((), 1, False),
     ],
 )
-def test_patience_is_exhausted_without_improvement(
-    scores: tuple[float, ...], patience: int, is_exhausted: bool
+def test_run_stops_once_patience_is_exhausted(
+    scores: tuple[float, ...], patience: int, has_stopped: bool
 ) -> None:
-    assert is_patience_exhausted(rows(*scores), patience) is is_exhausted
+    assert has_stopped_early(rows(*scores), 10 * len(scores), patience) is has_stopped
 
 
-def record(run_uri: Path, *scores: float) -> None:
-    for row in rows(*scores):
-        record_validation(str(run_uri), int(row["step"]), {"val_score": row["val_score"]})
+def test_run_without_patience_never_stops_early() -> None:
+    assert not has_stopped_early(rows(0.1, 0.5, 0.4, 0.3, 0.2), 40, None)
 
 
-def test_run_without_patience_never_stops_early(tmp_path: Path) -> None:
-    record(tmp_path, 0.1, 0.5, 0.4, 0.3, 0.2)
-    assert not EarlyStopping(str(tmp_path), None).should_stop()
-    assert not has_stopped_early(str(tmp_path), None)
-    assert has_stopped_early(str(tmp_path), 3)
-
-
-def test_validations_are_read_every_ten_seconds(tmp_path: Path) -> None:
-    now = 100.0
-    early_stopping = EarlyStopping(str(tmp_path), 1, clock=lambda: now)
-    record(tmp_path, 0.1, 0.5)
-    assert not early_stopping.should_stop()
-    record(tmp_path, 0.1, 0.5, 0.4)
-    now += 9.0
-    assert not early_stopping.should_stop()  # not read again yet
-    now += 2.0
-    assert early_stopping.should_stop()
+def test_validation_of_a_checkpoint_that_was_not_saved_does_not_count() -> None:
+    validations = rows(0.1, 0.5, 0.4)  # a kill after the last one left only the checkpoint of step 10
+    assert not has_stopped_early(validations, 10, 1)
+    assert has_stopped_early(validations, 20, 1)

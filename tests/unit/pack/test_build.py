@@ -10,16 +10,17 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from raysys import artifacts, storage
+from raysys import artifacts
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
 from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import Busy, InputError, StorageError
-from raysys.pack import shard_sets
+from raysys.pack import build
 from raysys.pack.executor import SerialExecutor
 from tests.unit.pack.small_catalogue import (
     BY_COLUMN,
     BY_SELLER,
+    files_folder,
     numbered_rows,
     open_with_specs,
     pack,
@@ -36,13 +37,10 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first_manifests, second_manifests = pack(first), pack(second)
     for split in SPLITS:
         assert first_manifests[split].fingerprint == second_manifests[split].fingerprint
-        names = [
-            name for name in storage.list_files(f"{first.root}/shards/{split}") if name != "manifest.json"
-        ]
-        assert "ledger.parquet" in names
-        for name in names:
-            ours, theirs = (Path(config.root, "shards", split, name) for config in (first, second))
-            assert ours.read_bytes() == theirs.read_bytes()
+        ours, theirs = (files_folder(config, split) for config in (first, second))
+        assert ours.name == theirs.name
+        assert "ledger.parquet" in contents(ours)
+        assert contents(ours) == contents(theirs)
 
 
 def test_catalogue_without_training_items_is_an_error(tmp_path: Path) -> None:
@@ -108,7 +106,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_interrupted_pack_continues_and_gives_the_same_bytes(
     tmp_path: Path, interrupted: InterruptedExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_sets, "ROWS_PER_PART", 10)
+    monkeypatch.setattr(build, "ROWS_PER_PART", 10)
     section = PackConfig(split=BY_SELLER, items_per_shard=7)
     reference, config = (
         write_catalogue(tmp_path / name, numbered_rows(40), section) for name in ("reference", "resumed")
@@ -147,7 +145,7 @@ def test_full_disk_is_one_line_and_the_pack_continues_when_there_is_space(tmp_pa
             pack(config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert str(caught.value).startswith(f"{config.root}/shards/train/00000.tar: ")
+    assert str(caught.value).startswith(f"{files_folder(config)}/00000.tar: ")
     assert "free space" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(Path(config.root).rglob("manifest.json"))
@@ -159,7 +157,9 @@ def test_full_disk_is_one_line_and_the_pack_continues_when_there_is_space(tmp_pa
 def test_damaged_file_is_written_again_with_the_same_bytes(tmp_path: Path, name: str, damage: str) -> None:
     config = write_catalogue(tmp_path, numbered_rows(20), PackConfig(split=BY_SELLER, items_per_shard=7))
     fingerprints = {split: manifest.fingerprint for split, manifest in pack(config).items()}
-    before, path = contents(Path(config.root)), Path(config.root, "shards/train", name)
+    before, path = contents(Path(config.root)), files_folder(config) / name
+    if name == "manifest.json":
+        path = Path(config.root, "shards/train", name)
     data = path.read_bytes()
     if damage == "gone":
         path.unlink()
@@ -169,6 +169,19 @@ def test_damaged_file_is_written_again_with_the_same_bytes(tmp_path: Path, name:
     assert contents(Path(config.root)) == before
     assert {split: manifest.fingerprint for split, manifest in published(config).items()} == fingerprints
     assert run(config).is_skipped
+
+
+def test_lost_tar_alone_is_written_again(tmp_path: Path) -> None:
+    config = write_catalogue(tmp_path, numbered_rows(20), PackConfig(split=BY_COLUMN, items_per_shard=7))
+    pack(config)
+    before = contents(Path(config.root))
+    written = {path: path.stat().st_mtime_ns for path in sorted(files_folder(config).glob("*.tar"))}
+    lost, *kept = written
+    lost.unlink()
+    assert not run(config).is_skipped
+    assert contents(Path(config.root)) == before
+    assert len(kept) == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == {path: written[path] for path in kept}
 
 
 def published(config: Config) -> dict[str, ShardSetManifest]:

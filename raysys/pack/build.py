@@ -22,10 +22,12 @@ from raysys.config.schema import SPLITS, FolderCatalog, PackConfig, TableCatalog
 from raysys.pack import publish
 from raysys.pack.catalog import Catalog, CatalogFile
 from raysys.pack.executor import Executor
+from raysys.pack.kept_shards import keep_intact_shards
 from raysys.pack.parent import read_parent_items
 from raysys.pack.paths import PackPaths, list_parts, scratch_folder
 from raysys.pack.plan import NO_SHARD, Plan, make_plan, read_scanned_rows
 from raysys.pack.scan import ROWS_PER_PART, Part, cut_parts, has_unreachable, scan
+from raysys.pack.version_name import version_name
 from raysys.pack.write import (
     KEY,
     PLANNED_SHARD,
@@ -63,32 +65,26 @@ def pack_shard_sets(
         ledger = publish.Ledger(catalog.section.path, scratch, parts, part_rows, plan)
         ledger.check(section.max_bad_fraction)
         ledger.require_training_items()
-        paths = _begin(specs, plan, scratch)
+        version = version_name(plan, ledger.refusals(), specs["train"].inputs)
+        paths = PackPaths({split: spec.uri for split, spec in specs.items()}, version, scratch)
+        _begin(specs, plan, paths)
         _write(plan, parts, part_rows, paths, executor)
         seconds = time.monotonic() - started
         return publish.publish(specs, plan, parent, ledger, paths, section, seconds)
 
 
-def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, scratch: str) -> PackPaths:
-    """Keep what an interrupted run wrote, unless photos that were reachable this time changed the plan.
+def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, paths: PackPaths) -> None:
+    """Keep the published ShardSets, and what earlier runs wrote of this version; delete all else.
 
-    A published ShardSet on a local disk stays readable: its successor is written in the scratch folder, and
-    moved when it is complete. Object stores cannot rename: there the published one is deleted first.
+    An interrupted run wrote another version if photos that were unreachable then are reachable now.
     """
-
-    def uri_of(split: str, uri: str) -> str:
-        is_staged = storage.is_local(uri) and artifacts.is_published(uri)
-        return storage.join(scratch, split) if is_staged else uri
-
-    paths = PackPaths({split: uri_of(split, spec.uri) for split, spec in specs.items()}, scratch)
-    is_same_plan = storage.exists(paths.digest) and storage.read_bytes(paths.digest) == plan.digest()
-    if not is_same_plan:
-        paths.delete_written()
-    for split, spec in specs.items():
-        if paths.split_uris[split] == spec.uri:
-            artifacts.begin(spec, keep=is_same_plan)
-    storage.write_bytes(paths.digest, plan.digest())
-    return paths
+    version = paths.version.encode()
+    if not storage.exists(paths.version_file) or storage.read_bytes(paths.version_file) != version:
+        paths.delete_marks()
+        keep_intact_shards(plan.shards, paths)
+        storage.write_bytes(paths.version_file, version)
+    for spec in specs.values():
+        artifacts.delete_other_versions(spec.uri, spec.manifest, keep=paths.version)
 
 
 def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysys.errors import InputError, MissingError
-from raysys.evaluate.logs import read_log
+from raysys.evaluate.interaction_log import read_log
 
 COLUMNS = "impression_id, query_id, item_id, position"
 

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from raysys.encoder.preprocess import ImagePreprocessing, photo_pixels
-from raysys.encoder.siglip import image_vectors
 from raysys.index.exact import exact_search
-from raysys.shards.reader import ShardRef, read_shard
 
-_NUM_PHOTOS = 64
+NUM_PHOTOS = 64  # among which neighbours are searched
 _NUM_QUERIES = 6
 _NUM_NEIGHBOURS = 4
 _PHOTO_PX = 64
 _GAP_PX = 8
-
-
-@dataclass(frozen=True)
-class NeighbourGrid:
-    """The photos of a grid; it can be sent to a Ray task, which draws it."""
-
-    shards: list[ShardRef]
-    image: ImagePreprocessing
-
-    def draw(self, start_model: Any, fine_tuned_model: Any) -> bytes | None:
-        """The grid of the first photos as a JPEG; None without photos."""
-        items = (item for shard in self.shards for item in read_shard(shard))
-        photos = [photo_pixels(item.image, self.image) for item in itertools.islice(items, _NUM_PHOTOS)]
-        if not photos:
-            return None
-        pixels = np.stack(photos)
-        start, fine_tuned = (
-            image_vectors(model, pixels, self.image).numpy() for model in (start_model, fine_tuned_model)
-        )
-        encoded = io.BytesIO()
-        neighbour_grid(pixels, start, fine_tuned).save(encoded, "JPEG", quality=85)
-        return encoded.getvalue()
 
 
 def neighbour_grid(

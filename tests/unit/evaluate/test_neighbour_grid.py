@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysys.train.validation.neighbour_grid import nearest_photos, neighbour_grid
+from raysys.evaluate.neighbour_grid import nearest_photos, neighbour_grid
 
 
 def on_a_circle(*degrees: float) -> np.ndarray:

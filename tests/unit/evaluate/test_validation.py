@@ -12,13 +12,13 @@ import pytest
 
 from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, ValidationConfig
 from raysys.encoder.bundle import open_bundle
-from raysys.encoder.siglip import load_model
 from raysys.errors import InputError
-from raysys.evaluate.logs import read_log
+from raysys.evaluate.interaction_log import read_log
+from raysys.evaluate.validation import Validation, make_validation
 from raysys.shards.reader import Item, ShardRef
 from raysys.tracking import logs
-from raysys.train.validation.model_metrics import Validation, make_validation
 from tests.factories import photo, tiny_bundle, write_shard
+from tests.unit.train.small_model import plain_embeddings
 
 COLOURS = ("red", "blue", "green", "white")
 THINGS = ("cup", "hat", "sock", "shoe", "bag", "belt")
@@ -63,8 +63,8 @@ def simulated(weights: dict[str, float], queries: int = 30) -> EvaluateConfig:
     return EvaluateConfig(log=SimulatedLog(queries=queries, shelf_size=5, weights=weights))
 
 
-def validation_of(shard: ShardRef, evaluate: EvaluateConfig, bundle: str = "", **settings: Any) -> Validation:
-    return make_validation(bundle, [shard], ValidationConfig(**settings), evaluate, None)
+def validation_of(shard: ShardRef, evaluate: EvaluateConfig, **settings: Any) -> Validation:
+    return make_validation([shard], ValidationConfig(**settings), evaluate, None)
 
 
 INSIDE = ("i00", ["i01", "i02", "i03"], [True, False, False])
@@ -81,11 +81,12 @@ def test_recorded_log_is_reduced_to_validation_items(shard: ShardRef, tmp_path: 
     assert validation.score == "ndcg@5"
 
 
-def test_items_of_the_log_come_first_among_the_pairs(shard: ShardRef, tmp_path: Path) -> None:
+def test_items_of_the_log_are_always_among_the_pairs(shard: ShardRef, tmp_path: Path) -> None:
     late, later = ("i20", ["i21", "i22"], [True, False]), ("i10", ["i11", "i12"], [True, False])
     evaluate = recorded(tmp_path, [late] * 20 + [later])
     validation = validation_of(shard, evaluate, max_items=5)
-    assert validation.item_ids == ["i20", "i21", "i22", "i00", "i01"]
+    assert validation.item_ids == ["i00", "i01", "i20", "i21", "i22"]  # in the order of the shards
+    assert validation.pairs.positions == [0, 1, 20, 21, 22]
     assert validation.log is not None
     assert validation.log.query_ids == ["i20"] * 20  # the last impression adds three items: too many
 
@@ -123,7 +124,7 @@ def test_unknown_attribute_gives_no_log(shard: ShardRef) -> None:
 
 def test_split_without_pairs_gives_no_metrics_and_refuses_ndcg(shard: ShardRef) -> None:
     evaluate = simulated({"kind": 1.0})
-    assert validation_of(shard, evaluate, max_items=0).measure(None) == {}
+    assert validation_of(shard, evaluate, max_items=0).item_ids == []
     with pytest.raises(InputError, match="there are no validation pairs"):
         validation_of(shard, evaluate, max_items=0, score="ndcg@5")
 
@@ -131,7 +132,8 @@ def test_split_without_pairs_gives_no_metrics_and_refuses_ndcg(shard: ShardRef) 
 def test_metrics_follow_from_the_vectors(bundle: str, shard: ShardRef, tmp_path: Path) -> None:
     query, shown = "i00", ["i01", "i02", "i03"]  # red; blue, green, white
     evaluate = recorded(tmp_path, [(query, shown, [False, False, True])] * 20)
-    metrics = validation_of(shard, evaluate, bundle).measure(load_model(bundle))
+    validation = validation_of(shard, evaluate)
+    metrics = validation.metrics(plain_embeddings(open_bundle(bundle), validation.pairs))
     vectors = open_bundle(bundle).embed_photos([photo(colour) for colour in COLOURS])
     rank = sorted(range(1, 4), key=lambda row: -float(vectors[0] @ vectors[row])).index(3)
     assert metrics["ndcg@5"] == pytest.approx(1 / np.log2(rank + 2))
@@ -141,7 +143,8 @@ def test_metrics_follow_from_the_vectors(bundle: str, shard: ShardRef, tmp_path:
 
 
 def test_score_is_the_configured_metric(bundle: str, shard: ShardRef) -> None:
-    metrics = validation_of(shard, simulated({"kind": 1.0}), bundle, score="r@10").measure(load_model(bundle))
+    validation = validation_of(shard, simulated({"kind": 1.0}), score="r@10")
+    metrics = validation.metrics(plain_embeddings(open_bundle(bundle), validation.pairs))
     assert metrics["score"] == metrics["r@10"]
     assert "ndcg@5" in metrics
 

@@ -1,26 +1,24 @@
 """Metrics of a model on the validation split: retrieval, and nDCG on an interaction log if there is one.
 
-Both use the same items. The driver chooses them once, before training starts; a `Validation` can then be sent
-to a Ray task, which computes the metrics.
+Both use the same items. The driver chooses them once, before training starts, and sends a `Validation` to the
+workers.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from jaxtyping import Float32
-from numpy import ndarray
 
 from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
+from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
-from raysys.evaluate.logs import InteractionLog, read_log
+from raysys.evaluate.pairs import PackedPairs
 from raysys.evaluate.reranking import cosine_scores
-from raysys.evaluate.retrieval import embed_pairs, recalls
+from raysys.evaluate.retrieval import PairEmbeddings, recalls
 from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.shards.reader import ShardRef, read_shard
 from raysys.tracking import logs
@@ -31,37 +29,28 @@ _MIN_IMPRESSIONS = 20  # with fewer, the best checkpoint is a matter of chance
 
 @dataclass(frozen=True)
 class Validation:
-    """The items, the log and the settings of the metrics; `measure(model)` computes them."""
+    """The items, the log and the settings of the metrics."""
 
-    encoder_uri: str
-    """The start bundle, with the preprocessing of photos and titles; it may be published later."""
-    shards: list[ShardRef]
+    pairs: PackedPairs
     item_ids: list[str]
-    """The pairs that are used, among them all items of the log; empty: there are no metrics."""
+    """Of the pairs, among them all items of the log; empty: there are no metrics."""
     log: InteractionLog | None
     score: str
     """The metric that decides which checkpoint is the best."""
     seed: int
     """Breaks ties between shown items."""
-    device: str
 
-    def measure(self, model: Any) -> dict[str, float]:
-        """R@1, R@5, R@10, with a log nDCG@5, and the deciding one again as `score`.
-
-        The model is moved to `device`.
-        """
-        if not self.item_ids:
-            return {}
-        items = read_items(self.shards, set(self.item_ids), max_items=len(self.item_ids))
-        pairs = embed_pairs(model.to(self.device), self.encoder_uri, items.photos, items.titles)
-        values = recalls(pairs)
+    def metrics(self, embedded: PairEmbeddings) -> dict[str, float]:
+        """R@1, R@5, R@10, with a log nDCG@5, and the deciding one again as `score`."""
+        values = recalls(embedded)
         if self.log is not None:
-            values[NDCG] = _mean_ndcg(pairs.photos.numpy(), items, self.log, self.seed)
+            scores = cosine_scores(self.item_ids, embedded.photos.numpy(), self.log)
+            ranks = metrics.rank_by(scores, self.log.tapped, self.log.shown, seed=self.seed)
+            values[NDCG] = float(metrics.ndcg_at(5, ranks).mean())
         return {**values, SCORE: values[self.score]}
 
 
 def make_validation(
-    encoder_uri: str,
     shards: Sequence[ShardRef],
     section: ValidationConfig,
     evaluate: EvaluateConfig,
@@ -71,26 +60,30 @@ def make_validation(
 
     Raises: InputError if `train.validation.score` needs a log and there is none.
     """
-    item_ids: list[str] = []
+    item_id_to_position: dict[str, int] = {}
     log = None
     try:
         if not section.max_items or not any(shard.num_items for shard in shards):
             raise InputError("there are no validation pairs")
         first = read_items(shards, max_items=section.max_items)
-        item_ids = first.item_ids
-        log = _validation_log(shards, first, section.max_items, evaluate, latent_uri)
-        item_ids = list(dict.fromkeys([*sorted(log.item_ids), *item_ids]))[: section.max_items]
+        item_id_to_position = {item_id: position for position, item_id in enumerate(first.item_ids)}
+        log, positions = _validation_log(shards, first, section.max_items, evaluate, latent_uri)
+        logged = {item_id: positions[item_id] for item_id in sorted(log.item_ids)}
+        item_id_to_position = dict(
+            itertools.islice({**logged, **item_id_to_position}.items(), section.max_items)
+        )
     except InputError as error:
         if section.score == NDCG:
             raise InputError(
                 f"train.validation.score: {NDCG} needs a log of validation items ({error}); "
                 f"set train.validation.score={RECALL}"
             ) from error
-        if item_ids:
+        if item_id_to_position:
             logs.log.info("    train  validation uses retrieval metrics only: %s", error)
     score = section.score or (NDCG if log else RECALL)
-    device = "cuda" if section.num_gpus else "cpu"
-    return Validation(encoder_uri, list(shards), item_ids, log, score, evaluate.seed, device)
+    item_ids = sorted(item_id_to_position, key=item_id_to_position.__getitem__)
+    pairs = PackedPairs(list(shards), [item_id_to_position[item_id] for item_id in item_ids])
+    return Validation(pairs, item_ids, log, score, evaluate.seed)
 
 
 def _validation_log(
@@ -99,27 +92,24 @@ def _validation_log(
     max_items: int,
     evaluate: EvaluateConfig,
     latent_uri: str | None,
-) -> InteractionLog:
-    """A log of at most `max_items` validation items: part of the recorded log, or simulated on `first`.
+) -> tuple[InteractionLog, dict[str, int]]:
+    """A log of at most `max_items` validation items, part of the recorded log or simulated on `first`.
+
+    Also the position of each of its items, counted over all shards.
 
     Raises: InputError if there is none, or it has too few impressions.
     """
     if not isinstance(evaluate.log, RecordedLog):
-        return read_log(simulate_log_for_items(first, latent_uri, evaluate.log))
+        positions = {item_id: position for position, item_id in enumerate(first.item_ids)}
+        return read_log(simulate_log_for_items(first, latent_uri, evaluate.log)), positions
     recorded = read_log(evaluate.log.path)
-    item_ids = {item.item_id for shard in shards for item in read_shard(shard)}
-    log = recorded.restrict_to(item_ids, max_items=max_items)
+    items = itertools.chain.from_iterable(map(read_shard, shards))
+    positions = {item.item_id: position for position, item in enumerate(items)}
+    log = recorded.restrict_to(positions.keys(), max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(
             f"{evaluate.log.path}: {len(log.query_ids)} of its {len(recorded.query_ids)} impressions "
             f"consist of validation items (at most {max_items} in all), {_MIN_IMPRESSIONS} are needed; "
             "raise train.validation.max_items, or record a longer log"
         )
-    return log
-
-
-def _mean_ndcg(
-    vectors: Float32[ndarray, "n d"], items: EvaluationItems, log: InteractionLog, seed: int
-) -> float:
-    scores = cosine_scores(items.item_ids, vectors, log)
-    return float(metrics.ndcg_at(5, metrics.rank_by(scores, log.tapped, log.shown, seed=seed)).mean())
+    return log, positions

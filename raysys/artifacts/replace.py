@@ -1,0 +1,49 @@
+"""Replace an artifact that readers use: the new files lie in a folder of their own beside the old ones.
+
+Writing `manifest.json` above these folders switches from the old artifact to the new one. A reader sees one
+of them completely, on an object store as on a local disk, whenever the writer is killed. A reader that opened
+the old one finds its files until they are deleted. It never finds other bytes under the same name, because
+the name of a folder stands for its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from raysys import storage
+from raysys.artifacts.directory import MANIFEST, publish, read_manifest
+from raysys.artifacts.manifest import AnyManifest, Manifest
+from raysys.errors import DamagedData, InputError
+
+
+def publish_version(uri: str, folder: str, manifest: AnyManifest) -> AnyManifest:
+    """Make the artifact that is published in `folder`, below `uri`, the artifact at `uri`."""
+    return publish(uri, manifest.model_copy(update={"folder": folder}))
+
+
+def delete_other_versions(uri: str, kind: type[Manifest], *, keep: str | None = None) -> None:
+    """Delete all files below `uri` except those of the published artifact and of the folder `keep`."""
+    published = _published(uri, kind)
+    names = storage.list_files(uri, hidden=True)
+    unused = [name for name in names if name not in published and name.split("/")[0] != keep]
+    used_folders = {name.rpartition("/")[0].split("/")[0] for name in published} | {keep}
+    is_deleted: set[str] = set()
+    for name in unused:
+        top, _, rest = name.partition("/")
+        path = top if rest and top not in used_folders else name  # a folder of its own: in one call
+        if path not in is_deleted:
+            storage.delete(storage.join(uri, path))
+            is_deleted.add(path)
+
+
+def _published(uri: str, kind: type[Manifest]) -> Collection[str]:
+    """The files of the published artifact, relative to `uri`; none if there is none that can be read."""
+    try:
+        manifest = read_manifest(uri, kind)
+    except (DamagedData, InputError):
+        return ()
+    if manifest is None:
+        return ()
+    if not manifest.folder:
+        return {MANIFEST, *manifest.files}
+    return {MANIFEST, *(storage.join(manifest.folder, name) for name in (MANIFEST, *manifest.files))}

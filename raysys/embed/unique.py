@@ -1,0 +1,77 @@
+"""Item ids are unique: checked in the tables beside the shards before the work, and in the vectors after it.
+
+An index cannot tell two items of one id apart. `raysys pack` writes each id once, but shards that were copied
+or repaired may share an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysys import storage
+from raysys.artifacts import ShardSetManifest
+from raysys.artifacts.embedding_set import LEDGER, require_unique_ids
+from raysys.artifacts.intact import damage_named
+from raysys.columns import ITEM_ID, SHARD
+from raysys.shards.reader import ShardRef
+from raysys.shards.shard_set import ITEMS
+
+_REMEDY = "make the ids unique, and pack again"
+_SCHEMA = pa.schema([(SHARD, pa.string()), (ITEM_ID, pa.string())])
+
+
+def require_unique_items(uri: str, shards: Sequence[ShardRef]) -> None:
+    """Check the live items of the shards that the EmbeddingSet at `uri` is made of.
+
+    A ShardSet without a table of items is not known before its shards are read, and is left out.
+    Raises: DamagedData that names the first repeated ids and their shards.
+    """
+    folders = list(dict.fromkeys(shard.uri.rpartition("/")[0] for shard in shards))
+    tables = [_items_of(folder) for folder in folders if storage.exists(storage.join(folder, ITEMS))]
+    uris = pa.array([shard.uri for shard in shards], pa.string())
+    table = pa.concat_tables([_SCHEMA.empty_table(), *tables])
+    table = table.filter(pc.is_in(table.column(SHARD), uris))
+    for tombstones_uri in {shard.tombstones_uri for shard in shards if shard.tombstones_uri}:
+        table = _without(table, tombstones_uri)
+    require_unique_ids(uri, table, _REMEDY)
+
+
+def require_unique_vectors(uri: str) -> None:
+    """Check the parts at `uri` before they are published. Raises: as `require_unique_items`."""
+    tables = [_SCHEMA.empty_table()]
+    for name in storage.list_files(uri):
+        if name.endswith(".parquet") and name != LEDGER:
+            with storage.open_input(storage.join(uri, name)) as stream:
+                tables.append(pq.read_table(stream, columns=_SCHEMA.names).select(_SCHEMA.names))
+    require_unique_ids(uri, pa.concat_tables(tables), _REMEDY)
+
+
+def _items_of(folder: str) -> pa.Table:
+    """The items of a ShardSet with the URIs of their shards."""
+    table = _read(folder, ITEMS)
+    uris = pc.binary_join_element_wise(folder, table.column(SHARD), "/")
+    return pa.table([uris, table.column(ITEM_ID)], schema=_SCHEMA)
+
+
+def _without(table: pa.Table, tombstones_uri: str) -> pa.Table:
+    """The items that the tombstones do not remove."""
+    folder, _, name = tombstones_uri.rpartition("/")
+    removed = set(_rows(_read(folder, name)))
+    return table.filter(pa.array([row not in removed for row in _rows(table)], pa.bool_()))
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Shard and item id of each row."""
+    return zip(table.column(SHARD).to_pylist(), table.column(ITEM_ID).to_pylist(), strict=True)
+
+
+def _read(folder: str, name: str) -> pa.Table:
+    with (
+        damage_named(folder, ShardSetManifest, [name]),
+        storage.open_input(storage.join(folder, name)) as stream,
+    ):
+        return pq.read_table(stream, columns=[SHARD, ITEM_ID])

@@ -1,0 +1,97 @@
+"""Training steps on a GPU: no wait for the host, compiled tiles, TF32, and Muon's implementation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from raysys.config.schema import FalseNegativesConfig, TrainConfig
+from raysys.encoder.flops import peak_flops
+from raysys.train.loss import LossAndGradients, Pairs, local_pairs, tiled_loss
+from raysys.train.model import TrainState, make_train_state, open_accelerator
+from raysys.train.model.muon import CpuMuon
+from raysys.train.step import train_step
+from tests.unit.train.small_model import IMAGE, build_small_model, small_batch, small_section
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_small_model(tmp_path_factory.mktemp("start") / "tiny")
+
+
+def state_of(start: Path, section: TrainConfig) -> TrainState:
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process train on the CPU
+    return make_train_state(str(start), IMAGE, section, 8, open_accelerator(section, world_size=1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "bf16"}, {"optimizer": "muon"}, {"micro_batch_size": 2}, {"method": "distil"}, {"ema_decay": 0.9}],
+    ids=str,
+)  # fmt: skip
+def test_step_never_waits_for_the_gpu(start: Path, changes: dict[str, Any]) -> None:
+    section = small_section(use_gpu=True, **changes)
+    state = state_of(start, section)
+    batch = {name: rows.pin_memory() for name, rows in small_batch().items()}
+    train_step(state, batch, section, measure_weights=True)  # makes handles and the state of the optimiser
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = [train_step(state, batch, section, measure_weights=True) for _ in range(3)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    losses = [result.loss for result in results]
+    assert losses[2] < losses[0]
+
+
+def test_losses_equal_those_of_a_cpu_within_rounding(start: Path) -> None:
+    losses = {}
+    for use_gpu in (False, True):
+        section = small_section(use_gpu=use_gpu)
+        state = state_of(start, section)
+        losses[use_gpu] = [train_step(state, small_batch(seed), section).loss for seed in range(3)]
+    assert losses[True] == pytest.approx(losses[False], rel=2e-3)  # TF32 has 11 significant bits
+
+
+def test_compiled_tile_equals_the_plain_one() -> None:
+    pairs, policy = random_pairs(700), FalseNegativesConfig()
+
+    def loss(compile_backend: str | None) -> LossAndGradients:
+        scale, bias = (torch.tensor(value, device="cuda") for value in (10.0, -10.0))
+        return tiled_loss(
+            pairs, pairs, policy, scale=scale, bias=bias, num_images=700, tile_rows=256,
+            compile_backend=compile_backend,
+        )  # fmt: skip
+
+    plain, compiled = loss(None), loss("inductor")
+    for name in ("loss", "images", "captions", "scale", "bias"):
+        torch.testing.assert_close(getattr(compiled, name), getattr(plain, name), rtol=1e-3, atol=1e-5)
+
+
+def random_pairs(num_rows: int) -> Pairs:
+    images, captions = (
+        torch.nn.functional.normalize(torch.randn(num_rows, 64, device="cuda"), dim=-1) for _ in range(2)
+    )
+    keys = torch.arange(1, num_rows + 1, device="cuda")
+    return local_pairs(images, captions, keys, keys, first_row=0, all_keys=keys, all_groups=keys)
+
+
+def test_float32_products_use_tf32_and_muon_is_that_of_torch(start: Path) -> None:
+    state = state_of(start, small_section(use_gpu=True, optimizer="muon"))
+    assert torch.get_float32_matmul_precision() == "high"
+    assert not isinstance(state.optimizers[0], CpuMuon)
+
+
+def test_peak_of_this_gpu_is_known_or_not_reported() -> None:
+    peak = peak_flops(torch.cuda.get_device_name())
+    assert peak is None or peak > 1e14
