@@ -43,6 +43,7 @@ SKIP_REASONS = ("missing_shard", "missing", "no_photo", "bad_text", "changed", "
 # The table of a ShardSet's items.
 ITEM_HASH = "item_hash"  # sha256 over photo, title and attributes
 PHOTO_HASH = "photo_hash"  # perceptual hash, 128 bits: similar photos differ in few bits
+HEADER_HASH = "header_hash"  # of a photo in a tar of another tool: 128 bits of its header and first KiB
 
 # Embeddings.
 EMBEDDING = "embedding"  # float32, L2-normalised
@@ -79,6 +80,13 @@ LOG_SCHEMA = pa.schema(
 def item_hash(photo_sha256: bytes, title: str, attributes_json: str) -> bytes:
     """SHA-256 over the photo, the title and the attributes (canonical JSON) of an item in a shard."""
     return hashlib.sha256(b"\0".join([photo_sha256, title.encode(), attributes_json.encode()])).digest()
+
+
+def content_hash(photo: bytes | pa.Buffer, title: str) -> str:
+    """SHA-256 (hex) over photo and title: listings with equal hashes share one embedding."""
+    digest = hashlib.sha256(photo)
+    digest.update(b"\0" + title.encode())
+    return digest.hexdigest()
 
 
 def embedding_schema(dimensions: int) -> pa.Schema:

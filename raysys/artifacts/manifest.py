@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 3  # raise it when the layout of any artifact changes: older artifacts are then made again
+FORMAT = 4  # raise it when the layout of any artifact changes: older artifacts are then made again
 
 
 class FileEntry(BaseModel):
@@ -77,16 +77,17 @@ class ShardEntry(BaseModel):
 
 
 class InheritedShard(BaseModel):
-    """A tar of a parent ShardSet that this one still uses, except for the items in its tombstones."""
+    """A tar in another folder: of a parent ShardSet, or of another tool. `items.parquet` lists its items."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str
     num_items: int
     num_live: int
-    """Items without those that the tombstones remove."""
+    """Items that belong to this ShardSet."""
     bytes: int
-    sha256: str
+    sha256: str | None
+    """None for a tar of another tool: its photos are known by their headers."""
 
 
 class ShardSetManifest(Manifest):
@@ -98,7 +99,6 @@ class ShardSetManifest(Manifest):
     split: str
     shards: list[ShardEntry]
     inherited: list[InheritedShard] = []
-    num_tombstones: int = 0
     item_schema: dict[str, str]
     num_rows: int
     num_refused: int

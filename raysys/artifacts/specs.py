@@ -82,6 +82,16 @@ def shard_set(config: Config, split: str, columns: Columns, catalog: InputEntry)
     )
 
 
+def indexed_shard_set(config: Config, split: str, columns: Section, tars: InputEntry) -> ArtifactSpec:
+    """The ShardSet of a split that refers to the tars with this fingerprint."""
+    settings = {
+        "split": split,
+        "pack": config.pack.model_dump(mode="json", include={"split", "duplicates", "max_photo_megabytes"}),
+        "columns": _settings(columns),
+    }
+    return ArtifactSpec(layout_of(config).shards(split), ShardSetManifest, settings, {"tars": tars})
+
+
 def parent_shards(config: Config) -> dict[str, InputEntry]:
     """The ShardSets of `pack.parent`, of all splits because an item may move to another split.
 

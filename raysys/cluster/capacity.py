@@ -109,10 +109,11 @@ def _sum_of(demands: Sequence[Demand]) -> str:
 
 
 def _describe(nodes: Sequence[Node]) -> str:
-    cpus, gpus = ([f"{node.resources.get(kind, 0):g}" for node in nodes] for kind in _KINDS)
     if len(nodes) == 1:
-        return f"1 node with {cpus[0]} CPUs and {gpus[0]} GPUs"
-    return f"{len(nodes)} nodes with {', '.join(cpus) or 0} CPUs and {', '.join(gpus) or 0} GPUs"
+        cpus, gpus = (_amount(nodes[0].resources.get(kind, 0.0), kind) for kind in _KINDS)
+        return f"1 node with {cpus} and {gpus}"
+    cpus, gpus = (", ".join(f"{node.resources.get(kind, 0.0):g}" for node in nodes) for kind in _KINDS)
+    return f"{len(nodes)} nodes with {cpus or 0} CPUs and {gpus or 0} GPUs"
 
 
 def _amount(amount: float, kind: str) -> str:

@@ -47,6 +47,21 @@ class FolderColumns(Columns):
     """Column with the photo: a path relative to the metadata file."""
 
 
+class WebDatasetColumns(Section):
+    """Names of the fields in the json of each sample."""
+
+    item_id: str | None = None
+    """Field with the unique id of a listing. Null: the sample's key, unique over all tars."""
+    title: str | None = None
+    """Field with the title. Null: `title`, `caption` or `text`, otherwise the txt."""
+    group: str | None = None
+    """Field that is equal for listings of the same thing, for example the `sha256` of img2dataset. Null: the
+    photos are not read, so that only equal titles of one seller form a group."""
+    attributes: dict[str, AttributeType] = {}
+    """Fields to keep as attributes, with their types. Attributes are used by filters, splits and
+    evaluation."""
+
+
 class TableCatalog(Section):
     """Your catalogue as a table with one row per listing: CSV, TSV, Parquet or JSON Lines."""
 
@@ -76,3 +91,13 @@ class FolderCatalog(Section):
     """Character between the cells of metadata.csv. Null: a first line `sep=;`, or else the header decides
     between comma, semicolon, tab and `|`."""
     columns: FolderColumns = FolderColumns()
+
+
+class WebDatasetCatalog(Section):
+    """Your catalogue as a WebDataset, such as img2dataset writes it. Its tars stay where they are."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: Annotated[str, UriPath()]
+    """The tars: a range (`s3://bucket/{00000..00999}.tar`), a glob pattern (`shards/*.tar`), a tar, or a
+    folder with tars, as a local path or a URI. They must stay where they are."""
+    columns: WebDatasetColumns = WebDatasetColumns()

@@ -19,6 +19,8 @@ from raysys.config.catalog import (
     FolderColumns,
     TableCatalog,
     TableFormat,
+    WebDatasetCatalog,
+    WebDatasetColumns,
 )
 from raysys.config.evaluate import AttributePrecisionConfig, EvaluateConfig, RecordedLog, SimulatedLog
 from raysys.config.pack import (
@@ -80,6 +82,8 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "ValidationConfig",
+    "WebDatasetCatalog",
+    "WebDatasetColumns",
     "moment_key",
 ]
 
@@ -291,9 +295,9 @@ class Config(Section):
     """Name of the run and of all its artifacts."""
     root: Annotated[str, UriPath()] = ".raysys"
     """Folder of all artifacts: a local path or a URI (`s3://`, `gs://`)."""
-    catalog: Annotated[DrawnCatalog | TableCatalog | FolderCatalog, Field(discriminator="kind")] = (
-        DrawnCatalog()
-    )
+    catalog: Annotated[
+        DrawnCatalog | TableCatalog | FolderCatalog | WebDatasetCatalog, Field(discriminator="kind")
+    ] = DrawnCatalog()
     pack: PackConfig = PackConfig()
     encoder: EncoderConfig = EncoderConfig()
     stream: StreamConfig = StreamConfig()

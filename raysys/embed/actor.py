@@ -92,8 +92,12 @@ class EmbeddingActor:
 
 
 def part_prefix(split: str, shard_uri: str) -> str:
-    """How the names of all parts of a shard begin: `<split>-<shard name without .tar>`."""
-    return f"{split}-{shard_uri.rsplit('/', 1)[-1].removesuffix('.tar')}"
+    """How the names of all parts of a shard begin: `<split>-<shard name without .tar>-<hash of its folder>`.
+
+    A ShardSet may refer to tars of one name in several folders.
+    """
+    folder, _, name = shard_uri.rpartition("/")
+    return f"{split}-{name.removesuffix('.tar')}-{storage.sha256_of_bytes(folder.encode())[:8]}"
 
 
 def _part_name(block: pa.Table) -> str:

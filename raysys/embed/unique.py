@@ -6,7 +6,7 @@ or repaired may share an id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,13 +30,11 @@ def require_unique_items(uri: str, shards: Sequence[ShardRef]) -> None:
     A ShardSet without a table of items is not known before its shards are read, and is left out.
     Raises: DamagedData that names the first repeated ids and their shards.
     """
-    folders = list(dict.fromkeys(shard.uri.rpartition("/")[0] for shard in shards))
-    tables = [_items_of(folder) for folder in folders if storage.exists(storage.join(folder, ITEMS))]
+    items_uris = dict.fromkeys(shard.items_uri or _items_beside(shard) for shard in shards)
+    tables = [_items_of(items_uri) for items_uri in items_uris if storage.exists(items_uri)]
     uris = pa.array([shard.uri for shard in shards], pa.string())
     table = pa.concat_tables([_SCHEMA.empty_table(), *tables])
     table = table.filter(pc.is_in(table.column(SHARD), uris))
-    for tombstones_uri in {shard.tombstones_uri for shard in shards if shard.tombstones_uri}:
-        table = _without(table, tombstones_uri)
     require_unique_ids(uri, table, _REMEDY)
 
 
@@ -50,28 +48,15 @@ def require_unique_vectors(uri: str) -> None:
     require_unique_ids(uri, pa.concat_tables(tables), _REMEDY)
 
 
-def _items_of(folder: str) -> pa.Table:
-    """The items of a ShardSet with the URIs of their shards."""
-    table = _read(folder, ITEMS)
-    uris = pc.binary_join_element_wise(folder, table.column(SHARD), "/")
+def _items_beside(shard: ShardRef) -> str:
+    return f"{shard.uri.rpartition('/')[0]}/{ITEMS}"
+
+
+def _items_of(items_uri: str) -> pa.Table:
+    """The items of a ShardSet with the URIs of their shards; the table has names for tars beside it."""
+    folder, _, name = items_uri.rpartition("/")
+    with damage_named(folder, ShardSetManifest, [name]), storage.open_input(items_uri) as stream:
+        table = pq.read_table(stream, columns=_SCHEMA.names)
+    names = table.column(SHARD)
+    uris = pc.if_else(pc.match_substring(names, "/"), names, pc.binary_join_element_wise(folder, names, "/"))
     return pa.table([uris, table.column(ITEM_ID)], schema=_SCHEMA)
-
-
-def _without(table: pa.Table, tombstones_uri: str) -> pa.Table:
-    """The items that the tombstones do not remove."""
-    folder, _, name = tombstones_uri.rpartition("/")
-    removed = set(_rows(_read(folder, name)))
-    return table.filter(pa.array([row not in removed for row in _rows(table)], pa.bool_()))
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """Shard and item id of each row."""
-    return zip(table.column(SHARD).to_pylist(), table.column(ITEM_ID).to_pylist(), strict=True)
-
-
-def _read(folder: str, name: str) -> pa.Table:
-    with (
-        damage_named(folder, ShardSetManifest, [name]),
-        storage.open_input(storage.join(folder, name)) as stream,
-    ):
-        return pq.read_table(stream, columns=[SHARD, ITEM_ID])

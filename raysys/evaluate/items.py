@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,8 +15,10 @@ from raysys import storage
 from raysys.artifacts import CatalogManifest
 from raysys.artifacts.intact import damage_named
 from raysys.columns import ITEM_ID
-from raysys.errors import InputError
-from raysys.shards.reader import ShardRef, read_shard
+from raysys.encoder.preprocess import decode_image
+from raysys.errors import InputError, UnreadableImage
+from raysys.shards.reader import BadSample, Item, ShardRef, open_shard, read_shard
+from raysys.tracking.logs import log
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class EvaluationItems:
     """Items in columns; row i of every field is one item."""
 
     item_ids: list[str]
+    positions: list[int]
+    """Counted over all shards that were read, with the items that were left out."""
     titles: list[str]
     photos: list[bytes]
     splits: ndarray
@@ -36,6 +41,7 @@ class EvaluationItems:
         rows = [row for row, split in enumerate(self.splits) if split in splits]
         return EvaluationItems(
             item_ids=[self.item_ids[row] for row in rows],
+            positions=[self.positions[row] for row in rows],
             titles=[self.titles[row] for row in rows],
             photos=[self.photos[row] for row in rows],
             splits=self.splits[rows],
@@ -52,27 +58,70 @@ def read_items(
     Raises: InputError if there are none.
     """
     matching = (
-        (shard.split, item)
-        for shard in shards
-        for item in read_shard(shard)
-        if item_ids is None or item.item_id in item_ids
+        usable for usable in usable_items(shards) if item_ids is None or usable.item.item_id in item_ids
     )
-    splits_and_items = list(itertools.islice(matching, max_items))
-    if not splits_and_items:
+    selected = list(itertools.islice(matching, max_items))
+    if not selected:
         raise InputError(
             "evaluate: no item to evaluate: the splits are empty, or the log names none of their items; "
             "check evaluate.splits"
         )
-    items = [item for _, item in splits_and_items]
+    items = [usable.item for usable in selected]
     names = sorted({name for item in items for name in item.attributes})
     return EvaluationItems(
         item_ids=[item.item_id for item in items],
+        positions=[usable.position for usable in selected],
         titles=[item.title for item in items],
         photos=[item.image for item in items],
-        splits=np.array([split for split, _ in splits_and_items]),
+        splits=np.array([usable.split for usable in selected]),
         attributes={name: _object_array(item.attributes.get(name) for item in items) for name in names},
         groups=[item.group or item.item_id for item in items],
     )
+
+
+class UsableItem(NamedTuple):
+    """An item whose photo can be decoded."""
+
+    split: str
+    position: int
+    """Counted over all shards, with the items that are left out."""
+    item: Item
+
+
+def usable_items(shards: Iterable[ShardRef]) -> Iterator[UsableItem]:
+    """Every item whose photo can be decoded.
+
+    `raysys pack` has decoded the photos in its own tars, so each of them must be intact. It has not read
+    those in tars of another tool: samples there that changed or cannot be decoded are left out, and the log
+    counts them.
+    Raises: DamagedData for a damaged tar of raysys.
+    """
+    left_out: list[str] = []
+    first = 0
+    try:
+        for shard in shards:
+            numbered = _decodable_items(shard, left_out) if shard.is_indexed else enumerate(read_shard(shard))
+            yield from (UsableItem(shard.split, first + number, item) for number, item in numbered)
+            first += shard.num_items
+    finally:
+        if left_out:
+            log.warning(" evaluate  %d items are left out (first: %s)", len(left_out), left_out[0])
+
+
+def _decodable_items(shard: ShardRef, left_out: list[str]) -> Iterator[tuple[int, Item]]:
+    """Number and item of the samples whose photos can be decoded."""
+    with open_shard(shard) as opened:
+        for number in range(shard.num_items):
+            sample = opened.read(number)
+            try:
+                if isinstance(sample, BadSample):
+                    raise UnreadableImage(sample.detail)
+                decode_image(sample.image)
+            except UnreadableImage as error:
+                key = sample.key if isinstance(sample, BadSample) else sample.item_id
+                left_out.append(f"{shard.uri}: '{key}': {error}")
+            else:
+                yield number, sample
 
 
 def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:

@@ -15,12 +15,12 @@ from raysys.encoder.interpolation import SCORE
 from raysys.errors import InputError
 from raysys.evaluate import metrics
 from raysys.evaluate.interaction_log import InteractionLog, read_log
-from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.items import EvaluationItems, read_items, usable_items
 from raysys.evaluate.pairs import PackedPairs
 from raysys.evaluate.reranking import cosine_scores
 from raysys.evaluate.retrieval import PairEmbeddings, recalls
 from raysys.evaluate.simulation import simulate_log_for_items
-from raysys.shards.reader import ShardRef, read_shard
+from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
 
 NDCG, RECALL = "ndcg@5", "r@5"
@@ -66,7 +66,7 @@ def make_validation(
         if not section.max_items or not any(shard.num_items for shard in shards):
             raise InputError("there are no validation pairs")
         first = read_items(shards, max_items=section.max_items)
-        item_id_to_position = {item_id: position for position, item_id in enumerate(first.item_ids)}
+        item_id_to_position = dict(zip(first.item_ids, first.positions, strict=True))
         log, positions = _validation_log(shards, first, section.max_items, evaluate, latent_uri)
         logged = {item_id: positions[item_id] for item_id in sorted(log.item_ids)}
         item_id_to_position = dict(
@@ -100,11 +100,10 @@ def _validation_log(
     Raises: InputError if there is none, or it has too few impressions.
     """
     if not isinstance(evaluate.log, RecordedLog):
-        positions = {item_id: position for position, item_id in enumerate(first.item_ids)}
+        positions = dict(zip(first.item_ids, first.positions, strict=True))
         return read_log(simulate_log_for_items(first, latent_uri, evaluate.log)), positions
     recorded = read_log(evaluate.log.path)
-    items = itertools.chain.from_iterable(map(read_shard, shards))
-    positions = {item.item_id: position for position, item in enumerate(items)}
+    positions = {usable.item.item_id: usable.position for usable in usable_items(shards)}
     log = recorded.restrict_to(positions.keys(), max_items=max_items)
     if len(log.query_ids) < _MIN_IMPRESSIONS:
         raise InputError(

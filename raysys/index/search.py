@@ -17,8 +17,18 @@ from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.artifacts.intact import intact_file, read_table
-from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE, Attributes
-from raysys.errors import InputError, MissingError
+from raysys.columns import (
+    ATTRIBUTES,
+    CONTENT_HASH,
+    IMAGE_BYTES,
+    IMAGE_OFFSET,
+    ITEM_ID,
+    SHARD,
+    TITLE,
+    Attributes,
+    content_hash,
+)
+from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.exact import exact_search
 from raysys.index.filters import Filter, check_filter, matching_rows
 
@@ -116,11 +126,21 @@ class Searcher:
         return np.asarray(self._index.reconstruct(row), np.float32)
 
     def photo(self, row: int) -> bytes:
-        """The encoded photo of a row, by a ranged read of its shard."""
-        shard, offset, size = (
-            self._items.column(name)[row].as_py() for name in (SHARD, IMAGE_OFFSET, IMAGE_BYTES)
+        """The encoded photo of a row, by a ranged read of its shard.
+
+        Raises: DamagedData if the shard has something else at this place since the item was embedded.
+        """
+        shard, offset, size, title, expected = (
+            self._items.column(name)[row].as_py()
+            for name in (SHARD, IMAGE_OFFSET, IMAGE_BYTES, TITLE, CONTENT_HASH)
         )
-        return storage.read_range(shard, offset, size)
+        photo = storage.read_range(shard, offset, size)
+        if content_hash(photo, title) != expected:
+            raise DamagedData(
+                f"{shard}: has changed at byte {offset}, where item '{self._item_ids[row]}' had its photo; "
+                "run `raysys pack`, `raysys embed` and `raysys index` again"
+            )
+        return photo
 
     def _search(self, vectors: ndarray, k: int, where: Filter | None) -> tuple[ndarray, ndarray]:
         if where is None:
@@ -141,5 +161,5 @@ class Searcher:
 
 def items_table(embeddings: pa.Table) -> pa.Table:
     """The row-to-item table of an index: item columns of the EmbeddingSet without the vectors."""
-    columns: Any = [ITEM_ID, TITLE, ATTRIBUTES, SHARD, IMAGE_OFFSET, IMAGE_BYTES]
+    columns: Any = [ITEM_ID, TITLE, ATTRIBUTES, SHARD, IMAGE_OFFSET, IMAGE_BYTES, CONTENT_HASH]
     return embeddings.select(columns)

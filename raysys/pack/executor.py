@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from raysys.pack.scan import Part
+PartT = TypeVar("PartT")  # of the scan: rows of a table, or tars
 
 
 class Executor(Protocol):
     """Runs the scan and the writing of a pack. The order of the results does not matter."""
 
     def scan(
-        self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
+        self, reads: Sequence[Callable[[], Iterator[PartT]]], work: Callable[[PartT], int]
     ) -> Iterator[int]:
         """Yield `work(part)` for every part of every read."""
         ...
@@ -33,7 +33,7 @@ class SerialExecutor:
     """Runs both loops in this process: the reference with which tests compare RayExecutor."""
 
     def scan(
-        self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
+        self, reads: Sequence[Callable[[], Iterator[PartT]]], work: Callable[[PartT], int]
     ) -> Iterator[int]:
         """Scan every part in the order of the catalogue."""
         return (work(part) for read in reads for part in read())

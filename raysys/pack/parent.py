@@ -1,4 +1,4 @@
-"""The parent of an incremental pack: its items, their shards, and tombstones for outdated items."""
+"""The parent of an incremental pack: its items, their shards, and which of them are still valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,9 +18,7 @@ from raysys.columns import GROUP, ITEM_HASH, ITEM_ID, SHARD
 from raysys.config.schema import SPLITS
 from raysys.pack.duplicates import Hashes, Mask, RowNumbers, first_of_equal
 from raysys.pack.scan import hash_of_text
-from raysys.shards.shard_set import ITEMS, TOMBSTONES
-
-TOMBSTONE_SCHEMA = pa.schema([(SHARD, pa.string()), (ITEM_ID, pa.string())])
+from raysys.shards.shard_set import ITEMS
 
 
 @dataclass(frozen=True)
@@ -70,33 +67,27 @@ class Inheritance:
     """The parent's shards that the new ShardSet of one split reuses, and their items."""
 
     shards: list[InheritedShard]
-    tombstones: pa.Table
     num_live: int
     live_items: Iterator[pa.Table]  # `shard` is a URI; batches are read lazily
 
 
 def inherit(parent: ParentItems, split: str, is_live: Mask) -> Inheritance | None:
-    """The parent's shards with live items, and tombstones for their other items; None without a parent."""
+    """The parent's shards with live items, and those items; None without a parent."""
     if parent.uri is None:
         return None
     folder = _folder(parent.uri, split)
     is_live_in_split = is_live[parent.split == SPLITS.index(split)]
     num_live: collections.Counter[str] = collections.Counter()
-    tombstone_tables = [_read_tombstones(folder)]
     for items, mask in _items_with_mask(folder, is_live_in_split):
         num_live.update(items.filter(mask).column(SHARD).to_pylist())
-        tombstone_tables.append(items.filter(pc.invert(mask)).select([SHARD, ITEM_ID]))
     manifest = artifacts.open_artifact(folder, ShardSetManifest)
     shards = [
         shard.model_copy(update={"num_live": num_live[shard.uri]})
         for shard in _all_shards(folder, manifest)
         if num_live[shard.uri]
     ]
-    tombstones = pa.concat_tables(tombstone_tables)
-    is_needed = pc.is_in(tombstones.column(SHARD), value_set=pa.array(list(num_live), pa.string()))
-    ordered = tombstones.filter(is_needed).sort_by([(SHARD, "ascending"), (ITEM_ID, "ascending")])
     live_items = (items.filter(mask) for items, mask in _items_with_mask(folder, is_live_in_split))
-    return Inheritance(shards, ordered, int(is_live_in_split.sum()), live_items)
+    return Inheritance(shards, int(is_live_in_split.sum()), live_items)
 
 
 def _folder(uri: str, split: str) -> str:
@@ -136,14 +127,6 @@ def _all_shards(folder: str, manifest: ShardSetManifest) -> Iterator[InheritedSh
             bytes=shard.bytes,
             sha256=shard.sha256,
         )
-
-
-def _read_tombstones(folder: str) -> pa.Table:
-    uri = storage.join(folder, TOMBSTONES)
-    if not storage.exists(uri):
-        return TOMBSTONE_SCHEMA.empty_table()
-    with damage_named(folder, ShardSetManifest, [TOMBSTONES]), storage.open_input(uri) as stream:
-        return pq.read_table(stream)
 
 
 def _shard_uri(folder: str, shard: str) -> str:

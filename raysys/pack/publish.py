@@ -1,4 +1,4 @@
-"""Publishing: the ledger of refused rows, the list of items, the tombstones, and last the manifests.
+"""Publishing: the ledger of refused rows, the table of items, and last the manifests.
 
 Everything is written before the first manifest, one part and one shard at a time, and the counts are checked.
 The last files are the manifests of the ShardSets: each replaces the published one at once. Then the files of
@@ -24,12 +24,12 @@ from raysys.config.schema import SPLITS, PackConfig
 from raysys.errors import DamagedData, InputError
 from raysys.pack.catalog import Refusal
 from raysys.pack.duplicates import Mask
-from raysys.pack.parent import Inheritance, ParentItems, inherit
+from raysys.pack.parent import ParentItems, inherit
 from raysys.pack.paths import PackPaths
 from raysys.pack.photo_uris import UNREACHABLE
 from raysys.pack.plan import INHERITED, NO_GROUP, PACKED, REFUSED, REPEATED_ID, Plan
 from raysys.pack.write import ITEMS_SCHEMA, WrittenShard, read_written_shard
-from raysys.shards.shard_set import ITEMS, LEDGER, TOMBSTONES
+from raysys.shards.shard_set import ITEMS, LEDGER
 
 _EXAMPLES = 3  # refused rows that an error message shows
 _REPEATED = Refusal("repeated_id", "an earlier row has the same item id")
@@ -77,7 +77,7 @@ class Ledger:
         num_rows = len(self.plan.status)
         if num_refused <= max_bad_fraction * num_rows:
             return
-        counts, examples = self._write_attempt(late_tables)
+        counts, examples = self.write_attempt(late_tables)
         retry = "; a further run tries the unreachable ones again" if UNREACHABLE in counts else ""
         raise DamagedData(
             f"{self.catalog}: {num_refused} of {num_rows} rows cannot be used ({counts}; first {examples}; "
@@ -91,7 +91,7 @@ class Ledger:
             return
         refused = ""
         if num_refused := self.plan.num_refused():
-            counts, examples = self._write_attempt(())
+            counts, examples = self.write_attempt(())
             refused = f" ({num_refused} of {len(self.plan.status)} rows refused: {counts}; first {examples}; "
             refused += f"ledger: {self.attempt_uri})"
         raise InputError(
@@ -99,11 +99,11 @@ class Ledger:
             "check pack.split and the catalogue"
         )
 
-    def _write_attempt(self, late: Iterable[pa.Table]) -> tuple[str, str]:
+    def write_attempt(self, late: Iterable[pa.Table]) -> tuple[str, str]:
         """Write the ledger of a pack that stops, beside the splits. Returns counts by reason and examples."""
         reasons: collections.Counter[str] = collections.Counter()
         examples: list[str] = []
-        with _parquet_writer(self.attempt_uri, LEDGER_SCHEMA) as ledger:
+        with parquet_writer(self.attempt_uri, LEDGER_SCHEMA) as ledger:
             for table in (*self.refusals(), *late):
                 ledger.write_table(table.cast(LEDGER_SCHEMA))
                 reasons.update(table.column(REASON).to_pylist())
@@ -137,13 +137,20 @@ def publish(
     """
     late = (shard.refused.select(LEDGER_SCHEMA.names) for shard in _written_shards(plan, paths))
     ledger.check(section.max_bad_fraction, (table for table in late if table.num_rows))
-    item_schema = _item_schema(ledger)
+    attribute_types = item_schema(ledger)
     manifests: dict[str, ShardSetManifest] = {
-        split: _write_tables(specs[split], split, plan, parent, ledger, paths, item_schema, seconds)
+        split: _write_tables(specs[split], split, plan, parent, ledger, paths, attribute_types, seconds)
         for split in SPLITS
     }
     num_rows = sum(manifest.num_items + manifest.num_refused for manifest in manifests.values())
     assert num_rows == len(plan.status), "items and refused rows do not add up to the catalogue"
+    return replace_published(specs, manifests, paths)
+
+
+def replace_published(
+    specs: Mapping[str, ArtifactSpec], manifests: Mapping[str, ShardSetManifest], paths: PackPaths
+) -> dict[str, ShardSetManifest]:
+    """Publish the version whose files are complete in place of the ShardSets that are published."""
     for split, manifest in manifests.items():
         artifacts.publish(paths.folder(split), manifest)
     storage.write_bytes(paths.complete, b"")
@@ -171,16 +178,16 @@ def _write_tables(
     parent: ParentItems,
     ledger: Ledger,
     paths: PackPaths,
-    item_schema: dict[str, str],
+    attribute_types: dict[str, str],
     seconds: float,
 ) -> ShardSetManifest:
-    """Write ledger, items and tombstones of a split. Returns the manifest, not yet published."""
+    """Write ledger and items of a split. Returns the manifest, not yet published."""
     uri, inherited = paths.folder(split), inherit(parent, split, plan.is_live)
     shards: list[ShardEntry] = []
     reasons: collections.Counter[str] = collections.Counter()
     with (
-        _parquet_writer(storage.join(uri, LEDGER), LEDGER_SCHEMA) as refused,
-        _parquet_writer(storage.join(uri, ITEMS), ITEMS_SCHEMA) as items,
+        parquet_writer(storage.join(uri, LEDGER), LEDGER_SCHEMA) as refused,
+        parquet_writer(storage.join(uri, ITEMS), ITEMS_SCHEMA) as items,
     ):
         for table in ledger.refusals(split):
             reasons.update(table.column(REASON).to_pylist())
@@ -193,11 +200,10 @@ def _write_tables(
                 refused.write_table(written.refused.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA))
         for table in inherited.live_items if inherited else ():
             items.write_table(table.select(ITEMS_SCHEMA.names).cast(ITEMS_SCHEMA))
-    tables = [LEDGER, ITEMS, *_write_tombstones(uri, inherited)]
     storage.delete_drafts(uri)
     num_packed, num_live = sum(shard.num_items for shard in shards), inherited.num_live if inherited else 0
     assert num_live == int(((plan.status == INHERITED) & (plan.split == SPLITS.index(split))).sum())
-    files = artifacts.describe_files(uri, only=tables)
+    files = artifacts.describe_files(uri, only=[LEDGER, ITEMS])
     files |= {shard.name: FileEntry(bytes=shard.bytes, sha256=shard.sha256) for shard in shards}
     # Children refer to the tars by URI: two versions with equal files have different fingerprints.
     versioned = {storage.join(paths.version, name): entry for name, entry in files.items()}
@@ -207,8 +213,7 @@ def _write_tables(
         split=split,
         shards=shards,
         inherited=inherited.shards if inherited else [],
-        num_tombstones=inherited.tombstones.num_rows if inherited else 0,
-        item_schema=item_schema,
+        item_schema=attribute_types,
         num_rows=num_packed + num_live + reasons.total(),
         num_refused=reasons.total(),
         refused_by_reason=dict(reasons),
@@ -216,21 +221,16 @@ def _write_tables(
     )
 
 
-def _write_tombstones(uri: str, inherited: Inheritance | None) -> list[str]:
-    if inherited is None:
-        return []
-    with storage.writable_file(storage.join(uri, TOMBSTONES)) as path:
-        pq.write_table(inherited.tombstones, path)
-    return [TOMBSTONES]
-
-
 @contextlib.contextmanager
-def _parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    with storage.writable_file(uri) as path, pq.ParquetWriter(path, schema) as writer:
+def parquet_writer(uri: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    with (
+        storage.writable_file(uri) as path,
+        pq.ParquetWriter(path, schema, write_page_checksum=True) as writer,
+    ):
         yield writer
 
 
-def _item_schema(ledger: Ledger) -> dict[str, str]:
+def item_schema(ledger: Ledger) -> dict[str, str]:
     """Attribute -> type, over all rows that a shard holds."""
     type_names = {str: "text", bool: "boolean", int: "integer", float: "number"}
     schema: dict[str, str] = {}

@@ -19,7 +19,7 @@ import ray.exceptions
 from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.datasource import dataset_of
 from raysys.errors import REASON_LENGTH, ClusterError, RaysysError, known_cause, unforeseen_at
-from raysys.pack.scan import Part
+from raysys.pack.executor import PartT
 from raysys.pack.write import PLANNED_SHARD
 from raysys.terminal import printable
 
@@ -32,7 +32,7 @@ class RayExecutor:
     """An `Executor` on the cluster that this process is connected to."""
 
     def scan(
-        self, reads: Sequence[Callable[[], Iterator[Part]]], work: Callable[[Part], int]
+        self, reads: Sequence[Callable[[], Iterator[PartT]]], work: Callable[[PartT], int]
     ) -> Iterator[int]:
         """One read task per file cuts parts lazily; each part is scanned by a task of its own."""
         with _data_context(target_max_block_size=_READ_BLOCK_BYTES):
@@ -125,13 +125,13 @@ def _next_row(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         raise ClusterError(message) from error
 
 
-def _pickled_parts(read: Callable[[], Iterator[Part]]) -> Iterator[pa.Table]:
+def _pickled_parts(read: Callable[[], Iterator[PartT]]) -> Iterator[pa.Table]:
     with unforeseen_at("reading the catalogue"):
         for part in read():
             yield pa.table({_PART: pa.array([pickle.dumps(part)], pa.large_binary())})
 
 
-def _scan_batch(batch: pa.Table, work: Callable[[Part], int]) -> pa.Table:
+def _scan_batch(batch: pa.Table, work: Callable[[PartT], int]) -> pa.Table:
     return _result(lambda: sum(work(pickle.loads(part.as_py())) for part in batch.column(_PART)))
 
 

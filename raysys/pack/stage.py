@@ -9,16 +9,20 @@ from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, CatalogManifest, Manifest, ShardSetManifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
-from raysys.config.schema import SPLITS, DrawnCatalog, FolderCatalog, TableCatalog
+from raysys.config.schema import SPLITS, DrawnCatalog, FolderCatalog, TableCatalog, WebDatasetCatalog
 from raysys.pack.build import pack_shard_sets
 from raysys.pack.catalog import Catalog, open_catalog
 from raysys.pack.paths import is_publishing
 from raysys.pack.photo_uris import UNREACHABLE
+from raysys.pack.webdataset.build import index_shard_sets
+from raysys.pack.webdataset.listing import open_webdataset
 from raysys.synth.catalog import as_table, draw_catalog
 
 
 def steps(config: Config) -> list[Step]:
-    """Generate the drawn catalogue if the configuration has one, then pack."""
+    """Generate the drawn catalogue if the configuration has one, then pack; a WebDataset is indexed."""
+    if isinstance(config.catalog, WebDatasetCatalog):
+        return [_index_step(config, config.catalog)]
     catalog = functools.cache(lambda: _open_catalog(config))
 
     def shard_sets() -> list[ArtifactSpec]:
@@ -37,6 +41,26 @@ def steps(config: Config) -> list[Step]:
     draw = [_draw_step(config, config.catalog)] if isinstance(config.catalog, DrawnCatalog) else []
     uris = [specs.layout_of(config).shards(split) for split in SPLITS]
     return [*draw, Step(uris, shard_sets, pack, lambda manifest: _is_final(manifest, config))]
+
+
+def _index_step(config: Config, section: WebDatasetCatalog) -> Step:
+    """Index the tars of a WebDataset."""
+    catalog = functools.cache(lambda: open_webdataset(section, config.pack))
+
+    def shard_sets() -> list[ArtifactSpec]:
+        return [specs.indexed_shard_set(config, split, section.columns, catalog().entry) for split in SPLITS]
+
+    def index(shard_set_specs: Sequence[ArtifactSpec]) -> list[Manifest]:
+        from raysys.cluster import session
+        from raysys.pack.ray_executor import RayExecutor
+
+        session.connect(config.ray)
+        by_split: dict[str, ArtifactSpec] = dict(zip(SPLITS, shard_set_specs, strict=True))
+        manifests = index_shard_sets(catalog(), config.pack, by_split, RayExecutor())
+        return [manifests[split] for split in SPLITS]
+
+    uris = [specs.layout_of(config).shards(split) for split in SPLITS]
+    return Step(uris, shard_sets, index, lambda manifest: _is_final(manifest, config))
 
 
 def _is_final(manifest: Manifest, config: Config) -> bool:
@@ -60,6 +84,7 @@ def _open_catalog(config: Config) -> Catalog:
 
     Raises: MissingArtifact if it is a drawn catalogue that was not generated yet.
     """
+    assert not isinstance(config.catalog, WebDatasetCatalog), "it has a step of its own"
     table: TableCatalog | FolderCatalog
     if isinstance(config.catalog, DrawnCatalog):
         uri = specs.layout_of(config).catalog

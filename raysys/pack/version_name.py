@@ -16,11 +16,16 @@ from raysys.artifacts import InputEntry, canonical_json
 from raysys.artifacts.manifest import FORMAT
 from raysys.pack.plan import Plan
 
+_REFERRED = ("parent/", "tars")
+
 
 def version_name(plan: Plan, refusals: Iterable[pa.Table], inputs: Mapping[str, InputEntry]) -> str:
-    """The folder for the tars of a plan, the ledger of its refused rows, and its tombstones."""
-    parents = {name: entry.fingerprint for name, entry in inputs.items() if name.startswith("parent/")}
-    digest = hashlib.sha256(canonical_json([FORMAT, plan.digest, parents]).encode())
+    """The folder for the tars of a plan, the ledger of its refused rows, and its table of items.
+
+    Of `inputs` count those whose tars the ShardSet refers to.
+    """
+    referred = {name: entry.fingerprint for name, entry in inputs.items() if name.startswith(_REFERRED)}
+    digest = hashlib.sha256(canonical_json([FORMAT, plan.digest, referred]).encode())
     for table in refusals:
         for row in table.to_pylist():
             digest.update(canonical_json(row).encode())

@@ -27,6 +27,7 @@ from raysys.index.search import IndexedItem
 from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
+from raysys.serve.media_types import media_type_of
 from raysys.serve.schemas import (
     EmbedRequest,
     EmbedResponse,
@@ -168,7 +169,8 @@ class Gateway:
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
         data: bytes = await self._search.photo.remote(item_id)
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=86400"})
+        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:

@@ -3,6 +3,9 @@
 The number of a sample determines its position in the training order, so damage must not shift the other
 samples: a missing sample keeps its number and is returned as a `BadSample`. A shard on an object store is
 first copied to a local disk. Memory holds the headers and one sample at a time.
+
+Of a tar in another folder, the ShardSet's table of items lists the samples that belong to it. If raysys wrote
+the tar, the samples have their text; if another tool wrote it, the table has it, and where each photo is.
 """
 
 from __future__ import annotations
@@ -15,19 +18,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import storage
 from raysys.artifacts import ShardSetManifest, canonical_json, files_uri, open_artifact
 from raysys.artifacts.intact import damage_named
-from raysys.columns import ATTRIBUTES, GROUP, ITEM_HASH, ITEM_ID, SHARD, Attributes, item_hash
+from raysys.columns import (
+    ATTRIBUTES,
+    GROUP,
+    HEADER_HASH,
+    IMAGE_BYTES,
+    IMAGE_OFFSET,
+    ITEM_HASH,
+    ITEM_ID,
+    SHARD,
+    TITLE,
+    Attributes,
+    item_hash,
+)
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.shards import tar
 from raysys.shards.open_tar import OpenTar, open_tar
 from raysys.shards.samples import Sample, group_samples
-from raysys.shards.shard_set import ITEMS, TITLE_KEYS, TOMBSTONES, tombstoned_keys
+from raysys.shards.shard_set import ITEMS, TITLE_KEYS, header_hash
 from raysys.shards.tar import Member, key_of
+
+# A ranged read takes as long as a download of about 4 MiB.
+_RANGED_ABOVE_BYTES = 4 << 20  # of a tar, per item
 
 
 @dataclass(frozen=True)
@@ -46,21 +65,32 @@ class Item:
 class ShardRef:
     """The URI of a shard, and the size, hash and number of live samples that its manifest states.
 
-    A WebDataset tar without a manifest has `sha256=None`; its counts may be 0, which means unknown.
+    A WebDataset tar without a manifest has `sha256=None`; its counts may be 0, which means unknown. A tar
+    that a ShardSet refers to has `items_uri`, the table of items that lists its live samples.
     """
 
     uri: str
     split: str = ""
-    num_items: int = 0  # without the samples that tombstones remove
+    num_items: int = 0  # without `num_others`
     num_bytes: int = 0
     sha256: str | None = None
-    tombstones_uri: str | None = None
-    num_tombstones: int = 0  # samples in the tar that the tombstones remove
+    items_uri: str | None = None
+    num_others: int = 0  # samples in the tar that are no items of the ShardSet
 
     @property
     def has_manifest(self) -> bool:
         """Whether a manifest describes this shard, that is, whether raysys wrote it."""
         return self.sha256 is not None
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether another tool wrote the tar, and a ShardSet lists its photos."""
+        return self.sha256 is None and self.items_uri is not None
+
+    @property
+    def live_bytes(self) -> float:
+        """The share of its items in the bytes of the tar."""
+        return self.num_bytes * self.num_items / max(1, self.num_items + self.num_others)
 
 
 @dataclass(frozen=True)
@@ -80,22 +110,20 @@ class OpenShard:
         members, tar_faults = tar.scan(opened.stream)
         samples, sample_faults = group_samples(members)
         self._faults = [*opened.faults, *tar_faults, *sample_faults]
-        removed = tombstoned_keys(shard.tombstones_uri, shard.uri) if shard.tombstones_uri else set()
-        self._samples: list[Sample | str] = [sample for sample in samples if sample.key not in removed]
+        live = live_keys(shard)
+        self._samples: list[Sample | str] = [s for s in samples if live is None or s.key in live]
         self._hashes = None if matches_manifest(shard, opened.path) else item_hashes(shard)
         if self._hashes is not None:
-            self._place_samples(self._hashes, {sample.key: sample for sample in samples}, removed)
+            self._place_samples(self._hashes, {sample.key: sample for sample in samples})
         if len(self._samples) > shard.num_items:
             raise DamagedData(
                 f"{shard.uri}: {len(self._samples)} samples, but its manifest states {shard.num_items}; "
                 "pack again"
             )
 
-    def _place_samples(
-        self, hashes: Mapping[str, bytes], by_key: Mapping[str, Sample], removed: set[str]
-    ) -> None:
+    def _place_samples(self, hashes: Mapping[str, bytes], by_key: Mapping[str, Sample]) -> None:
         """Give every sample of a damaged shard its number, or the key of the one that is missing."""
-        keys = sorted({key_of(item_id) for item_id in hashes} - removed)
+        keys = sorted(map(key_of, hashes))
         if len(keys) != self._shard.num_items:
             raise DamagedData(
                 f"{self._shard.uri}: its manifest states {self._shard.num_items} samples, but {ITEMS} lists "
@@ -130,6 +158,40 @@ class OpenShard:
             return BadSample(sample.key, "bad_text", f"{type(error).__name__}: {error}"[:200])
 
 
+class IndexedShard:
+    """The items of an open tar that another tool wrote, by number. The table of items has their texts."""
+
+    def __init__(self, shard: ShardRef, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._rows = indexed_rows(shard)
+
+    def read(self, number: int) -> Item | BadSample:
+        """The item with a number from 0 to `num_items` - 1, unless its photo is not where it was indexed."""
+        row = self._rows[number]
+        photo = read_indexed_photo(self._stream, row)
+        if photo is None:
+            where = f"its photo is not at byte {row[IMAGE_OFFSET]} any more"
+            detail = f"{where}: the tar has changed since it was indexed; run `raysys pack` again"
+            return BadSample(row[ITEM_ID], "changed", detail)
+        return Item(
+            item_id=row[ITEM_ID],
+            title=row[TITLE],
+            image=photo,
+            attributes=json.loads(row[ATTRIBUTES]),
+            group=row[GROUP],
+            image_offset=row[IMAGE_OFFSET],
+        )
+
+
+def read_indexed_photo(stream: IO[bytes], row: Mapping[str, Any]) -> bytes | None:
+    """The photo of a row of the table of items; None if its header or its first KiB is another one."""
+    stream.seek(row[IMAGE_OFFSET] - tar.BLOCK_BYTES)
+    data = stream.read(tar.BLOCK_BYTES + row[IMAGE_BYTES])
+    photo = data[tar.BLOCK_BYTES :]
+    is_same = header_hash(data) == row[HEADER_HASH] and len(photo) == row[IMAGE_BYTES]
+    return photo if is_same else None
+
+
 def read_item(stream: IO[bytes], sample: Sample, photo: Member) -> Item:
     """The item of a sample in an open tar.
 
@@ -160,14 +222,30 @@ def read_member(stream: IO[bytes], member: Member) -> bytes:
 
 
 @contextlib.contextmanager
-def open_shard(shard: ShardRef) -> Iterator[OpenShard]:
+def open_shard(shard: ShardRef) -> Iterator[OpenShard | IndexedShard]:
     """Open a shard, damaged or not.
 
     Raises: MissingError if the file is absent; DamagedData if it has more samples than its manifest
     states, or if it is damaged and the table of item hashes is absent.
     """
-    with _missing_named(shard), open_tar(shard.uri) as opened:
-        yield OpenShard(shard, opened)
+    with _missing_named(shard):
+        if shard.is_indexed:
+            with _open_photos(shard) as stream:
+                yield IndexedShard(shard, stream)
+        else:
+            with open_tar(shard.uri) as opened:
+                yield OpenShard(shard, opened)
+
+
+@contextlib.contextmanager
+def _open_photos(shard: ShardRef) -> Iterator[IO[bytes]]:
+    """An indexed tar: a copy of it, or ranged reads of an object store if they are faster."""
+    if not storage.is_local(shard.uri) and shard.num_bytes > _RANGED_ABOVE_BYTES * shard.num_items:
+        with storage.open_input(shard.uri) as ranged:
+            yield ranged
+    else:
+        with storage.readable_file(shard.uri) as path, path.open("rb") as stream:
+            yield stream
 
 
 def read_shard(shard: ShardRef) -> Iterator[Item]:
@@ -186,7 +264,7 @@ def read_samples(shard: ShardRef, numbers: Iterable[int]) -> Iterator[Item]:
         if sha256 != shard.sha256:
             raise DamagedData(
                 f"{shard.uri}: the SHA-256 of its {num_bytes} bytes differs from the manifest; "
-                "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
+                f"run `raysys verify` for details; {_remedy(shard)}"
             )
     with open_shard(shard) as opened:
         for number in numbers:
@@ -194,13 +272,19 @@ def read_samples(shard: ShardRef, numbers: Iterable[int]) -> Iterator[Item]:
             if isinstance(sample, BadSample):
                 raise DamagedData(
                     f"{shard.uri}: sample '{sample.key or number}': {sample.reason}: {sample.detail}; "
-                    "run `raysys verify` for details; delete it, and `raysys pack` writes it again"
+                    f"run `raysys verify` for details; {_remedy(shard)}"
                 )
             yield sample
 
 
+def _remedy(shard: ShardRef) -> str:
+    if shard.is_indexed:
+        return "`raysys pack` reads its headers again"
+    return "delete it, and `raysys pack` writes it again"
+
+
 def shards_of(uri: str) -> list[ShardRef]:
-    """The shards of the ShardSet at `uri`: the inherited ones without tombstoned items, then its own."""
+    """The shards of the ShardSet at `uri`: the inherited ones, then its own."""
     return shards_in_manifest(uri, open_artifact(uri, ShardSetManifest))
 
 
@@ -216,7 +300,7 @@ def require_items(uris: Sequence[str]) -> None:
 def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
     """The shards that the manifest of the ShardSet at `uri` names, in order."""
     folder = files_uri(uri, manifest)
-    tombstones_uri = storage.join(folder, TOMBSTONES) if manifest.num_tombstones else None
+    items_uri = storage.join(folder, ITEMS)
     inherited = [
         ShardRef(
             entry.uri,
@@ -224,7 +308,7 @@ def shards_in_manifest(uri: str, manifest: ShardSetManifest) -> list[ShardRef]:
             entry.num_live,
             entry.bytes,
             entry.sha256,
-            tombstones_uri,
+            items_uri,
             entry.num_items - entry.num_live,
         )
         for entry in manifest.inherited
@@ -259,18 +343,53 @@ def matches_manifest(shard: ShardRef, path: Path) -> bool:
     return shard.sha256 is None or storage.sha256_of(str(path))[1] == shard.sha256
 
 
+def live_keys(shard: ShardRef) -> set[str] | None:
+    """The keys of the samples that are items of the ShardSet; None if all samples are."""
+    if shard.items_uri is None:
+        return None
+    return {key_of(item_id) for item_id in _items_of(shard, [ITEM_ID]).column(ITEM_ID).to_pylist()}
+
+
 def item_hashes(shard: ShardRef) -> dict[str, bytes]:
-    """Item id -> hash of the packed item, for a damaged shard, from the table beside it."""
-    folder, _, name = shard.uri.rpartition("/")
-    if not storage.exists(table_uri := storage.join(folder, ITEMS)):
+    """Item id -> hash of the packed item, for a damaged shard, from the table of items."""
+    if not storage.exists(_items_uri(shard)[0]):
         raise DamagedData(
             f"{shard.uri}: its bytes differ from the manifest, and without {ITEMS} the damaged items cannot "
             "be identified; `raysys verify --repair` writes a clean copy"
         )
-    with damage_named(folder, ShardSetManifest, [ITEMS]), storage.open_input(table_uri) as stream:
-        table = pq.read_table(stream, columns=[SHARD, ITEM_ID, ITEM_HASH])
-    rows = table.filter(pc.equal(table.column(SHARD), name))
+    rows = _items_of(shard, [ITEM_ID, ITEM_HASH])
     return dict(zip(rows.column(ITEM_ID).to_pylist(), rows.column(ITEM_HASH).to_pylist(), strict=True))
+
+
+def indexed_rows(shard: ShardRef) -> list[dict[str, Any]]:
+    """The items of an indexed tar in the order of their photos, as the table of items has them.
+
+    Raises: DamagedData if the table has another number of items than the manifest.
+    """
+    columns = [ITEM_ID, TITLE, ATTRIBUTES, GROUP, IMAGE_OFFSET, IMAGE_BYTES, HEADER_HASH]
+    rows: list[dict[str, Any]] = _items_of(shard, columns).to_pylist()
+    if len(rows) != shard.num_items:
+        raise DamagedData(
+            f"{shard.items_uri}: {len(rows)} items of {shard.uri}, but its manifest states "
+            f"{shard.num_items}; pack again"
+        )
+    return rows
+
+
+def _items_uri(shard: ShardRef) -> tuple[str, str]:
+    """The table of items that lists a shard, and what it has in the column `shard`."""
+    folder, _, name = shard.uri.rpartition("/")
+    return (shard.items_uri, shard.uri) if shard.items_uri else (storage.join(folder, ITEMS), name)
+
+
+def _items_of(shard: ShardRef, columns: list[str]) -> pa.Table:
+    """The rows of a shard in its table of items, which is read by its row groups."""
+    uri, key = _items_uri(shard)
+    folder = uri.rpartition("/")[0]
+    with damage_named(folder, ShardSetManifest, [ITEMS]), storage.open_input(uri) as stream:
+        return pq.read_table(
+            stream, columns=columns, filters=pc.field(SHARD) == key, page_checksum_verification=True
+        )
 
 
 def hash_of(item: Item) -> bytes:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from raysys import storage
 from raysys.artifacts import ShardSetManifest, open_artifact
-from raysys.artifacts.intact import damage_named
-from raysys.columns import ITEM_ID, SHARD, TITLE
+from raysys.columns import TITLE
 from raysys.errors import InputError
-from raysys.shards.tar import key_of
 
 LEDGER = "ledger.parquet"  # refused items and the reasons
 ITEMS = "items.parquet"  # every item: its shard, its group, and a hash of its photo, title and attributes
-TOMBSTONES = "tombstones.parquet"  # items of inherited shards that a later catalogue removed or changed
+HASHED_BYTES = 512 + 1024  # of a photo in a tar of another tool: its header and its first KiB
 TITLE_KEYS = (TITLE, "caption", "text")  # JSON keys of a title: of raysys, of img2dataset, of other tools
 
 
@@ -34,10 +29,7 @@ def require_attributes(uri: str, names: Iterable[str], setting: str) -> None:
             )
 
 
-def tombstoned_keys(tombstones_uri: str, shard_uri: str) -> set[str]:
-    """The sample keys of a shard that the tombstones remove."""
-    folder, _, name = tombstones_uri.rpartition("/")
-    with damage_named(folder, ShardSetManifest, [name]), storage.open_input(tombstones_uri) as stream:
-        table = pq.read_table(stream, columns=[SHARD, ITEM_ID])
-    removed = table.filter(pc.equal(table.column(SHARD), shard_uri)).column(ITEM_ID).to_pylist()
-    return {key_of(item_id) for item_id in removed}
+def header_hash(data: bytes) -> bytes:
+    """128 bits of a SHA-256 over the first 1,536 bytes: a header, with name, size and time, and the photo's
+    first KiB."""
+    return hashlib.sha256(data[:HASHED_BYTES]).digest()[:16]

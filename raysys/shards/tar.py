@@ -62,6 +62,7 @@ class Member:
 
 
 IsWhole: TypeAlias = Callable[[Member], bool | None]  # whether the content is undamaged; None: unknown
+OnMember: TypeAlias = Callable[[Member], None]
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,21 @@ class Fault:
     key: str = ""
 
 
-def scan(stream: IO[bytes], is_whole: IsWhole | None = None) -> tuple[list[Member], list[Fault]]:
+def scan(
+    stream: IO[bytes], is_whole: IsWhole | None = None, on_member: OnMember | None = None
+) -> tuple[list[Member], list[Fault]]:
     """All complete members of a readable, seekable tar in file order, and the faults between them.
 
     A member whose content is cut off is reported as a fault only. Links have the content of their target.
     Reads headers, not contents, unless there is damage. `is_whole` decides whether headers inside the content
     of a member are content or members; without it, they are members if no header follows the content.
+    `on_member` is called with every file behind its header, while a stream that reads ahead has its first
+    bytes; the file may turn out to be cut off.
     """
     num_bytes = stream.seek(0, io.SEEK_END)
     if num_bytes == 0:
         return [], [Fault("empty", 0, "the file is empty")]
-    entries, faults = _Walk(stream, num_bytes, is_whole).run()
+    entries, faults = _Walk(stream, num_bytes, is_whole, on_member).run()
     resolved = resolve_links(entries)
     members = [Member(name, target.offset, target.num_bytes) for name, target in resolved.files]
     faults += [
@@ -105,8 +110,11 @@ def key_of(item_id: str) -> str:
 class _Walk:
     """One pass from header to header."""
 
-    def __init__(self, stream: IO[bytes], num_bytes: int, is_whole: IsWhole | None) -> None:
+    def __init__(
+        self, stream: IO[bytes], num_bytes: int, is_whole: IsWhole | None, on_member: OnMember | None
+    ) -> None:
         self._stream, self._num_bytes, self._is_whole = stream, num_bytes, is_whole
+        self._on_member = on_member
         # An empty archive, so that the constructor does not read: `_read_header` reads where it wants to.
         self._tar = tarfile.TarFile(fileobj=io.BytesIO(bytes(BLOCK_BYTES)), encoding="utf-8")
         self._tar.fileobj = stream
@@ -127,6 +135,8 @@ class _Walk:
                 continue
             if not info.isdir():
                 self._entries.append(entry)
+            if self._on_member and entry.is_file and entry.link is None:
+                self._on_member(Member(entry.name, entry.offset, entry.num_bytes))
             position, header = end, self._read_header(end)
             if not self._is_complete(entry, end, header is not None):
                 header = self._next_header(entry.offset)

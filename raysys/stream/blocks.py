@@ -62,7 +62,7 @@ def rows_per_block(
 
     `is_elastic`: the run may continue with fewer workers.
     """
-    sample_bytes = sum(shard.num_bytes for shard in shards) / sum(shard.num_items for shard in shards)
+    sample_bytes = sum(shard.live_bytes for shard in shards) / sum(shard.num_items for shard in shards)
     block_bytes = section.block_megabytes * 2**20
     return choose_rows_per_block(
         batch_size, workers, is_elastic=is_elastic, sample_bytes=sample_bytes, block_bytes=block_bytes

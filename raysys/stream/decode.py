@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from raysys.columns import (
     TITLE,
     TOKENS,
     AttributeValue,
+    content_hash,
 )
 from raysys.config.schema import AugmentConfig
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels
@@ -128,13 +128,6 @@ class EmbeddingDecoder:
         decoded = decoded.append_column(REASON, pa.array(reasons, pa.string()))
         decoded = decoded.append_column(DETAIL, pa.array(details, pa.string()))
         return decoded.append_column(CONTENT_HASH, pa.array(hashes, pa.string()))
-
-
-def content_hash(photo: bytes | pa.Buffer, title: str) -> str:
-    """SHA-256 (hex) over photo and title: listings with equal hashes share one embedding."""
-    digest = hashlib.sha256(photo)
-    digest.update(b"\0" + title.encode())
-    return digest.hexdigest()
 
 
 def _texts(block: pa.Table) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ from raysys.cluster.datasource import dataset_of
 from raysys.config.schema import StreamConfig
 from raysys.errors import MissingError
 from raysys.parallel import map_in_threads
-from raysys.shards.reader import BadSample, OpenShard, ShardRef, missing_shard, open_shard
+from raysys.shards.reader import BadSample, ShardRef, missing_shard, open_shard
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.concurrency import Concurrency
 from raysys.stream.order import Window, rows_of, windows
@@ -169,8 +169,7 @@ def _read_shard(shard: ShardRef, shard_number: int, section: StreamConfig) -> It
 def _open(stack: contextlib.ExitStack, shard: ShardRef) -> Callable[[int], Any]:
     """A function that reads a sample by its number; if the shard is missing, every sample is bad."""
     try:
-        opened: OpenShard = stack.enter_context(open_shard(shard))
+        return stack.enter_context(open_shard(shard)).read
     except MissingError as error:
         missing: BadSample = missing_shard(error)
         return lambda number: missing
-    return opened.read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import ray.train
@@ -39,7 +40,8 @@ def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> No
     with Heartbeat(coordinator, accelerator) as heartbeat:
         validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
         if _train(job, micro_batch, accelerator, group, consensus, heartbeat, validator):
-            accelerator.free_memory()  # of the model and the optimisers
+            accelerator.free_memory()
+            gc.collect()  # DDP and its model refer to each other
             measure_points(job, accelerator, validator, consensus, heartbeat)
 
 
@@ -110,7 +112,8 @@ def _train(
             if job.is_checkpoint_step(step):
                 results.read()  # raises before a diverged step is validated
                 with throughput.paused():
-                    save_checkpoint(validator.validate(state, step) if job.is_validated_step(step) else {})
+                    scores = validator.validate(state, step) if job.is_validated_step(step) else {}
+                save_checkpoint(scores)
         results.read()
         saver.wait()
         return not stop

@@ -1,7 +1,7 @@
-"""`train.method: wise_ft`: measure points between start and fine-tuned weights, and publish the best one.
+"""`train.method: wise_ft`: the workers measure points between start and fine-tuned weights before they end.
 
-The workers measure the points at the end of training, on their own devices. A point is eligible if it passes
-the retention check: R@5 from photo to title on pairs from outside the training domain.
+A point has the metrics of a validation, and the retention: R@5 from photo to title on pairs from outside the
+training domain. The choice of a point is in `raysys/encoder/interpolation.py`.
 """
 
 from __future__ import annotations

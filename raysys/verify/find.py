@@ -9,24 +9,15 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
-import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import braceexpand
 
 from raysys import artifacts, storage
 from raysys.artifacts import MANIFEST, ShardSetManifest
-from raysys.errors import InputError, MissingError
+from raysys.errors import MissingError
+from raysys.shards.paths import TAR_NAME, WILDCARD, expand_braces
 from raysys.shards.reader import ShardRef, shards_in_manifest
 from raysys.verify.health import Finding
-
-_BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
-_MAX_PATHS = 1_000_000
-# The end of the name of a shard, which may be compressed.
-TAR_NAME = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
-_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ def find_sources(paths: Sequence[str]) -> list[ShardSource]:
     """
     sources: dict[str, ShardSource] = {}
     for path in paths:
-        for expanded in _expand_braces(path):
+        for expanded in expand_braces(path):
             for source in _find(storage.absolute(expanded).rstrip("/"), expanded):
                 known = sources.get(source.uri)
                 sources[source.uri] = _merge(known, source) if known else source
@@ -71,23 +62,6 @@ def common_parts(uris: Sequence[str]) -> list[str]:
     return [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
-def _expand_braces(path: str) -> Iterable[str]:
-    """The paths that braces stand for; the path itself if it exists as it is written.
-
-    Raises: InputError for unbalanced braces, and for more than a million paths.
-    """
-    if "{" not in path or storage.exists(path):
-        return [path]
-    ranges = [[int(number) for number in match] for match in _BRACE_RANGE.findall(path)]
-    num_paths = math.prod(abs(stop - start) + 1 for start, stop in ranges)  # braceexpand holds them in memory
-    if num_paths > _MAX_PATHS:
-        raise InputError(f"{path}: its braces stand for {num_paths:,} paths; name at most {_MAX_PATHS:,}")
-    try:
-        return list(braceexpand.braceexpand(path))
-    except ValueError as error:
-        raise InputError(f"{path}: no such file, and its braces are unbalanced; close them") from error
-
-
 def _find(uri: str, path: str) -> list[ShardSource]:
     """The sources at an absolute URI; `path` is how the user wrote it, for messages."""
     if storage.is_folder(uri):
@@ -95,7 +69,7 @@ def _find(uri: str, path: str) -> list[ShardSource]:
     elif storage.exists(uri):
         folder, _, name = uri.rpartition("/")
         sources = [_tars_source(folder, name)]
-    elif _WILDCARD.search(uri):
+    elif WILDCARD.search(uri):
         sources = _matching_sources(uri)
     else:
         raise MissingError(f"{path}: no such file or folder; check the path")
@@ -125,7 +99,7 @@ def _sources_below(uri: str) -> list[ShardSource]:
 
 def _matching_sources(pattern: str) -> list[ShardSource]:
     parts = pattern.split("/")
-    num_fixed = next(number for number, part in enumerate(parts) if _WILDCARD.search(part))
+    num_fixed = next(number for number, part in enumerate(parts) if WILDCARD.search(part))
     root, patterns = "/".join(parts[:num_fixed]), parts[num_fixed:]
     names_by_folder: dict[str, list[str]] = {}
     for path in storage.list_files(root) if storage.is_folder(root) else ():

@@ -24,11 +24,12 @@ from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.parallel import Parallel
 from raysys.shards.open_tar import OpenTar, open_tar
+from raysys.shards.paths import TAR_NAME
 from raysys.shards.reader import ShardRef, read_member
 from raysys.shards.samples import Sample
 from raysys.shards.shard_set import LEDGER
 from raysys.tracking import logs
-from raysys.verify.find import TAR_NAME, ShardSource, common_parts
+from raysys.verify.find import ShardSource, common_parts
 from raysys.verify.health import Finding, FindingKind
 from raysys.verify.sample_checks import live_samples, valid_utf8
 from raysys.verify.shard_checks import RepeatedSample, open_failure
@@ -94,9 +95,15 @@ def repair(
 ) -> RepairSummary:
     """Write a clean copy of every source: one source to `out_uri`, several to folders below it.
 
-    Raises: InputError if `out_uri` is not empty, DamagedData if no sample is intact.
+    Raises: InputError if `out_uri` is not empty or a ShardSet refers to tars of another tool, DamagedData if
+    no sample is intact.
     """
     require_empty(out_uri)
+    if indexed := [shard for source in sources for shard in source.shards if shard.is_indexed]:
+        raise InputError(
+            f"--repair {out_uri}: {sources[0].uri} refers to tars of another tool (first: {indexed[0].uri}); "
+            "repair these tars by their own paths, and pack the copy"
+        )
     copy_uris = copy_uris_below(out_uri, [source.uri for source in sources])
     summaries = [
         _repair_source(source, copy_uri, repeats, parallel, max_pixels)
@@ -183,7 +190,7 @@ def _cause(problems: list[Finding], tar_findings: list[Finding]) -> Finding:
 def _is_part(shard: ShardRef, finding: Finding, num_samples: int) -> bool:
     """Whether a finding about the tar may have cost data that belongs to no known sample."""
     if finding.kind == "wrong_num_items":
-        return shard.has_manifest and num_samples < shard.num_items + shard.num_tombstones
+        return shard.has_manifest and num_samples < shard.num_items + shard.num_others
     return finding.kind not in _LOSSLESS
 
 
@@ -245,7 +252,6 @@ def _publish(
         "folder": "",
         "shards": entries,
         "inherited": [],  # the copy contains the live samples of inherited shards
-        "num_tombstones": 0,
         "num_rows": num_kept + num_refused,
         "num_refused": num_refused,
         "refused_by_reason": reasons,

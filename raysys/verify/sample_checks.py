@@ -8,21 +8,30 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
-from raysys import storage
-from raysys.columns import ATTRIBUTES, ITEM_ID, TITLE
+from raysys.columns import ATTRIBUTES, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, TITLE
 from raysys.encoder.fast_jpeg import scan_damage
 from raysys.encoder.preprocess import decode_image
-from raysys.errors import DamagedData, UnreadableImage
+from raysys.errors import DamagedData, MissingError, UnreadableImage
 from raysys.shards import tar
 from raysys.shards.names import PHOTO_SUFFIXES, TEXT_SUFFIXES, split_name
 from raysys.shards.open_tar import OpenTar
-from raysys.shards.reader import ShardRef, hash_of, item_hashes, matches_manifest, read_item, read_member
+from raysys.shards.reader import (
+    ShardRef,
+    hash_of,
+    indexed_rows,
+    item_hashes,
+    live_keys,
+    matches_manifest,
+    read_indexed_photo,
+    read_item,
+    read_member,
+)
 from raysys.shards.samples import Sample, group_samples
-from raysys.shards.shard_set import TITLE_KEYS, tombstoned_keys
+from raysys.shards.shard_set import TITLE_KEYS
 from raysys.shards.tar import Fault, Member
 from raysys.verify.health import Finding, FindingKind
 
@@ -33,7 +42,7 @@ _REMARKS = ("ignored_member", "compressed")  # no data is lost
 
 @dataclass(frozen=True)
 class LiveSamples:
-    """The samples of an open shard without the tombstoned ones, and the findings about the tar itself."""
+    """The samples of an open shard that are items, and the findings about the tar itself."""
 
     shard: ShardRef
     stream: IO[bytes]
@@ -41,6 +50,7 @@ class LiveSamples:
     findings: list[Finding]
     is_unchanged: bool  # has the bytes that the manifest states
     hashes: Mapping[str, bytes] | None  # item id -> hash of the packed item, if the bytes are different
+    indexed: Mapping[str, Mapping[str, Any]] | None = None  # item id -> row of the table, of an indexed tar
 
     def check(self, sample: Sample, max_pixels: int) -> tuple[Sample | None, list[Finding]]:
         """The first intact variant of a sample, or None; and the findings about the preferred variant."""
@@ -54,15 +64,18 @@ class LiveSamples:
         """The findings about a sample, first of its photo, then of its text; empty if it is intact."""
         finding = partial(_sample_finding, self.shard, sample)
         photo = sample.photo()
+        if self.indexed is not None and read_indexed_photo(self.stream, self.indexed[sample.key]) is None:
+            return [finding("changed", photo, "the tar has changed since it was indexed; pack again")]
         # As packed, a photo may have an irregular scan. Without a hash to compare with, that is damage.
-        is_strict = not self.is_unchanged and self.hashes is None
+        is_strict = self.hashes is None and not (self.is_unchanged and self.shard.has_manifest)
         if photo is None:
             findings = [finding("no_photo", None, f"members: {', '.join(sample.members)}")]
         else:
             problems = _check_photo(self.stream, photo, max_pixels, is_strict)
             findings = [finding(*problem) for problem in problems]
-        texts = _check_texts(self.stream, sample, self.shard.has_manifest)
-        findings += [finding(*problem) for problem in texts]
+        if self.indexed is None:  # else the table has the texts
+            texts = _check_texts(self.stream, sample, self.shard.has_manifest)
+            findings += [finding(*problem) for problem in texts]
         if not findings and photo is not None and self.hashes is not None:
             item = read_item(self.stream, sample, photo)
             if self.hashes.get(item.item_id) != hash_of(item):
@@ -73,7 +86,9 @@ class LiveSamples:
 
 
 def live_samples(shard: ShardRef, opened: OpenTar) -> LiveSamples:
-    """Read the headers of an open shard."""
+    """Read the headers of an open shard, or the table of items for a tar that another tool wrote."""
+    if shard.is_indexed:
+        return _indexed_samples(shard, opened)
     is_unchanged = shard.has_manifest and matches_manifest(shard, opened.path)
     is_whole = None if is_unchanged else partial(_is_whole, opened.stream)
     members, tar_faults = tar.scan(opened.stream, is_whole)
@@ -82,14 +97,31 @@ def live_samples(shard: ShardRef, opened: OpenTar) -> LiveSamples:
     if not samples and not any(finding.is_damage for finding in findings):
         detail = f"no photo and no text in the tar ({len(members)} members)"
         findings.append(Finding("no_sample", shard.uri, detail))
-    num_expected = shard.num_items + shard.num_tombstones
+    num_expected = shard.num_items + shard.num_others
     if shard.has_manifest and len(samples) != num_expected:
         detail = f"{len(samples)} items, but its manifest states {num_expected}"
         findings.append(Finding("wrong_num_items", shard.uri, detail))
-    removed = _tombstoned_keys(shard)
-    live = [sample for sample in samples if sample.key not in removed]
+    keys = _live_keys(shard)
+    live = [sample for sample in samples if keys is None or sample.key in keys]
     hashes = None if is_unchanged or not shard.has_manifest else _packed_hashes(shard)
     return LiveSamples(shard, opened.stream, live, findings, is_unchanged, hashes)
+
+
+def _indexed_samples(shard: ShardRef, opened: OpenTar) -> LiveSamples:
+    try:
+        rows = {row[ITEM_ID]: row for row in indexed_rows(shard)}
+    except (DamagedData, MissingError):  # the table is a `wrong_file` of the set
+        rows = {}
+    samples = [
+        Sample(item_id, {PHOTO_SUFFIXES[0]: Member(item_id, row[IMAGE_OFFSET], row[IMAGE_BYTES])})
+        for item_id, row in rows.items()
+    ]
+    findings = [_to_finding(shard, fault) for fault in opened.faults]
+    if len(rows) != shard.num_items:
+        detail = f"{len(rows)} items in its table, but its manifest states {shard.num_items}"
+        findings.append(Finding("wrong_num_items", shard.uri, detail))
+    is_unchanged = opened.path.stat().st_size == shard.num_bytes
+    return LiveSamples(shard, opened.stream, samples, findings, is_unchanged, None, rows)
 
 
 def valid_utf8(text: str) -> str:
@@ -199,18 +231,17 @@ def _to_finding(shard: ShardRef, fault: Fault) -> Finding:
     )
 
 
-def _tombstoned_keys(shard: ShardRef) -> set[str]:
-    if shard.tombstones_uri is None or not storage.exists(shard.tombstones_uri):
-        return set()
+def _live_keys(shard: ShardRef) -> set[str] | None:
+    """None, for all samples, if the table of items cannot be read; it is then a `wrong_file` of the set."""
     try:
-        return tombstoned_keys(shard.tombstones_uri, shard.uri)
-    except DamagedData:  # reported as a `wrong_file` of the set
-        return set()
+        return live_keys(shard)
+    except (DamagedData, MissingError):
+        return None
 
 
 def _packed_hashes(shard: ShardRef) -> dict[str, bytes] | None:
     """None if the table of items cannot be read; it is then a `wrong_file` of the set."""
     try:
         return item_hashes(shard)
-    except DamagedData:
+    except (DamagedData, MissingError):
         return None

@@ -77,7 +77,7 @@ def open_failure(shard: ShardRef, error: Exception) -> Finding:
     """The finding for a shard that cannot be opened."""
     if not isinstance(error, MissingError):
         return Finding("unreadable_shard", shard.uri, valid_utf8(str(error)))
-    num_expected = shard.num_items + shard.num_tombstones
+    num_expected = shard.num_items + shard.num_others
     stated = f", but its manifest states {num_expected} items" if shard.has_manifest else ""
     return Finding("absent_shard", shard.uri, f"no such file{stated}")
 
@@ -115,11 +115,15 @@ def find_repeats(
 
 
 def _unique_shards(shards: Iterable[ShardRef]) -> list[ShardRef]:
-    """Each tar once; a tar that a later ShardSet inherits is checked with the later one's tombstones."""
-    by_uri: dict[str, ShardRef] = {}
+    """Each tar once; of a tar that a later ShardSet inherits, the items of the later one are checked.
+
+    A tar of another tool has items of several splits, each in the table of its ShardSet.
+    """
+    by_uri: dict[tuple[str, str | None], ShardRef] = {}
     for shard in shards:
-        if shard.uri not in by_uri or shard.tombstones_uri:
-            by_uri[shard.uri] = shard
+        key = (shard.uri, shard.items_uri if shard.is_indexed else None)
+        if key not in by_uri or shard.items_uri:
+            by_uri[key] = shard
     return list(by_uri.values())
 
 
@@ -138,7 +142,7 @@ def _check_open_shard(shard: ShardRef, opened: OpenTar, max_pixels: int) -> Shar
 
 
 def _check_bytes(shard: ShardRef, num_bytes: int, is_unchanged: bool) -> Iterator[Finding]:
-    if not shard.has_manifest or is_unchanged:
+    if is_unchanged or not (shard.has_manifest or shard.is_indexed):
         return
     if num_bytes != shard.num_bytes:
         detail = f"{num_bytes} bytes, but its manifest states {shard.num_bytes}"
@@ -163,7 +167,7 @@ def _name_samples(request: tuple[ShardRef, list[int]]) -> list[tuple[str, int]]:
 
 
 def _check_files(source: ShardSource) -> Iterator[Finding]:
-    """Findings about the files of a ShardSet beside its tars, such as the ledger and the tombstones."""
+    """Findings about the files of a ShardSet beside its tars, such as the ledger and the table of items."""
     if source.manifest is None:
         return
     folder = artifacts.files_uri(source.uri, source.manifest)

@@ -22,6 +22,7 @@ from raysys import artifacts, pipeline, storage
 from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest, specs
 from raysys.artifacts.build import Outcome
 from raysys.artifacts.embedding_set import read_embeddings, vector_files, vectors_of
+from raysys.columns import content_hash
 from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
@@ -29,7 +30,6 @@ from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bun
 from raysys.encoder.start import text_preprocessing, write_start
 from raysys.errors import ClusterError, DamagedData, InputError, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
-from raysys.stream.decode import content_hash
 from tests.factories import write_shard
 from tests.ray.held_cpus import cpus_held_elsewhere
 

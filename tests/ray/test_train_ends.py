@@ -279,12 +279,13 @@ def test_decoders_that_hold_every_cpu_are_refused(config: Config) -> None:
 
 
 def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
-    config = with_train(with_stream(config, first_batch_timeout_s=20.0), workers=1)
+    config = with_train(with_stream(config, first_batch_timeout_s=15.0), workers=1)
     with cpus_held_elsewhere(6), pytest.raises(ClusterError) as caught:
         pipeline.run_stage("train", config)
     assert str(caught.value).startswith("train: no batch within ")
     assert "reading: 1 task, " in str(caught.value)
-    assert " of 2 actors running, 0 tasks, 0 queued; " in str(caught.value)
+    assert "decoding: " in str(caught.value)
+    assert " of 1 actors running, 0 tasks, 0 queued; " in str(caught.value)
     assert "; 0 of 8 CPUs of the cluster are free; if CPUs are missing, " in str(caught.value)
     assert num_attempts(run_of(config)) == 1
 

@@ -212,5 +212,8 @@ def test_training_waits_for_the_node_that_it_requests(
         on_growing = config.model_copy(update={"ray": RayConfig(address=address)})
         with Driver(on_growing, tmp_path) as driver:
             driver.finish()
-    assert "train.workers: 2 workers with 1 CPU each; the cluster has 1 node with 1 CPUs" in driver.output
+    assert (
+        "train  waiting up to 300 s for nodes: 2 training workers (train.workers) with 1 CPU" in driver.output
+    )
+    assert "need 4 CPUs together; the cluster has 1 node with 1 CPU and 0 GPUs" in driver.output
     assert run.weights == uninterrupted.weights

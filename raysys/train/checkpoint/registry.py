@@ -120,7 +120,7 @@ def _list_of(run_uri: str, steps: list[int], ray_version: str) -> dict[str, obje
         "pending_training_results": [],
         "pending_validation_specs": [],
         "current_report_index": len(steps),
-        "validated_checkpoint_dir_names": [checkpoint_name(step) for step in by_score if step in scores],
+        "validated_checkpoint_dir_names": [],
         "timed_out_validation_checkpoint_dir_names": [],
         "failed_validation_checkpoint_dir_names": [],
     }

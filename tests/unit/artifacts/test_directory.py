@@ -138,7 +138,7 @@ def test_missing_file_is_refused(spec: ArtifactSpec) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "Catalog", "format": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "Catalog", "format": 4}'])
 def test_invalid_manifest_is_refused_in_one_line(spec: ArtifactSpec, text: str) -> None:
     storage.write_bytes(storage.join(spec.uri, "manifest.json"), text.encode())
     with pytest.raises(DamagedData) as caught:
@@ -162,7 +162,7 @@ def test_artifact_of_another_format_cannot_be_opened(spec: ArtifactSpec) -> None
     with pytest.raises(MissingError) as caught:
         artifacts.open_artifact(spec.uri, CatalogManifest)
     assert str(caught.value) == (
-        f"{spec.uri}: no Catalog here (manifest.json has format 0, 3 is read); make it with `raysys pack`"
+        f"{spec.uri}: no Catalog here (manifest.json has format 0, 4 is read); make it with `raysys pack`"
     )
 
 

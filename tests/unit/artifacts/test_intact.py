@@ -29,8 +29,7 @@ from raysys.errors import DamagedData, SpaceMismatch
 from raysys.evaluate.items import read_latent
 from raysys.index.build import publish_index
 from raysys.index.search import Searcher
-from raysys.shards.reader import Item, ShardRef, open_shard
-from raysys.shards.shard_set import tombstoned_keys
+from raysys.shards.reader import Item, ShardRef, live_keys, open_shard
 from tests.factories import tiny_bundle, write_shard
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -47,7 +46,7 @@ def publish_tables(
     spec = ArtifactSpec(str(uri), kind, {}, {})
     artifacts.begin(spec)
     for name, table in tables.items():
-        pq.write_table(table, uri / name)
+        pq.write_table(table, uri / name, write_page_checksum=True)
     common = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), 40, 0.0)
     artifacts.publish(spec.uri, kind(**common, **fields))
 
@@ -90,11 +89,11 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(root / "embeddings"),
         IndexConfig(),
     )
-    tombstones = pa.table(
+    inherited = pa.table(
         {"shard": [f"s3://shop/{number}.tar" for number in range(99)], "item_id": ["a"] * 99}
     )
     publish_tables(
-        root / "shards", ShardSetManifest, {"tombstones.parquet": tombstones}, split="train", shards=[],
+        root / "shards", ShardSetManifest, {"items.parquet": inherited}, split="train", shards=[],
         item_schema={}, num_rows=0, num_refused=0, refused_by_reason={},
     )  # fmt: skip
     packed = root / "packed"
@@ -117,7 +116,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
     "faiss": ("index/shard-00000.faiss", "raysys index", Searcher),
     "items of an index": ("index/items.parquet", "raysys index", Searcher),
     "items of a ShardSet": ("packed/items.parquet", "raysys pack", read_changed_shard),
-    "tombstones": ("shards/tombstones.parquet", "raysys pack", lambda uri: tombstoned_keys(f"{uri}/tombstones.parquet", "")),
+    "items of inherited tars": ("shards/items.parquet", "raysys pack", lambda uri: live_keys(ShardRef("s3://shop/7.tar", items_uri=f"{uri}/items.parquet"))),
     "latent attributes": ("catalog/latent.parquet", "raysys pack", lambda uri: read_latent(f"{uri}/latent.parquet", ["i1"])),
     "weights": ("encoder/model.safetensors", "raysys train", open_bundle),
     "configuration": ("encoder/config.json", "raysys train", open_bundle),
@@ -126,9 +125,8 @@ READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
 }  # fmt: skip
 
 
-# A changed tombstone is found by the number of samples that its shard has left; without the table of items,
-# `raysys verify --repair` is the remedy.
-FOUND_ELSEWHERE = [("tombstones", "flipped"), ("items of a ShardSet", "deleted")]
+# Without the table of items, `raysys verify --repair` is the remedy.
+FOUND_ELSEWHERE = [("items of a ShardSet", "deleted")]
 # Weights and settings that changed and can be read make another space.
 OTHER_SPACE = ("weights", "tokenizer")
 

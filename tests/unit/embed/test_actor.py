@@ -85,7 +85,7 @@ def test_items_without_a_photo_keep_their_reason(tmp_path: Path) -> None:
     assert refused == [
         {"item_id": "i0", "reason": "missing", "detail": "cut off", "source": "s3://shop/00007.tar"}
     ]
-    assert parts(tmp_path) == {"train-00007-000000000512.parquet": ["i1", "i2"]}
+    assert parts(tmp_path) == {"train-00007-749665fa-000000000512.parquet": ["i1", "i2"]}
 
 
 @pytest.mark.parametrize(("bad_weights", "fault"), [(np.nan, "has a NaN"), (np.inf, "has a NaN")])
@@ -110,7 +110,7 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
     assert row["num_items"] == 1
     assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
     # Named by the block's first photo: a repeated attempt overwrites it, whichever vectors are bad.
-    assert parts(tmp_path) == {"train-00007-000000000000.parquet": ["i1"]}
+    assert parts(tmp_path) == {"train-00007-749665fa-000000000000.parquet": ["i1"]}
 
 
 def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from raysys.embed.unique import require_unique_items, require_unique_vectors
 from raysys.errors import DamagedData
-from raysys.pack.parent import TOMBSTONE_SCHEMA
 from raysys.shards.reader import Item, ShardRef
 from tests.factories import write_shard, write_shards
 
@@ -37,25 +36,22 @@ def within_a_shard(folder: Path) -> tuple[list[ShardRef], str]:
     return [write_shard(folder, items("abb"))], f"'b' in {folder}/00000.tar"
 
 
-def inherited_with_another_tombstone(folder: Path) -> tuple[list[ShardRef], str]:
-    shards, _ = inherited(folder, removed="b")
+def live_twice(folder: Path) -> tuple[list[ShardRef], str]:
+    shards, _ = inherited(folder, live="a")
     return shards, f"'a' in {folder}/parent/00000.tar, {folder}/train/00000.tar"
 
 
-def inherited(folder: Path, removed: str) -> tuple[list[ShardRef], str]:
-    """The parent has a and b, the child another a; the tombstones remove `removed` from the parent."""
+def inherited(folder: Path, live: str) -> tuple[list[ShardRef], str]:
+    """The parent has a and b, of which `live` is still valid; the child has another a."""
     parent, own = write_shard(folder / "parent", items("ab")), write_shard(folder / "train", items("ac"))
-    tombstones = pa.table({"shard": [parent.uri], "item_id": [removed]}, schema=TOMBSTONE_SCHEMA)
-    pq.write_table(tombstones, folder / "train" / "tombstones.parquet")
-    live = ShardRef(
-        parent.uri, "train", 1, parent.num_bytes, parent.sha256, f"{folder}/train/tombstones.parquet", 1
-    )
-    return [live, own], ""
+    table = pq.read_table(folder / "train" / "items.parquet", columns=["item_id", "shard"])
+    listed = pa.table({"item_id": [live], "shard": [parent.uri]})
+    pq.write_table(pa.concat_tables([table, listed]), folder / "train" / "items.parquet")
+    items_uri = f"{folder}/train/items.parquet"
+    return [ShardRef(parent.uri, "train", 1, parent.num_bytes, parent.sha256, items_uri, 1), own], ""
 
 
-@pytest.mark.parametrize(
-    "make", [within_a_set, over_two_sets, within_a_shard, inherited_with_another_tombstone]
-)
+@pytest.mark.parametrize("make", [within_a_set, over_two_sets, within_a_shard, live_twice])
 def test_repeated_items_are_named_before_the_work(
     tmp_path: Path, make: Callable[[Path], tuple[list[ShardRef], str]]
 ) -> None:
@@ -67,8 +63,8 @@ def test_repeated_items_are_named_before_the_work(
     )
 
 
-def test_tombstoned_item_and_its_successor_may_have_one_id(tmp_path: Path) -> None:
-    require_unique_items("set", inherited(tmp_path, removed="a")[0])
+def test_replaced_item_and_its_successor_may_have_one_id(tmp_path: Path) -> None:
+    require_unique_items("set", inherited(tmp_path, live="b")[0])
 
 
 def test_shards_that_are_not_embedded_may_have_any_id(tmp_path: Path) -> None:

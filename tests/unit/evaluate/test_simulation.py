@@ -139,6 +139,7 @@ def test_latent_attributes_are_used_and_relisted_items_form_a_group(tmp_path: ob
     item_ids = ["a", "b", "c", "d"]
     items = EvaluationItems(
         item_ids=item_ids,
+        positions=[0, 1, 2, 3],
         titles=[""] * 4,
         photos=[b""] * 4,
         splits=np.array(["test"] * 4),

@@ -11,9 +11,9 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.columns import embedding_schema
+from raysys.columns import content_hash, embedding_schema
 from raysys.config.schema import IndexConfig
-from raysys.errors import InputError, MissingError
+from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.build import publish_index
 from raysys.index.search import Neighbour, Searcher
 
@@ -48,7 +48,7 @@ def open_index(
             "shard": str(shard),
             "image_offset": 3 * row,
             "image_bytes": 3,
-            "content_hash": "",
+            "content_hash": content_hash(b"%03d" % row, f"title {row}"),
             "embedding": vectors[row].tolist(),
         }
         for row in range(NUM)
@@ -129,6 +129,15 @@ def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     assert (row, len(searcher), searcher.space_id) == (7, NUM, "5" * 64)
     assert (searcher.vector(row) == VECTORS[7]).all()
     assert searcher.photo(row) == b"007"  # bytes 21 to 23 of the shard
+
+
+def test_photo_of_a_changed_shard_is_an_error(tmp_path: Path) -> None:
+    searcher, shard = open_index(tmp_path), tmp_path / "00000.tar"
+    shard.write_bytes(b"x" + shard.read_bytes())
+    with pytest.raises(
+        DamagedData, match=r"00000.tar: has changed at byte 21, where item 'm7' had its photo"
+    ):
+        searcher.photo(searcher.row_of("m7"))
 
 
 def test_unknown_item_is_missing(searcher: Searcher) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.columns import embedding_schema
+from raysys.columns import content_hash, embedding_schema
 from raysys.config.schema import IndexConfig, ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.index.build import publish_index
@@ -146,7 +146,7 @@ def write_index(folder: Path) -> str:
             "shard": str(shard),
             "image_offset": int(offsets[row]),
             "image_bytes": len(photos[row]),
-            "content_hash": "",
+            "content_hash": content_hash(photos[row], f"title of {item_id}"),
             "embedding": vectors[row].tolist(),
         }
         for row, item_id in enumerate(ITEM_IDS)

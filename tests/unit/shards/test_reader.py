@@ -165,10 +165,14 @@ def test_absent_shard_is_a_missing_error(shard: ShardRef) -> None:
         pass
 
 
-def test_tombstoned_items_are_left_out(shard: ShardRef, tmp_path: Path) -> None:
-    tombstones = pa.table({"shard": [shard.uri, "other.tar", shard.uri], "item_id": ["i1", "i0", "i4"]})
-    pq.write_table(tombstones, tmp_path / "tombstones.parquet")
-    shard = dataclasses.replace(shard, num_items=3, tombstones_uri=f"{tmp_path}/tombstones.parquet")
+def test_only_the_items_in_the_table_of_a_referring_shard_set_are_read(
+    shard: ShardRef, tmp_path: Path
+) -> None:
+    table = pa.table(
+        {"shard": [shard.uri, "other.tar", shard.uri, shard.uri], "item_id": ["i0", "i1", "i3", "i2"]}
+    )
+    pq.write_table(table, tmp_path / "new.parquet")
+    shard = dataclasses.replace(shard, num_items=3, num_others=2, items_uri=f"{tmp_path}/new.parquet")
     assert [item.item_id for item in read_shard(shard)] == ["i0", "i2", "i3"]
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysys.columns import SKIP_REASONS, Attributes
+from raysys.columns import SKIP_REASONS, Attributes, content_hash
 from raysys.config.schema import AugmentConfig
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, to_pixels
 from raysys.encoder.text import TextPreprocessing, caption_keys
 from raysys.shards.reader import Item, ShardRef
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.blocks import BlockBuilder
-from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder, content_hash
+from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder
 from tests.factories import photo, tiny_checkpoint
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)

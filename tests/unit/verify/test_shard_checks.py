@@ -253,31 +253,31 @@ def test_first_intact_sample_of_a_repeated_key_is_used(tmp_path: Path) -> None:
     }
 
 
-def test_unreadable_tombstones_are_a_wrong_file(tmp_path: Path) -> None:
+def test_unreadable_table_of_items_is_a_wrong_file(tmp_path: Path) -> None:
     set_uri = str(tmp_path / "set")
     manifest = write_shard_set(tmp_path / "set", "ab")
-    (tmp_path / "set" / "tombstones.parquet").write_bytes(b"no Parquet")
+    (tmp_path / "set" / "items.parquet").write_bytes(b"no Parquet")
     (shard,) = open_shard_set(set_uri).shards
-    shard = dataclasses.replace(shard, tombstones_uri=f"{set_uri}/tombstones.parquet")
-    files = {**manifest.files, "tombstones.parquet": FileEntry(bytes=10, sha256="0")}
+    shard = dataclasses.replace(shard, items_uri=f"{set_uri}/items.parquet")
+    files = {**manifest.files, "items.parquet": FileEntry(bytes=10, sha256="0")}
     source = ShardSource(set_uri, (shard,), manifest.model_copy(update={"files": files}))
-    assert kinds(verify_sources(source)) == [("wrong_file", "tombstones.parquet")]
+    assert kinds(verify_sources(source)) == [("wrong_file", "items.parquet")]
 
 
-def test_inherited_shard_is_verified_without_tombstoned_samples(tmp_path: Path) -> None:
+def test_inherited_shard_is_verified_without_outdated_samples(tmp_path: Path) -> None:
     old = write_shard_set(tmp_path / "old", "ab")
     new = write_shard_set(tmp_path / "new", "bc")
     (entry,) = old.shards
     uri = f"{tmp_path}/old/00000.tar"
     inherited = InheritedShard(uri=uri, num_items=2, num_live=1, bytes=entry.bytes, sha256=entry.sha256)
-    changed = new.model_copy(update={"inherited": [inherited], "num_tombstones": 1})
+    changed = new.model_copy(update={"inherited": [inherited]})
     manifest = tmp_path / "new" / "manifest.json"
     manifest.write_text(json.dumps(changed.model_dump()))
-    pq.write_table(pa.table({"shard": [uri], "item_id": ["b"]}), tmp_path / "new" / "tombstones.parquet")
+    pq.write_table(pa.table({"shard": [uri], "item_id": ["a"]}), tmp_path / "new" / "items.parquet")
     result = verify_sources(open_shard_set(str(tmp_path / "new")))
     assert [(health.num_items, health.findings) for health in result.shards] == [(1, ()), (2, ())]
     both = verify_sources(open_shard_set(str(tmp_path / "old")), open_shard_set(str(tmp_path / "new")))
-    assert kinds(both) == []  # the shared tar is checked once, without its tombstoned 'b'
+    assert kinds(both) == []  # the shared tar is checked once, without its outdated 'b'
 
 
 def test_memory_holds_one_member_at_a_time(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from raysys.encoder.siglip import SiglipEncoder, load_model
 from raysys.encoder.text import TextPreprocessing
 from raysys.evaluate.validation import Validation
 from raysys.train.model import TrainState
+from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import train_step
 from raysys.train.validation.worker_pairs import WorkerPairs
 from tests.factories import TINY
@@ -122,3 +123,27 @@ def test_request_ends_the_embedding_between_micro_batches(
     state.towers.register_forward_hook(lambda *_: calls.append(1))
     assert pairs.embed(state.towers, lambda: len(calls) == 3) is None
     assert len(calls) == 3  # of five
+
+
+def test_validation_compiles_nothing(start: Path, validation: Validation, tmp_path: Path) -> None:
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        compiled.append(1)
+        return graph.forward
+
+    state = small_state(start, small_section())
+    expected = pairs_of(tmp_path, start, validation, state).embed(state.towers)
+    assert isinstance(state.towers, DualEncoder)
+    state.towers.compile_towers(backend=backend)  # type: ignore[arg-type]  # torch takes functions, too
+    pairs = pairs_of(tmp_path, start, validation, state, compile=True)
+    embedded = pairs.embed(state.towers)
+    assert not compiled
+    assert expected is not None
+    assert embedded is not None
+    assert torch.equal(embedded.photos, expected.photos)
+    train_step(state, small_batch(), small_section())
+    num_compiled = len(compiled)
+    assert num_compiled
+    pairs.embed(state.towers)
+    assert len(compiled) == num_compiled
