@@ -18,7 +18,7 @@ _NUM_BATCHES = 3  # on the device: the present one, the next one, and the last o
 # Pairs whose memory predicts that of larger micro-batches. For fewer pairs the gradient of a large
 # vocabulary, which has one size, can be more than the activations.
 _PROBE_SIZES = (16, 64)
-_TILES = 16  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
+_TILES = 12  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
 # Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|CU\w+_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED when calling `?cublasCreate"

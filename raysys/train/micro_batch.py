@@ -35,10 +35,14 @@ from raysys.train.model.optim import allocate_state
 from raysys.train.step import run_micro_batch
 
 _FILE = "micro_batch.json"
-_SETTINGS = {
-    *("micro_batch_size", "precision", "parallel", "compile", "activation_checkpointing"),
+_SETTINGS = (
+    "micro_batch_size",
+    "precision",
+    "parallel",
+    "compile",
+    "activation_checkpointing",
     "loss_tile_rows",
-}
+)
 
 
 class MicroBatch:
@@ -133,7 +137,7 @@ class MicroBatch:
         """Everything that a size depends on."""
         where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        settings = self._job.section.model_dump(include=_SETTINGS)
+        settings = self._job.section.model_dump(include=set(_SETTINGS))
         return {"model": self._job.start_uri, **where, **settings, **versions}
 
     def _device_name(self) -> str:
