@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import joined
-from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients
+from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, tiled_loss
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import TrainState, make_train_state, open_accelerator
 from raysys.train.model.distributed import clip_grad_norm, full_tensors_on_cpu, shard
@@ -110,6 +110,33 @@ def run_compiled_rank(rank: int, folder: str, world_size: int) -> None:
         torch.save(trainings, f"{folder}/compiled.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def check_compiled_tiles(_: int) -> None:
+    """Compiled tiles of the loss equal the plain ones and compile four times, for full and smaller tiles."""
+    generator = torch.Generator().manual_seed(3)
+    images, captions = (
+        torch.nn.functional.normalize(torch.randn(70, 8, generator=generator), dim=-1) for _ in range(2)
+    )
+    keys = torch.arange(70) % 30
+    pairs = local_pairs(images, captions, keys, keys, first_row=0, all_keys=keys, all_groups=keys)
+    scale, bias = torch.tensor(5.0), torch.tensor(-3.0)
+    for backend in (None, "inductor", "inductor"):
+        result = tiled_loss(
+            pairs,
+            pairs,
+            FalseNegativesConfig(),
+            scale=scale,
+            bias=bias,
+            num_images=70,
+            tile_rows=32,
+            compile_backend=backend,
+        )
+        if backend is None:
+            plain = result
+        for name in ("loss", "images", "captions", "scale", "bias"):
+            torch.testing.assert_close(getattr(result, name), getattr(plain, name), rtol=1e-5, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
 
 
 def first_steps(folder: Path, rank: int, world_size: int) -> dict[str, FirstStep]:

@@ -1,4 +1,4 @@
-"""Compiled kernels of the towers. Not a unit test, because torch waits for g++."""
+"""Compiled kernels of the towers and the loss. Not a unit test, because torch waits for g++."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.ray.ranks import Training, run_compiled_rank
+from tests.ray.ranks import Training, check_compiled_tiles, run_compiled_rank
 from tests.unit.train.model.test_state import require_compiled_once
 from tests.unit.train.small_model import build_small_model
 
@@ -35,3 +35,8 @@ def test_sharded_layers_take_the_same_steps_when_compiled(tmp_path: Path) -> Non
     assert compiled.losses == pytest.approx(plain.losses, rel=1e-5)
     assert compiled.restored_losses == compiled.losses[2:]
     assert compiled.weights.keys() == plain.weights.keys()
+
+
+def test_compiled_tiles_equal_the_plain_ones_and_compile_four_times() -> None:
+    # In another process: here each function checks the shapes of its arguments, which does not compile.
+    torch.multiprocessing.start_processes(check_compiled_tiles, start_method="spawn")  # type: ignore[no-untyped-call, attr-defined]  # as above

@@ -99,9 +99,10 @@ def _tile_gradients(policy: FalseNegativesConfig, compile_backend: str | None) -
         labels, weights = labels_and_weights(left, right, policy)
         similarities = left.images @ right.captions.T
         margins = (scale * similarities).add_(bias).mul_(labels)
-        # -w log sigmoid(m) has the derivative -w sigmoid(-m) with respect to m = label * logit.
-        logit_grads = torch.sigmoid(-margins).mul_(weights).mul_(labels).neg_()
-        loss = -_dot(logsigmoid(margins), weights)
+        log_likelihoods = logsigmoid(margins)
+        # -w log sigmoid(m) has the derivative w (sigmoid(m) - 1) with respect to m = label * logit.
+        logit_grads = log_likelihoods.expm1().mul_(weights).mul_(labels)
+        loss = -_dot(log_likelihoods, weights)
         return logit_grads, torch.stack([loss, _dot(logit_grads, similarities), logit_grads.sum()])
 
     if compile_backend is None:

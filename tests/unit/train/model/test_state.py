@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raysys.config.schema import LoraConfig, RobustConfig, TrainConfig
 from raysys.encoder.siglip import load_model
@@ -79,6 +82,33 @@ def test_restored_state_continues_bit_for_bit(start: Path, section: TrainConfig)
     expected, weights = (exported_weights(one.state_dict()) for one in (uninterrupted, restored))
     assert expected.keys() == weights.keys() == load_model(start).state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_only_rank_0_copies_its_state(start: Path) -> None:
+    state = small_state(start, small_section(ema_decay=0.5))
+    train_step(state, small_batch(), small_section())
+    other_rank = dataclasses.replace(state, accelerator=SimpleNamespace(is_main_process=False))
+    with Copies() as copies:
+        assert other_rank.state_dict() == {}
+    assert copies.num_copies == 0
+    with Copies() as copies:
+        state.state_dict()
+    num_tensors = len(state.model.state_dict())
+    num_trained = len(list(state.model.parameters()))
+    # The weights, AdamW's step and two averages, and the average of the weights.
+    assert copies.num_copies == num_tensors + 4 * num_trained
+
+
+class Copies(TorchDispatchMode):
+    """Counts copied tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not type it
+        self.num_copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num_copies += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
 
 
 def test_merged_lora_equals_the_trained_model(start: Path) -> None:
