@@ -55,7 +55,7 @@ def run(
         _print_table(result, summary, out)
         print_line(out_uri or uri, out)
     if not out_uri:
-        _raise_if_damaged(uri, result)
+        _raise_if_damaged(uri, sources, result)
 
 
 def _parse_arguments(
@@ -102,14 +102,17 @@ def _parallel(config: Config, sources: Sequence[ShardSource]) -> Parallel:
     return connected_map(config.ray)
 
 
-def _raise_if_damaged(uri: str, result: VerifyResult) -> None:
+def _raise_if_damaged(uri: str, sources: Sequence[ShardSource], result: VerifyResult) -> None:
     healths = [*result.shards, *result.folders]
     damaged = [health.uri for health in healths if health.num_damage_findings]
     if damaged:
         num_findings = sum(health.num_damage_findings for health in healths)
+        remedy = "`raysys verify .. --repair OUT` writes a clean copy"
+        if any(shard.is_indexed for source in sources for shard in source.shards):
+            remedy = "training and embedding skip them; after a change of the tars, run `raysys pack` again"
         raise DamagedData(
             f"{uri}: {num_findings} findings of damage in {len(damaged)} of {len(healths)} shards and "
-            f"folders (first {damaged[0]}); `raysys verify .. --repair OUT` writes a clean copy"
+            f"folders (first {damaged[0]}); {remedy}"
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
-from raysys.embed.actor import EmbeddingActor
+from raysys.embed.actor import EmbeddingActor, part_prefix
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.text import TextPreprocessing
 from raysys.errors import SpaceMismatch
@@ -124,3 +124,10 @@ def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
     error = pickle.loads(row["error"])
     assert isinstance(error, SpaceMismatch)
     assert str(error).startswith(f"{uri}: manifest is of embedding space ")
+
+
+def test_tars_of_one_name_in_two_folders_have_parts_of_their_own() -> None:
+    """A pack with a parent, or a WebDataset with sub-folders, has such tars."""
+    prefixes = {part_prefix("train", f"s3://shop/{folder}/00000.tar") for folder in ("monday", "tuesday")}
+    assert len(prefixes) == 2
+    assert part_prefix("train", "s3://shop/monday/00000.tar") in prefixes

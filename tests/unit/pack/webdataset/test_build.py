@@ -12,13 +12,15 @@ import pytest
 
 from raysys import artifacts, storage
 from raysys.config.schema import SPLITS, AttributeSplit, ColumnSplit, GroupSplit, PackConfig
-from raysys.errors import DamagedData, InputError
+from raysys.errors import DamagedData, InputError, StorageError
 from raysys.shards.reader import BadSample, Item, open_shard, read_shard, shards_of
 from raysys.verify.find import open_shard_set
+from raysys.verify.repair import repair
 from raysys.verify.shard_checks import verify
 from tests.img2dataset_tars import Download, write_img2dataset
 from tests.unit.pack.small_catalogue import files_folder, jpeg
 from tests.unit.pack.small_webdataset import (
+    ALL_TRAIN,
     configure,
     downloads,
     index,
@@ -201,6 +203,42 @@ class CountingFile(io.FileIO):
         data = super().read(-1 if size is None else size)
         self._reads.append((str(self.name), len(data)))
         return data
+
+
+def test_unreachable_tar_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tars = write_img2dataset(tmp_path / "tars", downloads(1), downloads(1, first=1))
+    section = PackConfig(split=ALL_TRAIN, max_bad_fraction=0.0)
+    config = configure(tmp_path / "tars", tmp_path / "root", section)
+    opened: list[str] = []
+    open_input = storage.open_input
+
+    def refuse_second(uri: str) -> Any:
+        opened.append(uri)
+        if uri == str(tars[1]) and opened.count(uri) == 1:
+            raise StorageError(f"{uri}: could not be read; check the location, then run again")
+        return open_input(uri)
+
+    monkeypatch.setattr(storage, "open_input", refuse_second)
+    with pytest.raises(
+        DamagedData, match="1 unreachable; .*; a further run tries the unreachable ones again"
+    ):
+        index(config)
+    assert index(config)["train"].num_items == 2
+    assert (opened.count(str(tars[0])), opened.count(str(tars[1]))) == (
+        1,
+        2,
+    )  # the first is in the scratch folder
+
+
+def test_shard_sets_without_tars_of_their_own_cannot_be_repaired(tmp_path: Path) -> None:
+    (tar,) = write_img2dataset(tmp_path / "tars", downloads(1))
+    config = configure(tar, tmp_path / "root")
+    index(config)
+    source = open_shard_set(f"{config.root}/shards/train")
+    with pytest.raises(
+        InputError, match=r"refers to tars of another tool \(first: .*00000\.tar\); repair these"
+    ):
+        repair([source], str(tmp_path / "clean"), {}, map, max_pixels=10**6)
 
 
 def test_verify_checks_the_indexed_photos_of_all_splits(tmp_path: Path) -> None:
