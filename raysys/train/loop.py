@@ -35,11 +35,10 @@ def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> No
     After the last step measure what is not measured yet.
     """
     accelerator = open_accelerator(job.section, ray.train.get_context().get_world_size())
-    group = ControlGroup(job.section.collective_timeout_s)
-    consensus = StepConsensus(coordinator, accelerator, group)
+    consensus = StepConsensus(coordinator, accelerator, ControlGroup(job.section.collective_timeout_s))
     with Heartbeat(coordinator, accelerator) as heartbeat:
         validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
-        if _train(job, micro_batch, accelerator, group, consensus, heartbeat, validator):
+        if _train(job, micro_batch, accelerator, consensus, heartbeat, validator):
             accelerator.free_memory()
             gc.collect()  # DDP and its model refer to each other
             measure_points(job, accelerator, validator, consensus, heartbeat)
@@ -49,7 +48,6 @@ def _train(
     job: TrainJob,
     micro_batch: MicroBatch,
     accelerator: Accelerator,
-    group: ControlGroup,
     consensus: StepConsensus,
     heartbeat: Heartbeat,
     validator: CheckpointValidator,
@@ -72,7 +70,7 @@ def _train(
     )
     batches = WorkerBatches(job, accelerator, step, throughput)
     with open_recorder(job, step, is_main=is_main) as recorder:
-        results = ResultReader(job, group, recorder, throughput, skipped)
+        results = ResultReader(job, consensus.group, recorder, throughput, skipped)
         heartbeat.watch_towers(state.towers)
 
         def save_checkpoint(metrics: dict[str, float]) -> None:

@@ -21,7 +21,7 @@ from raysys.train.model.distributed import load_full_tensors, shard
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.monitor.consensus import StepConsensus
 from raysys.train.monitor.heartbeat import Heartbeat
-from raysys.train.validation.checkpoint_validator import CheckpointValidator, from_main
+from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.validation.worker_pairs import WorkerPairs
 
 _SWEEP = "sweep.json"
@@ -58,7 +58,7 @@ def measure_points(
 
     All workers make this call. Nothing is written after a stop request, or if the points are there already.
     """
-    is_main = accelerator.is_main_process
+    is_main, from_main = accelerator.is_main_process, consensus.group.from_main
     if job.sweep is None or from_main(read_points(job) is not None if is_main else None):
         return
     heartbeat.validating()

@@ -19,10 +19,8 @@ pytestmark = [
 ]
 
 
-def test_compiled_kernels_take_the_same_steps_and_compile_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_compiled_once(build_small_model(tmp_path / "tiny"), monkeypatch)
+def test_compiled_kernels_take_the_same_steps_and_compile_once(tmp_path: Path) -> None:
+    require_compiled_once(build_small_model(tmp_path / "tiny"))
 
 
 def test_sharded_layers_take_the_same_steps_when_compiled(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.unit.train.validation.test_checkpoint_validator import FakeRank
 NUM_STEPS = 3
 TRAININGS: dict[str, dict[str, Any]] = {
     "ddp": {"ema_decay": 0.5},
-    "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": True},
+    "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": "full"},
     "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2), "ema_decay": 0.5},
 }
 

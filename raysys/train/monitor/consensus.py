@@ -30,7 +30,7 @@ class StepConsensus:
     """One instance a worker; `coordinator` is the handle of the run's `RunCoordinator` actor."""
 
     def __init__(self, coordinator: Any, accelerator: Accelerator, group: ControlGroup) -> None:
-        self._coordinator, self._accelerator, self._group = coordinator, accelerator, group
+        self._coordinator, self._accelerator, self.group = coordinator, accelerator, group
         self._stop_request = (
             coordinator.wait_for_stop_request.remote() if accelerator.is_main_process else None
         )
@@ -47,7 +47,7 @@ class StepConsensus:
         check_preemption = time.monotonic() - self._preemption_checked_at > _PREEMPTION_CHECK_INTERVAL_S
         flags = [self._is_stop_requested(), save, check_preemption]
         flags = [flag and self._accelerator.is_main_process for flag in flags]
-        stop, save_now, check, num_ready = self._group.sum([*flags, has_batch])
+        stop, save_now, check, num_ready = self.group.sum([*flags, has_batch])
         is_preempted = check > 0 and self._has_new_preemption()
         return StepDecision(
             is_ready=num_ready == self._accelerator.num_processes,
@@ -57,7 +57,7 @@ class StepConsensus:
 
     def should_stop(self) -> bool:
         """Whether a stop was requested, the same on all workers. A collective call."""
-        return self._group.sum([self._is_stop_requested()])[0] > 0
+        return self.group.sum([self._is_stop_requested()])[0] > 0
 
     def _is_stop_requested(self) -> bool:
         if self._stop_request is None or not ray.wait([self._stop_request], timeout=0)[0]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,10 @@ class ControlGroup:
         if self._group is not None:
             dist.all_reduce(sums, group=self._group)
         return list(sums.tolist())
+
+    def from_main(self, value: Any) -> Any:
+        """The value of rank 0, on all workers; the others pass None."""
+        return self.gather(value)[0]
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all workers, in order of rank."""

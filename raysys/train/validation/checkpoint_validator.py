@@ -7,12 +7,10 @@ before their checkpoint is saved. After a kill in between, the step is trained a
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
 from numpy import ndarray
 
@@ -43,7 +41,7 @@ class CheckpointValidator:
         self._consensus, self._heartbeat = consensus, heartbeat
         self._pairs = WorkerPairs(job.validation.pairs, job, accelerator)
         rows = read_validations(job.run_uri) if accelerator.is_main_process else None
-        self._step_to_row = {int(row["step"]): row for row in from_main(rows)}
+        self._step_to_row = {int(row["step"]): row for row in consensus.group.from_main(rows)}
 
     def is_missing(self, step: int) -> bool:
         """Whether the state after `step` steps, from which training continues, was not validated yet.
@@ -87,7 +85,8 @@ class CheckpointValidator:
     def _metrics(self, embedded: PairEmbeddings) -> dict[str, float]:
         # Only on rank 0: another CPU may round differently, and then only some workers would stop early.
         is_main = self._accelerator.is_main_process
-        metrics: dict[str, float] = from_main(self._job.validation.metrics(embedded) if is_main else None)
+        local = self._job.validation.metrics(embedded) if is_main else None
+        metrics: dict[str, float] = self._consensus.group.from_main(local)
         return metrics
 
     def _draw_neighbours(self, step: int, vectors: Float32[ndarray, "n d"]) -> None:
@@ -109,8 +108,3 @@ class CheckpointValidator:
 def never() -> bool:
     """A `should_stop` for calls that always run to their end."""
     return False
-
-
-def from_main(value: Any) -> Any:
-    """The `value` of rank 0 on all ranks. A collective call."""
-    return broadcast_object_list([value])[0]

@@ -25,7 +25,7 @@ from raysys.evaluate.retrieval import PairEmbeddings
 from raysys.train.job import TrainJob
 from raysys.train.loss import gather_rows
 
-_CHUNK_ROWS = 128  # without gradients a pass needs little memory
+_CHUNK_ROWS = 128  # if `train.micro_batch_size` is open; a pass without gradients needs little memory
 
 
 class WorkerPairs:
@@ -52,12 +52,14 @@ class WorkerPairs:
         must return the same on all workers: if it is True, there is no result.
         """
         inputs, device = self._inputs, self._accelerator.device
+        micro_batch_size = self._job.section.micro_batch_size
+        chunk_rows = micro_batch_size if isinstance(micro_batch_size, int) else _CHUNK_ROWS
         photos, titles = [], []
         with _evaluation_mode(towers, is_compiled=self._job.section.compile):
-            for start in range(0, len(inputs.pixels), _CHUNK_ROWS):
+            for start in range(0, len(inputs.pixels), chunk_rows):
                 if should_stop():
                     return None
-                chunk = slice(start, start + _CHUNK_ROWS)
+                chunk = slice(start, start + chunk_rows)
                 pixels, tokens = (
                     torch.from_numpy(rows[chunk]).to(device) for rows in (inputs.pixels, inputs.tokens)
                 )

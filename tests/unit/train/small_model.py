@@ -124,3 +124,9 @@ def write_validation_pairs(folder: Path) -> Validation:
     items = [Item(f"i{n}", title, noise_photo(rng)) for n, title in enumerate(titles)]
     shards = write_shards(folder, items, items_per_shard=4)
     return Validation(PackedPairs(shards, range(9)), [item.item_id for item in items], None, "r@5", 0)
+
+
+def forget_compiled() -> None:
+    """Forget what torch.compile has compiled and counted in this process."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()

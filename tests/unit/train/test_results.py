@@ -13,6 +13,7 @@ import transformers
 from raysys.columns import SAMPLE_NUMBER, SHARD_NUMBER, STREAM_POSITION
 from raysys.config.schema import TrainConfig
 from raysys.errors import TrainingDiverged
+from raysys.shards.reader import ShardRef
 from raysys.train.metrics.recorder import MetricsRecorder
 from raysys.train.metrics.step_metrics import StepResult, Throughput
 from raysys.train.monitor.control_group import ControlGroup
@@ -40,7 +41,7 @@ def results(rows: Rows) -> ResultReader:
     throughput = Throughput(transformers.SiglipModel(small_config()), section, workers=1, device="cpu")
     throughput.begin_step()
     job: Any = SimpleNamespace(
-        section=section, num_items=40, max_bad_fraction=0.5, shards=[SimpleNamespace(uri="/none/00000.tar")]
+        section=section, num_items=40, max_bad_fraction=0.5, shards=[ShardRef("/none/00000.tar")]
     )
     skipped: Any = SimpleNamespace(num_skipped=lambda first, stop: 1 if first <= 2 < stop else 0)
     return ResultReader(job, ControlGroup(60.0), MetricsRecorder([rows]), throughput, skipped)

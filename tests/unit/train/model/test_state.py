@@ -21,6 +21,7 @@ from tests.unit.train.small_model import (
     IMAGE,
     build_small_model,
     exported_weights,
+    forget_compiled,
     small_batch,
     small_section,
     small_state,
@@ -167,12 +168,12 @@ def test_compiled_towers_take_the_same_steps_and_compile_once(
 ) -> None:
     # The backend `eager` traces without compiling, so that no g++ is needed.
     monkeypatch.setattr(DualEncoder.compile_towers, "__defaults__", ("eager",))
-    require_compiled_once(start, monkeypatch)
+    require_compiled_once(start)
 
 
-def require_compiled_once(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def require_compiled_once(start: Path) -> None:
     """Three steps with different numbers of distinct captions; only the first step compiles."""
-    torch._dynamo.reset()
+    forget_compiled()
     section = small_section(micro_batch_size=3, activation_checkpointing="selective")
     losses: dict[bool, list[float]] = {}
     for is_compiled in (False, True):
@@ -181,9 +182,8 @@ def require_compiled_once(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for seed in range(3):
             batch = small_batch(seed)
             batch["tokens"][seed:] = batch["tokens"][seed]
-            losses.setdefault(is_compiled, []).append(train_step(state, batch, section).loss)
-            if is_compiled:
-                monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+            with torch._dynamo.config.patch(error_on_recompile=is_compiled and seed > 0):
+                losses.setdefault(is_compiled, []).append(train_step(state, batch, section).loss)
     # Two towers, with and without gradients.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)

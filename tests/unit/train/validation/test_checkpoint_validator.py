@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from raysys.evaluate.validation import Validation
 from raysys.tracking.metrics_log import read_validations, record_validation
 from raysys.train.job import TrainJob
 from raysys.train.model import TrainState
+from raysys.train.monitor.control_group import ControlGroup
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from tests.unit.train.small_model import (
     build_small_model,
@@ -46,6 +47,7 @@ class FakeRank:
     """The heartbeat and the consensus of a worker."""
 
     is_stop_requested: bool = False
+    group: ControlGroup = field(default_factory=lambda: ControlGroup(60.0))
 
     def validating(self) -> None: ...
 

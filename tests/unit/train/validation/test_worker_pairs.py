@@ -24,6 +24,7 @@ from tests.factories import TINY
 from tests.unit.train.small_model import (
     build_small_model,
     exported_weights,
+    forget_compiled,
     small_batch,
     small_job,
     small_section,
@@ -33,7 +34,7 @@ from tests.unit.train.small_model import (
 
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {},
-    "averaged": {"ema_decay": 0.5, "activation_checkpointing": True},
+    "averaged": {"ema_decay": 0.5, "activation_checkpointing": "full"},
     "lora": {"lora": LoraConfig(rank=2), "ema_decay": 0.5, "learning_rate": 0.01},
 }
 
@@ -127,6 +128,7 @@ def test_request_ends_the_embedding_between_micro_batches(
 
 def test_validation_compiles_nothing(start: Path, validation: Validation, tmp_path: Path) -> None:
     compiled: list[int] = []
+    forget_compiled()
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
         compiled.append(1)
