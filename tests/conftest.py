@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.s3 import moto_server
 
@@ -29,6 +29,7 @@ os.environ.update(
         "WANDB_MODE": "offline",
     }
 )
+GPU_TESTS = Path(__file__).parent / "gpu"
 for name in ("WANDB_API_KEY", "RAY_ADDRESS", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
     os.environ.pop(name, None)
 
@@ -61,21 +62,25 @@ def s3_server() -> Iterator[int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` skip on a machine without one."""
+    """Tests below `gpu/` are marked `gpu`, and skip on a machine without one."""
     import torch  # not above: it reads the environment
 
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
+    for item in items:
+        if GPU_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.gpu)
+            if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="needs a GPU: torch.cuda.is_available() is False"))
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist, tests run in one process
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
 
     Unit tests share nothing and are dealt by the file; the linters are dealt like a folder. Both processes
     mostly wait, so that they fill each other's gaps.
     """
+    from xdist.scheduler import LoadScopeScheduling
+
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = _scope
     return scheduler

@@ -40,10 +40,16 @@ def tiny_checkpoint(folder: Path, titles: Sequence[str], size: TinyConfig = TINY
     return str(folder)
 
 
-def tiny_bundle(folder: Path, titles: Sequence[str], seed: int = 7, bias: float = TINY.logit_bias) -> str:
+def tiny_bundle(
+    folder: Path,
+    titles: Sequence[str],
+    seed: int = 7,
+    bias: float = TINY.logit_bias,
+    size: TinyConfig = TINY,
+) -> str:
     """The same checkpoint published as an EncoderBundle. Returns its path."""
     spec = ArtifactSpec(str(folder), EncoderBundleManifest, {}, {})
-    size = TINY.model_copy(update={"logit_bias": bias})
+    size = size.model_copy(update={"logit_bias": bias})
     text = TextPreprocessing(max_length=size.max_length)
     publish_bundle(spec, lambda draft: build_tiny(draft, list(titles), size, seed=seed), text=text)
     return str(folder)

@@ -20,6 +20,7 @@ from raysys.columns import PIXELS, TOKENS
 from raysys.encoder.siglip import dimensions_of
 from raysys.errors import OutOfMemory
 from raysys.stream.order import share_rows
+from raysys.terminal import as_size
 from raysys.train.job import TrainJob
 from raysys.train.memory import (
     CudaMemory,
@@ -100,15 +101,15 @@ class MicroBatch:
             size = largest_micro_batch(self._share, free_bytes)
         if section.compile:
             torch._dynamo.reset()  # the sizes that were tried would count towards its limit of compilations
-        total_gb = memory.total_bytes / 1e9
+        total = as_size(memory.total_bytes)
         if size is None:
             raise OutOfMemory(
-                f"train: {self._device_name()} with {total_gb:.1f} GB has too little memory for one pair at "
+                f"train: {self._device_name()} with {total} has too little memory for one pair at "
                 f"a time; {memory_advice(section, self._workers, 1)}"
             )
         return size, (
             f"micro_batch_size {size} of {self._share} pairs a worker: with the safety margin it leaves "
-            f"{free[size] / 1e9:.1f} of {total_gb:.1f} GB (measured on {self._device_name()})"
+            f"{as_size(int(free[size]))} of {total} (measured on {self._device_name()})"
         )
 
     def _run(self, state: TrainState, pairs: dict[str, torch.Tensor]) -> None:

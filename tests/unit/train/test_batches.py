@@ -13,7 +13,6 @@ from raysys.columns import SKIPPED
 from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import load_model
-from raysys.parallel import run_in_thread
 from raysys.train.batches import BatchJoin, joined
 from raysys.train.model.dual_encoder import DualEncoder
 from raysys.train.step import backward
@@ -95,16 +94,3 @@ def test_blocks_are_joined_in_order() -> None:
     ]
     batch = BatchJoin(torch.device("cpu"), rank=0, num_rows=5, size_px=16)(blocks)
     assert all(torch.equal(batch[name], rows) for name, rows in five_pairs().items())
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("is_on_gpu", [True, False])
-def test_batch_is_on_the_gpu_or_pinned(monkeypatch: pytest.MonkeyPatch, is_on_gpu: bool) -> None:
-    monkeypatch.setattr("raysys.train.batches.batches_bytes", lambda *_: int(is_on_gpu))
-    join = BatchJoin(torch.device("cuda", 0), rank=0, num_rows=8, size_px=16)
-    batch = run_in_thread(lambda: join([five_pairs()])).result()
-    expected = joined([five_pairs()], 8, rank=0)
-    assert all(torch.equal(batch[name].cpu(), rows) for name, rows in expected.items())
-    assert batch["pixels"].is_cuda is is_on_gpu
-    assert batch["pixels"].is_pinned() is not is_on_gpu
-    assert not batch["stream_position"].is_cuda

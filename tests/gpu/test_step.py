@@ -1,13 +1,19 @@
-"""Training steps on a GPU: no wait for the host, compiled tiles, TF32, and Muon's implementation."""
+"""Training steps on a GPU: their losses, no wait for the host, compilation, TF32, DDP and FSDP2."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate.state import AcceleratorState
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from raysys.config.schema import FalseNegativesConfig, TrainConfig
 from raysys.encoder.flops import peak_flops
@@ -16,13 +22,6 @@ from raysys.train.model import TrainState, make_train_state, open_accelerator
 from raysys.train.model.muon import CpuMuon
 from raysys.train.step import train_step
 from tests.unit.train.small_model import IMAGE, build_small_model, small_batch, small_section
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is false"
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +60,50 @@ def test_losses_equal_those_of_a_cpu_within_rounding(start: Path) -> None:
         state = state_of(start, section)
         losses[use_gpu] = [train_step(state, small_batch(seed), section).loss for seed in range(3)]
     assert losses[True] == pytest.approx(losses[False], rel=2e-3)  # TF32 has 11 significant bits
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_compiled_bf16_steps_have_the_losses_of_a_cpu_in_fp32(
+    start: Path, micro_batch_size: int | None
+) -> None:
+    losses = {}
+    for use_gpu, changes in ((False, {}), (True, {"compile": True, "precision": "bf16"})):
+        section = small_section(use_gpu=use_gpu, micro_batch_size=micro_batch_size, **changes)
+        state = state_of(start, section)
+        losses[use_gpu] = [train_step(state, small_batch(seed), section).loss for seed in range(4)]
+    assert losses[True] == pytest.approx(losses[False], rel=2e-2)  # bfloat16 has 8 significant bits
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_restored_state_has_the_same_losses_with_one_rank(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: str
+) -> None:
+    with one_rank(monkeypatch, tmp_path):
+        section = small_section(use_gpu=True, parallel=parallel, precision="bf16")
+        state = state_of(start, section)
+        kind = FSDPModule if parallel == "fsdp" else DistributedDataParallel
+        assert isinstance(state.towers, kind)
+        for seed in range(2):
+            train_step(state, small_batch(seed), section)
+        saved = copy.deepcopy(state.state_dict())
+        expected = [train_step(state, small_batch(seed), section).loss for seed in (2, 3)]
+        restored = state_of(start, section)
+        restored.load_state_dict(saved)
+        losses = [train_step(restored, small_batch(seed), section).loss for seed in (2, 3)]
+    assert losses == pytest.approx(expected, rel=1e-6)
+
+
+@contextlib.contextmanager
+def one_rank(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
+    """A process group of one rank, with the variables that Ray Train sets for its workers."""
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1)):
+        monkeypatch.setenv(name, str(value))
+    dist.init_process_group("cuda:nccl,cpu:gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_compiled_tile_equals_the_plain_one() -> None:
