@@ -3,8 +3,9 @@
 The rule for numbers that the configuration leaves open: one CPU for each process that computes (a training
 worker, also one that holds only a GPU, or an encoder of `embed`), one for repartitioning and the driver; of
 the others one in nine reads and the rest decode. At least one reader and two decoders, as far as they fit the
-cluster's logical CPUs. Reading takes far less CPU time than decoding (0.2 ms for a photo of 100 kB, 4 ms to
-decode 0.3 Mpx), but an object store answers late.
+cluster's logical CPUs; from four others on at least two readers, so that one window of shards is fetched while
+another is read. Reading takes far less CPU time than decoding (0.2 ms for a photo of 100 kB, 4 ms to decode
+0.3 Mpx), but an object store answers late.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from raysys.config.schema import StreamConfig
 from raysys.tracking.logs import log
 
 Holder = Callable[[Sequence[Node]], Demand]  # the processes that compute, given the present nodes
-_CPUS_PER_READER = 9
+_CPUS_PER_READER, _CPUS_FOR_TWO_READERS = 9, 4
 _FEWEST_DECODERS = 2  # one would make the others wait whenever it gets a large photo
 _READ, _DECODE = "stream.read_concurrency", "stream.decode_concurrency"
 
@@ -72,7 +73,8 @@ def choose_concurrency(
     readers = section.read_concurrency
     if readers is None:
         at_most = free - (section.decode_concurrency or 1)
-        readers = max(1, min(spare // _CPUS_PER_READER, at_most))
+        fewest = 2 if spare >= _CPUS_FOR_TWO_READERS else 1
+        readers = max(1, min(max(fewest, spare // _CPUS_PER_READER), at_most))
     decoders = section.decode_concurrency
     if decoders is None:
         decoders = max(1, min(max(_FEWEST_DECODERS, spare - readers), free - readers))

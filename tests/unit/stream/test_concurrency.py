@@ -31,10 +31,10 @@ def chosen(
     [
         (8, 2, workers(2), (2, 1)),  # the demo on two cores: the fewest decoders
         (8, 2, workers(1), (2, 1)),
-        (8, 8, workers(2), (4, 1)),  # 8 - 2 workers - 1 - 1 reader
+        (8, 8, workers(2), (3, 2)),  # 8 - 2 workers - 1 = 5; two readers from 4 on
         (96, 96, workers(8, "GPU"), (78, 9)),  # 96 - 8 - 1 = 87; a ninth is 9
         (96, 96, encoders(8), (78, 9)),
-        (16, 16, workers(1, "GPU"), (13, 1)),
+        (16, 16, workers(1, "GPU"), (12, 2)),
         (4, 4, workers(2), (1, 1)),  # two more CPUs exist: one decoder less than the fewest
         (3, 2, workers(1), (1, 1)),
         (2, 2, workers(0), (1, 1)),
