@@ -3,9 +3,9 @@
 The rule for numbers that the configuration leaves open: one CPU for each process that computes (a training
 worker, also one that holds only a GPU, or an encoder of `embed`), one for repartitioning and the driver; of
 the others one in nine reads and the rest decode. At least one reader and two decoders, as far as they fit the
-cluster's logical CPUs; from four others on at least two readers, so that one window of shards is fetched while
-another is read. Reading takes far less CPU time than decoding (0.2 ms for a photo of 100 kB, 4 ms to decode
-0.3 Mpx), but an object store answers late.
+cluster's logical CPUs; from four others on two readers, so that one window of shards is fetched while another
+is read. Reading takes far less CPU time than decoding (0.2 ms for a photo of 100 kB, 4 ms to decode 0.3 Mpx),
+but an object store answers late.
 """
 
 from __future__ import annotations

@@ -292,7 +292,8 @@ def test_run_without_a_first_batch_ends_with_what_waits(config: Config) -> None:
 
 def test_run_that_another_driver_of_the_cluster_trains_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_NAME_TIMEOUT_S", 0.0)
-    job: Any = SimpleNamespace(run_uri="s3://bucket/runs/shop/0123", section=TrainConfig())
+    uri = "s3://bucket/runs/shop/0123"
+    job: Any = SimpleNamespace(run_uri=uri, coordinator_name=f"train {uri}", section=TrainConfig())
     first = trainer.start_coordinator(job, first_batch_timeout_s=600.0)
     with pytest.raises(Busy, match="s3://bucket/runs/shop/0123: another `raysys train`"):
         trainer.start_coordinator(job, first_batch_timeout_s=600.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, ShardSetManifest, specs
 from raysys.config import Config
 from raysys.config.schema import SPLITS, GroupSplit, PackConfig, WebDatasetCatalog, WebDatasetColumns
@@ -17,7 +18,7 @@ from raysys.pack.webdataset.build import index_shard_sets
 from raysys.pack.webdataset.listing import WebDataset, open_webdataset
 from raysys.shards.reader import Item, read_shard, shards_of
 from tests.img2dataset_tars import Download
-from tests.unit.pack.small_catalogue import files_folder, jpeg
+from tests.unit.pack.small_catalogue import jpeg
 
 ALL_TRAIN = GroupSplit(val_fraction=0.0, test_fraction=0.0)
 
@@ -55,8 +56,13 @@ def read_items(config: Config, split: str = "train") -> list[Item]:
 
 def read_ledger(config: Config) -> list[tuple[str, str]]:
     """Item id and reason of every refused sample, over all splits."""
-    tables = [pq.read_table(files_folder(config, split) / "ledger.parquet") for split in SPLITS]
+    tables = [pq.read_table(io.BytesIO(storage.read_bytes(_ledger_uri(config, split)))) for split in SPLITS]
     return [(row["item_id"], row["reason"]) for table in tables for row in table.to_pylist()]
+
+
+def _ledger_uri(config: Config, split: str) -> str:
+    uri = f"{config.root}/shards/{split}"
+    return f"{artifacts.files_uri(uri, artifacts.open_artifact(uri, ShardSetManifest))}/ledger.parquet"
 
 
 def downloads(num_items: int, first: int = 0) -> list[Download]:
