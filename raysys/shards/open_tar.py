@@ -48,7 +48,7 @@ _COMPRESSIONS = (
     _Compression("xz", re.compile(rb"\xfd7zXZ\0"), lzma.LZMADecompressor),
     _Compression("zstd", re.compile(rb"\x28\xb5\x2f\xfd"), None),
 )
-_MAGIC_BYTES = 10  # the longest of them
+MAGIC_BYTES = 10  # the longest of them
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def open_tar(uri: str) -> Iterator[OpenTar]:
     Raises: MissingError if there is no such file.
     """
     with storage.readable_file(uri) as path, path.open("rb") as stored:
-        start = stored.read(_MAGIC_BYTES)
+        compression = _compression_of(stored.read(MAGIC_BYTES))
         stored.seek(0)
-        compression = next((known for known in _COMPRESSIONS if known.magic.match(start)), None)
         if compression is None:
             yield OpenTar(path, stored)
         elif compression.new_decoder is None:
@@ -80,6 +79,16 @@ def open_tar(uri: str) -> Iterator[OpenTar]:
                 damage = _decompress(stored, plain, compression.new_decoder)
                 detail = f"compressed with {compression.name}; offsets are those of the decompressed tar"
                 yield OpenTar(path, plain, (Fault("compressed", 0, detail), *damage))
+
+
+def compression_name(start: bytes) -> str | None:
+    """How a file with these first `MAGIC_BYTES` is compressed; None if it is not."""
+    compression = _compression_of(start)
+    return compression.name if compression else None
+
+
+def _compression_of(start: bytes) -> _Compression | None:
+    return next((known for known in _COMPRESSIONS if known.magic.match(start)), None)
 
 
 def _empty_tar() -> IO[bytes]:

@@ -54,6 +54,7 @@ from raysys.pack.webdataset.listing import SourceTar, WebDataset
 from raysys.pack.webdataset.samples import MAX_TEXT_BYTES, to_catalog_row
 from raysys.shards import tar
 from raysys.shards.names import PHOTO_SUFFIXES, TEXT_SUFFIXES, split_name
+from raysys.shards.open_tar import MAGIC_BYTES, compression_name
 from raysys.shards.read_ahead import ReadAhead
 from raysys.shards.samples import Sample, group_samples
 from raysys.shards.shard_set import HASHED_BYTES, header_hash
@@ -61,9 +62,8 @@ from raysys.shards.tar import Fault, FaultKind, Member
 from raysys.terminal import printable
 
 INDEX_SCHEMA = pa.schema([*SCAN_SCHEMA, (HEADER_HASH, pa.binary(16))])
-LOST_TAR = ("absent_shard", UNREACHABLE, "gzip", "empty")  # reasons that cost all samples of a tar
+LOST_TAR = ("absent_shard", UNREACHABLE, "compressed", "empty")  # reasons that cost all samples of a tar
 _CONCURRENT_TARS = 16  # on an object store: the time goes to network latency, not to the CPU
-_GZIP_MAGIC = b"\x1f\x8b"
 # Members that are missing: the sample is refused for this reason.
 _LOST_MEMBER: tuple[FaultKind, ...] = ("truncated", "broken_link", "not_a_file")
 # Parts of a tar that may have held samples, or a second sample of a key.
@@ -96,15 +96,17 @@ def _rows(source: SourceTar, catalog: WebDataset, section: PackConfig) -> Iterat
     with contextlib.ExitStack() as stack:
         try:
             headers = _Headers(cast(IO[bytes], stack.enter_context(storage.open_input(source.uri))))
-            members, faults = ([], []) if headers.is_gzip else headers.scan()
+            members, faults = ([], []) if headers.compression else headers.scan()
         except MissingError:
             yield _lost_part(source, "absent_shard", 0, "no such file any more; restore it")
         except (InputError, StorageError) as error:
             yield _lost_part(source, UNREACHABLE, 0, str(error))
         else:
-            if headers.is_gzip:
-                detail = "compressed with gzip: no photo can be read from inside it; decompress it"
-                yield _lost_part(source, "gzip", 0, detail)
+            if headers.compression:
+                detail = (
+                    f"compressed with {headers.compression}: no photo can be read from inside; decompress it"
+                )
+                yield _lost_part(source, "compressed", 0, detail)
             else:
                 yield from _sample_rows(source, headers, members, faults, catalog, section)
 
@@ -143,7 +145,7 @@ class _Headers:
         self._stream = cast(IO[bytes], ReadAhead(stream))
         self._texts: dict[int, bytes] = {}  # by offset
         self._hashes: dict[int, bytes] = {}
-        self.is_gzip = self._stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        self.compression = compression_name(self._stream.read(MAGIC_BYTES))
 
     def scan(self) -> tuple[list[Member], list[Fault]]:
         """Members and faults, as `tar.scan` gives them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,7 +123,10 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], Sequence[str], Sequence[tuple
     "cut between samples": (lambda data: data[: data.index(b"c.jpg")], ["a", "b"], [("", "no_end")]),
     "zeros": (lambda data: bytes(10240), [], [("", "no_sample")]),
     "no byte": (lambda data: b"", [], [("", "empty")]),
-    "compressed": (gzip.compress, [], [("", "gzip")]),
+    "gzip": (gzip.compress, [], [("", "compressed")]),
+    "bzip2": (bz2.compress, [], [("", "compressed")]),
+    "xz": (lzma.compress, [], [("", "compressed")]),
+    "zstd": (lambda data: b"\x28\xb5\x2f\xfd" + data, [], [("", "compressed")]),
     "not a tar": (lambda data: b"<html>" * 500, [], [("", "damaged_header")]),
 }
 
@@ -159,7 +164,7 @@ def test_too_many_lost_tars_stop_the_pack_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(DamagedData) as caught:
         index(config)
     assert str(caught.value) == (
-        f"{tmp_path}: 1 of 2 tars cannot be used (1 gzip; first {tmp_path}/1.tar.gz#0: compressed with gzip: no "
+        f"{tmp_path}: 1 of 2 tars cannot be used (1 compressed; first {tmp_path}/1.tar.gz#0: compressed with gzip: no "
         f"photo can be read from inside it; decompress it; ledger: {tmp_path}/root/shards/ledger.parquet); "
         "correct them, or raise pack.max_bad_fraction"
     )
