@@ -103,9 +103,8 @@ def _rows(source: SourceTar, catalog: WebDataset, section: PackConfig) -> Iterat
             yield _lost_part(source, UNREACHABLE, 0, str(error))
         else:
             if headers.compression:
-                detail = (
-                    f"compressed with {headers.compression}: no photo can be read from inside; decompress it"
-                )
+                how = f"compressed with {headers.compression}"
+                detail = f"{how}: no photo can be read from inside it; decompress it"
                 yield _lost_part(source, "compressed", 0, detail)
             else:
                 yield from _sample_rows(source, headers, members, faults, catalog, section)
