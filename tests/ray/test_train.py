@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import transformers
@@ -177,19 +178,14 @@ def has_checkpoint(run_uri: str) -> bool:
         return False
 
 
-def training_workers() -> Iterator[int]:
+def training_workers() -> list[int]:
     """The process ids of Ray Train's workers below this process."""
-    descendants = {os.getpid()}
-    for folder in sorted((path for path in Path("/proc").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):  # fmt: skip
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            title = (folder / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # the process has ended
-        if parent in descendants:
-            descendants.add(int(folder.name))
-            if b"RayTrainWorker" in title:
-                yield int(folder.name)
+    workers = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # the process has ended
+            if any("RayTrainWorker" in word for word in process.cmdline()):
+                workers.append(process.pid)
+    return workers
 
 
 def test_every_step_is_recorded_once_and_the_model_learns(uninterrupted: Run) -> None:
