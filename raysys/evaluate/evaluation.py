@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 from PIL import Image
@@ -64,10 +65,9 @@ _THUMBNAIL_PX = 96
 def evaluate(
     spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
 ) -> tuple[ReportManifest, ReportData]:
-    """Evaluate every system and publish the Report."""
+    """Evaluate every system and publish the Report; an earlier one stays until then."""
     started = time.monotonic()
-    artifacts.begin(spec)
-    baselines, log, warnings = _load_items_and_log(spec, inputs, section)
+    baselines, log, log_table, warnings = _load_items_and_log(inputs, section)
     items = baselines.items
     systems = list(score_systems(inputs, items, log, section.seed, baselines.vectors))
     precision, precision_lifts = _evaluate_attribute_precision(systems, items, section)
@@ -91,6 +91,10 @@ def evaluate(
         provenance=_describe_provenance(spec, inputs, log, section),
         warnings=[*warnings, *interval_warnings(log)],
     )
+    artifacts.begin(spec)
+    if log_table is not None:
+        with storage.writable_file(storage.join(spec.uri, LOG)) as path:
+            pq.write_table(log_table, path)
     storage.write_bytes(storage.join(spec.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode())
     storage.write_bytes(storage.join(spec.uri, REPORT_HTML), report_html(data).encode())
     files = artifacts.describe_files(spec.uri)
@@ -152,18 +156,18 @@ def interval_warnings(log: InteractionLog) -> list[str]:
 
 
 def _load_items_and_log(
-    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
-) -> tuple[Baselines, InteractionLog, list[str]]:
+    inputs: EvaluationInputs, section: EvaluateConfig
+) -> tuple[Baselines, InteractionLog, pa.Table | None, list[str]]:
     """The recorded log and its items, or the items of the configured splits and a log simulated on them.
 
     Both have only the items that every baseline has; a warning counts what is left out. A simulated log is
-    written beside the report.
+    also returned as a table.
     """
     if isinstance(section.log, RecordedLog):
         log = read_log(section.log.path)
         baselines = read_baselines(section, read_items(_shards(inputs, inputs.shard_uris), log.item_ids))
         log, warnings = baselines.restrict(log)
-        return baselines, log, [*baselines.warnings, *warnings]
+        return baselines, log, None, [*baselines.warnings, *warnings]
     splits = {
         *section.splits,
         *(
@@ -176,9 +180,7 @@ def _load_items_and_log(
     table = simulate_log_for_items(
         baselines.items.select_splits(section.splits), inputs.latent_uri, section.log
     )
-    with storage.writable_file(storage.join(spec.uri, LOG)) as path:
-        pq.write_table(table, path)
-    return baselines, read_log(table), baselines.warnings
+    return baselines, read_log(table), table, baselines.warnings
 
 
 def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:

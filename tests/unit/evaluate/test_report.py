@@ -354,6 +354,7 @@ def test_index_has_a_table_of_its_own_beside_exact_search(page: str) -> None:
     assert content["lift_vs_exact"]["value"] == -0.03
     assert "Served index: what does the search lose?" in page
     assert "(hnsw, ef_search 64)" in page
+    assert "neighbour. 3 query items are not in the index. <b>P@5</b>" in " ".join(page.split())
     assert "<b>-3.0%</b>" in page
     assert "index" not in report_json(EMPTY)
     assert "Served index" not in report_html(EMPTY)
