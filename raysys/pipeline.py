@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 
 from raysys.artifacts.build import Outcome, Step, plan_steps, run_steps
+from raysys.artifacts.vectors import require_vectors
 from raysys.config import Config
 from raysys.config.schema import DrawnCatalog, SimulatedLog
 from raysys.errors import InputError, did_you_mean
@@ -23,9 +24,11 @@ STAGES = {
 def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
     """Run the named stages in order and log one line each.
 
-    Raises: InputError before the first stage if the last one needs an attribute that the catalogue lacks.
+    Raises: InputError before the first stage if the last one needs an attribute that the catalogue lacks, or
+    vectors that do not exist.
     """
     require_known_attributes(config, names)
+    require_baselines(config, names)
     for name in names:
         outcome = run_stage(name, config)
         if outcome.is_skipped:
@@ -46,6 +49,7 @@ def plan_stages(config: Config, names: Sequence[str]) -> Iterator[str]:
     A step whose inputs do not exist yet has one line, without its artifacts.
     """
     require_known_attributes(config, names)
+    require_baselines(config, names)
     planned: set[str] = set()
     for name in names:
         yield from plan_steps(name, stage_steps(name, config), planned)
@@ -61,6 +65,16 @@ def stage_steps(name: str, config: Config) -> list[Step]:
     module = importlib.import_module(f"raysys.{name}.stage")
     steps: list[Step] = module.steps(config)
     return steps
+
+
+def require_baselines(config: Config, names: Sequence[str]) -> None:
+    """Check that the vectors of `evaluate.baselines` exist and have the columns, before the first stage.
+
+    Raises: InputError.
+    """
+    if "evaluate" in names:
+        for baseline in config.evaluate.baselines:
+            require_vectors(baseline.embeddings)
 
 
 def require_known_attributes(config: Config, names: Sequence[str]) -> None:

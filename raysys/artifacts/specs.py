@@ -24,6 +24,7 @@ from raysys.artifacts import (
     canonical_json,
 )
 from raysys.artifacts.layout import LATENT, ArtifactLayout
+from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.config.schema import SPLITS, Columns, DrawnCatalog, Section, TrainConfig
 from raysys.config.section import ChangeableOnResume, SelectsAlpha, SelectsCheckpoint, marked_names
@@ -223,7 +224,10 @@ def report(config: Config) -> ArtifactSpec:
         inputs["fine_tuned"] = as_input(layout.fine_tuned_encoder, EncoderBundleManifest)
     inputs["embeddings"] = as_input(layout.embeddings, EmbeddingSetManifest)
     inputs["index"] = as_input(layout.index, IndexBundleManifest)
-    return ArtifactSpec(layout.report, ReportManifest, _settings(config.evaluate), inputs)
+    baselines = config.evaluate.baselines
+    inputs |= {f"baseline/{baseline.name}": vectors_input(baseline.embeddings) for baseline in baselines}
+    settings = {**_settings(config.evaluate), "baselines": [baseline.name for baseline in baselines]}
+    return ArtifactSpec(layout.report, ReportManifest, settings, inputs)
 
 
 def served_encoder(config: Config) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -95,9 +96,10 @@ def config_text(config: Config, *, where: str, err: TextIO) -> str:
     del tree["ray"]
     for key, path in _relative_paths(config):
         if not _is_loopback(where):
+            setting = re.split(r"\.\d+\.", key)[0]  # an override replaces a whole list
             raise InputError(
                 f"{key}: {path!r} is relative to a folder that the job on {where} does not have; "
-                f"give s3://, gs:// or an absolute path that every node sees ({key}=...)"
+                f"give s3://, gs:// or an absolute path that every node sees ({setting}=...)"
             )
         absolute = os.path.abspath(os.path.expanduser(path))
         print_line(f"{key}: {path} is {absolute} for the job", err)
@@ -287,6 +289,7 @@ def _relative_paths(config: Config) -> Iterator[tuple[str, str]]:
 
 def _set_at(tree: dict[str, Any], dotted: str, value: str) -> None:
     *sections, last = dotted.split(".")
+    node: Any = tree
     for key in sections:
-        tree = tree[key]
-    tree[last] = value
+        node = node[int(key) if isinstance(node, list) else key]
+    node[last] = value

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from raysys.config.section import HubIdOrPath, Section, SplitName, UriPath
+from raysys.config.section import Fraction, HubIdOrPath, Section, SplitName, UriPath
+
+SYSTEMS = (
+    "random",
+    "popularity",
+    "thumbnail",
+    "mobilenet_v2",
+    "zero_shot",
+    "fine_tuned",
+    "wise_ft",
+    "fine_tuned_pca",
+)
+"""The systems of every report, in its order; those of `evaluate.baselines` follow `mobilenet_v2`."""
+CHANCE = "chance"  # the chance level, among the results of the systems
 
 
 class SimulatedLog(Section):
@@ -52,6 +65,16 @@ class AttributePrecisionConfig(Section):
     """Number of neighbours per query."""
 
 
+class BaselineConfig(Section):
+    """A system of the report from vectors by any encoder, such as the one in production."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Name of the system in the report."""
+    embeddings: Annotated[str, UriPath()]
+    """Local path or URI of the items' vectors, of any dimension: an EmbeddingSet, or a Parquet file (or a
+    folder of them) with the columns item_id and embedding (a list of numbers)."""
+
+
 class EvaluateConfig(Section):
     """`raysys evaluate`: compare encoders on an interaction log and write the report."""
 
@@ -59,6 +82,15 @@ class EvaluateConfig(Section):
     """The interaction log on which encoders re-rank the shown items."""
     attribute_precision: AttributePrecisionConfig | None = None
     """Measure attribute precision, too. Null: only the log."""
+    baselines: tuple[BaselineConfig, ...] = ()
+    """Vectors of the items that are compared by the same protocols, such as those that you serve today."""
+    compare_to: str = "zero_shot"
+    """The system against which the report gives each lift: a built-in one or a baseline."""
+    max_missing_fraction: Fraction = 0.1
+    """Maximum share of the items of the evaluation that a baseline may lack. Items that any baseline lacks
+    are left out for all systems."""
+    index_k: PositiveInt = 10
+    """Number of neighbours per query when the index is compared with exact search."""
     splits: tuple[SplitName, ...] = ("test",)
     """Splits of a simulated log's queries and candidates. The default is the only split that neither trained
     the model nor selected a checkpoint."""
@@ -70,3 +102,18 @@ class EvaluateConfig(Section):
     """Random seed of the bootstrap, of ties and of the `random` system."""
     neighbour_grid_queries: NonNegativeInt = 8
     """Queries that the report shows with their neighbours before and after training."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> EvaluateConfig:
+        names = [baseline.name for baseline in self.baselines]
+        for number, name in enumerate(names):
+            if name in (*SYSTEMS, CHANCE):
+                raise ValueError(f"baselines: the name '{name}' is taken by the report; choose another")
+            if name in names[:number]:
+                raise ValueError(f"baselines: two have the name '{name}'; rename one")
+        if self.compare_to not in (*SYSTEMS, *names):
+            raise ValueError(
+                f"compare_to: no system '{self.compare_to}' in the report "
+                f"(found: {', '.join((*SYSTEMS, *names))}); name one of them, or add it to baselines"
+            )
+        return self

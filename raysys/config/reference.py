@@ -64,6 +64,8 @@ def _section(name: str, field: JsonSchema, models: list[JsonSchema], schema: Jso
         yield f"{_text(field)}\n"
     if field["default"] is None:
         yield "Default: null.\n"
+    if field["default"] == []:
+        yield "A list, empty by default.\n"
     if len(models) > 1:
         kinds = ", ".join(f"`{_kind(model)}`" for model in models)
         yield f"Its `kind` is one of {kinds}; the default is `{field['default']['kind']}`.\n"
@@ -91,8 +93,9 @@ def _table(section: str, model: JsonSchema, schema: JsonSchema) -> str:
 
 
 def _models(field: JsonSchema, schema: JsonSchema) -> list[JsonSchema]:
-    """The sections that a field may hold; none if it holds a plain value."""
-    references = [part["$ref"] for part in (field, *_alternatives(field)) if "$ref" in part]
+    """The sections that a field may hold, alone or in a list; none if it holds a plain value."""
+    parts = (field, *_alternatives(field), field.get("items", {}))
+    references = [part["$ref"] for part in parts if "$ref" in part]
     return [schema["$defs"][reference.rpartition("/")[2]] for reference in references]
 
 

@@ -22,7 +22,15 @@ from raysys.config.catalog import (
     WebDatasetCatalog,
     WebDatasetColumns,
 )
-from raysys.config.evaluate import AttributePrecisionConfig, EvaluateConfig, RecordedLog, SimulatedLog
+from raysys.config.evaluate import (
+    CHANCE,
+    SYSTEMS,
+    AttributePrecisionConfig,
+    BaselineConfig,
+    EvaluateConfig,
+    RecordedLog,
+    SimulatedLog,
+)
 from raysys.config.pack import (
     AttributeSplit,
     ColumnSplit,
@@ -43,11 +51,14 @@ from raysys.config.train import (
 )
 
 __all__ = [
+    "CHANCE",
     "SPLITS",
+    "SYSTEMS",
     "AttributePrecisionConfig",
     "AttributeSplit",
     "AttributeType",
     "AugmentConfig",
+    "BaselineConfig",
     "ColumnSplit",
     "Columns",
     "Config",

@@ -68,12 +68,17 @@ def marked_values(
 ) -> Iterator[tuple[str, object, Marker]]:
     """Dotted key, value and marker of every marked field of a section and of the sections inside it.
 
+    The key of a section in a list has its number, from 0: `evaluate.baselines.0.embeddings`.
+
     Only sections in use are visited: the chosen `kind` of a union, and optional sections that are set.
     """
     markers = dict(_marked(type(section), marker))
     for name, value in section:
         if isinstance(value, Section):
             yield from marked_values(value, marker, f"{prefix}{name}.")
+        elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
+            for number, entry in enumerate(value):
+                yield from marked_values(entry, marker, f"{prefix}{name}.{number}.")
         elif name in markers:
             yield f"{prefix}{name}", value, markers[name]
 

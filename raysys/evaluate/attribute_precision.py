@@ -19,7 +19,6 @@ from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.metrics import precision_at
 
 ALL = "all"  # all attributes of `match` are equal
-CHANCE = "chance"  # the chance level, among the results of the systems
 _MAX_SCORES_AT_ONCE = 1 << 22  # 16 MB of float32, about 100 MB with the arrays computed from it
 
 
@@ -73,9 +72,14 @@ def value_codes(values: Iterable[object]) -> Int64[ndarray, " items"]:
     """An integer code for each value, numbered by first appearance; -1 for a missing value."""
     codes: dict[object, int] = {}
     return np.fromiter(
-        (-1 if _is_missing(value) else codes.setdefault(value, len(codes)) for value in values),
+        (-1 if is_missing(value) else codes.setdefault(value, len(codes)) for value in values),
         dtype=np.int64,
     )
+
+
+def is_missing(value: object) -> bool:
+    """Whether an attribute has no value: None, NaN or empty text."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,6 @@ def _require_attribute(name: str, attributes: Mapping[str, ndarray], key: str) -
             f"evaluate.attribute_precision.{key}: unknown attribute '{name}' (the items have: {found})"
             + (did_you_mean(name, attributes) or "; name one of them")
         )
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _has_same_code(codes: ndarray, rows: ndarray, others: ndarray) -> ndarray:

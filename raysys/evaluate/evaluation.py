@@ -13,17 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 from PIL import Image
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
-from raysys.config.schema import EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
+from raysys.config.schema import CHANCE, EvaluateConfig, RecordedLog, SimulatedLog, TrackingConfig
 from raysys.encoder.preprocess import decode_image
-from raysys.evaluate.attribute_precision import ALL, CHANCE, attribute_precision, chance_precision
+from raysys.evaluate.attribute_precision import ALL, attribute_precision, chance_precision
+from raysys.evaluate.baselines import Baselines, read_baselines
+from raysys.evaluate.index_comparison import compare_index
 from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.metrics import PerQuery
 from raysys.evaluate.report import (
     NeighbourPhoto,
     QueryNeighbours,
@@ -43,6 +47,7 @@ from raysys.evaluate.reranking import (
     SystemScores,
     evaluate_systems,
     mean_intervals,
+    paired_lifts,
 )
 from raysys.evaluate.significance import MIN_QUERIES, Interval
 from raysys.evaluate.simulation import simulate_log_for_items
@@ -60,24 +65,36 @@ _THUMBNAIL_PX = 96
 def evaluate(
     spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
 ) -> tuple[ReportManifest, ReportData]:
-    """Evaluate every system and publish the Report."""
+    """Evaluate every system and publish the Report; an earlier one stays until then."""
     started = time.monotonic()
-    artifacts.begin(spec)
-    items, log = _load_items_and_log(spec, inputs, section)
-    systems = list(score_systems(inputs, items, log, section.seed))
+    baselines, log, log_table, warnings = _load_items_and_log(inputs, section)
+    items = baselines.items
+    systems = list(score_systems(inputs, items, log, section.seed, baselines.vectors))
+    precision, precision_lifts = _evaluate_attribute_precision(systems, items, section)
     data = ReportData(
         name=inputs.name,
         simulated=log.simulated,
+        compare_to=section.compare_to,
         systems=evaluate_systems(
-            systems, log, bootstrap_samples=section.bootstrap_samples, seed=section.seed
+            systems,
+            log,
+            bootstrap_samples=section.bootstrap_samples,
+            seed=section.seed,
+            compare_to=section.compare_to,
         ),
-        attribute_precision=_evaluate_attribute_precision(systems, items, section),
+        attribute_precision=precision,
+        attribute_precision_lifts=precision_lifts,
+        index=compare_index(inputs.index_uri, log, section),
         loss_curve=list(inputs.loss_curve),
         neighbours=_find_neighbours(systems, items, section),
         interpolation=inputs.interpolation,
         provenance=_describe_provenance(spec, inputs, log, section),
-        warnings=interval_warnings(log),
+        warnings=[*warnings, *interval_warnings(log)],
     )
+    artifacts.begin(spec)
+    if log_table is not None:
+        with storage.writable_file(storage.join(spec.uri, LOG)) as path:
+            pq.write_table(log_table, path)
     storage.write_bytes(storage.join(spec.uri, REPORT_JSON), json.dumps(report_json(data), indent=2).encode())
     storage.write_bytes(storage.join(spec.uri, REPORT_HTML), report_html(data).encode())
     files = artifacts.describe_files(spec.uri)
@@ -139,15 +156,18 @@ def interval_warnings(log: InteractionLog) -> list[str]:
 
 
 def _load_items_and_log(
-    spec: ArtifactSpec, inputs: EvaluationInputs, section: EvaluateConfig
-) -> tuple[EvaluationItems, InteractionLog]:
+    inputs: EvaluationInputs, section: EvaluateConfig
+) -> tuple[Baselines, InteractionLog, pa.Table | None, list[str]]:
     """The recorded log and its items, or the items of the configured splits and a log simulated on them.
 
-    A simulated log is written beside the report.
+    Both have only the items that every baseline has; a warning counts what is left out. A simulated log is
+    also returned as a table.
     """
     if isinstance(section.log, RecordedLog):
         log = read_log(section.log.path)
-        return read_items(_shards(inputs, inputs.shard_uris), log.item_ids), log
+        baselines = read_baselines(section, read_items(_shards(inputs, inputs.shard_uris), log.item_ids))
+        log, warnings = baselines.restrict(log)
+        return baselines, log, None, [*baselines.warnings, *warnings]
     splits = {
         *section.splits,
         *(
@@ -156,11 +176,11 @@ def _load_items_and_log(
             else ()
         ),
     }
-    items = read_items(_shards(inputs, sorted(splits)))
-    table = simulate_log_for_items(items.select_splits(section.splits), inputs.latent_uri, section.log)
-    with storage.writable_file(storage.join(spec.uri, LOG)) as path:
-        pq.write_table(table, path)
-    return items, read_log(table)
+    baselines = read_baselines(section, read_items(_shards(inputs, sorted(splits))))
+    table = simulate_log_for_items(
+        baselines.items.select_splits(section.splits), inputs.latent_uri, section.log
+    )
+    return baselines, read_log(table), table, baselines.warnings
 
 
 def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
@@ -169,11 +189,14 @@ def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
 
 def _evaluate_attribute_precision(
     systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
-) -> dict[str, dict[str, Interval] | float] | None:
-    """The precision of every system that has vectors, and the chance level; None if not configured."""
+) -> tuple[dict[str, dict[str, Interval] | float] | None, dict[str, dict[str, Interval]]]:
+    """The precision of every system that has vectors, and the chance level; None if not configured. Then the
+    lifts against `compare_to`, by system and metric."""
     protocol = section.attribute_precision
     if protocol is None:
-        return None
+        return None, {}
+    samples, seed = section.bootstrap_samples, section.seed
+    per_metric: dict[str, dict[str, PerQuery]] = {}
     name = f"p@{protocol.k}"
     results: dict[str, dict[str, Interval] | float] = {
         CHANCE: chance_precision(items.attributes, items.splits, protocol, items.groups)
@@ -187,10 +210,15 @@ def _evaluate_attribute_precision(
                 name if attribute == ALL else f"{name} {attribute}": values
                 for attribute, values in precision.items()
             }
-            results[system.name] = mean_intervals(
-                per_query, samples=section.bootstrap_samples, seed=section.seed
-            )
-    return results
+            results[system.name] = mean_intervals(per_query, samples=samples, seed=seed)
+            for metric, values in per_query.items():
+                per_metric.setdefault(metric, {})[system.name] = values
+    lifts: dict[str, dict[str, Interval]] = {}
+    for metric, by_system in per_metric.items():
+        paired = paired_lifts(by_system, section.compare_to, samples=samples, seed=seed)
+        for system_name, lift in paired.items():
+            lifts.setdefault(system_name, {})[metric] = lift
+    return results, lifts
 
 
 def _find_neighbours(

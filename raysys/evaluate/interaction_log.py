@@ -70,6 +70,37 @@ class InteractionLog:
             shown=self.shown[rows],
         )
 
+    def without_items(self, item_ids: Set[str]) -> InteractionLog:
+        """The log as if these items had not been shown; impressions of a query among them, and those whose
+        taps were all on them, are left out.
+
+        Raises: InputError if no impression remains.
+        """
+        keeps = [np.array([item_id not in item_ids for item_id in shown]) for shown in self.shown_ids]
+        rows = [
+            row
+            for row, (query_id, is_kept) in enumerate(zip(self.query_ids, keeps, strict=True))
+            if query_id not in item_ids and self.tapped[row, : len(is_kept)][is_kept].any()
+        ]
+        if not rows:
+            raise InputError(
+                f"the interaction log: none of {len(self.query_ids)} impressions has a tap on an item that "
+                "every baseline has; add the vectors that are missing (evaluate.baselines)"
+            )
+        lengths = np.array([int(keeps[row].sum()) for row in rows])
+        shown = np.arange(lengths.max())[None, :] < lengths[:, None]
+        tapped = np.zeros_like(shown)
+        tapped[shown] = np.concatenate([self.tapped[row, : len(keeps[row])][keeps[row]] for row in rows])
+        return replace(
+            self,
+            query_ids=[self.query_ids[row] for row in rows],
+            shown_ids=[
+                [item_id for item_id in self.shown_ids[row] if item_id not in item_ids] for row in rows
+            ],
+            tapped=tapped,
+            shown=shown,
+        )
+
 
 def read_log(table_or_uri: pa.Table | str) -> InteractionLog:
     """Read a log from a table, a Parquet file or a folder of Parquet files; rows may be in any order.

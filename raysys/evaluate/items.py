@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,14 +38,17 @@ class EvaluationItems:
 
     def select_splits(self, splits: Collection[str]) -> EvaluationItems:
         """The items of these splits, in the same order."""
-        rows = [row for row, split in enumerate(self.splits) if split in splits]
+        return self.select_rows([row for row, split in enumerate(self.splits) if split in splits])
+
+    def select_rows(self, rows: Sequence[int]) -> EvaluationItems:
+        """The items of these rows, in their order."""
         return EvaluationItems(
             item_ids=[self.item_ids[row] for row in rows],
             positions=[self.positions[row] for row in rows],
             titles=[self.titles[row] for row in rows],
             photos=[self.photos[row] for row in rows],
-            splits=self.splits[rows],
-            attributes={name: values[rows] for name, values in self.attributes.items()},
+            splits=self.splits[[*rows]],
+            attributes={name: values[[*rows]] for name, values in self.attributes.items()},
             groups=[self.groups[row] for row in rows],
         )
 

@@ -12,8 +12,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raysys.config.schema import CHANCE
 from raysys.encoder.interpolation import SCORE, Interpolation
-from raysys.evaluate.attribute_precision import CHANCE
 from raysys.evaluate.reranking import FINE_TUNED, WISE_FT, ZERO_SHOT
 from raysys.evaluate.significance import Interval
 
@@ -45,8 +45,11 @@ def is_fine_tuned(system: str) -> bool:
     return system == WISE_FT or system.startswith(FINE_TUNED)
 
 
-def ndcg_plot(ndcg: Mapping[str, Interval]) -> str | None:
-    """nDCG@5 of each system as a dot with its interval as a line; None without systems."""
+def ndcg_plot(ndcg: Mapping[str, Interval], compare_to: str) -> str | None:
+    """nDCG@5 of each system as a dot with its interval as a line; None without systems.
+
+    A dashed line marks the value of the system `compare_to`.
+    """
     if not ndcg:
         return None
     figure = _figure(0.7 + 0.34 * len(ndcg))
@@ -59,9 +62,9 @@ def ndcg_plot(ndcg: Mapping[str, Interval]) -> str | None:
         axes.plot(interval.value, row, "o", color=colour, markersize=7)
         axes.annotate(f"{interval.value:.3f}", (interval.high, row), (7, 0), textcoords="offset points",
                       va="center", color=_INK, fontsize=9.5)  # fmt: skip
-    zero_shot = ndcg.get(ZERO_SHOT)
-    if zero_shot is not None:
-        axes.axvline(zero_shot.value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+    reference = ndcg.get(compare_to)
+    if reference is not None:
+        axes.axvline(reference.value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     _label_rows(axes, list(ndcg))
     axes.margins(x=0.12)
     axes.set_xlabel("nDCG@5, with its 95% interval")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysys.encoder.interpolation import SCORE, Interpolation
 from raysys.evaluate import plots
+from raysys.evaluate.index_comparison import IndexComparison
 from raysys.evaluate.plots import is_fine_tuned, metric_label
-from raysys.evaluate.reranking import FINE_TUNED, NDCG_AT_5, WISE_FT, SystemResult
+from raysys.evaluate.reranking import FINE_TUNED, NDCG_AT_5, WISE_FT, ZERO_SHOT, SystemResult
 from raysys.evaluate.significance import Interval
 
 SYSTEM_DESCRIPTIONS = {
@@ -29,7 +30,6 @@ SYSTEM_DESCRIPTIONS = {
     "fine_tuned": "the encoder after fine-tuning",
     "wise_ft": "weights interpolated between the start and the fine-tuned encoder",
     "fine_tuned_pca": "the delivered vectors, shortened by PCA",
-    "fine_tuned_pca_index": "the shortened vectors, searched in the served index",
 }
 # Mercari, arXiv 2510.13359: encoder, nDCG@5, hit@1, measured on their log.
 PUBLISHED = (
@@ -80,6 +80,12 @@ class ReportData:
     """Inputs, seed, command, code version, hardware, date, .. of the measurement."""
     warnings: Sequence[str] = ()
     """What a reader of the intervals must know, one sentence each."""
+    compare_to: str = ZERO_SHOT
+    """The system against which the lifts are."""
+    attribute_precision_lifts: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """System -> metric -> relative change against `compare_to`, paired."""
+    index: IndexComparison | None = None
+    """None if the index has no query item of the log."""
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
@@ -91,7 +97,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
     report: dict[str, Any] = {
         "name": data.name,
         "simulated": data.simulated,
-        "rungs": [_system_json(system) for system in data.systems],
+        "compare_to": data.compare_to,
+        "rungs": [_system_json(system, data.compare_to) for system in data.systems],
         "inputs": data.provenance.get("inputs", ""),
         "seed": data.provenance.get("seed", ""),
         "command": data.provenance.get("command", ""),
@@ -106,33 +113,87 @@ def report_json(data: ReportData) -> dict[str, Any]:
             else {metric: _interval_json(interval) for metric, interval in result.items()}
             for name, result in data.attribute_precision.items()
         }
+        report["shelf_lifts"] = {
+            name: {metric: _interval_json(lift) for metric, lift in lifts.items()}
+            for name, lifts in data.attribute_precision_lifts.items()
+        }
+    if data.index is not None:
+        report["index"] = _index_json(data.index)
     if data.interpolation is not None:
         report["interpolation"] = data.interpolation.model_dump(mode="json")
     return report
 
 
 def report_lines(data: ReportData) -> list[str]:
-    """The systems as an aligned table for a terminal."""
+    """The systems as an aligned table for a terminal, and one for each other protocol."""
     metrics = _metric_names(data.systems)
-    rows = [["system", *(metric_label(metric) for metric in metrics), "nDCG@5 against zero_shot"]]
+    rows = [["system", *(metric_label(metric) for metric in metrics), f"nDCG@5 against {data.compare_to}"]]
     for system in data.systems:
         if system.available:
             cells = [_format_interval(system.metrics.get(metric), _format_value) for metric in metrics]
             rows.append([system.name, *cells, _format_interval(system.lift, _format_percent)])
         else:
             rows.append([system.name, f"not available: {system.reason}"])
+    lines = _aligned(rows)
+    if data.attribute_precision is not None:
+        lines += _aligned(_precision_rows(data))
+    if data.index is not None:
+        lines.append(_index_line(data.index))
+    if data.simulated:
+        lines.append("SIMULATED LOG: taps were generated from item attributes, not recorded from people.")
+    return [*lines, *(f"WARNING: {warning}" for warning in data.warnings)]
+
+
+def _precision_rows(data: ReportData) -> list[list[str]]:
+    """Header and rows of the attribute precision: the chance level has no lift."""
+    systems = precision_systems(data)
+    metrics = list(dict.fromkeys(metric for result in systems.values() for metric in result))
+    if not metrics:
+        return []
+    against = f"{metric_label(metrics[0])} against {data.compare_to}"
+    rows = [["system", *(metric_label(metric) for metric in metrics), against]]
+    for name, result in systems.items():
+        lift = data.attribute_precision_lifts.get(name, {}).get(metrics[0])
+        cells = [_format_interval(result.get(metric), _format_value) for metric in metrics]
+        rows.append([name, *cells, _format_interval(lift, _format_percent)])
+    return rows
+
+
+def precision_systems(data: ReportData) -> dict[str, Mapping[str, Interval]]:
+    """System -> metric -> attribute precision, without the chance level."""
+    results = data.attribute_precision or {}
+    return {name: result for name, result in results.items() if isinstance(result, Mapping)}
+
+
+def _index_line(index: IndexComparison) -> str:
+    """The index in one line for a terminal."""
+    parts = [f"{name} {_format_interval(recall, _format_value)}" for name, recall in index.recall.items()]
+    parts += [
+        f"{metric_label(index.precision_name or '')} by {name} {_format_interval(value, _format_value)}"
+        for name, value in index.precision.items()
+    ]
+    searched = f"{index_name(index)} against exact search, {index.num_queries} queries"
+    return f"    index  {searched}: {', '.join(parts)}"
+
+
+def index_name(index: IndexComparison) -> str:
+    """Kind and settings of an index: `hnsw, ef_search 128`."""
+    return ", ".join([index.kind, *(f"{name} {value}" for name, value in index.settings.items())])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns; a row of fewer cells than the first does not widen them."""
+    if not rows:
+        return []
     complete_rows = [row for row in rows if len(row) == len(rows[0])]
     widths = [
         max(len(row[0]) for row in rows),
         *(max(map(len, cells)) for cells in list(zip(*complete_rows, strict=True))[1:]),
     ]
-    lines = [
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
         for row in rows
     ]
-    if data.simulated:
-        lines.append("SIMULATED LOG: taps were generated from item attributes, not recorded from people.")
-    return [*lines, *(f"WARNING: {warning}" for warning in data.warnings)]
 
 
 def report_html(data: ReportData) -> str:
@@ -157,7 +218,9 @@ def report_html(data: ReportData) -> str:
         descriptions=SYSTEM_DESCRIPTIONS,
         is_fine_tuned=is_fine_tuned,
         published=PUBLISHED,
-        ndcg_plot=plots.ndcg_plot(ndcg),
+        index_name=index_name(data.index) if data.index else "",
+        precision=precision_systems(data),
+        ndcg_plot=plots.ndcg_plot(ndcg, data.compare_to),
         attribute_precision_plot=plots.attribute_precision_plot(precision) if precision else None,
         training_plot=plots.training_plot(data.loss_curve),
         training_summary=_training_summary(data.loss_curve),
@@ -171,6 +234,8 @@ def _headline(data: ReportData) -> str:
     """The result in one sentence."""
     lifts = {system.name: system.lift for system in data.systems if system.available}
     lift = lifts.get(WISE_FT, lifts.get(FINE_TUNED))
+    if data.compare_to != ZERO_SHOT:
+        return _headline_against(data, lift)
     if lift is None:
         return "Fine-tuning could not be compared with the start encoder."
     bounds = f"{_format_percent(lift.low)} to {_format_percent(lift.high)}"
@@ -181,6 +246,20 @@ def _headline(data: ReportData) -> str:
     if lift.high < 0:
         return f"{subject} worsened the order of the shelf: {change}."
     return f"{subject} made no measurable difference on this log: {change}."
+
+
+def _headline_against(data: ReportData, lift: Interval | None) -> str:
+    """The result in one sentence, against a system other than the start encoder."""
+    if lift is None:
+        return f"The fine-tuned encoder could not be compared with {data.compare_to}."
+    bounds = f"{_format_percent(lift.low)} to {_format_percent(lift.high)}"
+    change = f"nDCG@5 {_format_percent(lift.value)} ({bounds})"
+    subject = "On a simulated log, the" if data.simulated else "The"
+    if lift.low > 0:
+        return f"{subject} fine-tuned encoder orders the shelf better than {data.compare_to}: {change}."
+    if lift.high < 0:
+        return f"{subject} fine-tuned encoder orders the shelf worse than {data.compare_to}: {change}."
+    return f"{subject} fine-tuned encoder does not differ measurably from {data.compare_to}: {change}."
 
 
 def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -230,14 +309,32 @@ def _format_percent(fraction: float) -> str:
     return f"{100 * fraction:+.1f}%"
 
 
-def _system_json(system: SystemResult) -> dict[str, Any]:
+def _index_json(index: IndexComparison) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "kind": index.kind,
+        "settings": dict(index.settings),
+        "items": index.num_items,
+        "queries": index.num_queries,
+        "unknown_queries": index.num_unknown,
+        "recall": {name: _interval_json(recall) for name, recall in index.recall.items()},
+    }
+    if index.precision_name is not None:
+        content[index.precision_name] = {
+            name: _interval_json(value) for name, value in index.precision.items()
+        }
+    if index.precision_lift is not None:
+        content["lift_vs_exact"] = _interval_json(index.precision_lift)
+    return content
+
+
+def _system_json(system: SystemResult, compare_to: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": system.name,
         "available": system.available,
         "reason": system.reason,
         "metrics": {metric: _interval_json(interval) for metric, interval in system.metrics.items()},
     }
-    return entry if system.lift is None else {**entry, "lift_vs_zero_shot": _interval_json(system.lift)}
+    return entry if system.lift is None else {**entry, f"lift_vs_{compare_to}": _interval_json(system.lift)}
 
 
 def _interval_json(interval: Interval) -> dict[str, float | None]:

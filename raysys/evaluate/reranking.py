@@ -44,7 +44,7 @@ class SystemResult:
     metrics: dict[str, Interval]
     """`ndcg@5`, `hit@1`, `hit@3`; empty if the system is not available."""
     lift: Interval | None
-    """Relative change of nDCG@5 against `zero_shot`; None for `zero_shot` and the systems before it."""
+    """Relative change of nDCG@5 against the system `compare_to`; None for that system itself."""
 
 
 def evaluate_vectors(
@@ -73,24 +73,53 @@ def evaluate_vectors(
 
 
 def evaluate_systems(
-    systems: Sequence[SystemScores], log: InteractionLog, *, bootstrap_samples: int, seed: int
+    systems: Sequence[SystemScores],
+    log: InteractionLog,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+    compare_to: str = ZERO_SHOT,
 ) -> list[SystemResult]:
-    """The metrics of every system, in the same order, and the lift of those that follow `zero_shot`."""
-    zero_shot: PerQuery | None = None
+    """The metrics of every system, in the same order, and the lift of each against `compare_to`.
+
+    Without a system `compare_to` that is available there are no lifts.
+    """
+    metrics = {
+        system.name: per_query_metrics(system.scores, log, seed=seed)
+        for system in systems
+        if system.scores is not None
+    }
+    lifts = paired_lifts(
+        {name: per_query[NDCG_AT_5] for name, per_query in metrics.items()},
+        compare_to,
+        samples=bootstrap_samples,
+        seed=seed,
+    )
     results = []
     for system in systems:
-        if system.scores is None:
+        if system.name not in metrics:
             results.append(SystemResult(system.name, False, system.reason, {}, None))
             continue
-        per_query = per_query_metrics(system.scores, log, seed=seed)
-        lift = None
-        if zero_shot is not None:
-            lift = bootstrap_lift(per_query[NDCG_AT_5], zero_shot, samples=bootstrap_samples, seed=seed)
-        if system.name == ZERO_SHOT:
-            zero_shot = per_query[NDCG_AT_5]
-        intervals = mean_intervals(per_query, samples=bootstrap_samples, seed=seed)
-        results.append(SystemResult(system.name, True, None, intervals, lift))
+        intervals = mean_intervals(metrics[system.name], samples=bootstrap_samples, seed=seed)
+        results.append(SystemResult(system.name, True, None, intervals, lifts.get(system.name)))
     return results
+
+
+def paired_lifts(
+    per_query: Mapping[str, PerQuery], compare_to: str, *, samples: int, seed: int
+) -> dict[str, Interval]:
+    """System -> relative change of its metric against `compare_to`; no entry for that system itself.
+
+    Entry i of every array belongs to query i. Empty if `compare_to` is not among the systems.
+    """
+    reference = per_query.get(compare_to)
+    if reference is None:
+        return {}
+    return {
+        name: bootstrap_lift(values, reference, samples=samples, seed=seed)
+        for name, values in per_query.items()
+        if name != compare_to
+    }
 
 
 def cosine_scores(

@@ -1,7 +1,8 @@
-"""The systems that an evaluation compares: baselines, the encoders of a training run, the served index."""
+"""The systems that an evaluation compares: baselines and the encoders of a training run."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -21,7 +22,6 @@ from raysys.evaluate.attribute_precision import value_codes
 from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.items import EvaluationItems
 from raysys.evaluate.reranking import FINE_TUNED, WISE_FT, ZERO_SHOT, SystemScores, cosine_scores
-from raysys.index.search import Searcher
 
 _THUMBNAIL_PX = 12
 _PRIOR_SHOWS = 5.0  # popularity: an item starts with so many shows at the overall tap rate
@@ -47,14 +47,22 @@ class EvaluationInputs:
 
 
 def score_systems(
-    inputs: EvaluationInputs, items: EvaluationItems, log: InteractionLog, seed: int
+    inputs: EvaluationInputs,
+    items: EvaluationItems,
+    log: InteractionLog,
+    seed: int,
+    baselines: Mapping[str, Float32[ndarray, "items dim"]],
 ) -> Iterator[SystemScores]:
-    """The scores of every system, in the order of the report; an unavailable system has a reason instead."""
+    """The scores of every system, in the order of the report; an unavailable system has a reason instead.
+
+    `baselines` are vectors of the items under the names of their systems.
+    """
     yield SystemScores("random", np.random.default_rng(seed).random(log.shown.shape), None)
     yield SystemScores("popularity", popularity_scores(log), None)
     encoders: list[tuple[str, Callable[[], Float32[ndarray, "items dim"]]]] = [
         ("thumbnail", lambda: _thumbnail_vectors(items)),
         ("mobilenet_v2", lambda: _mobilenet_vectors(inputs.mobilenet, items)),
+        *((name, functools.partial(np.asarray, vectors)) for name, vectors in baselines.items()),
         (ZERO_SHOT, lambda: _embed(inputs.start_uri, items)),
         (FINE_TUNED, lambda: _fine_tuned_vectors(inputs, items)),
         (WISE_FT, lambda: _interpolated_vectors(inputs, items)),
@@ -67,7 +75,6 @@ def score_systems(
             yield SystemScores(name, None, None, str(error))
         else:
             yield SystemScores(name, cosine_scores(items.item_ids, vectors, log), vectors)
-    yield SystemScores("fine_tuned_pca_index", index_scores(inputs.index_uri, log), None)
 
 
 def popularity_scores(log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
@@ -157,19 +164,3 @@ def _stored_vectors(
         if item_id in item_id_to_row:
             vectors[row] = stored[item_id_to_row[item_id]]
     return vectors
-
-
-def index_scores(uri: str, log: InteractionLog) -> Float[ndarray, "queries max_shown"]:
-    """The score that the served index returns for each shown item; NaN if its search does not return it, and
-    for a query that is not in the index."""
-    searcher = Searcher(uri)
-    scores = np.full(log.shown.shape, np.nan)
-    for number, (query_id, shown_ids) in enumerate(zip(log.query_ids, log.shown_ids, strict=True)):
-        try:
-            row = searcher.row_of(query_id)
-        except MissingError:
-            continue  # no system finds neighbours of an item that it does not know
-        neighbours = searcher.search(searcher.vector(row)[None], len(searcher))[0]
-        item_id_to_score = {neighbour.item.item_id: neighbour.score for neighbour in neighbours}
-        scores[number, : len(shown_ids)] = [item_id_to_score.get(item_id, np.nan) for item_id in shown_ids]
-    return scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from numpy import ndarray
 
 _BLOCK_ROWS = 1024
@@ -33,5 +33,12 @@ def recall(result_scores: Float32[ndarray, "q k"], exact_scores: Float32[ndarray
 
     Results are compared by score and not by row: copies of a photo are equally near, and each is correct.
     """
-    hits = result_scores >= exact_scores[:, -1:] - _SCORE_TOLERANCE
-    return float(hits.mean()) if hits.size else 0.0
+    is_hit = hits(result_scores, exact_scores)
+    return float(is_hit.mean()) if is_hit.size else 0.0
+
+
+def hits(
+    result_scores: Float32[ndarray, "q k"], exact_scores: Float32[ndarray, "q k"]
+) -> Bool[ndarray, "q k"]:
+    """Which results are at least as near as the exact k-th neighbour of their query."""
+    return np.asarray(result_scores >= exact_scores[:, -1:] - _SCORE_TOLERANCE)

@@ -79,6 +79,9 @@ class Searcher:
     def __len__(self) -> int:
         return len(self._item_ids)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._item_id_to_row
+
     def search(
         self,
         vectors: Float32[ndarray, "q d"],
@@ -86,12 +89,14 @@ class Searcher:
         *,
         where: Filter | None = None,
         exclude_rows: Sequence[int | None] | None = None,
+        is_exact: bool = False,
     ) -> list[list[Neighbour]]:
         """The `k` nearest items of each vector, best first; fewer where fewer exist or match.
 
         `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
         items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
-        to leave out of the result of `vectors[i]`, for example the query item itself.
+        to leave out of the result of `vectors[i]`, for example the query item itself. `is_exact` compares the
+        vectors with every stored one, whatever the kind of index.
         Raises: InputError for an invalid `where`, and for vectors of another length or with a NaN.
         """
         conditions = None if where is None else check_filter(where)
@@ -107,7 +112,7 @@ class Searcher:
             )
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
-        scores, rows = self._search(vectors, k + 1 if exclude_rows else k, conditions)
+        scores, rows = self._search(vectors, k + 1 if exclude_rows else k, conditions, is_exact)
         return [self._neighbours(*result, k) for result in zip(scores, rows, excluded, strict=True)]
 
     def row_of(self, item_id: str) -> int:
@@ -142,11 +147,17 @@ class Searcher:
             )
         return photo
 
-    def _search(self, vectors: ndarray, k: int, where: Filter | None) -> tuple[ndarray, ndarray]:
+    def _search(
+        self, vectors: ndarray, k: int, where: Filter | None, is_exact: bool
+    ) -> tuple[ndarray, ndarray]:
         if where is None:
-            result: tuple[ndarray, ndarray] = self._index.search(
-                np.ascontiguousarray(vectors, np.float32), min(k, len(self))
-            )
+            queries, k = np.ascontiguousarray(vectors, np.float32), min(k, len(self))
+            result: tuple[ndarray, ndarray]
+            if is_exact:
+                stored = self._index.reconstruct_n(0, len(self))
+                result = faiss.knn(queries, stored, k, metric=faiss.METRIC_INNER_PRODUCT)
+            else:
+                result = self._index.search(queries, k)
             return result
         # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
         rows = matching_rows(self._attributes, where)

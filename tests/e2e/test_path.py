@@ -62,7 +62,6 @@ SYSTEMS = [
     "fine_tuned",
     "wise_ft",
     "fine_tuned_pca",
-    "fine_tuned_pca_index",
 ]
 
 

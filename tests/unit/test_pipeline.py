@@ -8,7 +8,7 @@ import pytest
 
 from raysys.config import Config
 from raysys.errors import InputError
-from raysys.pipeline import STAGES, plan_stages
+from raysys.pipeline import STAGES, plan_stages, run_stages
 
 
 def planned(config: Config, stages: list[str] | None = None) -> list[str]:
@@ -62,3 +62,14 @@ def test_attribute_of_a_late_stage_is_checked_before_the_first_one(tmp_path: Pat
         InputError, match="train.caption_weights: unknown attribute 'color'.*did you mean 'colour'"
     ):
         planned(config, ["pack", "train"])
+
+
+def test_vectors_of_a_baseline_are_checked_before_the_first_stage(tmp_path: Path) -> None:
+    baseline = {"name": "production", "embeddings": f"{tmp_path}/none.parquet"}
+    config = Config.model_validate({"root": str(tmp_path), "evaluate": {"baselines": [baseline]}})
+    with pytest.raises(InputError, match=r"none\.parquet: no such vectors"):
+        planned(config)
+    with pytest.raises(InputError, match=r"none\.parquet: no such vectors"):
+        next(run_stages(config, list(STAGES)))
+    assert [*tmp_path.iterdir()] == []
+    assert planned(config, ["pack"])  # which does not read them

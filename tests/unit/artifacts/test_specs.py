@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raysys.artifacts import InputEntry, specs
@@ -226,3 +228,16 @@ def test_log_counts_only_if_it_can_select_alpha(root: Path) -> None:
 
     assert spec_hash("r@5", 10) == spec_hash("r@5", 20)
     assert spec_hash(None, 10) != spec_hash(None, 20)
+
+
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_report_follows_the_content_of_a_baseline_and_not_its_place(tmp_path: Path) -> None:
+    def spec_hash(name: str, file: str, value: float) -> str:
+        pq.write_table(pa.table({"item_id": ["a"], "embedding": [[value]]}), tmp_path / file)
+        baselines = [{"name": name, "embeddings": str(tmp_path / file)}]
+        config = {"name": "shop", "root": "/data", "evaluate": {"baselines": baselines}}
+        return specs.report(Config.model_validate(config)).spec_hash
+
+    first = spec_hash("old", "1.parquet", 1.0)
+    assert spec_hash("old", "2.parquet", 1.0) == first
+    assert len({first, spec_hash("old", "1.parquet", 2.0), spec_hash("new", "1.parquet", 1.0)}) == 3

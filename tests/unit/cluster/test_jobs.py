@@ -40,8 +40,13 @@ def test_relative_paths_are_absolute_for_a_cluster_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = {"pack": {"parent": "old/shards"}, "train": {"robust": {"retention_set": "other/shards/val"}}}
+    config = {
+        "pack": {"parent": "old/shards"},
+        "train": {"robust": {"retention_set": "other/shards/val"}},
+        "evaluate": {"baselines": [{"name": "production", "embeddings": "vectors.parquet"}]},
+    }
     tree = sent(config, HERE)
+    assert tree["evaluate"]["baselines"][0]["embeddings"] == f"{tmp_path}/vectors.parquet"
     assert tree["pack"]["parent"] == f"{tmp_path}/old/shards"
     assert tree["train"]["robust"]["retention_set"] == f"{tmp_path}/other/shards/val"
 

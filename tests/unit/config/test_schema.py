@@ -11,8 +11,10 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from raysys.config import Config
+from raysys.config.load import load_config
 from raysys.config.schema import Section, TimeSplit, TinyConfig, TrainConfig
 from raysys.config.section import HubIdOrPath, SelectsAlpha, UriPath, marked_names, marked_values
+from raysys.errors import ConfigError
 
 # Their documentation mentions paths or folders, but their values are names of columns.
 COLUMN_NAMES = {"Columns.image", "FolderColumns.image", "ColumnSplit.column"}
@@ -79,6 +81,32 @@ def test_marked_values_follow_the_chosen_kind() -> None:
         "pack.parent": "old",
         "train.robust.retention_set": "drawn",
     }
+
+
+def test_marked_values_of_a_list_of_sections_have_their_numbers() -> None:
+    baselines = [{"name": "old", "embeddings": "a"}, {"name": "new", "embeddings": "b"}]
+    config = Config.model_validate({"evaluate": {"baselines": baselines}})
+    paths = {key: value for key, value, _ in marked_values(config.evaluate, UriPath)}
+    assert paths == {"baselines.0.embeddings": "a", "baselines.1.embeddings": "b"}
+
+
+@pytest.mark.parametrize(
+    ("names", "compare_to", "message"),
+    [
+        (["zero_shot"], "zero_shot", "the name 'zero_shot' is taken by the report; choose another"),
+        (["chance"], "zero_shot", "the name 'chance' is taken by the report"),
+        (["a", "a"], "zero_shot", "two have the name 'a'; rename one"),
+        (["production"], "prodution", "compare_to: no system 'prodution' in the report (found: random, "),
+        (["a b"], "zero_shot", "evaluate.baselines.0.name"),
+    ],
+)
+def test_names_of_baselines_are_checked(names: list[str], compare_to: str, message: str) -> None:
+    baselines = [f"{{name: {name}, embeddings: v.parquet}}" for name in names]
+    overrides = [f"evaluate.baselines=[{', '.join(baselines)}]", f"evaluate.compare_to={compare_to}"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_marked_names_are_those_of_one_section() -> None:

@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from raysys.config.schema import SYSTEMS
 from raysys.encoder.interpolation import Point, choose_alpha
+from raysys.evaluate.index_comparison import IndexComparison
 from raysys.evaluate.report import (
+    SYSTEM_DESCRIPTIONS,
     NeighbourPhoto,
     QueryNeighbours,
     ReportData,
@@ -73,6 +76,18 @@ def report() -> ReportData:
             "fine_tuned": {"p@5": interval(0.3)},
             "chance": 0.05,
         },
+        attribute_precision_lifts={"fine_tuned": {"p@5": Interval(0.5, 0.4, 0.6)}},
+        index=IndexComparison(
+            kind="hnsw",
+            settings={"ef_search": 64},
+            num_items=5000,
+            num_queries=200,
+            num_unknown=3,
+            recall={"recall@1": Interval(0.99, 0.98, 1.0), "recall@10": Interval(0.95, 0.94, 0.96)},
+            precision_name="p@5",
+            precision={"exact": interval(0.33), "index": interval(0.32)},
+            precision_lift=Interval(-0.03, -0.04, -0.02),
+        ),
         loss_curve=[{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0, "val_r@1": 0.25, "val_r@10": 0.5}],
         neighbours=[
             QueryNeighbours(
@@ -160,8 +175,8 @@ def test_lines_are_an_aligned_table_with_reasons_for_unavailable_systems() -> No
     assert lines[4] == (
         "fine_tuned    0.600 [0.590, 0.620]  0.300 [0.290, 0.320]  0.600 [0.590, 0.620]  +20.0% [+15.0%, +25.0%]"
     )
-    assert len({line.index("0.300") for line in lines if "0.300" in line}) == 1
-    assert lines[6] == "SIMULATED LOG: taps were generated from item attributes, not recorded from people."
+    assert len({line.index("0.300") for line in lines[:6] if "0.300" in line}) == 1
+    assert lines[-1] == "SIMULATED LOG: taps were generated from item attributes, not recorded from people."
 
 
 def test_lines_of_a_recorded_log_have_no_simulation_warning() -> None:
@@ -261,3 +276,89 @@ def test_warnings_are_in_every_form_of_the_report() -> None:
     assert report_lines(data)[-1] == "WARNING: 20 impressions of <9> query items."
     assert "<b>WARNING.</b> 20 impressions of &lt;9&gt; query items.</p>" in report_html(data)
     assert "warnings" not in report_json(report())
+
+
+def against_production() -> ReportData:
+    """A report with a baseline of the user, to which the others are compared."""
+    production = system("production", 0.55)
+    zero_shot, fine_tuned = (
+        system("zero_shot", 0.5, Interval(-0.09, -0.1, -0.08)),
+        system("fine_tuned", 0.6, Interval(0.09, 0.05, 0.13)),
+    )
+    return replace(
+        report(),
+        systems=[production, zero_shot, fine_tuned],
+        compare_to="production",
+        attribute_precision={"production": {"p@5": interval(0.25)}, "fine_tuned": {"p@5": interval(0.3)}},
+        attribute_precision_lifts={"fine_tuned": {"p@5": Interval(0.2, 0.1, 0.3)}},
+    )
+
+
+def test_lifts_against_a_baseline_have_its_name_in_json() -> None:
+    content = report_json(against_production())
+    assert content["compare_to"] == "production"
+    assert content["rungs"][0]["name"] == "production"
+    assert content["rungs"][2]["lift_vs_production"] == {"value": 0.09, "low": 0.05, "high": 0.13}
+    assert not [rung for rung in content["rungs"] if "lift_vs_zero_shot" in rung]
+    assert content["shelf"]["production"]["p@5"]["value"] == 0.25
+    assert content["shelf_lifts"] == {"fine_tuned": {"p@5": {"value": 0.2, "low": 0.1, "high": 0.3}}}
+
+
+def test_page_compares_with_the_baseline_in_every_table() -> None:
+    page = report_html(against_production())
+    assert (
+        "<h1>On a simulated log, the fine-tuned encoder orders the shelf better than production: "
+        "nDCG@5 +9.0% (+5.0% to +13.0%).</h1>" in page
+    )
+    assert page.count("<td><code>production</code>") == 2
+    assert "<th>nDCG@5 against production</th>" in page
+    assert "<th>P@5 against production</th>" in page
+    assert "<b>+20.0%</b><small>+10.0% to +30.0%</small>" in page
+    assert "Dashed: production." in page
+    assert "against zero_shot" not in page
+
+
+@pytest.mark.parametrize(
+    ("lift", "headline"),
+    [
+        (Interval(-0.2, -0.3, -0.1), "The fine-tuned encoder orders the shelf worse than production: nDCG@5"),
+        (
+            Interval(0.0, -0.1, 0.1),
+            "The fine-tuned encoder does not differ measurably from production: nDCG@5",
+        ),
+        (None, "The fine-tuned encoder could not be compared with production."),
+    ],
+)
+def test_headline_against_a_baseline(lift: Interval | None, headline: str) -> None:
+    data = replace(EMPTY, compare_to="production", systems=[system("fine_tuned", 0.6, lift)])
+    assert f"<h1>{headline}" in report_html(data)
+
+
+def test_lines_have_a_table_for_attribute_precision_and_a_line_for_the_index() -> None:
+    lines = report_lines(against_production())
+    assert lines[0].endswith("nDCG@5 against production")
+    assert lines[4].split() == ["system", "P@5", "P@5", "against", "production"]
+    assert lines[6] == "fine_tuned  0.300 [0.290, 0.320]  +20.0% [+10.0%, +30.0%]"
+    assert lines[7] == (
+        "    index  hnsw, ef_search 64 against exact search, 200 queries: recall@1 0.990 [0.980, 1.000], "
+        "recall@10 0.950 [0.940, 0.960], P@5 by exact 0.330 [0.320, 0.350], P@5 by index 0.320 [0.310, 0.340]"
+    )
+
+
+def test_index_has_a_table_of_its_own_beside_exact_search(page: str) -> None:
+    content = report_json(report())["index"]
+    assert (content["kind"], content["settings"]) == ("hnsw", {"ef_search": 64})
+    assert (content["queries"], content["unknown_queries"]) == (200, 3)
+    assert content["recall"]["recall@10"] == {"value": 0.95, "low": 0.94, "high": 0.96}
+    assert (content["p@5"]["exact"]["value"], content["p@5"]["index"]["value"]) == (0.33, 0.32)
+    assert content["lift_vs_exact"]["value"] == -0.03
+    assert "Served index: what does the search lose?" in page
+    assert "(hnsw, ef_search 64)" in page
+    assert "neighbour. 3 query items are not in the index. <b>P@5</b>" in " ".join(page.split())
+    assert "<b>-3.0%</b>" in page
+    assert "index" not in report_json(EMPTY)
+    assert "Served index" not in report_html(EMPTY)
+
+
+def test_every_built_in_system_has_a_description() -> None:
+    assert tuple(SYSTEM_DESCRIPTIONS) == SYSTEMS

@@ -97,7 +97,7 @@ def test_systems_and_vectors_have_the_same_metrics() -> None:
     assert system.metrics == evaluate_vectors(ITEM_IDS, VECTORS, LOG, bootstrap_samples=50, seed=3)
 
 
-def test_lift_is_relative_to_zero_shot_for_the_systems_after_it() -> None:
+def test_lift_is_relative_to_zero_shot_by_default() -> None:
     # Taps of p are at ranks 3 and 4 by `worst`, at 1 and 2 by `best`; q has its tap at rank 2 and 1.
     worst = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, np.nan, np.nan]])
     best = -worst
@@ -111,7 +111,7 @@ def test_lift_is_relative_to_zero_shot_for_the_systems_after_it() -> None:
     assert [result.name for result in results] == ["random", "zero_shot", "wise_ft", "fine_tuned"]
     zero_shot = ((0.5 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)) + 1 / np.log2(3)) / 2
     assert results[1].metrics["ndcg@5"].value == pytest.approx(zero_shot)
-    assert [result.lift is None for result in results] == [True, True, True, False]
+    assert [result.lift is None for result in results] == [False, True, True, False]
     assert results[3].lift is not None
     assert results[3].lift.value == pytest.approx(1 / zero_shot - 1)
 

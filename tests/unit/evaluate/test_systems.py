@@ -1,20 +1,12 @@
 """The popularity baseline against values computed by hand, and on random taps."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from raysys import artifacts
-from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.columns import embedding_schema
-from raysys.config.schema import IndexConfig
 from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.metrics import ndcg_at, rank_by
-from raysys.evaluate.systems import index_scores, popularity_scores
-from raysys.index.build import publish_index
+from raysys.evaluate.systems import popularity_scores
 
 
 def test_popularity_leaves_out_the_impression_that_is_ranked() -> None:
@@ -51,24 +43,3 @@ def test_popularity_of_padding_is_nan() -> None:
     tapped = np.array([[False, True], [True, False]])
     log = InteractionLog(["q1", "q2"], [["b", "a"], ["c"]], tapped, shown, simulated=False)
     assert np.isnan(popularity_scores(log)).tolist() == [[False, False], [False, True]]
-
-
-def test_index_has_no_score_for_what_it_does_not_contain(tmp_path: Path) -> None:
-    vectors = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
-    rows = [
-        {"item_id": item_id, "title": "", "attributes": "{}", "split": "test", "shard": "", "image_offset": 0,
-         "image_bytes": 0, "content_hash": "", "embedding": vector}
-        for item_id, vector in zip("abc", vectors.tolist(), strict=True)
-    ]  # fmt: skip
-    spec = ArtifactSpec(str(tmp_path / "embeddings"), EmbeddingSetManifest, {}, {})
-    artifacts.begin(spec)
-    pq.write_table(pa.Table.from_pylist(rows, schema=embedding_schema(2)), f"{spec.uri}/0.parquet")
-    fields = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), 3, 0.0)
-    artifacts.publish(spec.uri, EmbeddingSetManifest(**fields, space_id="s", dimensions=2))
-    index = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
-    publish_index(index, spec.uri, IndexConfig())
-    shown = np.ones((2, 2), dtype=bool)
-    log = InteractionLog(["a", "sold"], [["b", "sold"], ["b", "c"]], shown, shown, simulated=False)
-    scores = index_scores(index.uri, log)
-    assert scores[0, 0] == pytest.approx(0.6)
-    assert np.isnan(scores).tolist() == [[False, True], [True, True]]
