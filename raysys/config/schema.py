@@ -38,6 +38,7 @@ from raysys.config.train import (
     FalseNegativesConfig,
     LoraConfig,
     RobustConfig,
+    TeacherConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "StreamConfig",
     "TableCatalog",
     "TableFormat",
+    "TeacherConfig",
     "TimeSplit",
     "TinyConfig",
     "TrackingConfig",
