@@ -42,6 +42,7 @@ def prepare_teacher(
     complete = storage.join(folder, _COMPLETE)
     if storage.exists(complete):
         return TeacherVectors(folder, json.loads(storage.read_bytes(complete))["dimensions"])
+    log.info("    train  teacher: reading and projecting the vectors of %s", uri)
     shard_ids = [item_ids(shard) for shard in shards]
     training_ids = pa.concat_arrays([ids.cast(pa.large_string()) for ids in shard_ids])
     rows = _rows_of(uri, training_ids, max_bad_fraction)
