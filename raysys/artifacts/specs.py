@@ -136,6 +136,8 @@ def training_run(config: Config) -> TrainingRun:
         "shards": as_input(layout.shards("train"), ShardSetManifest),
         "start": as_input(layout.start_encoder, EncoderBundleManifest),
     }
+    if (teacher := config.train.teacher) is not None:
+        inputs["teacher"] = vectors_input(storage.absolute(teacher.embeddings))
     return TrainingRun(layout.runs, settings, inputs)
 
 
@@ -251,7 +253,9 @@ def latent_uri(config: Config) -> str | None:
 def _run_settings(section: TrainConfig) -> dict[str, Any]:
     """The settings of `train` that determine a run; of `robust` only what its method uses while training."""
     changeable = marked_names(type(section), ChangeableOnResume)
-    settings = _settings(section, without={*changeable, "method", "robust"})
+    settings = _settings(section, without={*changeable, "method", "robust", "teacher"})
+    if section.teacher is not None:
+        settings["teacher"] = _settings(section.teacher, without={"embeddings"})  # an input of the run
     if section.method in ("full", "wise_ft"):
         return {**settings, "method": "full"}  # wise_ft trains in the same way and interpolates afterwards
     key = {"distil": "distil_weight", "top_layers": "top_layers"}[section.method]

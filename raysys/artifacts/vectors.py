@@ -37,28 +37,44 @@ def read_vectors(
     DamagedData for a damaged EmbeddingSet.
     """
     wanted = None if item_ids is None else pa.array(sorted(item_ids), pa.string())
-    found_ids: list[str] = []
-    parts: list[Float32[ndarray, "n dim"]] = []
-    num_rows = 0
-    for where, batch in _batches(uri):
+    parts = list(_unit_parts(uri, wanted))
+    found_ids = [item_id for ids, _ in parts for item_id in ids.to_pylist()]
+    _require_unique(uri, pa.array(found_ids, pa.string()))
+    return found_ids, np.concatenate([part for _, part in parts]) if parts else np.empty((0, 0), np.float32)
+
+
+def read_item_ids(uri: str) -> pa.Array:
+    """The ids of a source in its order. Raises: as `read_vectors`, but for the vectors."""
+    ids = pa.chunked_array([ids for _, ids, _ in _batches(uri, [ITEM_ID])], pa.string()).combine_chunks()
+    _require_unique(uri, ids)
+    return ids
+
+
+def iter_vectors(uri: str) -> Iterator[Float32[ndarray, "n dim"]]:
+    """The L2-normalised vectors of a source, in its order and in parts of bounded size.
+
+    Raises: as `read_vectors`, but for repeated ids.
+    """
+    return (part for _, part in _unit_parts(uri))
+
+
+def _unit_parts(
+    uri: str, wanted: pa.Array | None = None
+) -> Iterator[tuple[pa.Array, Float32[ndarray, "n dim"]]]:
+    """Ids and unit vectors of the next rows; with `wanted` only those of these ids."""
+    dimensions, num_rows = None, 0
+    for where, ids, batch in _batches(uri, [ITEM_ID, EMBEDDING]):
         num_rows += len(batch)
-        ids = pc.cast(batch.column(ITEM_ID), pa.string())
-        if ids.null_count:
-            raise InputError(f"{where}: {ids.null_count} rows have no {ITEM_ID}; drop or fill them")
         if wanted is not None:
             is_wanted = pc.is_in(ids, wanted)
             batch, ids = batch.filter(is_wanted), ids.filter(is_wanted)
         if len(batch):
-            new_ids = ids.to_pylist()
-            part = _unit_vectors(where, new_ids, batch.column(EMBEDDING))
-            if parts and part.shape[1] != parts[0].shape[1]:
-                raise _unequal_lengths(where, parts[0].shape[1], part.shape[1], new_ids[0])
-            found_ids += new_ids
-            parts.append(part)
+            part = _unit_vectors(where, ids.to_pylist(), batch.column(EMBEDDING))
+            if part.shape[1] != (dimensions := dimensions or part.shape[1]):
+                raise _unequal_lengths(where, dimensions, part.shape[1], ids[0].as_py())
+            yield ids, part
     if not num_rows:
         raise InputError(f"{uri}: no rows; vectors of items are needed")
-    _require_unique(uri, found_ids)
-    return found_ids, np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
 def vectors_input(uri: str) -> InputEntry:
@@ -105,16 +121,24 @@ def _parquet_files(uri: str) -> list[str]:
     return [storage.join(uri, name) for name in names]
 
 
-def _batches(uri: str) -> Iterator[tuple[str, pa.Table]]:
-    """The URI of the file and a table of its next rows."""
+def _batches(uri: str, columns: list[str]) -> Iterator[tuple[str, pa.Array, pa.Table]]:
+    """The URI of the file, the ids as text, and a table of the next rows."""
+    for where, table in _tables(uri, columns):
+        ids = pc.cast(table.column(ITEM_ID), pa.string()).combine_chunks()
+        if ids.null_count:
+            raise InputError(f"{where}: {ids.null_count} rows have no {ITEM_ID}; drop or fill them")
+        yield where, ids, table
+
+
+def _tables(uri: str, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     if _is_embedding_set(uri):
         manifest = open_artifact(uri, EmbeddingSetManifest)
         for name in vector_files(manifest):
-            yield storage.join(uri, name), read_part(uri, manifest, name).select([ITEM_ID, EMBEDDING])
+            yield storage.join(uri, name), read_part(uri, manifest, name).select(columns)
         return
     for file_uri in _parquet_files(uri):
         with _opened(file_uri) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[ITEM_ID, EMBEDDING]):
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
                 yield file_uri, pa.Table.from_batches([batch])
 
 
@@ -182,14 +206,14 @@ def _list_lengths(column: pa.ChunkedArray) -> ndarray:
     return np.asarray(pc.list_value_length(column).to_numpy())
 
 
-def _require_unique(uri: str, item_ids: list[str]) -> None:
-    if len(set(item_ids)) == len(item_ids):
-        return
-    counts = pc.value_counts(pa.array(item_ids))
+def _require_unique(uri: str, item_ids: pa.Array) -> None:
+    counts = pc.value_counts(item_ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    raise InputError(
-        f"{uri}: {len(repeated)} item ids occur more than once (first '{repeated[0]}'); keep one row of each"
-    )
+    if len(repeated):
+        raise InputError(
+            f"{uri}: {len(repeated)} item ids occur more than once (first '{repeated[0]}'); "
+            "keep one row of each"
+        )
 
 
 def _unusable(where: str, num_bad: int, item_id: str, fault: str) -> InputError:

@@ -46,6 +46,7 @@ from raysys.config.train import (
     FalseNegativesConfig,
     LoraConfig,
     RobustConfig,
+    TeacherConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "StreamConfig",
     "TableCatalog",
     "TableFormat",
+    "TeacherConfig",
     "TimeSplit",
     "TinyConfig",
     "TrackingConfig",

@@ -83,6 +83,30 @@ class RobustConfig(Section):
     that lose more cannot be chosen."""
 
 
+class TeacherConfig(Section):
+    """Distillation into the image tower from vectors of any other model, of the training items."""
+
+    embeddings: Annotated[str, UriPath()]
+    """Path or URI of an EmbeddingSet, or of plain Parquet, a file or a folder, with the columns `item_id` and
+    `embedding` (lists of floats of any length)."""
+    weight: PositiveFloat = 1.0
+    """Weight of the sum of both terms in the loss; the sigmoid loss has weight 1."""
+    regression_weight: NonNegativeFloat = 1.0
+    """Weight of the mean of 1 - cosine between the teacher's vector and a linear function of the embedding,
+    which is trained with the model and not exported."""
+    relational_weight: NonNegativeFloat = 1.0
+    """Weight of the mean squared difference between the cosines of two photos by the model and by the
+    teacher, over all pairs of the global batch."""
+    head_learning_rate: PositiveFloat = 1.0e-3
+    """Peak learning rate of the linear function, which starts at random values."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> TeacherConfig:
+        if self.regression_weight == self.relational_weight == 0.0:
+            raise ValueError("regression_weight and relational_weight are both 0; raise one")
+        return self
+
+
 class ValidationConfig(Section):
     """Validation of checkpoints during training, by the workers on their own devices."""
 
@@ -116,6 +140,8 @@ class TrainConfig(Section):
     between start and fine-tuned weights (Wortsman et al. 2021). `distil`: keep embeddings close to the
     start's while training. `top_layers`: train only the last layers, which is the cheapest."""
     robust: RobustConfig = RobustConfig()
+    teacher: TeacherConfig | None = None
+    """Also learn from vectors of another model. Null: from titles alone."""
     lora: LoraConfig | None = None
     """Train low-rank updates instead of the towers' weights. Null: train the weights."""
     parallel: Annotated[Literal["ddp", "fsdp"], ChangeableOnResume()] = "ddp"
@@ -213,6 +239,13 @@ class TrainConfig(Section):
             raise ValueError("muon does not support the thin matrices of lora; set optimizer to adamw")
         if self.parallel == "fsdp" and self.optimizer == "muon":
             raise ValueError("muon needs complete matrices, and fsdp shards them; set optimizer to adamw")
+        if self.teacher is not None and self.parallel == "fsdp":
+            raise ValueError("teacher cannot be combined with parallel 'fsdp'; set parallel to ddp")
+        if self.teacher is not None and self.frozen_image_layers == "all":
+            raise ValueError(
+                "teacher trains the image tower, and frozen_image_layers 'all' freezes it; lower it, "
+                "or set teacher to null"
+            )
         return self
 
     @property

@@ -350,6 +350,11 @@ def live_keys(shard: ShardRef) -> set[str] | None:
     return {key_of(item_id) for item_id in _items_of(shard, [ITEM_ID]).column(ITEM_ID).to_pylist()}
 
 
+def item_ids(shard: ShardRef) -> pa.Array:
+    """The ids of the items of a shard, from the table of items, in no particular order."""
+    return _items_of(shard, [ITEM_ID]).column(ITEM_ID).combine_chunks()
+
+
 def item_hashes(shard: ShardRef) -> dict[str, bytes]:
     """Item id -> hash of the packed item, for a damaged shard, from the table of items."""
     if not storage.exists(_items_uri(shard)[0]):

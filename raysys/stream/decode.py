@@ -31,6 +31,7 @@ from raysys.columns import (
     SKIP_REASONS,
     SKIPPED,
     STREAM_POSITION,
+    TEACHER,
     TITLE,
     TOKENS,
     AttributeValue,
@@ -41,6 +42,7 @@ from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pi
 from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
+from raysys.stream.teacher import TeacherVectors
 
 _COORDINATES = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
 _UNREADABLE = "unreadable_photo"
@@ -61,6 +63,7 @@ class TrainingDecoder:
     caption_attributes: tuple[str, ...]
     seed: int
     scaled: bool = True  # decode large JPEGs at 1/2, 1/4 or 1/8 of their size
+    teacher: TeacherVectors | None = None  # adds the column `teacher`
 
     def __call__(self, block: pa.Table) -> dict[str, ndarray]:
         """Arrays of pixels, tokens, keys and coordinates; one row for each row of the block."""
@@ -85,6 +88,7 @@ class TrainingDecoder:
             GROUP_KEYS: _group_keys(block),
             SKIPPED: np.array([SKIP_REASONS.index(r) + 1 if r else 0 for r in reasons], np.int64),
             **{name: block.column(name).to_numpy() for name in _COORDINATES},
+            **({TEACHER: self.teacher.of_block(block)} if self.teacher is not None else {}),
         }
 
     def _pixels(self, item_id: str, photo: pa.Buffer, epoch: int) -> ndarray:

@@ -119,8 +119,8 @@ class WandbLogger:
     def log_lineage(self, bundle_uri: str, manifest: EncoderBundleManifest) -> None:
         """Log the resulting bundle and its inputs as artifacts by reference."""
         for name, entry in manifest.inputs.items():
-            self._wandb_run.log_reference(name, "input", _manifest_uri(entry.uri), entry.fingerprint)
-        self._wandb_run.log_reference("encoder", "output", _manifest_uri(bundle_uri), manifest.fingerprint)
+            self._wandb_run.log_reference(name, "input", _reference_uri(entry.uri), entry.fingerprint)
+        self._wandb_run.log_reference("encoder", "output", _reference_uri(bundle_uri), manifest.fingerprint)
 
     def _store(self) -> None:
         if self._wandb_run.is_live:
@@ -133,9 +133,10 @@ class WandbLogger:
                 self._wandb_run.log_image("train/neighbours", grid.copy(), step)
 
 
-def _manifest_uri(uri: str) -> str:
+def _reference_uri(uri: str) -> str:
     # For a folder W&B would add a reference to every file: thousands for a large ShardSet.
-    return storage.join(uri, artifacts.MANIFEST)
+    manifest_uri = storage.join(uri, artifacts.MANIFEST)
+    return manifest_uri if storage.exists(manifest_uri) else uri  # plain Parquet of a teacher
 
 
 def track_if_reachable(run: TrackedRun) -> TrackingConfig:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from jaxtyping import Int64
 from numpy import ndarray
 
-from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, STREAM_POSITION, TOKENS
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, STREAM_POSITION, TEACHER, TOKENS
 from raysys.errors import DamagedData
 from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
@@ -24,7 +24,7 @@ from raysys.train.metrics.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute
-_STEP_COLUMNS = (PIXELS, TOKENS, CAPTION_KEYS, GROUP_KEYS)  # the others are read on the host
+_STEP_COLUMNS = {PIXELS, TOKENS, CAPTION_KEYS, GROUP_KEYS, TEACHER}  # the others are read on the host
 
 
 class WorkerBatches:
@@ -103,7 +103,10 @@ class BatchJoin:
         with torch.cuda.stream(self._stream):  # also makes the worker's GPU the current one of this thread
             batch = joined(blocks, self._num_rows, self._rank, pin=True)
             if self._is_on_gpu:
-                on_gpu = {name: batch[name].to(self._device, non_blocking=True) for name in _STEP_COLUMNS}
+                on_gpu = {
+                    name: batch[name].to(self._device, non_blocking=True)
+                    for name in _STEP_COLUMNS & batch.keys()
+                }
                 self._stream.synchronize()
                 for rows in on_gpu.values():  # the steps' stream must have read it before it is used again
                     rows.record_stream(torch.cuda.default_stream(self._device))

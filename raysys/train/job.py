@@ -18,6 +18,7 @@ from raysys.evaluate.pairs import PairSource
 from raysys.evaluate.validation import Validation
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.stream.blocks import rows_per_block
+from raysys.stream.teacher import TeacherVectors
 from raysys.tracking.wandb import TrackedRun
 
 
@@ -55,6 +56,7 @@ class TrainJob:
     seed: int  # of the sample order and all random numbers
     num_steps: int
     checkpoint_steps: int  # steps between checkpoints; the last step also has one
+    teacher: TeacherVectors | None = None  # with `train.teacher`
 
     @property
     def tracked(self) -> TrackedRun:

@@ -55,7 +55,10 @@ def _train(
     """Whether the training has come to its end, not to a stop request."""
     section = job.section
     rank, is_main = accelerator.process_index, accelerator.is_main_process
-    state = make_train_state(job.start_uri, job.image, section, job.num_steps, accelerator)
+    state = make_train_state(
+        job.start_uri, job.image, section, job.num_steps, accelerator,
+        teacher_dimensions=job.teacher.dimensions if job.teacher else None,
+    )  # fmt: skip
     step = first_step = restore(state)
     job, line = micro_batch.fit(state)
     section = job.section

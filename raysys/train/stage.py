@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from raysys import storage
 from raysys.artifacts import ArtifactSpec, Manifest, specs
 from raysys.artifacts.build import Step
+from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.errors import InputError
 from raysys.shards.reader import read_shard, require_items, shards_of
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from raysys.artifacts.specs import TrainingRun
     from raysys.evaluate.pairs import PairSource
     from raysys.evaluate.validation import Validation
+    from raysys.stream.teacher import TeacherVectors
     from raysys.train.job import TrainJob
 
 
@@ -34,6 +37,8 @@ def steps(config: Config) -> list[Step]:
     def make_start(spec: ArtifactSpec) -> Manifest:
         validation()
         retention()
+        if config.train.teacher is not None:
+            vectors_input(storage.absolute(config.train.teacher.embeddings))
         return _make_start(config, spec)
 
     def fine_tune(spec: ArtifactSpec) -> Manifest:
@@ -154,10 +159,20 @@ def _finished_run(
     with locked(run.runs_uri, "raysys train"):
         prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
         if not trainer.is_finished(job):
+            if config.train.teacher is not None:
+                job = dataclasses.replace(job, teacher=_teacher(run, job))
             job = dataclasses.replace(job, tracking=track_if_reachable(job.tracked))
             session.connect(config.ray)
             trainer.fit(job, config.stream)
         yield job
+
+
+def _teacher(run: TrainingRun, job: TrainJob) -> TeacherVectors:
+    from raysys.train.teacher import prepare_teacher
+
+    return prepare_teacher(
+        run.inputs["teacher"].uri, job.run_uri, job.shards, max_bad_fraction=job.max_bad_fraction
+    )
 
 
 def _validation(config: Config) -> Validation:

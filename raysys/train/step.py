@@ -14,13 +14,20 @@ from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TOKENS
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TEACHER, TOKENS
 from raysys.config.schema import TrainConfig
-from raysys.train.loss import NO_CAPTION, gather_rows, local_pairs, loss_and_gradients, world_size
+from raysys.train.loss import (
+    NO_CAPTION,
+    gather_rows,
+    local_pairs,
+    loss_and_gradients,
+    teacher_loss,
+    world_size,
+)
 from raysys.train.metrics.step_metrics import StepResult, WeightChange
 from raysys.train.model import TrainState
 from raysys.train.model.distributed import all_reduce_unsharded_grads, clip_grad_norm, no_sync
@@ -37,7 +44,7 @@ def train_step(
     """
     model = state.model
     weight_change = WeightChange(model) if measure_weights else None
-    local_loss = backward(state.towers, batch, section, state.start)
+    local_losses = backward(state.towers, batch, section, state.start, state.teacher_head)
     grad_norm = clip_grad_norm(state.towers.parameters(), section.max_grad_norm)
     for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
         optimizer.step()
@@ -48,7 +55,7 @@ def train_step(
     if state.ema is not None:
         state.ema.update()
     metrics = {
-        "loss": state.accelerator.reduce(local_loss, reduction="sum"),
+        **{name: state.accelerator.reduce(loss, reduction="sum") for name, loss in local_losses.items()},
         "grad_norm": grad_norm,
         "scale": model.logit_scale.detach().exp(),
         "bias": model.logit_bias.detach(),
@@ -64,7 +71,7 @@ def warm_up_ddp_buckets(state: TrainState, batch: dict[str, Tensor], section: Tr
     last bits.
     """
     if isinstance(state.towers, DistributedDataParallel) and world_size() > 2:
-        backward(state.towers, batch, section, state.start)
+        backward(state.towers, batch, section, state.start, state.teacher_head)
         for optimizer in state.optimizers:
             optimizer.zero_grad()
 
@@ -74,11 +81,13 @@ def backward(
     batch: dict[str, Tensor],
     section: TrainConfig,
     start: DualEncoder | None = None,
-) -> Float[Tensor, ""]:
-    """Accumulate the gradients of the global loss in all weights, and return this worker's part of the loss.
+    teacher_head: torch.nn.Linear | None = None,
+) -> dict[str, Float[Tensor, ""]]:
+    """Accumulate the gradients of the global loss in all weights, and return this worker's part of it.
 
-    Photos and captions move to the device of the towers one micro-batch at a time. `start` is the frozen
-    start of `train.method: distil`. A collective call.
+    The result has `loss` and, with `teacher_head`, the teacher's part in it as `teacher_loss`, before its
+    weight. Photos and captions move to the device of the towers one micro-batch at a time. `start` is the
+    frozen start of `train.method: distil`. A collective call.
     """
     device = next(towers.parameters()).device
     *others, kept = parts = _micro_batches(batch, section.micro_batch_size)
@@ -87,14 +96,21 @@ def backward(
     # The graph of `kept` is freed before the others run again, so it cannot be the one that is synchronised.
     with no_sync(towers) if others else nullcontext():
         embedded = [*_embed_no_grad(towers, others, device), _embed(towers, kept, device)]
-        local_loss, grads = _embedding_grads(_concatenate(embedded), keys, groups, section, start_embedded)
+        full_batch = _concatenate(embedded)
+        local_loss, grads = _embedding_grads(full_batch, keys, groups, section, start_embedded)
+        local_losses = {"loss": local_loss}
+        if teacher_head is not None:
+            vectors = batch[TEACHER].to(device, non_blocking=True)
+            local_losses["teacher_loss"] = _add_teacher(
+                local_loss, grads, full_batch.images, vectors, teacher_head, section
+            )
         *other_grads, kept_grads = _split(grads, [len(part[PIXELS]) for part in parts])
         _backward_from_embeddings(embedded.pop(), kept_grads)
     for number, (part, part_grads) in enumerate(zip(others, other_grads, strict=True), start=1):
         with nullcontext() if number == len(others) else no_sync(towers):
             _backward_from_embeddings(_embed(towers, part, device), part_grads)
     all_reduce_unsharded_grads(towers)
-    return local_loss
+    return local_losses
 
 
 def run_micro_batch(towers: torch.nn.Module, pairs: dict[str, Tensor]) -> None:
@@ -211,6 +227,25 @@ def _add_distillation(
     local_loss.add_(distance, alpha=section.robust.distil_weight)
     grads.images.add_(2.0 * weights * image_change, alpha=section.robust.distil_weight)
     grads.captions[:, 0].add_(2.0 * weights * title_change, alpha=section.robust.distil_weight)
+
+
+def _add_teacher(
+    local_loss: Float[Tensor, ""],
+    grads: EmbeddedBatch,
+    images: Float[Tensor, "b d"],
+    vectors: Float16[Tensor, "b k"],
+    head: torch.nn.Linear,
+    section: TrainConfig,
+) -> Float[Tensor, ""]:
+    """Add, in place, the loss of `train.teacher` and its gradients; set the head's. The result is the loss
+    before its weight."""
+    assert section.teacher is not None
+    result = teacher_loss(images, vectors, head.weight, section.teacher, tile_rows=section.loss_tile_rows)
+    weight = section.teacher.weight
+    local_loss.add_(result.loss, alpha=weight)
+    grads.images.add_(result.images, alpha=weight)
+    head.weight.grad = weight * result.head
+    return result.loss
 
 
 def _backward_from_embeddings(embedded: EmbeddedBatch, grads: EmbeddedBatch) -> None:

@@ -153,6 +153,7 @@ def _train_stream(
         tuple(section.caption_weights),
         job.seed,
         stream.scaled_decoding,
+        job.teacher,
     )
     return training_stream(
         job.shards,

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState
+from numpy import ndarray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from raysys.config.schema import FalseNegativesConfig, LoraConfig, TrainConfig
+from raysys.config.schema import FalseNegativesConfig, LoraConfig, TeacherConfig, TrainConfig
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import joined
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, tiled_loss
@@ -36,12 +37,15 @@ POLICIES = {
 }
 MICRO_BATCHES = (None, 1)
 PARALLEL = ("ddp", "fsdp")
+TEACHER = TeacherConfig(embeddings="unused", weight=3.0)
+TEACHER_DIMENSIONS = 4
 TRAININGS: dict[str, dict[str, Any]] = {
     "fsdp": {"parallel": "fsdp", "ema_decay": 0.5, "activation_checkpointing": "full"},
     "fsdp lora": {"parallel": "fsdp", "lora": LoraConfig(rank=2)},
     "fsdp bf16": {"parallel": "fsdp", "precision": "bf16"},
     "ddp": {"ema_decay": 0.5},
     "ddp bf16": {"precision": "bf16"},
+    "ddp teacher": {"teacher": TEACHER, "ema_decay": 0.5},
 }
 KEYS = (5, 6, 5, 7, 0, 8, 5, 9, 6, 10)  # equal keys on one rank and across ranks; 0 is a missing caption
 GROUPS = (1, 2, 3, 1, 4, 5, 6, 2, 7, 8)  # two groups have two rows each
@@ -148,6 +152,7 @@ def first_steps(folder: Path, rank: int, world_size: int) -> dict[str, FirstStep
             steps[f"model {name} {size}"] = model_step(folder, policy, size, rank, world_size)
     for size in MICRO_BATCHES:
         default = POLICIES["default"]
+        steps[f"teacher {size}"] = model_step(folder, default, size, rank, world_size, teacher=TEACHER)
         steps[f"fsdp {size}"] = model_step(folder, default, size, rank, world_size, "fsdp")
         for parallel in PARALLEL:
             steps[f"distil {parallel} {size}"] = model_step(
@@ -206,7 +211,10 @@ def make_state(folder: Path, section: TrainConfig, rank: int, world_size: int) -
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     os.environ.update({name: str(value) for name, value in variables.items()} if world_size > 1 else {})
     accelerator = open_accelerator(section, world_size)
-    return make_train_state(str(folder / "tiny"), IMAGE, section, 8, accelerator)
+    dimensions = TEACHER_DIMENSIONS if section.teacher is not None else None
+    return make_train_state(
+        str(folder / "tiny"), IMAGE, section, 8, accelerator, teacher_dimensions=dimensions
+    )
 
 
 def loss_step(policy: FalseNegativesConfig, rank: int, world_size: int) -> FirstStep:
@@ -258,6 +266,7 @@ def model_step(
     parallel: str = "ddp",
     *,
     is_distilled: bool = False,
+    teacher: TeacherConfig | None = None,
 ) -> FirstStep:
     """The backward pass of `train_step`, with DDP or FSDP over both towers."""
     model = load_model(folder / "tiny")
@@ -273,13 +282,20 @@ def model_step(
         false_negatives=policy,
         caption_weights={"colour": 0.5},
         micro_batch_size=micro_batch_size,
+        teacher=teacher,
     )
+    head = None
+    if teacher is not None:
+        head = torch.nn.Linear(model.config.vision_config.hidden_size, TEACHER_DIMENSIONS, bias=False)
+        torch.nn.init.eye_(head.weight)
     part = part_of(global_batch(), rank, world_size)
-    local_loss = backward(towers, part, section, start)
+    local_loss = backward(towers, part, section, start, head)["loss"]
     parameters = dict(model.named_parameters())
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     assert gradients.keys() == parameters.keys()
     full_gradients = full_tensors_on_cpu(gradients, is_main=True)
+    if head is not None and head.weight.grad is not None:
+        full_gradients["head"] = head.weight.grad
     loss = _sum_over_ranks(local_loss, world_size)
     return FirstStep(loss, full_gradients, clip_grad_norm(model.parameters(), 1e9))
 
@@ -297,7 +313,16 @@ def global_batch() -> dict[str, Tensor]:
         "caption_keys": torch.tensor(list(zip(KEYS, colours, strict=True))),
         "group_keys": torch.tensor(GROUPS),
         "stream_position": torch.arange(NUM_PAIRS),
+        "teacher": torch.from_numpy(_teacher_vectors(rng)),
     }
+
+
+def _teacher_vectors(rng: np.random.Generator) -> ndarray:
+    """Unit vectors; the skipped fifth row and the ninth have none."""
+    vectors = rng.normal(size=(NUM_PAIRS, TEACHER_DIMENSIONS))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[[4, 8]] = 0.0
+    return vectors.astype(np.float16)
 
 
 def part_of(rows: dict[str, Tensor], rank: int, world_size: int) -> dict[str, Tensor]:

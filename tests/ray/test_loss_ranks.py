@@ -6,6 +6,7 @@ test.
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 
 import pytest
@@ -105,6 +106,17 @@ def test_first_step_of_distillation_equals_that_of_one_worker(
     require_equal(steps[world_size][f"distil {parallel} {micro_batch_size}"], single)
 
 
+@pytest.mark.parametrize("micro_batch_size", MICRO_BATCHES)
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_first_step_with_a_teacher_equals_that_of_one_worker(
+    steps: dict[int, dict[str, FirstStep]], world_size: int, micro_batch_size: int | None
+) -> None:
+    group, single = steps[world_size][f"teacher {micro_batch_size}"], steps[1]["teacher None"]
+    assert float(single.loss) != pytest.approx(float(steps[1]["model default None"].loss))
+    torch.testing.assert_close(group.gradients["head"], single.gradients["head"])
+    require_equal(*(without_head(step) for step in (group, single)))
+
+
 @pytest.mark.parametrize("training", TRAININGS)
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 def test_training_of_a_group_has_the_losses_of_one_worker(
@@ -137,6 +149,12 @@ def test_restored_training_continues_bit_for_bit(
     result = trainings[world_size][training]
     assert result.restored_losses == result.losses[2:]
     assert all(torch.equal(result.restored_weights[name], value) for name, value in result.weights.items())
+
+
+def without_head(step: FirstStep) -> FirstStep:
+    """The towers' gradients, whose norm the step has."""
+    towers = {name: gradient for name, gradient in step.gradients.items() if name != "head"}
+    return dataclasses.replace(step, gradients=towers)
 
 
 def require_equal(group: FirstStep, single: FirstStep) -> None:

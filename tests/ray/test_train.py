@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -24,8 +27,9 @@ from raysys.cluster import session
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
-from raysys.errors import DamagedData, InputError
-from raysys.tracking.metrics_log import read_metrics
+from raysys.errors import DamagedData, InputError, MissingError
+from raysys.shards.reader import item_ids, shards_of
+from raysys.tracking.metrics_log import read_metrics, read_steps
 from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name
 from raysys.train.checkpoint.registry import best_step, newest_step
 from tests.ray.wandb_file import OfflineRun, read_run
@@ -393,6 +397,41 @@ def test_first_step_is_the_same_on_one_and_on_two_workers(
     assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
     assert storage.exists(f"{specs.layout_of(config).fine_tuned_encoder}/manifest.json")
+
+
+def taught_config(start: tuple[Path, int], embeddings: Path) -> Config:
+    """A run beside the others of the same root."""
+    teacher = {"embeddings": str(embeddings), "head_learning_rate": 0.05}
+    config = small_config(*start, num_steps=8, teacher=teacher, method="full", optimizer="adamw")
+    return config.model_copy(update={"name": "taught"})
+
+
+def test_run_with_a_teacher_logs_its_loss_and_records_it(
+    start: tuple[Path, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = pa.concat_arrays([item_ids(shard) for shard in shards_of(f"{start[0]}/shards/train")])
+    values = np.random.default_rng(0).normal(size=(len(ids), 40)).astype(np.float16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 40)
+    pq.write_table(pa.table({"item_id": ids, "embedding": column}), tmp_path / "teacher.parquet")
+    config = taught_config(start, tmp_path / "teacher.parquet")
+    pipeline.run_stage("train", config)
+    losses = [row["teacher_loss"] for row in read_steps(run_of(config).uri)]
+    assert len(losses) == 8
+    assert all(0.0 < loss < 2.0 for loss in losses)  # vectors of noise: nothing to learn
+    manifest = artifacts.open_artifact(specs.layout_of(config).encoder, EncoderBundleManifest)
+    assert manifest.inputs["teacher"].uri == f"{tmp_path}/teacher.parquet"
+    assert "not in W&B" not in caplog.text
+
+
+def test_absent_teacher_is_refused_before_ray_starts(
+    start: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise AssertionError("connected to a cluster")
+
+    monkeypatch.setattr(session, "connect", fail)
+    with pytest.raises(MissingError, match="absent: no such file or folder; check the path"):
+        pipeline.run_stage("train", taught_config(start, tmp_path / "absent"))
 
 
 def test_run_stops_early_at_the_checkpoint_that_exhausts_the_patience(

@@ -21,7 +21,7 @@ from raysys.train.checkpoint.registry import complete_steps, newest_step, remove
 
 _RUN = "run.json"
 _FORMAT = 2  # of run.json
-_INPUT_CHANGES = {"shards": "other shards", "start": "another start"}
+_INPUT_CHANGES = {"shards": "other shards", "start": "another start", "teacher": "another teacher"}
 _MAX_NAMED_CHANGES = 3
 _NUM_CHECKPOINTS = 3  # on the disk at a time: the best, the newest, and the one that is being written
 
@@ -79,7 +79,9 @@ def _changes(other: Mapping[str, Any], run: TrainingRun) -> list[str]:
     inputs = [
         phrase
         for name, phrase in _INPUT_CHANGES.items()
-        if other["inputs"][name]["fingerprint"] != run.inputs[name].fingerprint
+        if name in other["inputs"]
+        and name in run.inputs
+        and other["inputs"][name]["fingerprint"] != run.inputs[name].fingerprint
     ]
     return [*_changed_settings(other["settings"], run.settings), *inputs]
 

@@ -83,6 +83,15 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     return [muon, adamw]
 
 
+def make_head_optimizer(
+    head: torch.nn.Linear, learning_rate: float, section: TrainConfig
+) -> torch.optim.Optimizer:
+    """AdamW without weight decay: the loss of the teacher does not depend on the head's norm."""
+    return torch.optim.AdamW(
+        head.parameters(), lr=learning_rate, betas=(0.9, section.beta2), weight_decay=0.0, fused=True
+    )
+
+
 @torch.no_grad()
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:
     """Allocate what the optimiser would at its first step, with the same values; weights do not change.

@@ -43,6 +43,9 @@ class TrainState:
     """The frozen start with `train.method: distil`, else None."""
     ema: optim.Ema | None = None
     lora: LoraConfig | None = None
+    teacher_head: torch.nn.Linear | None = None
+    """With `train.teacher`: predicts the teacher's vectors. On every worker the same, and never exported. The
+    first of `optimizers` updates it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a restart needs: full tensors on the CPU, independent of the number of workers.
@@ -59,6 +62,8 @@ class TrainState:
             "optimizers": optimizers,
             "schedules": [schedule.state_dict() for schedule in self.schedules],
         }
+        if self.teacher_head is not None:
+            state["teacher_head"] = distributed.copy_to_cpu(self.teacher_head.state_dict())
         if self.ema is not None:
             state["ema"] = averages
         if self.ema is not None or self.lora is not None:
@@ -75,6 +80,8 @@ class TrainState:
         distributed.load_full_tensors(self._saved_tensors(), state["model"])
         if self.ema is not None:
             distributed.load_full_tensors(self.ema.averages, state["ema"])
+        if self.teacher_head is not None:
+            self.teacher_head.load_state_dict(state["teacher_head"])
         if self._is_sharded:
             set_optimizer_state_dict(
                 self.model, list(self.optimizers), state["optimizers"], options=_FULL_STATE
@@ -136,10 +143,17 @@ def open_accelerator(section: TrainConfig, world_size: int) -> Accelerator:
 
 
 def make_train_state(
-    start_uri: str, image: ImagePreprocessing, section: TrainConfig, num_steps: int, accelerator: Accelerator
+    start_uri: str,
+    image: ImagePreprocessing,
+    section: TrainConfig,
+    num_steps: int,
+    accelerator: Accelerator,
+    *,
+    teacher_dimensions: int | None = None,
 ) -> TrainState:
     """The start on this worker's device, with optimisers and schedules for `num_steps`.
 
+    `teacher_dimensions`: length of the teacher's vectors, with `train.teacher`.
     Raises: InputError if the model lacks a layer that the configuration freezes or updates, or if LoRA is
     configured and peft is not installed.
     """
@@ -158,8 +172,23 @@ def make_train_state(
     if section.compile:
         dual_encoder.compile_layers() if section.parallel == "fsdp" else dual_encoder.compile_towers()
     towers = distributed.distribute(dual_encoder, section, accelerator)
-    optimizers = optim.make_optimizers(model, section)
+    optimizers, head = optim.make_optimizers(model, section), None
+    if section.teacher is not None and teacher_dimensions is not None:
+        head = _teacher_head(siglip.dimensions_of(model.config), teacher_dimensions).to(accelerator.device)
+        head_learning_rate = section.teacher.head_learning_rate
+        optimizers.insert(0, optim.make_head_optimizer(head, head_learning_rate, section))
     factor = optim.learning_rate_factor(num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     ema = optim.Ema(model.named_parameters(), section.ema_decay) if section.ema_decay is not None else None
-    return TrainState(accelerator, model, towers, optimizers, schedules, start, ema, section.lora)
+    return TrainState(accelerator, model, towers, optimizers, schedules, start, ema, section.lora, head)
+
+
+def _teacher_head(dimensions: int, teacher_dimensions: int) -> torch.nn.Linear:
+    """Random values that are the same on every worker; the random numbers of the process stay as they are."""
+    head: torch.nn.Linear = torch.nn.utils.skip_init(
+        torch.nn.Linear, dimensions, teacher_dimensions, bias=False
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        head.weight.normal_(std=dimensions**-0.5, generator=generator)
+    return head

@@ -11,6 +11,7 @@ import pytest
 
 from raysys.artifacts import InputEntry, specs
 from raysys.artifacts.layout import ArtifactLayout
+from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.config.schema import TrainConfig
 from raysys.config.section import ChangeableOnResume, marked_names
@@ -22,6 +23,7 @@ DETERMINES_THE_RUN: dict[str, dict[str, Any]] = {
     "precision": {"precision": "bf16"},
     "method": {"method": "distil"},
     "lora": {"lora": {"rank": 8}},
+    "teacher": {"teacher": {"embeddings": "/teacher"}},
     "ema_decay": {"ema_decay": 0.9},
     "batch_size": {"batch_size": 512},
     "optimizer": {"optimizer": "muon"},
@@ -68,6 +70,7 @@ CHANGES_ONLY_THE_BUNDLE: dict[str, dict[str, Any]] = {
 def all_inputs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every input artifact exists; its fingerprint is its URI."""
     monkeypatch.setattr(specs, "as_input", lambda uri, _: InputEntry(uri=uri, fingerprint=uri))
+    monkeypatch.setattr(specs, "vectors_input", lambda uri: InputEntry(uri=uri, fingerprint=uri))
 
 
 def spec_hashes(root: str = "/data", **changed: Any) -> tuple[str, str]:
@@ -125,6 +128,27 @@ def test_settings_of_a_method_count_only_for_that_method() -> None:
     distil = {"method": "distil"}
     assert spec_hashes(**distil, robust={"distil_weight": 2.0}) != spec_hashes(**distil)
     assert spec_hashes(**distil, robust={"top_layers": 1}) == spec_hashes(**distil)
+
+
+def test_content_of_a_teacher_counts_and_its_place_does_not(root: Path, tmp_path: Path) -> None:
+    hashes = []
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        table = pa.table({"item_id": ["x"], "embedding": [[value, 0.5]]})
+        pq.write_table(table, path := tmp_path / name)
+        config = config_of(root, teacher={"embeddings": str(path)})
+        assert specs.fine_tuned_encoder(config).inputs["teacher"].uri == str(path)
+        hashes.append(specs.training_run(config).spec_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+    weighted = config_of(root, teacher={"embeddings": str(path), "weight": 2.0})
+    assert specs.training_run(weighted).spec_hash != hashes[2]
+
+
+def test_changed_file_of_a_teacher_has_another_fingerprint(tmp_path: Path) -> None:
+    entries = []
+    for size in (2, 3):
+        pq.write_table(pa.table({"item_id": ["x"], "embedding": [[1.0] * size]}), tmp_path / "t.parquet")
+        entries.append(vectors_input(str(tmp_path / "t.parquet")))
+    assert entries[0].fingerprint != entries[1].fingerprint
 
 
 @pytest.mark.usefixtures("all_inputs_exist")
@@ -231,7 +255,11 @@ def test_log_counts_only_if_it_can_select_alpha(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("all_inputs_exist")
-def test_report_follows_the_content_of_a_baseline_and_not_its_place(tmp_path: Path) -> None:
+def test_report_follows_the_content_of_a_baseline_and_not_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(specs, "vectors_input", vectors_input)
+
     def spec_hash(name: str, file: str, value: float) -> str:
         pq.write_table(pa.table({"item_id": ["a"], "embedding": [[value]]}), tmp_path / file)
         baselines = [{"name": name, "embeddings": str(tmp_path / file)}]

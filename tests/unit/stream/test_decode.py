@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from raysys.shards.reader import Item, ShardRef
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder
+from raysys.stream.teacher import TeacherVectors
 from tests.factories import photo, tiny_checkpoint
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
@@ -66,6 +69,14 @@ def test_training_batch_has_the_documented_shapes_and_types(encoder: str) -> Non
     }
     assert batch["stream_position"].tolist() == [8, 9, 10, 11]
     assert batch["skipped"].tolist() == [0, 0, 0, 0]
+
+
+def test_teacher_adds_a_column(encoder: str, tmp_path: Path) -> None:
+    teacher = TeacherVectors(str(tmp_path), 2)
+    teacher.write(5, pa.array(["i3", "i1"]), np.array([[0, 1], [1, 0]], np.float16))
+    batch = dataclasses.replace(decoder(encoder), teacher=teacher)(block())
+    assert batch["teacher"].dtype == np.float16
+    assert batch["teacher"].tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
 
 
 def test_listings_of_a_group_share_a_key_and_others_have_unique_keys(encoder: str) -> None:

@@ -84,7 +84,7 @@ def test_padded_batch_has_the_loss_and_gradients_of_its_samples(
 
 def loss_and_grads(model: Any, rows: dict[str, Tensor], section: TrainConfig) -> tuple[float, list[Tensor]]:
     model.zero_grad()
-    loss = backward(DualEncoder(model, ImagePreprocessing(size_px=16)), rows, section)
+    loss = backward(DualEncoder(model, ImagePreprocessing(size_px=16)), rows, section)["loss"]
     return loss.item(), [parameter.grad.clone() for parameter in model.parameters()]
 
 

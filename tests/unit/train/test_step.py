@@ -118,7 +118,7 @@ def test_distillation_has_the_gradients_of_autograd(start: Path, micro_batch_siz
     perturb(state.model)
     batch = {**small_batch(), "tokens": small_batch()["tokens"][:, :1], "caption_keys": KEYS[:, :1]}
     assert state.start is not None
-    loss = backward(state.towers, batch, section, state.start)
+    loss = backward(state.towers, batch, section, state.start)["loss"]
 
     reference = DualEncoder(copy.deepcopy(state.model), IMAGE)
     reference.zero_grad()
@@ -150,7 +150,7 @@ def test_distillation_has_the_gradients_of_autograd(start: Path, micro_batch_siz
 def test_published_loss_equals_that_of_transformers(model: Any) -> None:
     batch = distinct_batch(5)
     section = TrainConfig(batch_size=5, false_negatives=PUBLISHED)
-    loss = backward(DualEncoder(model, IMAGE), batch, section)
+    loss = backward(DualEncoder(model, IMAGE), batch, section)["loss"]
     grads = take_grads(model)
     pixels = normalise(batch["pixels"], IMAGE)
     expected = model(input_ids=batch["tokens"][:, 0], pixel_values=pixels, return_loss=True).loss
@@ -164,9 +164,9 @@ def test_published_loss_equals_that_of_transformers(model: Any) -> None:
 def test_micro_batches_have_the_gradients_of_the_full_batch(model: Any, micro_batch_size: int) -> None:
     towers, batch = DualEncoder(model, IMAGE), distinct_batch(8, kinds=2)
     section = TrainConfig(batch_size=8, caption_weights={"colour": 0.5})
-    full_loss = backward(towers, batch, section)
+    full_loss = backward(towers, batch, section)["loss"]
     full_grads = take_grads(model)
-    loss = backward(towers, batch, section.model_copy(update={"micro_batch_size": micro_batch_size}))
+    loss = backward(towers, batch, section.model_copy(update={"micro_batch_size": micro_batch_size}))["loss"]
     assert loss.item() == pytest.approx(full_loss.item(), rel=1e-6)
     norm = torch.stack([grad.norm() for grad in full_grads]).norm()
     for grad, full_grad in zip(take_grads(model), full_grads, strict=True):
@@ -198,8 +198,8 @@ def test_each_kind_of_caption_adds_its_weighted_loss(model: Any) -> None:
     losses = []
     for kind in (slice(0, 1), slice(1, 2)):
         of_kind = {name: batch[name][:, kind] for name in ("tokens", "caption_keys")}
-        losses.append(backward(towers, {**batch, **of_kind}, TrainConfig(batch_size=4)).item())
-    both = backward(towers, batch, TrainConfig(batch_size=4, caption_weights={"colour": 0.5}))
+        losses.append(backward(towers, {**batch, **of_kind}, TrainConfig(batch_size=4))["loss"].item())
+    both = backward(towers, batch, TrainConfig(batch_size=4, caption_weights={"colour": 0.5}))["loss"]
     model.zero_grad()
     assert both.item() == pytest.approx(losses[0] + 0.5 * losses[1], rel=1e-6)
 
