@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -21,6 +23,19 @@ def dataset_of(
         _ReadFunctions(reads, num_rows), override_num_blocks=len(reads), concurrency=concurrency
     )
     return dataset
+
+
+@contextlib.contextmanager
+def open_rows(dataset: ray.data.Dataset) -> Iterator[Iterator[dict[str, Any]]]:
+    """The rows of a dataset; the execution ends with the block, also after an error.
+
+    Left to a garbage collection, the end may fall into one of Ray's own threads, which cannot join itself.
+    """
+    rows: Any = iter(dataset.iter_rows())
+    try:
+        yield rows
+    finally:
+        rows.close()
 
 
 class _ReadFunctions(Datasource):

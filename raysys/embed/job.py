@@ -19,6 +19,7 @@ from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
 from raysys.artifacts.embedding_set import LEDGER
 from raysys.cluster.capacity import Demand, Node
+from raysys.cluster.datasource import open_rows
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
@@ -183,10 +184,11 @@ def _embed_shards(
         num_gpus=1 if section.use_gpu else None,
     )
     try:
-        for row in results.iter_rows():
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            yield row
+        with open_rows(results) as rows:
+            for row in rows:
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                yield row
     except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
         raise known_cause(error) or error from error
 

@@ -17,7 +17,7 @@ import ray.data
 import ray.exceptions
 
 from raysys.cluster import nodes as cluster_nodes
-from raysys.cluster.datasource import dataset_of
+from raysys.cluster.datasource import dataset_of, open_rows
 from raysys.errors import REASON_LENGTH, ClusterError, RaysysError, known_cause, unforeseen_at
 from raysys.pack.executor import PartT
 from raysys.pack.write import PLANNED_SHARD
@@ -106,11 +106,11 @@ def _num_cores() -> int:
 
 
 def _row_counts(results: ray.data.Dataset) -> Iterator[int]:
-    rows = iter(results.iter_rows())
-    while (row := _next_row(rows)) is not None:
-        if row[_ERROR]:
-            raise pickle.loads(row[_ERROR])
-        yield int(row[_NUM_ROWS])
+    with open_rows(results) as rows:
+        while (row := _next_row(rows)) is not None:
+            if row[_ERROR]:
+                raise pickle.loads(row[_ERROR])
+            yield int(row[_NUM_ROWS])
 
 
 def _next_row(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:

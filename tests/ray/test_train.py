@@ -430,7 +430,9 @@ def test_absent_teacher_is_refused_before_ray_starts(
         raise AssertionError("connected to a cluster")
 
     monkeypatch.setattr(session, "connect", fail)
-    with pytest.raises(MissingError, match="absent: no such file or folder; check the path"):
+    with pytest.raises(
+        MissingError, match="absent: no such vectors; an EmbeddingSet, or a Parquet file or folder"
+    ):
         pipeline.run_stage("train", taught_config(start, tmp_path / "absent"))
 
 
