@@ -61,7 +61,7 @@ _QUICK = (
     "bench.train_steps=1",
     "bench.train_warm_up_steps=1",
     "bench.train_megapixels=0.05",
-    "encoder.tiny.image_size_px=64",
+    "encoder.scratch.image_size_px=64",
 )
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 _STOPPED = "stopped; the same command continues where it was"

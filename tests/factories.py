@@ -15,14 +15,14 @@ from PIL import Image
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.columns import item_hash
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import ScratchConfig
 from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.scratch import build_scratch
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.shards.reader import Item, ShardRef
 from raysys.shards.tar import key_of
 
-TINY = TinyConfig(
+TINY = ScratchConfig(
     image_size_px=16, hidden_size=16, num_layers=1, num_heads=2, text_num_layers=1, vocab_size=60, max_length=6
 )  # fmt: skip
 
@@ -34,9 +34,9 @@ def photo(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (8
     return data.getvalue()
 
 
-def tiny_checkpoint(folder: Path, titles: Sequence[str], size: TinyConfig = TINY) -> str:
+def tiny_checkpoint(folder: Path, titles: Sequence[str], size: ScratchConfig = TINY) -> str:
     """A SigLIP of a few thousand parameters with a tokenizer trained on the titles. Returns its path."""
-    build_tiny(folder, list(titles), size, seed=7)
+    build_scratch(folder, list(titles), size, seed=7)
     return str(folder)
 
 
@@ -45,13 +45,13 @@ def tiny_bundle(
     titles: Sequence[str],
     seed: int = 7,
     bias: float = TINY.logit_bias,
-    size: TinyConfig = TINY,
+    size: ScratchConfig = TINY,
 ) -> str:
     """The same checkpoint published as an EncoderBundle. Returns its path."""
     spec = ArtifactSpec(str(folder), EncoderBundleManifest, {}, {})
     size = size.model_copy(update={"logit_bias": bias})
     text = TextPreprocessing(max_length=size.max_length)
-    publish_bundle(spec, lambda draft: build_tiny(draft, list(titles), size, seed=seed), text=text)
+    publish_bundle(spec, lambda draft: build_scratch(draft, list(titles), size, seed=seed), text=text)
     return str(folder)
 
 

@@ -24,6 +24,7 @@ from raysys.artifacts import (
     canonical_json,
 )
 from raysys.artifacts.layout import LATENT, ArtifactLayout
+from raysys.artifacts.shipped import tiny_checkpoint
 from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.config.schema import SPLITS, Columns, DrawnCatalog, Section, TrainConfig
@@ -113,11 +114,17 @@ def parent_shards(config: Config) -> dict[str, InputEntry]:
 
 
 def start_encoder(config: Config) -> ArtifactSpec:
-    """The checkpoint that training starts from; the tokenizer of `tiny` is learnt from training titles."""
-    layout = layout_of(config)
-    is_tiny = config.encoder.start == "tiny"
-    settings = _settings(config.encoder, without=set() if is_tiny else {"tiny", "seed"})
-    inputs = {"shards": as_input(layout.shards("train"), ShardSetManifest)} if is_tiny else {}
+    """The checkpoint that training starts from; the tokenizer of `scratch` is learnt from training titles.
+
+    Raises: DamagedData if the files of `tiny` have changed since the installation.
+    """
+    layout, inputs = layout_of(config), {}
+    is_random = config.encoder.start == "scratch"
+    settings = _settings(config.encoder, without=set() if is_random else {"scratch", "seed"})
+    if is_random:
+        inputs["shards"] = as_input(layout.shards("train"), ShardSetManifest)
+    elif config.encoder.start == "tiny":
+        inputs["tiny"] = tiny_checkpoint()
     return ArtifactSpec(layout.start_encoder, EncoderBundleManifest, settings, inputs)
 
 

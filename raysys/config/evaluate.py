@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from raysys.config.section import Fraction, HubIdOrPath, Section, SplitName, UriPath
+from raysys.config.section import Fraction, HubIdOrPath, Section, SplitName, SplitNames, UriPath
 
 SYSTEMS = (
     "random",
@@ -53,14 +53,15 @@ class AttributePrecisionConfig(Section):
 
     query_split: SplitName = "test"
     """Split of the query items."""
-    gallery_splits: tuple[SplitName, ...] = ("test", "val")
+    gallery_splits: SplitNames = ("test", "val")
     """Splits of the items that are searched."""
     where: dict[str, str] = {}
     """Attribute values that query and gallery items must have. Empty: use all items of the splits."""
     exclude_same: tuple[str, ...] = ("seller",)
     """A gallery item with the query's value of one of these attributes is excluded."""
     match: tuple[str, ...] = ("category_fine", "colour")
-    """A neighbour is correct if all of these attributes equal the query's."""
+    """A neighbour is correct if all of these attributes equal the query's. A drawn catalogue also has kind,
+    colour, pattern and style."""
     k: PositiveInt = 5
     """Number of neighbours per query."""
 
@@ -91,7 +92,7 @@ class EvaluateConfig(Section):
     are left out for all systems."""
     index_k: PositiveInt = 10
     """Number of neighbours per query when the index is compared with exact search."""
-    splits: tuple[SplitName, ...] = ("test",)
+    splits: SplitNames = ("test",)
     """Splits of a simulated log's queries and candidates. The default is the only split that neither trained
     the model nor selected a checkpoint."""
     mobilenet: Annotated[str, HubIdOrPath()] = "google/mobilenet_v2_1.0_224"

@@ -32,8 +32,9 @@ only what differs from it. `raysys config FILE` prints the resolved configuratio
 | file | for |
 |---|---|
 | `base.yaml` | settings that most runs share; the other files extend it |
-| `demo.yaml` | `raysys demo`: a drawn catalogue and a small model on a laptop |
-| `catalog.yaml` | your catalogue, with a small model trained from scratch on a laptop |
+| `demo.yaml` | `raysys demo`: a drawn catalogue and the small pretrained model on a laptop |
+| `catalog.yaml` | your catalogue, with the small pretrained model on a laptop |
+| `pretrain_tiny.yaml` | how that small model was trained |
 | `siglip_b16_1xh200.yaml` | SigLIP ViT-B/16 from its published checkpoint, on one GPU |
 | `siglip_b16_8xh100.yaml` | the same on eight GPUs |
 | `bench.yaml` | the model and limits of `raysys bench` |

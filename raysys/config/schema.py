@@ -40,7 +40,7 @@ from raysys.config.pack import (
     TimeSplit,
     moment_key,
 )
-from raysys.config.section import SPLITS, Fraction, HubIdOrPath, Section, SplitName, UriPath
+from raysys.config.section import SPLITS, Fraction, HubIdOrPath, Section, SplitName, SplitNames, UriPath
 from raysys.config.train import (
     AugmentConfig,
     FalseNegativesConfig,
@@ -81,6 +81,7 @@ __all__ = [
     "RayConfig",
     "RecordedLog",
     "RobustConfig",
+    "ScratchConfig",
     "Section",
     "ServeConfig",
     "SimulatedLog",
@@ -91,7 +92,6 @@ __all__ = [
     "TableFormat",
     "TeacherConfig",
     "TimeSplit",
-    "TinyConfig",
     "TrackingConfig",
     "TrainConfig",
     "ValidationConfig",
@@ -101,8 +101,8 @@ __all__ = [
 ]
 
 
-class TinyConfig(Section):
-    """Size of the small SigLIP model that `encoder.start: tiny` builds with random weights, without
+class ScratchConfig(Section):
+    """Size of the small SigLIP model that `encoder.start: scratch` builds with random weights, without
     network."""
 
     image_size_px: PositiveInt = 64
@@ -128,7 +128,7 @@ class TinyConfig(Section):
     is for 32,768 pairs."""
 
     @model_validator(mode="after")
-    def _divisible(self) -> TinyConfig:
+    def _divisible(self) -> ScratchConfig:
         if self.image_size_px % self.patch_size_px:
             raise ValueError(
                 f"image_size_px {self.image_size_px} is not a multiple of patch_size_px {self.patch_size_px}"
@@ -143,17 +143,17 @@ class TinyConfig(Section):
 class EncoderConfig(Section):
     """The checkpoint that training starts from, and how titles are prepared for it."""
 
-    start: Annotated[str, HubIdOrPath(keywords=("tiny",))] = "tiny"
-    """A Hugging Face hub id (`google/siglip-base-patch16-256-multilingual`), a local path, or `tiny`: a small
-    model with random weights."""
+    start: Annotated[str, HubIdOrPath(keywords=("tiny", "scratch"))] = "tiny"
+    """A Hugging Face hub id (`google/siglip-base-patch16-256-multilingual`), a local path, `tiny`: the small
+    pretrained model that raysys ships, or `scratch`: a small model with random weights."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository. Null: its default branch."""
-    tiny: TinyConfig = TinyConfig()
+    scratch: ScratchConfig = ScratchConfig()
     lower_case: bool | None = None
     """Convert titles to lower case. Null: as the checkpoint was trained, which is true for SigLIP and SigLIP
     2."""
     seed: NonNegativeInt = 7
-    """Random seed of the `tiny` model's weights and of training (order, augmentation)."""
+    """Random seed of the `scratch` model's weights and of training (order, augmentation)."""
 
 
 class StreamConfig(Section):
@@ -192,7 +192,7 @@ class ProjectionConfig(Section):
 class EmbedConfig(Section):
     """`raysys embed`: embed the catalogue's photos."""
 
-    splits: tuple[SplitName, ...] = ("train", "val", "test")
+    splits: SplitNames = ("train", "val", "test")
     """Splits to embed."""
     actors: PositiveInt = 1
     """Number of Ray actors that run the encoder; one GPU each with `embed.use_gpu`."""

@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+def _without_repetition(splits: tuple[SplitName, ...]) -> tuple[SplitName, ...]:
+    for split in splits:
+        if splits.count(split) > 1:
+            raise ValueError(f"'{split}' is listed {splits.count(split)} times; list each split once")
+    return splits
+
+
+SplitNames = Annotated[tuple[SplitName, ...], Field(min_length=1), AfterValidator(_without_repetition)]
 
 
 class Section(BaseModel):

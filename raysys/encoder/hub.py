@@ -96,7 +96,9 @@ def load(source: str | Path, from_pretrained: Callable[[], Loaded]) -> Loaded:
 def checkpoint_error(source: str | Path, error: Exception) -> InputError:
     """The error to raise when transformers cannot load a part of a checkpoint."""
     reason = str(error).strip().split("\n")[0][:160]
-    return InputError(f"{source}: cannot load a checkpoint ({reason}); give a hub id, a folder or `tiny`")
+    return InputError(
+        f"{source}: cannot load a checkpoint ({reason}); give a hub id, a folder, `tiny` or `scratch`"
+    )
 
 
 def silence_transformers() -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint that training starts from: a hub id, a folder, or `tiny`, written to one folder."""
+"""The checkpoint that training starts from, in one folder: a hub id, a folder, `tiny` or `scratch`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import transformers
 
 from raysys import artifacts, storage
 from raysys.artifacts import EncoderBundleManifest
+from raysys.artifacts.shipped import TINY_FOLDER, tiny_checkpoint
 from raysys.config.schema import EncoderConfig
-from raysys.encoder import siglip, tiny
+from raysys.encoder import siglip
 from raysys.encoder.hub import load, load_tokenizer, silence_transformers
+from raysys.encoder.scratch import build_scratch
 from raysys.encoder.text import TextPreprocessing, normalise_title
 from raysys.errors import InputError
 
-TINY = "tiny"
+TINY, SCRATCH = "tiny", "scratch"
 
 
 def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
     """How titles are prepared for the checkpoint at `encoder.start`."""
-    if section.start == TINY:
+    if section.start == SCRATCH:
         lower_case = section.lower_case is not False
-        return TextPreprocessing(max_length=section.tiny.max_length, lower_case=lower_case)
+        return TextPreprocessing(max_length=section.scratch.max_length, lower_case=lower_case)
     silence_transformers()
+    section = _with_path(section)
     config = siglip.load_config(section.start, section.revision)
     return TextPreprocessing(
         max_length=int(config.text_config.max_position_embeddings),
@@ -33,13 +36,24 @@ def text_preprocessing(section: EncoderConfig) -> TextPreprocessing:
 
 
 def write_start(folder: Path, section: EncoderConfig, titles: Iterable[str]) -> None:
-    """Write the checkpoint at `encoder.start` to `folder`; `tiny` trains its tokenizer on `titles`."""
-    if section.start == TINY:
+    """Write the checkpoint at `encoder.start` to `folder`; `scratch` trains its tokenizer on `titles`.
+
+    Raises: as `load_model`; DamagedData if the files of `tiny` have changed since the installation.
+    """
+    if section.start == SCRATCH:
         preprocessing = text_preprocessing(section)
         normalised = (normalise_title(title, preprocessing) for title in titles)
-        tiny.build_tiny(folder, normalised, section.tiny, seed=section.seed)
+        build_scratch(folder, normalised, section.scratch, seed=section.seed)
     else:
-        _copy_pretrained(section, folder)
+        _copy_pretrained(_with_path(section), folder)
+
+
+def _with_path(section: EncoderConfig) -> EncoderConfig:
+    """The section with the path of the files instead of `tiny`."""
+    if section.start != TINY:
+        return section
+    tiny_checkpoint()
+    return section.model_copy(update={"start": str(TINY_FOLDER)})
 
 
 def _default_lower_case(section: EncoderConfig) -> bool:

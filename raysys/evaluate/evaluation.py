@@ -26,7 +26,7 @@ from raysys.evaluate.attribute_precision import ALL, attribute_precision, chance
 from raysys.evaluate.baselines import Baselines, read_baselines
 from raysys.evaluate.index_comparison import compare_index
 from raysys.evaluate.interaction_log import InteractionLog, read_log
-from raysys.evaluate.items import EvaluationItems, read_items
+from raysys.evaluate.items import EvaluationItems, known_attributes, read_items
 from raysys.evaluate.metrics import PerQuery
 from raysys.evaluate.report import (
     NeighbourPhoto,
@@ -70,7 +70,7 @@ def evaluate(
     baselines, log, log_table, warnings = _load_items_and_log(inputs, section)
     items = baselines.items
     systems = list(score_systems(inputs, items, log, section.seed, baselines.vectors))
-    precision, precision_lifts = _evaluate_attribute_precision(systems, items, section)
+    precision, precision_lifts = _evaluate_attribute_precision(systems, items, inputs.latent_uri, section)
     data = ReportData(
         name=inputs.name,
         simulated=log.simulated,
@@ -188,24 +188,23 @@ def _shards(inputs: EvaluationInputs, splits: Iterable[str]) -> list[ShardRef]:
 
 
 def _evaluate_attribute_precision(
-    systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
+    systems: Sequence[SystemScores], items: EvaluationItems, latent_uri: str | None, section: EvaluateConfig
 ) -> tuple[dict[str, dict[str, Interval] | float] | None, dict[str, dict[str, Interval]]]:
     """The precision of every system that has vectors, and the chance level; None if not configured. Then the
     lifts against `compare_to`, by system and metric."""
     protocol = section.attribute_precision
     if protocol is None:
         return None, {}
+    attributes = known_attributes(items, latent_uri)
     samples, seed = section.bootstrap_samples, section.seed
     per_metric: dict[str, dict[str, PerQuery]] = {}
     name = f"p@{protocol.k}"
     results: dict[str, dict[str, Interval] | float] = {
-        CHANCE: chance_precision(items.attributes, items.splits, protocol, items.groups)
+        CHANCE: chance_precision(attributes, items.splits, protocol, items.groups)
     }
     for system in systems:
         if system.vectors is not None:
-            precision = attribute_precision(
-                system.vectors, items.attributes, items.splits, protocol, items.groups
-            )
+            precision = attribute_precision(system.vectors, attributes, items.splits, protocol, items.groups)
             per_query = {
                 name if attribute == ALL else f"{name} {attribute}": values
                 for attribute, values in precision.items()

@@ -127,6 +127,12 @@ def _decodable_items(shard: ShardRef, left_out: list[str]) -> Iterator[tuple[int
                 yield number, sample
 
 
+def known_attributes(items: EvaluationItems, latent_uri: str | None) -> dict[str, ndarray]:
+    """The attributes of the items, and the latent ones if they are of a drawn catalogue."""
+    latent = read_latent(latent_uri, items.item_ids) if latent_uri else {}
+    return {**items.attributes, **latent}
+
+
 def read_latent(uri: str, item_ids: list[str]) -> dict[str, ndarray]:
     """The latent attributes of a drawn catalogue's items, in the order of `item_ids`."""
     folder, _, name = uri.rpartition("/")

@@ -18,7 +18,7 @@ from raysys.columns import IMPRESSION_ID, ITEM_ID, LOG_SCHEMA, POSITION, QUERY_I
 from raysys.config.schema import SimulatedLog
 from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.attribute_precision import value_codes
-from raysys.evaluate.items import EvaluationItems, read_latent
+from raysys.evaluate.items import EvaluationItems, known_attributes
 
 # The shelf of a mediocre recommender, from items of high relevance to irrelevant ones:
 # (minimum relevance, upper bound of relevance, cumulative share of the shelf).
@@ -41,10 +41,9 @@ def simulate_log_for_items(items: EvaluationItems, latent_uri: str | None, secti
     `latent_uri` is the Parquet file of the drawn catalogue's latent attributes.
     Raises: InputError as `simulate_log` does.
     """
-    known = dict(items.attributes)
+    known = known_attributes(items, latent_uri)
     groups = items.groups
     if latent_uri:
-        known |= read_latent(latent_uri, items.item_ids)
         originals = known["relisted_from"]
         groups = [
             str(original or item_id) for original, item_id in zip(originals, items.item_ids, strict=True)

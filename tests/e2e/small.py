@@ -29,14 +29,15 @@ SMALL: dict[str, Any] = {
     "catalog": {"num_items": 150, "size_px": 48},
     "pack": {"items_per_shard": 64},
     "encoder": {
-        "tiny": {
+        "start": "scratch",
+        "scratch": {
             "image_size_px": 32,
             "hidden_size": 32,
             "num_layers": 2,
             "num_heads": 2,
             "text_num_layers": 1,
             "max_length": 12,
-        }
+        },
     },
     "train": {
         "workers": 2,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import ScratchConfig
 from raysys.encoder.bundle import open_bundle
 from raysys.synth import generate_items, render_item
 from tests.factories import tiny_bundle
 
 PARITY_LIMIT = 1e-3  # 1 - cosine
-SIZE = TinyConfig(image_size_px=64, patch_size_px=16, hidden_size=384, num_layers=8, num_heads=6)
+SIZE = ScratchConfig(image_size_px=64, patch_size_px=16, hidden_size=384, num_layers=8, num_heads=6)
 
 
 def test_vectors_in_bf16_are_within_the_parity_limit(tmp_path: Path) -> None:

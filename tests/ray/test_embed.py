@@ -45,7 +45,8 @@ SMALL = {
     "catalog": {"kind": "drawn", "num_items": 60, "size_px": 40},
     "pack": {"items_per_shard": 16},
     "encoder": {
-        "tiny": {
+        "start": "scratch",
+        "scratch": {
             "image_size_px": 32, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "text_num_layers": 1,
             "vocab_size": 200, "max_length": 8,
         }

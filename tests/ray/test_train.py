@@ -46,7 +46,8 @@ SMALL = {
     "catalog": {"kind": "drawn", "num_items": 120, "size_px": 32},
     "pack": {"items_per_shard": 24},
     "encoder": {
-        "tiny": {
+        "start": "scratch",
+        "scratch": {
             "image_size_px": 32, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "text_num_layers": 1,
             "vocab_size": 200, "max_length": 8,
         }
@@ -344,7 +345,7 @@ def test_wandb_gets_config_steps_and_validations(uninterrupted: Run) -> None:
     history = [row for segment in segments for row in segment.history]
     assert {segment.group for segment in segments} == {"small"}
     assert segments[0].config["train"]["learning_rate"] == 1e-3
-    assert segments[0].config["encoder"]["tiny"]["hidden_size"] == 32
+    assert segments[0].config["encoder"]["scratch"]["hidden_size"] == 32
     steps = [row for row in history if "train/loss" in row]
     assert [row["global_step"] for row in steps] == list(range(1, NUM_STEPS + 1))
     assert {row["global_step"]: row["train/loss"] for row in steps} == pytest.approx(uninterrupted.losses)

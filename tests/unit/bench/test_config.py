@@ -16,7 +16,7 @@ CONFIG = str(Path(__file__).parents[3] / "configs" / "bench.yaml")
 def test_bench_accepts_its_own_settings_and_those_of_the_product() -> None:
     config = load_config(CONFIG, ["bench.rounds=1", "train.batch_size=8"], BenchRunConfig)
     assert (config.bench.rounds, config.train.batch_size) == (1, 8)
-    assert config.encoder.tiny.image_size_px == 256  # from configs/bench.yaml
+    assert config.encoder.scratch.image_size_px == 256  # from configs/bench.yaml
 
 
 def test_product_refuses_bench_settings() -> None:

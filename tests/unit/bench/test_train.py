@@ -6,13 +6,13 @@ import pytest
 
 from raysys.bench import train
 from raysys.bench.measure import CaseResult, ContenderResult, Spread
-from raysys.config.schema import RayConfig, StreamConfig, TinyConfig, TrainConfig
+from raysys.config.schema import RayConfig, ScratchConfig, StreamConfig, TrainConfig
 from raysys.encoder import siglip
 from raysys.encoder.text import TextPreprocessing
 from raysys.synth import generate_items
 from tests.factories import tiny_checkpoint
 
-SIZE = TinyConfig(
+SIZE = ScratchConfig(
     image_size_px=16,
     hidden_size=32,
     num_layers=1,

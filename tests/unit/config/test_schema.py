@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from raysys.config import Config
 from raysys.config.load import load_config
-from raysys.config.schema import Section, TimeSplit, TinyConfig, TrainConfig
+from raysys.config.schema import EmbedConfig, ScratchConfig, Section, TimeSplit, TrainConfig
 from raysys.config.section import HubIdOrPath, SelectsAlpha, UriPath, marked_names, marked_values
 from raysys.errors import ConfigError
 
@@ -117,8 +117,8 @@ def test_marked_names_are_those_of_one_section() -> None:
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        (TinyConfig, {"image_size_px": 60}, "image_size_px 60 is not a multiple of patch_size_px 8"),
-        (TinyConfig, {"num_heads": 3}, "hidden_size 128 is not a multiple of num_heads 3"),
+        (ScratchConfig, {"image_size_px": 60}, "image_size_px 60 is not a multiple of patch_size_px 8"),
+        (ScratchConfig, {"num_heads": 3}, "hidden_size 128 is not a multiple of num_heads 3"),
         (TrainConfig, {"batch_size": 7, "workers": 2}, "batch_size 7 is not a multiple of workers 2"),
         (
             TrainConfig,
@@ -129,6 +129,7 @@ def test_marked_names_are_those_of_one_section() -> None:
         (TrainConfig, {"lora": {}, "method": "distil"}, "lora cannot be combined with method 'distil'"),
         (TrainConfig, {"lora": {}, "optimizer": "muon"}, "set optimizer to adamw"),
         (TrainConfig, {"parallel": "fsdp", "optimizer": "muon"}, "set optimizer to adamw"),
+        (EmbedConfig, {"splits": ["train", "train"]}, "'train' is listed 2 times; list each split once"),
         (TimeSplit, {"val_from": 1, "test_from": "2026-01-01"}, "must both be text or both be numbers"),
         (TimeSplit, {"val_from": 2, "test_from": 1}, "val_from 2.0 is later than test_from 1.0"),
     ],

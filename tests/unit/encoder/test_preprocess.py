@@ -12,11 +12,11 @@ import torch
 import transformers
 from PIL import Image, features
 
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import ScratchConfig
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels, to_pixels
+from raysys.encoder.scratch import build_scratch
 from raysys.encoder.siglip import SiglipEncoder, normalise
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from raysys.errors import UnreadableImage
 from raysys.synth import generate_items, render_item
 
@@ -211,8 +211,8 @@ def test_other_formats_are_decoded_at_full_size() -> None:
 def test_scaled_decoding_changes_vectors_by_less_than_the_parity_limit(tmp_path: Path, size_px: int) -> None:
     """Cosine distance between scaled and full decoding is below 1e-3, the parity limit."""
     preprocessing = ImagePreprocessing(size_px=size_px)
-    build_tiny(
-        tmp_path, ["a red cup", "a blue hat"], TinyConfig(image_size_px=size_px, vocab_size=40), seed=7
+    build_scratch(
+        tmp_path, ["a red cup", "a blue hat"], ScratchConfig(image_size_px=size_px, vocab_size=40), seed=7
     )
     encoder = SiglipEncoder(tmp_path, space_id="", text=TextPreprocessing(max_length=8))
     photos = [render_item(item, 512) for item in generate_items(6, seed=3)]

@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from raysys.config.schema import EncoderConfig, TinyConfig
+from raysys.config.schema import EncoderConfig, ScratchConfig
 from raysys.encoder import siglip
 from raysys.encoder.preprocess import to_pixels
 from raysys.encoder.projection import Projection
@@ -22,7 +22,7 @@ from raysys.encoder.text import TextPreprocessing
 from raysys.errors import InputError, MissingError
 from tests.factories import tiny_checkpoint
 
-SIZE = TinyConfig(
+SIZE = ScratchConfig(
     image_size_px=32,
     patch_size_px=8,
     hidden_size=32,
@@ -166,7 +166,7 @@ def test_unreadable_configuration_is_an_error_of_one_line(tmp_path: Path, conten
     with pytest.raises(InputError) as caught:
         siglip.load_model(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: cannot load a checkpoint (")
-    assert str(caught.value).endswith("); give a hub id, a folder or `tiny`")
+    assert str(caught.value).endswith("); give a hub id, a folder, `tiny` or `scratch`")
     assert "\n" not in str(caught.value)
 
 

@@ -9,9 +9,9 @@ import pytest
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.config.schema import EncoderConfig
 from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.scratch import build_scratch
 from raysys.encoder.start import text_preprocessing
 from raysys.encoder.text import TextPreprocessing
-from raysys.encoder.tiny import build_tiny
 from tests.factories import TINY, tiny_checkpoint
 
 TITLES = ["red cup", "blue hat"]
@@ -36,6 +36,6 @@ def test_titles_are_lower_cased_by_default(tmp_path: Path) -> None:
 def test_bundle_keeps_the_setting_it_was_trained_with(tmp_path: Path) -> None:
     text = TextPreprocessing(TINY.max_length, lower_case=False)
     spec = ArtifactSpec(str(tmp_path), EncoderBundleManifest, {}, {})
-    publish_bundle(spec, lambda draft: build_tiny(draft, TITLES, TINY, seed=7), text=text)
+    publish_bundle(spec, lambda draft: build_scratch(draft, TITLES, TINY, seed=7), text=text)
     assert not lower_case_of(str(tmp_path))
     assert lower_case_of(str(tmp_path), lower_case=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import ScratchConfig
 from raysys.encoder.hub import load_tokenizer
+from raysys.encoder.scratch import build_scratch
 from raysys.encoder.text import TextPreprocessing, caption_keys, normalise_title, to_tokens
-from raysys.encoder.tiny import build_tiny
 
 
 def test_title_is_normalised_and_lower_cased() -> None:
@@ -18,7 +18,7 @@ def test_title_is_normalised_and_lower_cased() -> None:
 
 def test_tokens_are_padded_and_truncated_to_max_length(tmp_path: Path) -> None:
     titles = ["red shoes", "blue bag", "green hat with a ribbon", "old wooden chair"]
-    build_tiny(tmp_path, titles, TinyConfig(max_length=6, num_layers=1, text_num_layers=1), seed=0)
+    build_scratch(tmp_path, titles, ScratchConfig(max_length=6, num_layers=1, text_num_layers=1), seed=0)
     tokenizer = load_tokenizer(tmp_path)
     tokens = to_tokens(tokenizer, ["", "green hat with a ribbon"], TextPreprocessing(max_length=6))
     assert tokens.shape == (2, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -162,18 +163,19 @@ def test_checkpoint_without_a_valid_manifest_is_refused(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
     """No file may grow beyond 256 bytes, which a writer sees as a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (256, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:  # before pytest writes its report to a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_full_disk_leaves_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="could not be written .*; free space there"):
+    with pytest.raises(StorageError, match="could not be written .*; free space there"), full_disk():
         write(new_state(1), tmp_path / "checkpoint", step=3)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 

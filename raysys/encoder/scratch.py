@@ -1,4 +1,4 @@
-"""`encoder.start: tiny`: a small SigLIP with random weights and a small tokenizer, built without a hub.
+"""`encoder.start: scratch`: a small SigLIP with random weights and a small tokenizer, built without a hub.
 
 The folder has the layout of a hub checkpoint: a `save_pretrained` model, a processor and a SentencePiece
 tokenizer trained on the titles of the training split.
@@ -15,15 +15,16 @@ import sentencepiece
 import torch
 import transformers
 
-from raysys.config.schema import TinyConfig
+from raysys.config.schema import ScratchConfig
 from raysys.encoder.hub import silence_transformers
 from raysys.encoder.structured_init import init_local_attention
 from raysys.errors import InputError
 
+_MIN_SIZE_WITH_BYTES = 1000  # of a vocabulary in which 256 pieces stand for characters that no title had
 _UNUSED_PAD, _EOS, _UNK = 0, 1, 2  # titles are padded with the end-of-text piece, as in SigLIP
 
 
-def build_tiny(folder: Path, titles: Iterable[str], size: TinyConfig, *, seed: int) -> None:
+def build_scratch(folder: Path, titles: Iterable[str], size: ScratchConfig, *, seed: int) -> None:
     """Write a SigLIP checkpoint with random weights to `folder`; equal arguments give equal bytes.
 
     `titles` are normalised already. Raises: InputError if they are too few to train a tokenizer.
@@ -39,7 +40,9 @@ def build_tiny(folder: Path, titles: Iterable[str], size: TinyConfig, *, seed: i
     transformers.SiglipProcessor(processor, tokenizer).save_pretrained(folder)
 
 
-def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> transformers.SiglipTokenizer:
+def _train_tokenizer(
+    folder: Path, titles: Iterable[str], size: ScratchConfig
+) -> transformers.SiglipTokenizer:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -49,6 +52,7 @@ def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> t
             hard_vocab_limit=False,  # a small number of titles gives fewer pieces
             model_type="unigram",
             character_coverage=0.9995,
+            byte_fallback=size.vocab_size >= _MIN_SIZE_WITH_BYTES,
             pad_id=_UNUSED_PAD,
             eos_id=_EOS,
             unk_id=_UNK,
@@ -58,7 +62,7 @@ def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> t
         )
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"encoder.start: tiny: cannot train a tokenizer on these titles ({error}); pack more items"
+            f"encoder.start: scratch: cannot train a tokenizer on these titles ({error}); pack more items"
         ) from error
     path = folder / "spiece.model"
     path.write_bytes(model.getvalue())
@@ -67,7 +71,7 @@ def _train_tokenizer(folder: Path, titles: Iterable[str], size: TinyConfig) -> t
     )
 
 
-def _random_model(size: TinyConfig, *, vocab_size: int, seed: int) -> transformers.SiglipModel:
+def _random_model(size: ScratchConfig, *, vocab_size: int, seed: int) -> transformers.SiglipModel:
     tower = {"hidden_size": size.hidden_size, "num_attention_heads": size.num_heads}
     config = transformers.SiglipConfig(
         text_config={
