@@ -187,6 +187,8 @@ class ProjectionConfig(Section):
 
     dimensions: PositiveInt | None = 128
     """Number of principal components. Null: serve the encoder's own dimensions."""
+    whiten: bool = False
+    """Divide each component by its standard deviation, so that all have the same weight in the cosine."""
 
 
 class EmbedConfig(Section):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import artifacts, storage
@@ -14,34 +18,43 @@ from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleMa
 from raysys.artifacts.embedding_set import (
     bad_rows,
     fault_of,
-    read_embeddings,
     read_part,
     vector_files,
     vectors_of,
 )
 from raysys.artifacts.intact import damage_named, require_intact
-from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, embedding_schema
+from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, SPLIT, embedding_schema
+from raysys.config.schema import ProjectionConfig
 from raysys.embed.actor import BAD_VECTOR
 from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
-from raysys.encoder.projection import PROJECTION_FILE, Projection, fit_projection, load_projection
+from raysys.encoder.projection import PROJECTION_FILE, Moments, Projection, fit_projection, load_projection
 from raysys.errors import InputError
+from raysys.parallel import Parallel
 
 
 def publish_projected_encoder(
-    spec: ArtifactSpec, encoder_uri: str, embeddings_uri: str, *, dimensions: int, seed: int
+    spec: ArtifactSpec,
+    encoder_uri: str,
+    embeddings_uri: str,
+    section: ProjectionConfig,
+    parallel: Parallel,
 ) -> EncoderBundleManifest:
     """Publish the bundle of `encoder_uri` with a PCA fitted on its embeddings of the training split.
 
+    Every file is read once, by a piece of work of its own.
     Raises: InputError if these are too few, or all equal.
     """
-    vectors = vectors_of(read_embeddings(embeddings_uri, splits=("train",)))
-    if len(vectors) and (vectors == vectors[0]).all():
+    assert section.dimensions is not None
+    source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
+    work = partial(_training_moments, embeddings_uri, source)
+    moments = functools.reduce(operator.add, parallel(work, vector_files(source)))
+    if moments.num and not moments.has_variance:
         raise InputError(
-            f"projection.dimensions: the {len(vectors)} vectors of the train split are equal, so a PCA has "
+            f"projection.dimensions: the {moments.num} vectors of the train split are equal, so a PCA has "
             "no direction; check the photos, or set it to null"
         )
-    projection = fit_projection(vectors, dimensions, seed=seed)
+    projection = fit_projection(moments, section.dimensions, whiten=section.whiten)
 
     def write_files(folder: Path) -> None:
         with storage.readable_folder(encoder_uri) as source:
@@ -56,12 +69,17 @@ def publish_projected_encoder(
         text=preprocessing_of(encoder_uri)[1],
         parent_space_id=encoder.space_id,
         training_run=encoder.training_run,
-        num_items=len(vectors),
+        num_items=moments.num,
     )
 
 
 def publish_projected_embeddings(
-    spec: ArtifactSpec, embeddings_uri: str, encoder_uri: str, *, max_bad_fraction: float
+    spec: ArtifactSpec,
+    embeddings_uri: str,
+    encoder_uri: str,
+    parallel: Parallel,
+    *,
+    max_bad_fraction: float,
 ) -> EmbeddingSetManifest:
     """Publish the EmbeddingSet at `embeddings_uri` in the space of the projected bundle, file by file.
 
@@ -76,17 +94,28 @@ def publish_projected_embeddings(
     assert projection is not None, f"{encoder_uri} has no projection"
     artifacts.begin(spec)
     source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
-    refused: list[dict[str, str]] = []
-    for name in vector_files(source):
-        table, ledger = _project(read_part(embeddings_uri, source, name), projection)
-        refused += ledger
-        with storage.writable_file(storage.join(spec.uri, name)) as path:
-            pq.write_table(table, path)
+    work = partial(_project_file, embeddings_uri, source, projection, spec.uri)
+    refused = [row for ledger in parallel(work, vector_files(source)) for row in ledger]
     if refused:
         require_few_refused(refused, source.num_items, max_bad_fraction)
         write_ledger(spec.uri, refused)
     num_refused = source.num_refused + len(refused)
     return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=num_refused)
+
+
+def _training_moments(uri: str, manifest: EmbeddingSetManifest, name: str) -> Moments:
+    table = read_part(uri, manifest, name)
+    return Moments.of(vectors_of(table.filter(pc.equal(table.column(SPLIT), "train"))))
+
+
+def _project_file(
+    uri: str, manifest: EmbeddingSetManifest, projection: Projection, target_uri: str, name: str
+) -> list[dict[str, str]]:
+    """Write a file of the projected set; the ledger rows of its items without a projection."""
+    table, refused = _project(read_part(uri, manifest, name), projection)
+    with storage.writable_file(storage.join(target_uri, name)) as path:
+        pq.write_table(table, path)
+    return refused
 
 
 def _project(table: pa.Table, projection: Projection) -> tuple[pa.Table, list[dict[str, str]]]:

@@ -69,20 +69,17 @@ def _require_items_for_projection(config: Config) -> None:
 
 
 def _fit_projection(config: Config, spec: ArtifactSpec) -> Manifest:
+    from raysys.cluster.task_map import connected_map
     from raysys.embed import pca
 
-    assert config.projection.dimensions is not None
     layout = specs.layout_of(config)
     return pca.publish_projected_encoder(
-        spec,
-        layout.encoder,
-        layout.embeddings,
-        dimensions=config.projection.dimensions,
-        seed=config.encoder.seed,
+        spec, layout.encoder, layout.embeddings, config.projection, connected_map(config.ray)
     )
 
 
 def _project(config: Config, spec: ArtifactSpec) -> Manifest:
+    from raysys.cluster.task_map import connected_map
     from raysys.embed import pca
 
     layout = specs.layout_of(config)
@@ -90,5 +87,6 @@ def _project(config: Config, spec: ArtifactSpec) -> Manifest:
         spec,
         layout.embeddings,
         layout.projected_encoder,
+        connected_map(config.ray),
         max_bad_fraction=config.stream.max_bad_fraction,
     )

@@ -1,7 +1,8 @@
 """PCA as the last step of an encoder: shorter vectors, normalised again to length 1.
 
 For unit vectors x: y = normalise((x - mean) @ components.T). The components are the leading eigenvectors
-of the covariance (Jolliffe 2002, ch. 2), computed by scikit-learn's full SVD or randomised solver.
+of the covariance (Jolliffe 2002, ch. 2); with whitening each is divided by the standard deviation along it.
+The covariance follows from sums over the vectors, so that it is exact for any number of them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from numpy import ndarray
 
 from raysys.errors import InputError
 
 PROJECTION_FILE = "projection.safetensors"
+_ROUNDING = 1e-9  # shares of the variance below this are rounding errors of float32 vectors
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,55 @@ class Projection:
         safetensors.numpy.save_file(tensors, folder / PROJECTION_FILE)
 
 
-def fit_projection(vectors: Float32[ndarray, "n d"], dimensions: int, *, seed: int) -> Projection:
-    """The `dimensions` leading principal components of the vectors.
+@dataclass(frozen=True)
+class Moments:
+    """What a PCA needs of many vectors: their number, sum, and sum of outer products. They add up."""
 
+    num: int
+    sums: Float64[ndarray, " d"]
+    products: Float64[ndarray, "d d"]
+
+    @classmethod
+    def of(cls, vectors: Float32[ndarray, "n d"]) -> Moments:
+        """The moments of the rows."""
+        wide = vectors.astype(np.float64)
+        return cls(len(wide), wide.sum(axis=0), wide.T @ wide)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.num + other.num, self.sums + other.sums, self.products + other.products)
+
+    @property
+    def has_variance(self) -> bool:
+        """False if the vectors are all equal, up to the rounding of the sums."""
+        return bool(self.num and self.covariance().trace() > _ROUNDING * self.products.trace() / self.num)
+
+    def covariance(self) -> Float64[ndarray, "d d"]:
+        """The covariance of at least one vector, divided by their number."""
+        mean = self.sums / self.num
+        return self.products / self.num - np.outer(mean, mean)
+
+
+def fit_projection(moments: Moments, dimensions: int, *, whiten: bool = False) -> Projection:
+    """The `dimensions` leading principal components of the vectors with these moments.
+
+    The component's largest number is positive. With `whiten`, all directions get variance 1, but for those
+    without any.
     Raises: InputError if `dimensions` is larger than the number or the length of the vectors.
     """
-    from sklearn.decomposition import PCA  # takes seconds to import, and only fitting needs it
-
-    limit = min(vectors.shape)
+    limit = min(moments.num, len(moments.sums))
     if dimensions > limit:
         raise InputError(
-            f"projection.dimensions: {dimensions} components cannot be fitted to {vectors.shape[0]} vectors "
-            f"of {vectors.shape[1]} dimensions; set it to {limit} or less, or to null"
+            f"projection.dimensions: {dimensions} components cannot be fitted to {moments.num} vectors "
+            f"of {len(moments.sums)} dimensions; set it to {limit} or less, or to null"
         )
-    pca = PCA(n_components=dimensions, random_state=seed).fit(vectors)
-    return Projection(mean=pca.mean_.astype(np.float32), components=pca.components_.astype(np.float32))
+    variances, directions = np.linalg.eigh(moments.covariance())  # in ascending order
+    variances, components = variances[::-1][:dimensions], directions.T[::-1][:dimensions]
+    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    components = components * np.sign(largest)
+    if whiten:
+        components = components / np.sqrt(np.maximum(variances, _ROUNDING * variances[0]))[:, None]
+    mean = moments.sums / moments.num
+    return Projection(mean=mean.astype(np.float32), components=components.astype(np.float32))
 
 
 def load_projection(folder: Path) -> Projection | None:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float16, Int64
 from numpy import ndarray
 
 from raysys import storage
 from raysys.artifacts.vectors import iter_vectors, read_item_ids
-from raysys.encoder.projection import Projection, fit_projection
+from raysys.encoder.projection import Moments, Projection, fit_projection
 from raysys.errors import InputError
 from raysys.shards.reader import ShardRef, item_ids
 from raysys.stream.teacher import TeacherVectors
@@ -26,7 +26,6 @@ from raysys.tracking.logs import log
 FOLDER = "teacher"  # of a run
 _COMPLETE = "teacher.json"  # written last
 _MAX_DIMENSIONS = 256
-_MAX_FITTED = 100_000  # evenly spaced training items that the PCA is fitted on: 512 MB of 1,280 floats
 _EXAMPLES = 3  # item ids that a message names
 
 
@@ -88,18 +87,15 @@ def _project(uri: str, rows: Int64[ndarray, " rows"], num_items: int) -> Float16
 
 
 def _fit(uri: str, rows: Int64[ndarray, " rows"]) -> Projection:
-    trained = np.flatnonzero(rows >= 0)
-    is_fitted = np.zeros(len(rows), bool)
-    is_fitted[trained[:: -(-len(trained) // _MAX_FITTED) or 1]] = True
-    parts: list[Float32[ndarray, "n d"]] = []
-    first = 0
+    moments, first = None, 0
     for vectors in iter_vectors(uri):
-        parts.append(vectors[is_fitted[first : first + len(vectors)]])
+        part = Moments.of(vectors[rows[first : first + len(vectors)] >= 0])
+        moments = part if moments is None else moments + part
         first += len(vectors)
-    fitted = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-    if not len(fitted) or (fitted == fitted[0]).all():
+    if moments is None or not moments.has_variance:
+        num = moments.num if moments else 0
         raise InputError(
-            f"train.teacher.embeddings: {uri}: the vectors of {len(fitted)} training items are all equal, so "
-            "a PCA has no direction; check how they were computed"
+            f"train.teacher.embeddings: {uri}: the vectors of {num} training items are all equal, so a PCA "
+            "has no direction; check how they were computed"
         )
-    return fit_projection(fitted, min(_MAX_DIMENSIONS, *fitted.shape), seed=0)
+    return fit_projection(moments, min(_MAX_DIMENSIONS, moments.num, len(moments.sums)))

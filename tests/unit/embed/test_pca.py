@@ -13,6 +13,7 @@ from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
 from raysys.artifacts.embedding_set import read_embeddings, refused_ids
 from raysys.columns import embedding_schema
+from raysys.config.schema import ProjectionConfig
 from raysys.embed import job
 from raysys.embed.pca import publish_projected_embeddings, publish_projected_encoder
 from raysys.encoder.bundle import publish_bundle
@@ -44,7 +45,9 @@ def publish_embeddings(folder: Path, vectors: np.ndarray) -> str:
 def fit(root: Path, vectors: np.ndarray) -> None:
     embeddings_uri = publish_embeddings(root / "embeddings", vectors)
     spec = ArtifactSpec(str(root / "pca"), EncoderBundleManifest, {}, {})
-    publish_projected_encoder(spec, str(root / "encoder"), embeddings_uri, dimensions=1, seed=0)
+    publish_projected_encoder(
+        spec, str(root / "encoder"), embeddings_uri, ProjectionConfig(dimensions=1), map
+    )
 
 
 @pytest.mark.parametrize("num", [1, 7])
@@ -80,10 +83,10 @@ def test_item_without_a_projection_counts_against_the_limit(tmp_path: Path, max_
         with pytest.raises(
             DamagedData, match=r"s3://shop/7\.tar: has 1 of the 1 items \(of 3\).*i1: bad_vector: "
         ):
-            publish_projected_embeddings(spec, embeddings_uri, encoder.uri, max_bad_fraction=0.0)
+            publish_projected_embeddings(spec, embeddings_uri, encoder.uri, map, max_bad_fraction=0.0)
         return
     manifest = publish_projected_embeddings(
-        spec, embeddings_uri, encoder.uri, max_bad_fraction=max_bad_fraction
+        spec, embeddings_uri, encoder.uri, map, max_bad_fraction=max_bad_fraction
     )
     assert (manifest.num_items, manifest.num_refused) == (2, 1)
     assert read_embeddings(spec.uri).column("item_id").to_pylist() == ["i0", "i2"]

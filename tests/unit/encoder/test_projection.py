@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from raysys.encoder.projection import Projection, fit_projection, load_projection
+from raysys.encoder.projection import Moments, Projection, fit_projection, load_projection
 from raysys.errors import InputError
 
 
@@ -28,9 +28,40 @@ def test_projection_equals_normalised_scikit_learn_transform() -> None:
     training, vectors = unit_vectors(100, 16), unit_vectors(20, 16, seed=1)
     expected = PCA(n_components=5, random_state=0).fit(training).transform(vectors)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    projected = fit_projection(training, 5, seed=0).apply(vectors)
+    projected = fit_projection(Moments.of(training), 5).apply(vectors)
     assert projected.dtype == np.float32
-    np.testing.assert_allclose(projected, expected, atol=1e-5)
+    np.testing.assert_allclose(np.abs(projected), np.abs(expected), atol=1e-5)  # signs are a convention
+
+
+def test_whitened_projection_equals_scikit_learns() -> None:
+    training, vectors = unit_vectors(100, 16), unit_vectors(20, 16, seed=1)
+    expected = PCA(n_components=5, whiten=True, random_state=0).fit(training).transform(vectors)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    projected = fit_projection(Moments.of(training), 5, whiten=True).apply(vectors)
+    np.testing.assert_allclose(np.abs(projected), np.abs(expected), atol=1e-5)
+
+
+def test_moments_of_parts_add_up() -> None:
+    vectors = unit_vectors(100, 16)
+    parts = Moments.of(vectors[:30]) + Moments.of(vectors[30:30]) + Moments.of(vectors[30:])
+    whole = Moments.of(vectors)
+    assert parts.num == 100
+    np.testing.assert_allclose(parts.covariance(), np.cov(vectors.T, bias=True), atol=1e-9)
+    np.testing.assert_allclose(parts.products, whole.products, rtol=1e-12)
+
+
+def test_equal_vectors_have_no_variance() -> None:
+    vectors = unit_vectors(3, 16)
+    assert not Moments.of(np.repeat(vectors[:1], 1000, axis=0)).has_variance
+    assert not Moments.of(vectors[:0]).has_variance
+    assert Moments.of(vectors).has_variance
+
+
+def test_directions_without_variance_are_not_blown_up() -> None:
+    vectors = unit_vectors(6, 8)  # they vary in five directions
+    projected = fit_projection(Moments.of(vectors), 6, whiten=True).apply(vectors)
+    assert np.isfinite(projected).all()
+    assert (np.abs(projected[:, 5]) < 0.1).all()
 
 
 def test_vector_at_the_mean_is_projected_to_zero() -> None:
@@ -39,7 +70,7 @@ def test_vector_at_the_mean_is_projected_to_zero() -> None:
 
 
 def test_saved_projection_is_loaded_unchanged(tmp_path: Path) -> None:
-    projection = fit_projection(unit_vectors(20, 8), 3, seed=0)
+    projection = fit_projection(Moments.of(unit_vectors(20, 8)), 3)
     projection.save(tmp_path)
     loaded = load_projection(tmp_path)
     assert loaded is not None
@@ -54,9 +85,9 @@ def test_folder_without_projection_gives_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("num", "dimensions", "limit"), [(10, 8, 8), (5, 8, 5)])
 def test_too_many_components_are_an_error(num: int, dimensions: int, limit: int) -> None:
-    assert fit_projection(unit_vectors(num, dimensions), limit, seed=0).dimensions == limit
+    assert fit_projection(Moments.of(unit_vectors(num, dimensions)), limit).dimensions == limit
     with pytest.raises(InputError) as caught:
-        fit_projection(unit_vectors(num, dimensions), limit + 1, seed=0)
+        fit_projection(Moments.of(unit_vectors(num, dimensions)), limit + 1)
     assert str(caught.value) == (
         f"projection.dimensions: {limit + 1} components cannot be fitted to {num} vectors "
         f"of {dimensions} dimensions; set it to {limit} or less, or to null"

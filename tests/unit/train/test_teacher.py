@@ -19,7 +19,7 @@ from raysys import artifacts
 from raysys.artifacts import EmbeddingSetManifest, InputEntry
 from raysys.artifacts.vectors import vectors_input
 from raysys.config.schema import TeacherConfig, TrainConfig
-from raysys.encoder.projection import fit_projection
+from raysys.encoder.projection import Moments, fit_projection
 from raysys.errors import InputError, MissingError, RaysysError
 from raysys.shards.reader import Item, ShardRef
 from raysys.train.model import TrainState, make_train_state
@@ -84,7 +84,7 @@ def test_rows_of_a_block_have_the_projected_vectors_of_their_items(
 
     units = vectors[[5, 4, 0, 1, 2, 3]].astype(np.float32)
     units /= np.linalg.norm(units, axis=1, keepdims=True)
-    projected = fit_projection(units, 5, seed=0).apply(units)
+    projected = fit_projection(Moments.of(units), 5).apply(units)
     assert got.dtype == np.float16
     np.testing.assert_allclose(got[:2], projected[[1, 4]], atol=2e-3)
     assert not got[2].any()
