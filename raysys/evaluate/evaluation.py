@@ -130,7 +130,7 @@ def _log_to_wandb(data: ReportData, run_uri: str, section: TrackingConfig, confi
             names = [
                 f"{side} {rank}" for side in ("before", "after") for rank in range(1, NUM_NEIGHBOURS + 1)
             ]
-            tracker.log_table("report/neighbours", ["query", *names], photo_rows)
+            tracker.log_table("report/neighbours", ["query", "chosen", *names], photo_rows)
         tracker.summarise(
             {
                 f"report/{system.name}/{NDCG_AT_5}": system.metrics[NDCG_AT_5].value
@@ -248,7 +248,7 @@ def _wandb_metrics_row(system: SystemResult) -> list[Any]:
 
 
 def _wandb_photo_row(query: QueryNeighbours) -> list[Any]:
-    cells: list[Any] = [decode_image(query.photo)]
+    cells: list[Any] = [decode_image(query.photo), query.chosen]
     for neighbours in (query.start, query.delivered):
         photos = [decode_image(neighbour.photo) for neighbour in neighbours]
         cells += photos + [None] * (NUM_NEIGHBOURS - len(photos))  # there are few items

@@ -92,6 +92,11 @@ class QueryNeighbours:
     has_largest_gain: bool = False
     """Chosen for its gain; the other queries are random."""
 
+    @property
+    def chosen(self) -> str:
+        """How the query was chosen, in words."""
+        return "largest gain" if self.has_largest_gain else "chosen at random"
+
 
 @dataclass(frozen=True)
 class ReportData:

@@ -39,6 +39,7 @@ class SearchDeployment:
 
     def __init__(self) -> None:
         self._loaded: Searcher | None = None
+        self._opening_lock = asyncio.Lock()
         self._opening: tuple[Searcher, int | None] | None = None
         """An index and the row of its opening item."""
 
@@ -75,9 +76,10 @@ class SearchDeployment:
     async def opening_item(self) -> IndexedItem | None:
         """The item with which the page opens; computed once for each index."""
         searcher = self._searcher
-        if self._opening is None or self._opening[0] is not searcher:
-            self._opening = searcher, await asyncio.to_thread(opening_row, searcher)
-        row = self._opening[1]
+        async with self._opening_lock:  # many pages may open at once
+            if self._opening is None or self._opening[0] is not searcher:
+                self._opening = searcher, await asyncio.to_thread(opening_row, searcher)
+            row = self._opening[1]
         return None if row is None else searcher.item(row)
 
     async def photo(self, item_id: str) -> bytes:
