@@ -9,7 +9,9 @@ from urllib.parse import quote
 import httpx
 
 from raysys.config import Config
+from raysys.config.schema import DrawnCatalog
 from raysys.errors import ClusterError
+from raysys.evaluate.report import NEXT_COMMANDS
 from raysys.pipeline import STAGES, run_stages
 from raysys.serve import app
 from raysys.terminal import print_line
@@ -21,11 +23,17 @@ _TIMEOUT_S = 30.0
 def run(config: Config, *, exits: bool, out: TextIO) -> None:
     """Run every stage, serve the result and query it; then serve until Ctrl-C, or return if `exits`."""
     started = time.monotonic()
+    if isinstance(config.catalog, DrawnCatalog):
+        num_items = f"{config.catalog.num_items:,}"
+        log.info("     demo  a drawn catalogue: %s photos with titles in English and Japanese", num_items)
     report = list(run_stages(config, list(STAGES)))[-1]
     with app.served(config) as address:
         _query(address)
         log.info("   report  %s/report.html", report.uri)
         log.info("     page  %s   (%.0f s since the start)", address, time.monotonic() - started)
+        log.info("     next  your own catalogue, with the column names of your table in the copy:")
+        for command in NEXT_COMMANDS:
+            log.info("     next  $ %s", command)
         print_line(address, out)
         if not exits:
             log.info("Press Ctrl-C to stop.")
@@ -36,14 +44,18 @@ def _query(address: str) -> None:
     """Query the service as a shop would: readiness, then neighbours of an item, of a photo and of words."""
     with httpx.Client(base_url=address, timeout=_TIMEOUT_S) as client:
         ready = _json(client.get("/readyz"))
-        item = _json(client.get("/v1/items", params={"limit": 1}))["items"][0]
+        examples = _json(client.get("/v1/examples"))
+        item = examples["item"]
         photo = client.get(item["image_url"]).content
         similar = f"/v1/items/{quote(item['item_id'], safe='')}/similar"
         responses = {
-            item["title"]: client.get(similar, params={"k": 3}),
-            "its photo": client.post("/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3"}),
-            "red dress": client.post("/v1/search", json={"text": "red dress", "k": 3}),
+            f"item: {item['title']}": client.get(similar, params={"k": 3}),
+            "photo of this item": client.post(
+                "/v1/search", files={"image": ("photo.jpg", photo)}, data={"k": "3"}
+            ),
         }
+        for text in examples["texts"]:
+            responses[f"text: {text}"] = client.post("/v1/search", json={"text": text, "k": 3})
         log.info("    serve  %s items, space %s", f"{ready['num_items']:,}", ready["space_id"][:12])
         for query, response in responses.items():
             titles = [f"{item['title']} ({item['score']:.2f})" for item in _json(response)["items"]]

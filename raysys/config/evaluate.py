@@ -102,7 +102,10 @@ class EvaluateConfig(Section):
     seed: NonNegativeInt = 13
     """Random seed of the bootstrap, of ties and of the `random` system."""
     neighbour_grid_queries: NonNegativeInt = 8
-    """Queries that the report shows with their neighbours before and after training."""
+    """Random queries that the report shows with their neighbours before and after training, behind the query
+    with the largest gain. 0: neither."""
+    catalogue_photos: NonNegativeInt = 48
+    """Random photos at the top of the report, so that a reader sees the catalogue. 0: none."""
 
     @model_validator(mode="after")
     def _named_once(self) -> EvaluateConfig:

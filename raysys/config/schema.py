@@ -253,6 +253,10 @@ class ServeConfig(Section):
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
     """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
     percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards."""
+    example_queries: Annotated[
+        tuple[Annotated[str, Field(pattern=r"\S", max_length=60)], ...], Field(max_length=12)
+    ] = ()
+    """Texts that the page offers as examples: frequent words of your titles, in each of their languages."""
 
 
 class TrackingConfig(Section):

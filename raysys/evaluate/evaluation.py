@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -12,11 +11,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy import ndarray
-from PIL import Image
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, IndexBundleManifest, ReportManifest
@@ -28,14 +24,7 @@ from raysys.evaluate.index_comparison import compare_index
 from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.items import EvaluationItems, known_attributes, read_items
 from raysys.evaluate.metrics import PerQuery
-from raysys.evaluate.report import (
-    NeighbourPhoto,
-    QueryNeighbours,
-    ReportData,
-    report_html,
-    report_json,
-    report_lines,
-)
+from raysys.evaluate.report import QueryNeighbours, ReportData, report_html, report_json, report_lines
 from raysys.evaluate.reranking import (
     FINE_TUNED,
     HIT_AT_1,
@@ -49,17 +38,20 @@ from raysys.evaluate.reranking import (
     mean_intervals,
     paired_lifts,
 )
+from raysys.evaluate.shown_photos import (
+    NUM_NEIGHBOURS,
+    catalogue_photos,
+    query_neighbours,
+    relevance_rule,
+)
 from raysys.evaluate.significance import MIN_QUERIES, Interval
 from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.evaluate.systems import EvaluationInputs, score_systems
-from raysys.index.exact import exact_search
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.tracking import logs
 from raysys.tracking.wandb_run import open_wandb_run, wandb_mode
 
 LOG, REPORT_JSON, REPORT_HTML = "log.parquet", "report.json", "report.html"
-_NUM_NEIGHBOURS = 5
-_THUMBNAIL_PX = 96
 
 
 def evaluate(
@@ -86,7 +78,11 @@ def evaluate(
         attribute_precision_lifts=precision_lifts,
         index=compare_index(inputs.index_uri, log, section),
         loss_curve=list(inputs.loss_curve),
-        neighbours=_find_neighbours(systems, items, section),
+        neighbours=_find_neighbours(systems, items, log, inputs.latent_uri, section),
+        relevance_rule=relevance_rule(section),
+        catalogue_photos=catalogue_photos(items, section),
+        num_items=len(items.item_ids),
+        is_drawn=inputs.latent_uri is not None,
         interpolation=inputs.interpolation,
         provenance=_describe_provenance(spec, inputs, log, section),
         warnings=[*warnings, *interval_warnings(log)],
@@ -132,9 +128,9 @@ def _log_to_wandb(data: ReportData, run_uri: str, section: TrackingConfig, confi
         photo_rows = [_wandb_photo_row(query) for query in data.neighbours]
         if photo_rows:
             names = [
-                f"{side} {rank}" for side in ("before", "after") for rank in range(1, _NUM_NEIGHBOURS + 1)
+                f"{side} {rank}" for side in ("before", "after") for rank in range(1, NUM_NEIGHBOURS + 1)
             ]
-            tracker.log_table("report/neighbours", ["query", *names], photo_rows)
+            tracker.log_table("report/neighbours", ["query", "chosen", *names], photo_rows)
         tracker.summarise(
             {
                 f"report/{system.name}/{NDCG_AT_5}": system.metrics[NDCG_AT_5].value
@@ -221,41 +217,18 @@ def _evaluate_attribute_precision(
 
 
 def _find_neighbours(
-    systems: Sequence[SystemScores], items: EvaluationItems, section: EvaluateConfig
+    systems: Sequence[SystemScores],
+    items: EvaluationItems,
+    log: InteractionLog,
+    latent_uri: str | None,
+    section: EvaluateConfig,
 ) -> list[QueryNeighbours]:
-    """Random query items with their nearest items by the start encoder and by the delivered encoder."""
+    """Query items with their nearest items by the start encoder and by the delivered encoder."""
     vectors = {system.name: system.vectors for system in systems if system.vectors is not None}
     start, delivered = vectors.get(ZERO_SHOT), vectors.get(WISE_FT, vectors.get(FINE_TUNED))
     if start is None or delivered is None:
         return []
-    rng = np.random.default_rng(section.seed)
-    queries = rng.permutation(len(items.item_ids))[: section.neighbour_grid_queries]
-    return [
-        QueryNeighbours(
-            title=items.titles[row],
-            photo=_thumbnail_jpeg(items.photos[row]),
-            start=_nearest(start, row, items),
-            delivered=_nearest(delivered, row, items),
-        )
-        for row in queries
-    ]
-
-
-def _nearest(vectors: ndarray, query: int, items: EvaluationItems) -> list[NeighbourPhoto]:
-    scores, rows = exact_search(vectors[query][None], vectors, _NUM_NEIGHBOURS + 1)
-    pairs = [(float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row != query]
-    return [
-        NeighbourPhoto(_thumbnail_jpeg(items.photos[row]), items.titles[row], score)
-        for score, row in pairs[:_NUM_NEIGHBOURS]
-    ]
-
-
-def _thumbnail_jpeg(photo: bytes) -> bytes:
-    thumbnail = decode_image(photo)
-    thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    encoded = io.BytesIO()
-    thumbnail.save(encoded, "JPEG", quality=80)
-    return encoded.getvalue()
+    return query_neighbours(start, delivered, items, log, latent_uri, section)
 
 
 def _wandb_metrics_row(system: SystemResult) -> list[Any]:
@@ -274,10 +247,10 @@ def _wandb_metrics_row(system: SystemResult) -> list[Any]:
 
 
 def _wandb_photo_row(query: QueryNeighbours) -> list[Any]:
-    cells: list[Any] = [decode_image(query.photo)]
+    cells: list[Any] = [decode_image(query.photo), query.chosen]
     for neighbours in (query.start, query.delivered):
         photos = [decode_image(neighbour.photo) for neighbour in neighbours]
-        cells += photos + [None] * (_NUM_NEIGHBOURS - len(photos))  # there are few items
+        cells += photos + [None] * (NUM_NEIGHBOURS - len(photos))  # there are few items
     return cells
 
 

@@ -27,6 +27,7 @@ _COLOUR_TO_VARIABLE = {
     "#060606": "--paper",
 }
 _INK, _MUTED, _LINE, _ACCENT, _PLAIN, _PAPER = _COLOUR_TO_VARIABLE
+_ON_PAPER = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1}  # text that no line crosses
 _WIDTH_IN = 5.2
 _CURVE_TITLES = {
     "loss": "loss",
@@ -61,7 +62,7 @@ def ndcg_plot(ndcg: Mapping[str, Interval], compare_to: str) -> str | None:
         )
         axes.plot(interval.value, row, "o", color=colour, markersize=7)
         axes.annotate(f"{interval.value:.3f}", (interval.high, row), (7, 0), textcoords="offset points",
-                      va="center", color=_INK, fontsize=9.5)  # fmt: skip
+                      va="center", color=_INK, fontsize=9.5, bbox=_ON_PAPER)  # fmt: skip
     reference = ndcg.get(compare_to)
     if reference is not None:
         axes.axvline(reference.value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
@@ -144,7 +145,7 @@ def interpolation_plot(interpolation: Interpolation) -> str:
         axes.margins(x=0.04, y=0.32)
     floor = interpolation.min_retention
     panels[-1].axhline(floor, color=_PLAIN, linewidth=1.2, linestyle=(0, (4, 3)))
-    panels[-1].annotate(f"minimum {floor:.3f}", (0, floor), (2, -11), textcoords="offset points",
+    panels[-1].annotate(f"minimum {floor:.3f}", (1, floor), (-6, -11), textcoords="offset points", ha="right",
                         color=_PLAIN, fontsize=9)  # fmt: skip
     panels[-1].set_xticks([0, 0.25, 0.5, 0.75, 1], ["0\nstart", "0.25", "0.5", "0.75", "1\nfine-tuned"])
     panels[-1].set_xlabel("alpha")
@@ -162,8 +163,7 @@ def _plot_curve(axes: Axes, curve: list[tuple[float, float]], interpolation: Int
                   zorder=2)  # fmt: skip
         if is_chosen:
             axes.annotate(f"{value:.3f}", (alpha, value), (0, 11), textcoords="offset points", ha="center",
-                          color=_INK, fontsize=9.5, zorder=3,
-                          bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1})  # fmt: skip
+                          color=_INK, fontsize=9.5, zorder=3, bbox=_ON_PAPER)  # fmt: skip
 
 
 def _finite_points(rows: Sequence[Mapping[str, Any]], key: str) -> Iterator[tuple[float, float]]:

@@ -31,6 +31,26 @@ SYSTEM_DESCRIPTIONS = {
     "wise_ft": "weights interpolated between the start and the fine-tuned encoder",
     "fine_tuned_pca": "the delivered vectors, shortened by PCA",
 }
+SYSTEM_REASONS = {
+    "random": "The floor: what a shelf scores that knows nothing about the items.",
+    "popularity": "How far the taps go without a look at the photos.",
+    "thumbnail": "How far plain colours and layout go: an encoder has to beat it to be worth its cost.",
+    "mobilenet_v2": "The baseline of the published result: a standard vision model, as it is.",
+    "zero_shot": "Where fine-tuning starts: the next rows show what it added.",
+    "fine_tuned": "What training on photos and titles of the catalogue adds.",
+    "wise_ft": "What is delivered: the mixture of start and fine-tuned weights that validation chose.",
+    "fine_tuned_pca": "What the service searches: shorter vectors, and what they cost.",
+}
+_BASELINE_REASON = "Vectors of yours: the fine-tuned encoder has to beat what you have."
+# A catalogue of one's own, from a checkout of raysys; README.md has the same commands.
+NEXT_COMMANDS = (
+    "cp configs/catalog.yaml configs/my.yaml",
+    "raysys run configs/my.yaml catalog.path=/data/items.csv",
+    "raysys serve configs/my.yaml",
+)
+NEXT_NOTE = (
+    "Replace the column names in the copy by those of your table: an id, a title, a photo and attributes."
+)
 # Mercari, arXiv 2510.13359: encoder, nDCG@5, hit@1, measured on their log.
 PUBLISHED = (
     ("MobileNetV2 (ImageNet, not fine-tuned)", "0.607", "0.356"),
@@ -39,12 +59,21 @@ PUBLISHED = (
 )
 
 
+class CataloguePhoto(NamedTuple):
+    """The photo and title of an item."""
+
+    photo: bytes
+    title: str
+
+
 class NeighbourPhoto(NamedTuple):
     """The photo and title of a nearest item, and its cosine similarity to the query."""
 
     photo: bytes
     title: str
     score: float
+    is_relevant: bool = False
+    """By the log; see `ReportData.relevance_rule`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,13 @@ class QueryNeighbours:
     """By the start encoder."""
     delivered: list[NeighbourPhoto]
     """By the delivered encoder."""
+    has_largest_gain: bool = False
+    """Chosen for its gain; the other queries are random."""
+
+    @property
+    def chosen(self) -> str:
+        """How the query was chosen, in words."""
+        return "largest gain" if self.has_largest_gain else "chosen at random"
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,13 @@ class ReportData:
     """System -> metric -> relative change against `compare_to`, paired."""
     index: IndexComparison | None = None
     """None if the index has no query item of the log."""
+    relevance_rule: str = ""
+    """When a nearest item counts as relevant, as the end of a sentence."""
+    catalogue_photos: Sequence[CataloguePhoto] = ()
+    num_items: int = 0
+    """Items of the evaluation, of which `catalogue_photos` are some."""
+    is_drawn: bool = False
+    """The catalogue is the drawn one: the page then says how to use another."""
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
@@ -134,14 +177,27 @@ def report_lines(data: ReportData) -> list[str]:
             rows.append([system.name, *cells, _format_interval(system.lift, _format_percent)])
         else:
             rows.append([system.name, f"not available: {system.reason}"])
-    lines = _aligned(rows)
+    lines = [*_aligned(rows), *_reason_lines(data.systems)]
     if data.attribute_precision is not None:
         lines += _aligned(_precision_rows(data))
     if data.index is not None:
         lines.append(_index_line(data.index))
+    if any(system.available for system in data.systems):
+        lines.append(f"   result  {_headline(data)}")
     if data.simulated:
         lines.append("SIMULATED LOG: taps were generated from item attributes, not recorded from people.")
     return [*lines, *(f"WARNING: {warning}" for warning in data.warnings)]
+
+
+def _reason_lines(systems: Sequence[SystemResult]) -> list[str]:
+    """What each row of the table tells the reader; the others have the reason of their absence there."""
+    reasons = [[system.name, system_reason(system.name)] for system in systems if system.available]
+    return _aligned([["system", "what its row tells you"], *reasons]) if reasons else []
+
+
+def system_reason(name: str) -> str:
+    """Why a system is in the table, in one sentence."""
+    return SYSTEM_REASONS.get(name, _BASELINE_REASON)
 
 
 def _precision_rows(data: ReportData) -> list[list[str]]:
@@ -197,7 +253,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def report_html(data: ReportData) -> str:
-    """The page: headline, table, plots, nearest items before and after fine-tuning, and provenance."""
+    """The page: photos, headline, the shelf before and after fine-tuning, tables, plots and provenance."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -216,6 +272,9 @@ def report_html(data: ReportData) -> str:
         metrics=_metric_names(data.systems),
         headline=_headline(data),
         descriptions=SYSTEM_DESCRIPTIONS,
+        system_reason=system_reason,
+        next_commands=NEXT_COMMANDS,
+        next_note=NEXT_NOTE,
         is_fine_tuned=is_fine_tuned,
         published=PUBLISHED,
         index_name=index_name(data.index) if data.index else "",
@@ -263,12 +322,13 @@ def _headline_against(data: ReportData, lift: Interval | None) -> str:
 
 
 def _training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The last metrics of the training log in words."""
+    """The last loss and validation metrics of the training log, in words."""
     latest = {
         key: value for row in rows for key, value in row.items() if value is not None and math.isfinite(value)
     }
-    names = [key for key in latest if key not in ("step", "val_score") and not key.endswith("_gain")]
-    values = [f"{name.replace('_', ' ')} {latest[name]:.4g}" for name in names]
+    is_shown = {key: key == "loss" or (key.startswith("val_") and key != "val_score") for key in latest}
+    names = [key for key in latest if is_shown[key] and not key.endswith("_gain")]
+    values = [f"{metric_label(name.replace('val_', 'validation '))} {latest[name]:.4g}" for name in names]
     last_step = max((row["step"] for row in rows), default=0)
     return f"At the last step ({last_step:.0f}): {', '.join(values)}."
 

@@ -20,11 +20,12 @@ from raysys.errors import InputError, did_you_mean
 from raysys.evaluate.attribute_precision import value_codes
 from raysys.evaluate.items import EvaluationItems, known_attributes
 
+RELEVANT_FROM = 0.65  # an item of this relevance, or of a higher one, is relevant
 # The shelf of a mediocre recommender, from items of high relevance to irrelevant ones:
 # (minimum relevance, upper bound of relevance, cumulative share of the shelf).
 _SHELF_MIX = (
-    (0.65, np.inf, 0.4),
-    (0.35, 0.65, 0.5),
+    (RELEVANT_FROM, np.inf, 0.4),
+    (0.35, RELEVANT_FROM, 0.5),
     (0.05, 0.35, 0.7),
     (0.0, 0.05, 1.0),
     (0.0, np.inf, 1.0),  # fills up the shelf when the bands above have too few items
@@ -41,6 +42,14 @@ def simulate_log_for_items(items: EvaluationItems, latent_uri: str | None, secti
     `latent_uri` is the Parquet file of the drawn catalogue's latent attributes.
     Raises: InputError as `simulate_log` does.
     """
+    attributes, groups = attributes_and_groups(items, latent_uri)
+    return simulate_log(items.item_ids, attributes, section, groups)
+
+
+def attributes_and_groups(
+    items: EvaluationItems, latent_uri: str | None
+) -> tuple[dict[str, list[str]], Sequence[str]]:
+    """The public attributes of `items` with the latent ones, if there are any; and the items' groups."""
     known = known_attributes(items, latent_uri)
     groups = items.groups
     if latent_uri:
@@ -48,8 +57,7 @@ def simulate_log_for_items(items: EvaluationItems, latent_uri: str | None, secti
         groups = [
             str(original or item_id) for original, item_id in zip(originals, items.item_ids, strict=True)
         ]
-    attributes = {name: list(values) for name, values in known.items()}
-    return simulate_log(items.item_ids, attributes, section, groups)
+    return {name: list(values) for name, values in known.items()}, groups
 
 
 def simulate_log(
@@ -70,7 +78,7 @@ def simulate_log(
     rng = np.random.default_rng(section.seed)
     num_items = min(len(item_ids), _MAX_SIMULATED_ITEMS)
     sample = np.sort(rng.choice(len(item_ids), num_items, replace=False))
-    relevance_model = _RelevanceModel.from_attributes(attributes, section.weights, sample)
+    relevance_model = RelevanceModel.from_attributes(attributes, section.weights, sample)
     group_codes = _group_codes(groups, len(item_ids))[sample]
     impressions: list[tuple[int, ndarray, ndarray]] = []
     for query in _repeated_queries(rng, group_codes):
@@ -88,7 +96,7 @@ def simulate_log(
 
 
 @dataclass(frozen=True)
-class _RelevanceModel:
+class RelevanceModel:
     """Relevance of every item to a query item, from the attributes that have a weight."""
 
     codes: list[Int64[ndarray, " items"]]
@@ -98,7 +106,8 @@ class _RelevanceModel:
     @classmethod
     def from_attributes(
         cls, attributes: Mapping[str, Sequence[str]], weights: Mapping[str, float], items: ndarray
-    ) -> _RelevanceModel:
+    ) -> RelevanceModel:
+        """The relevance of `items`, rows of the attributes. Raises: InputError for an unknown attribute."""
         for name in weights:
             if name not in attributes:
                 found = ", ".join(sorted(attributes)) or "none"

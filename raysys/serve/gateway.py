@@ -33,6 +33,7 @@ from raysys.serve.schemas import (
     EmbedResponse,
     ErrorDetail,
     ErrorResponse,
+    ExamplesResponse,
     ItemResponse,
     ItemsParameters,
     NeighbourResponse,
@@ -156,6 +157,15 @@ class Gateway:
         """Random items; equal seeds give equal items."""
         sample: list[IndexedItem] = await self._search.sample.remote(parameters.limit, parameters.seed)
         return {"items": [self._item_response(item) for item in sample]}
+
+    @app.get("/v1/examples")
+    async def examples(self) -> ExamplesResponse:
+        """Texts and an item to start from, the same ones for the same index."""
+        item: IndexedItem | None = await self._search.opening_item.remote()
+        return ExamplesResponse(
+            texts=list(self._section.example_queries),
+            item=None if item is None else self._item_response(item),
+        )
 
     @app.get("/v1/items/{item_id:item_id}/similar", response_model_exclude_none=True)
     async def similar(

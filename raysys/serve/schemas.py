@@ -78,6 +78,15 @@ class SearchResponse(BaseModel):
     items: list[NeighbourResponse]
 
 
+class ExamplesResponse(BaseModel):
+    """Queries to start from."""
+
+    texts: list[str]
+    """`serve.example_queries`."""
+    item: ItemResponse | None
+    """An item whose neighbours are clear; null if no item of the index has a neighbour."""
+
+
 class EmbedResponse(BaseModel):
     """Vectors in the order of the request: texts, then photos."""
 

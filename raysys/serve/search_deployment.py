@@ -12,6 +12,7 @@ from ray import serve
 
 from raysys.artifacts import require_same_space
 from raysys.index.search import IndexedItem, Neighbour, Searcher
+from raysys.serve.opening_item import opening_row
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class SearchDeployment:
 
     def __init__(self) -> None:
         self._loaded: Searcher | None = None
+        self._opening_lock = asyncio.Lock()
+        self._opening: tuple[Searcher, int | None] | None = None
+        """An index and the row of its opening item."""
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the index at `index_uri`; later requests use it."""
@@ -68,6 +72,15 @@ class SearchDeployment:
         searcher = self._searcher
         rows = np.random.default_rng(seed).permutation(len(searcher))[:limit]
         return [searcher.item(int(row)) for row in rows]
+
+    async def opening_item(self) -> IndexedItem | None:
+        """The item with which the page opens; computed once for each index."""
+        searcher = self._searcher
+        async with self._opening_lock:  # many pages may open at once
+            if self._opening is None or self._opening[0] is not searcher:
+                self._opening = searcher, await asyncio.to_thread(opening_row, searcher)
+            row = self._opening[1]
+        return None if row is None else searcher.item(row)
 
     async def photo(self, item_id: str) -> bytes:
         """The photo of an item, read from its shard. Raises: MissingError."""

@@ -31,6 +31,8 @@ PAGE = Path(raysys.__file__).parent / "serve" / "page"
 SPACE_ID = "3f9a" * 16
 INDEX_VERSION = "2026-01-31.7"
 NUM_ITEMS = 30
+EXAMPLE_TEXTS = ["Red dress", "長袖ワンピース"]
+OPENING_NUMBER = 20
 
 COLOURS = {"Red": "#c8372d", "Blue": "#2f5fa8", "Green": "#3d7a4e", "Black": "#2a2a2c", "Cream": "#e3d6bd"}
 NOUNS = ("shirt", "dress", "bag")
@@ -54,12 +56,14 @@ class StubShelf:
         default_factory=dict
     )  # text -> set to send its response
     uploads: list[bytes] = field(default_factory=list)
+    examples: Json | None = None  # instead of the usual texts and item
 
     def reset(self) -> None:
         """Restore the initial state, before a test."""
         self.failures.clear()
         self.delayed_texts.clear()
         self.uploads.clear()
+        self.examples = None
 
     def fail_next(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         """Make the next search fail with this error."""
@@ -109,6 +113,10 @@ def build_app(shelf: StubShelf) -> FastAPI:
     @app.get("/v1/items")
     def sample(limit: int, seed: int) -> Json:
         return {"items": after(items, seed, limit)}
+
+    @app.get("/v1/examples")
+    def examples() -> Json:
+        return shelf.examples or {"texts": EXAMPLE_TEXTS, "item": items[OPENING_NUMBER]}
 
     @app.get("/v1/items/{item_id:path}/similar")
     def similar(item_id: str, k: int) -> Response:

@@ -24,10 +24,15 @@ def test_demo_serves_queries_and_exits(completed_run: CompletedRun, tmp_path: Pa
     assert foreign_lines(demo.stderr) == []
     num_skipped = sum("up to date: skipped" in line for line in lines)
     assert num_skipped == 5  # because the overrides equal the file's settings
-    labels = [line.split()[0] for line in lines][-6:]
-    assert labels == ["serve", "query", "query", "query", "report", "page"]
+    labels = [line.split()[0] for line in lines]
+    # An item, its photo and five texts; then the three commands for another catalogue, under a heading.
+    assert labels[0] == "demo"
+    assert labels[-14:] == ["serve", *["query"] * 7, "report", "page", *["next"] * 4]
     assert f"{root}/reports/small/report.html" in demo.stderr
-    photo_query = next(line for line in lines if "its photo" in line)
+    photo_query = next(line for line in lines if "photo of this item" in line)
     assert "(1.00)" in photo_query  # the photo of an item finds that item
+    for text in ("red dress", "赤 ワンピース"):
+        assert any(f"text: {text}  ->  " in line for line in lines)
+    assert "raysys serve configs/my.yaml" in lines[-1]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/readyz")

@@ -299,6 +299,44 @@ def test_response_does_not_move_the_products_below(page: Page, shelf: StubShelf)
     assert page.locator("#starts").bounding_box() == before
 
 
+def test_start_page_opens_on_the_item_of_the_service(page: Page) -> None:
+    page.goto("/")
+    page.wait_for_selector("#shelf a.card")
+    assert page.locator("#hero").is_visible()
+    assert texts(page, "#query-kind, #query-title") == ["For example", "Red dress"]  # item 20
+    assert texts(page, "#shelf .title")[:2] == ["Blue dress", "Green dress"]
+    assert texts(page, "#shelf .score")[:6] == FIRST_SCORES
+    assert page.title() == "Similar looks"
+    assert page.url.endswith("/")
+
+
+def test_example_text_is_a_search(page: Page) -> None:
+    page.goto("/")
+    page.wait_for_selector("#shelf a.card")
+    assert texts(page, "#examples a") == ["Red dress", "長袖ワンピース"]
+    assert page.locator("#examples a").evaluate_all("links => links.map(l => l.lang)") == ["", "ja"]
+    page.locator("#examples a").first.click()
+    page.locator("#query-kind", has_text="Your description").wait_for()
+    page.wait_for_selector("#shelf a.card")
+    assert page.url.endswith("/?q=Red+dress")
+    assert texts(page, "#shelf .title") == ["Red dress", "Red dress"]  # items 5 and 20
+    assert page.locator("#hero").is_hidden()
+
+    page.go_back()
+    page.locator("#query-kind", has_text="For example").wait_for()
+    assert texts(page, "#shelf .title")[:2] == ["Blue dress", "Green dress"]
+    assert page.locator("#hero").is_visible()
+
+
+def test_start_page_without_examples_has_products_to_start_from(page: Page, shelf: StubShelf) -> None:
+    shelf.examples = {"texts": [], "item": None}
+    page.goto("/")
+    page.wait_for_selector("#starts a.card")
+    page.locator("#result").wait_for(state="hidden")
+    assert page.locator("#examples").is_hidden()
+    assert page.locator("#hero").is_visible()
+
+
 def test_show_others_loads_other_products(page: Page) -> None:
     page.goto("/")
     page.wait_for_selector("#starts a.card[data-item-id='item-23']")  # seed 0: items 0 to 23

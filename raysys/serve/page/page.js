@@ -1,4 +1,5 @@
-// The search page: one query at a time (an item, a text or a photo) and its neighbours.
+// The search page: one query at a time (an item, a text or a photo) and its neighbours. The start page
+// shows the item that the service proposes, and texts to try.
 //
 // Every query is a visit that belongs to an entry of the browser's history. A visit keeps its
 // response, so that Back renders without a request and the scroll position stays valid. Values
@@ -6,12 +7,13 @@
 
 const NUM_NEIGHBOURS = 12;
 const NUM_START_ITEMS = 24; // fills complete rows of 2, 3, 4, 6 and 8
-const NUM_COLLAGE = 5;
 const NUM_ATTRIBUTES = 6;
 
 const yen = new Intl.NumberFormat("en", { style: "currency", currency: "JPY" });
 const integer = new Intl.NumberFormat("en");
-const visits = new Map(); // history.state.visit -> { query, response, durationMs }
+// history.state.visit -> { query, isStart, response, durationMs }; a start page has no query before its response
+const visits = new Map();
+let examples; // the texts and the item of the start page
 let searchAbort = new AbortController();
 let startItemsAbort = new AbortController();
 let retryTimer; // counts down to the next retry
@@ -39,7 +41,7 @@ function addListeners() {
 
 function openQuery(query) {
   const key = newVisitKey();
-  visits.set(key, { query });
+  visits.set(key, { query, isStart: !query });
   history.pushState({ visit: key }, "", urlOf(query));
   scrollTo(0, 0);
   showVisit(visits.get(key));
@@ -49,7 +51,8 @@ function openQuery(query) {
 function resumeVisit() {
   let visit = visits.get(history.state?.visit);
   if (!visit) {
-    visit = { query: queryOf(new URLSearchParams(location.search)) };
+    const query = queryOf(new URLSearchParams(location.search));
+    visit = { query, isStart: !query };
     const key = newVisitKey();
     visits.set(key, visit);
     history.replaceState({ visit: key }, "");
@@ -65,19 +68,20 @@ async function showVisit(visit) {
   searchAbort.abort(); // a late response to an earlier query must not replace this one
   const { signal } = (searchAbort = new AbortController());
   hideError();
-  renderQuery(visit.query);
-  if (!visit.query) return;
+  renderQuery(visit);
   if (visit.response) return renderResponse(visit);
   renderSkeletons(byId("shelf"), NUM_NEIGHBOURS);
   renderEmpty("");
   try {
+    if (visit.isStart) await loadExamples(visit, signal);
+    if (!visit.query) return; // no item of the index has a neighbour
     const startedMs = performance.now();
     visit.response = await fetchJson(...requestFor(visit.query), signal);
     visit.durationMs = performance.now() - startedMs;
     if (!signal.aborted) renderResponse(visit);
   } catch (error) {
     if (signal.aborted) return;
-    renderFailure(visit.query);
+    renderFailure(visit);
     showError(error, () => showVisit(visit));
   }
 }
@@ -142,7 +146,6 @@ async function loadStartItems() {
     renderSpace(ready);
     byId("items").textContent = integer.format(ready.num_items);
     byId("starts").replaceChildren(...items.map((item) => cardOf(item)));
-    if (!byId("collage").childElementCount) renderCollage(items.slice(0, NUM_COLLAGE));
   } catch (error) {
     if (signal.aborted) return;
     byId("starts").replaceChildren();
@@ -150,26 +153,37 @@ async function loadStartItems() {
   }
 }
 
+async function loadExamples(visit, signal) {
+  examples ??= await fetchJson("/v1/examples", {}, signal);
+  if (signal.aborted) return;
+  visit.query = examples.item && { kind: "item", item: examples.item };
+  renderExamples(examples.texts);
+  renderQuery(visit);
+}
+
 // ---- Rendering
 
-function renderQuery(query) {
-  byId("hero").hidden = Boolean(query);
-  byId("result").hidden = !query;
+function renderQuery({ query, isStart }) {
+  byId("hero").hidden = !isStart;
+  byId("result").hidden = !query && examples?.item === null; // until the examples arrive, its place is kept
   byId("text").value = query?.kind === "text" ? query.text : "";
+  byId("result").dataset.kind = query?.kind ?? "item";
+  renderDetails("", {});
+  renderQueryPhoto(null, "");
+  byId("query-kind").textContent = isStart ? "For example" : "Similar to";
   document.title = "Similar looks";
   if (!query) return;
-  byId("result").dataset.kind = query.kind;
-  if (query.kind === "item") return renderItem(query.item);
+  if (query.kind === "item") return renderItem(query.item, isStart);
   const isPhoto = query.kind === "photo";
   byId("query-kind").textContent = isPhoto ? "Your photo" : "Your description";
   renderDetails(isPhoto ? query.file.name : query.text, {});
   renderQueryPhoto(isPhoto ? query.previewUrl : null, "Your photo");
 }
 
-function renderItem({ item_id, title, attributes, image_url }) {
-  byId("query-kind").textContent = "Similar to";
+function renderItem({ item_id, title, attributes, image_url }, isStart) {
   renderDetails(title ?? "", attributes ?? {}, item_id);
   renderQueryPhoto(image_url, title ?? "");
+  if (isStart) document.title = "Similar looks";
 }
 
 function renderDetails(title, attributes, itemId) {
@@ -201,10 +215,10 @@ function renderQueryPhoto(url, alt) {
   subject.alt = alt;
 }
 
-function renderResponse({ query, response, durationMs }) {
+function renderResponse({ query, isStart, response, durationMs }) {
   if (query.kind === "item" && response.query) {
     query.item = response.query;
-    renderItem(response.query);
+    renderItem(response.query, isStart);
   }
   // Cosines between text and photos are near 0.1, so the meter of a text query is relative to the best.
   const isText = query.kind === "text";
@@ -218,8 +232,9 @@ function renderResponse({ query, response, durationMs }) {
   renderSpace(response);
 }
 
-function renderFailure(query) {
-  const isUnknown = query.kind === "item" && !query.item.title; // opened by URL, so there is nothing to show
+function renderFailure({ query }) {
+  // An item that was opened by its URL, or a start page without its examples: there is nothing to show.
+  const isUnknown = !query || (query.kind === "item" && !query.item.title);
   byId("result").hidden = isUnknown;
   byId("hero").hidden = !isUnknown;
   byId("shelf").replaceChildren();
@@ -238,14 +253,20 @@ function renderSpace({ space_id, index_version }) {
   byId("index").title = index_version;
 }
 
-function renderCollage(items) {
-  const photos = items.map((item) => {
-    const photo = document.createElement("li");
-    photo.className = "photo";
-    photo.append(setPhoto(new Image(), item.image_url));
-    return photo;
+function renderExamples(texts) {
+  const links = texts.map((text) => {
+    const entry = document.createElement("li");
+    const link = document.createElement("a");
+    const query = { kind: "text", text };
+    link.className = "secondary";
+    link.href = urlOf(query);
+    setText(link, text);
+    link.addEventListener("click", (event) => onPlainClick(event, () => openQuery(query)));
+    entry.append(link);
+    return entry;
   });
-  byId("collage").replaceChildren(...photos);
+  byId("examples").replaceChildren(...links);
+  byId("examples").hidden = !texts.length;
 }
 
 function renderSkeletons(list, number) {

@@ -74,8 +74,9 @@ def wandb_tables(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_row_of_neighbours_has_a_cell_for_each_column(wandb_tables: dict[str, Any], num: int) -> None:
     log_report_to_wandb(report_with_neighbours(num), "run", TrackingConfig(mode="offline"), {})
     columns, (row,) = wandb_tables["report/neighbours"]
-    assert len(row) == len(columns) == 11
-    assert [cell is not None for cell in row] == [True, *(([True] * num + [False] * (5 - num)) * 2)]
+    assert len(row) == len(columns) == 12
+    assert (columns[1], row[1]) == ("chosen", "chosen at random")
+    assert [cell is not None for cell in row] == [True, True, *(([True] * num + [False] * (5 - num)) * 2)]
 
 
 def test_disabled_tracking_does_not_touch_wandb(wandb_tables: dict[str, Any], tmp_path: Path) -> None:

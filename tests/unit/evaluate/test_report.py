@@ -5,14 +5,19 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+import raysys
 from raysys.config.schema import SYSTEMS
 from raysys.encoder.interpolation import Point, choose_alpha
 from raysys.evaluate.index_comparison import IndexComparison
 from raysys.evaluate.report import (
+    NEXT_COMMANDS,
     SYSTEM_DESCRIPTIONS,
+    SYSTEM_REASONS,
+    CataloguePhoto,
     NeighbourPhoto,
     QueryNeighbours,
     ReportData,
@@ -179,6 +184,18 @@ def test_lines_are_an_aligned_table_with_reasons_for_unavailable_systems() -> No
     assert lines[-1] == "SIMULATED LOG: taps were generated from item attributes, not recorded from people."
 
 
+def test_lines_have_a_reason_for_every_available_system_and_the_result() -> None:
+    lines = report_lines(against_production())
+    assert [line.split()[0] for line in lines[4:8]] == ["system", "production", "zero_shot", "fine_tuned"]
+    assert lines[5] == ("production  Vectors of yours: the fine-tuned encoder has to beat what you have.")
+    assert lines[-2].startswith(
+        "   result  On a simulated log, the fine-tuned encoder orders the shelf better"
+    )
+    assert not [
+        line for line in report_lines(report()) if line.startswith("wise_ft ") and "delivered" in line
+    ]
+
+
 def test_lines_of_a_recorded_log_have_no_simulation_warning() -> None:
     assert not any("SIMULATED" in line for line in report_lines(replace(report(), simulated=False)))
 
@@ -266,7 +283,7 @@ def test_empty_report_is_a_page_without_plots() -> None:
     page = report_html(EMPTY)
     assert "<svg" not in page
     assert "<h2>Training</h2>" not in page
-    assert "Nearest items before and after" not in page
+    assert "The shelf before and after" not in page
     assert report_lines(EMPTY) == ["system  nDCG@5  nDCG@5 against zero_shot"]
 
 
@@ -337,9 +354,9 @@ def test_headline_against_a_baseline(lift: Interval | None, headline: str) -> No
 def test_lines_have_a_table_for_attribute_precision_and_a_line_for_the_index() -> None:
     lines = report_lines(against_production())
     assert lines[0].endswith("nDCG@5 against production")
-    assert lines[4].split() == ["system", "P@5", "P@5", "against", "production"]
-    assert lines[6] == "fine_tuned  0.300 [0.290, 0.320]  +20.0% [+10.0%, +30.0%]"
-    assert lines[7] == (
+    assert lines[8].split() == ["system", "P@5", "P@5", "against", "production"]
+    assert lines[10] == "fine_tuned  0.300 [0.290, 0.320]  +20.0% [+10.0%, +30.0%]"
+    assert lines[11] == (
         "    index  hnsw, ef_search 64 against exact search, 200 queries: recall@1 0.990 [0.980, 1.000], "
         "recall@10 0.950 [0.940, 0.960], P@5 by exact 0.330 [0.320, 0.350], P@5 by index 0.320 [0.310, 0.340]"
     )
@@ -361,4 +378,59 @@ def test_index_has_a_table_of_its_own_beside_exact_search(page: str) -> None:
 
 
 def test_every_built_in_system_has_a_description() -> None:
-    assert tuple(SYSTEM_DESCRIPTIONS) == SYSTEMS
+    assert tuple(SYSTEM_DESCRIPTIONS) == tuple(SYSTEM_REASONS) == SYSTEMS
+
+
+def test_every_row_of_the_page_has_its_reason(page: str) -> None:
+    rows = re.findall(r"<tr class=.*?</tr>", page, flags=re.S)[:5]
+    reasons = [re.findall(r'<span class="reason">(.+?)</span>', row) for row in rows]
+    names = ["random", "mobilenet_v2", "zero_shot", "fine_tuned", "wise_ft"]
+    assert reasons == [[SYSTEM_REASONS[name]] for name in names]
+
+
+def test_page_labels_the_query_with_the_largest_gain_and_the_random_ones() -> None:
+    query = report().neighbours[0]
+    data = replace(
+        report(),
+        neighbours=[replace(query, has_largest_gain=True), query, query],
+        relevance_rule="was tapped for this query in the log",
+    )
+    page = " ".join(report_html(data).split())
+    labels = re.findall(r'<small class="chosen[^"]*">([^<]+)</small>', page)
+    assert labels == ["largest gain", "chosen at random", "chosen at random"]
+    assert "The other queries are chosen <b>at random</b>" in page
+    assert "</b> was tapped for this query in the log." in page
+    only_random = " ".join(report_html(replace(data, neighbours=[query])).split())
+    assert "The query is chosen <b>at random</b>" in only_random
+    assert "largest gain" not in only_random
+
+
+def test_relevant_items_are_marked_and_counted_on_a_simulated_log() -> None:
+    query = report().neighbours[0]
+    items = [NeighbourPhoto(JPEG, "red bag", 0.9, True), NeighbourPhoto(JPEG, "hat", 0.8, False)]
+    data = replace(report(), neighbours=[replace(query, delivered=items)])
+    page = report_html(data)
+    assert page.count('<figure class="relevant">') == 1
+    assert re.findall(r"<small>(\d of \d) ✓</small>", page) == ["0 of 1", "1 of 2"]
+    assert "of 2 ✓" not in report_html(replace(data, simulated=False))  # of a recorded log not all is known
+
+
+def test_shelf_follows_the_headline_and_the_photos_of_the_catalogue() -> None:
+    photos = [CataloguePhoto(JPEG, "<i>hat</i>")] * 48
+    page = report_html(replace(report(), catalogue_photos=photos, num_items=1728))
+    places = [page.index(text) for text in ('class="sheet"', "<h1>", "The shelf before and after", "<table")]
+    assert places == sorted(places)
+    assert "48 of the 1,728 items of this evaluation, chosen at random" in page
+    assert page.count('alt="&lt;i&gt;hat&lt;/i&gt;"') == 48
+    assert 'class="sheet"' not in report_html(report())
+
+
+def test_report_of_the_drawn_catalogue_ends_with_the_commands_for_another() -> None:
+    page = report_html(replace(report(), is_drawn=True))
+    assert all(command in page for command in NEXT_COMMANDS)
+    assert "Next: your own catalogue" not in report_html(report())
+
+
+def test_commands_for_another_catalogue_are_those_of_the_front_page() -> None:
+    front_page = (Path(raysys.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "".join(f"    {command}\n" for command in NEXT_COMMANDS) in front_page
