@@ -20,7 +20,7 @@ from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
 from raysys.train.memory import batches_bytes
-from raysys.train.metrics.step_metrics import Throughput
+from raysys.train.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute

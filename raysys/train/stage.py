@@ -168,7 +168,7 @@ def _finished_run(
 
 
 def _teacher(run: TrainingRun, job: TrainJob) -> TeacherVectors:
-    from raysys.train.teacher import prepare_teacher
+    from raysys.stream.prepare_teacher import prepare_teacher
 
     return prepare_teacher(
         run.inputs["teacher"].uri, job.run_uri, job.shards, max_bad_fraction=job.max_bad_fraction

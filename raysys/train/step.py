@@ -28,10 +28,10 @@ from raysys.train.loss import (
     teacher_loss,
     world_size,
 )
-from raysys.train.metrics.step_metrics import StepResult, WeightChange
 from raysys.train.model import TrainState
 from raysys.train.model.distributed import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 from raysys.train.model.dual_encoder import DualEncoder, EmbeddedBatch
+from raysys.train.step_metrics import StepResult, WeightChange
 
 
 def train_step(

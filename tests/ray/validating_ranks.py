@@ -20,6 +20,7 @@ from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step, warm_up_ddp_buckets
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.wise_ft import measure_points, read_points
+from raysys.train.worker import Worker
 from tests.ray.ranks import NUM_PAIRS, global_batch, make_state, part_of
 from tests.unit.train.small_model import exported_weights, small_job, write_validation_pairs
 from tests.unit.train.validation.test_checkpoint_validator import FakeRank
@@ -95,11 +96,12 @@ def train(folder: Path, name: str, rank: int, world_size: int) -> Validated:
     part = _titles_only(part_of(global_batch(), rank, world_size))
     state = make_state(folder, section, rank, world_size)
     fake: Any = FakeRank()
-    validator = CheckpointValidator(job, state.accelerator, fake, fake)
+    worker = Worker(job, state.accelerator, fake, fake)
+    validator = CheckpointValidator(worker)
     metrics, has_stopped, losses = [validator.validate(state, 0)], [], []
     warm_up_ddp_buckets(state, part, section)
     for step in range(1, NUM_STEPS + 1):
-        losses.append(train_step(state, part, section).loss)
+        losses.append(train_step(state, part, section).metrics()["loss"])
         metrics.append(validator.validate(state, step))
         has_stopped.append(validator.has_stopped_early(step))
         saved = snapshot(state, step)
@@ -110,7 +112,7 @@ def train(folder: Path, name: str, rank: int, world_size: int) -> Validated:
     state.accelerator.free_memory()
     points = []
     for _ in range(2):
-        measure_points(job, state.accelerator, validator, fake, fake)
+        measure_points(worker, validator)
         points.append(read_points(job))
         if world_size > 1:
             dist.barrier()
@@ -126,7 +128,7 @@ def _plain(job: TrainJob, folder: Path, rank: int, world_size: int) -> tuple[lis
     state = make_state(folder, job.section, rank, world_size)
     part = _titles_only(part_of(global_batch(), rank, world_size))
     warm_up_ddp_buckets(state, part, job.section)
-    losses = [train_step(state, part, job.section).loss for _ in range(NUM_STEPS)]
+    losses = [train_step(state, part, job.section).metrics()["loss"] for _ in range(NUM_STEPS)]
     saved = state.state_dict()
     return losses, exported_weights(saved) if saved else {}
 

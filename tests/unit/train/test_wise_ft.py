@@ -23,6 +23,7 @@ from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.wise_ft import measure_points, read_points
+from raysys.train.worker import Worker
 from tests.factories import tiny_bundle
 from tests.unit.train.small_model import (
     plain_embeddings,
@@ -114,10 +115,9 @@ def job(bundles: tuple[str, str], tmp_path: Path, request: pytest.FixtureRequest
 
 def measure(job: TrainJob, **rank: Any) -> list[Point] | None:
     """What a worker does after the last step."""
-    accelerator, fake = Accelerator(cpu=True), FakeRank(**rank)
-    consensus: Any = fake
-    validator = CheckpointValidator(job, accelerator, consensus, consensus)
-    measure_points(job, accelerator, validator, consensus, consensus)
+    fake: Any = FakeRank(**rank)
+    worker = Worker(job, Accelerator(cpu=True), fake, fake)
+    measure_points(worker, CheckpointValidator(worker))
     return read_points(job)
 
 

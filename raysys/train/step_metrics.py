@@ -39,11 +39,6 @@ class StepResult:
             self._copied.synchronize()
         return dict(zip(self._names, self._values.tolist(), strict=True))
 
-    @property
-    def loss(self) -> float:
-        """The loss alone."""
-        return self.metrics()["loss"]
-
 
 def trained_part(model: Any, section: TrainConfig) -> Trained:
     """What is trained of a SigLIP model, for its FLOPs."""
