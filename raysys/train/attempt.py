@@ -61,7 +61,9 @@ def _fatal_error(
     node = ray.util.get_node_ip_address()
     shortage = f"rank {context.get_world_rank()} on node {node} has too little memory"
     if job.section.on_out_of_memory == "halve" and size > 1:
-        ray.get(coordinator.log_halved.remote(size, micro_batch.halve(), shortage))
+        then = f"the run continues from the last checkpoint with {micro_batch.halve()}"
+        line = f"{shortage} for micro_batch_size {size}; {then}"
+        ray.get(coordinator.log.remote(line, once=f"micro_batch_size {size}"))
         return None
     advice = memory_advice(job.section, context.get_world_size(), size)
     return OutOfMemory(f"train: {shortage} ({reason}); {advice}")

@@ -64,7 +64,7 @@ class MicroBatch:
         """
         configured, line = self._job.section.micro_batch_size, None
         # The ranks may have different devices, and read the folder at different times.
-        if recorded := int(_least(state.accelerator, self._recorded_size())):
+        if recorded := int(_least(state.accelerator, self._recorded()[0])):
             self.size, line = recorded, f"micro_batch_size {recorded}, as found by an earlier start"
         elif configured == "auto" and (memory or self._job.section.use_gpu):
             self.size, line = self._measure(state, memory or DeviceMemory(state.accelerator.device))
@@ -149,19 +149,18 @@ class MicroBatch:
     def _device_name(self) -> str:
         return torch.cuda.get_device_name() if self._job.section.use_gpu else "cpu"
 
-    def _records(self) -> list[dict[str, Any]]:
-        """The sizes in the run's folder, each under `size` with its circumstances."""
-        return json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else []
-
-    def _recorded_size(self) -> int:
-        """0 if there is none."""
-        now = self._circumstances()
-        return next((one["size"] for one in self._records() if one == {**now, "size": one["size"]}), 0)
+    def _recorded(self) -> tuple[int, list[dict[str, Any]]]:
+        """The size that the run's folder has for these circumstances (0: none), and its other records."""
+        records, now = [], self._circumstances()
+        if storage.exists(self._uri):
+            records = json.loads(storage.read_bytes(self._uri))
+        sizes = [record["size"] for record in records if record == {**record, **now}]
+        return (sizes[0] if sizes else 0), [record for record in records if record != {**record, **now}]
 
     def _record(self, size: int) -> None:
-        now = self._circumstances()
-        others = [one for one in self._records() if one != {**now, "size": one["size"]}]
-        storage.write_bytes(self._uri, json.dumps([*others, {"size": size, **now}], indent=2).encode())
+        _, others = self._recorded()
+        content = [*others, {"size": size, **self._circumstances()}]
+        storage.write_bytes(self._uri, json.dumps(content, indent=2).encode())
 
 
 def _least(accelerator: Accelerator, value: float) -> float:

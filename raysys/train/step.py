@@ -237,15 +237,16 @@ def _add_teacher(
     head: torch.nn.Linear,
     section: TrainConfig,
 ) -> Float[Tensor, ""]:
-    """Add, in place, the loss of `train.teacher` and its gradients; set the head's. The result is the loss
-    before its weight."""
+    """Add the loss of `train.teacher` and its gradients in place; returns this loss before its weight."""
     assert section.teacher is not None
-    result = teacher_loss(images, vectors, head.weight, section.teacher, tile_rows=section.loss_tile_rows)
     weight = section.teacher.weight
-    local_loss.add_(result.loss, alpha=weight)
-    grads.images.add_(result.images, alpha=weight)
-    head.weight.grad = weight * result.head
-    return result.loss
+    loss, image_grads, head_grads = teacher_loss(
+        images, vectors, head.weight, section.teacher, tile_rows=section.loss_tile_rows
+    )
+    local_loss.add_(loss, alpha=weight)
+    grads.images.add_(image_grads, alpha=weight)
+    head.weight.grad = weight * head_grads
+    return loss
 
 
 def _backward_from_embeddings(embedded: EmbeddedBatch, grads: EmbeddedBatch) -> None:

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from numpy import ndarray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TeacherConfig, TrainConfig
 from raysys.encoder.siglip import load_model
@@ -182,8 +183,13 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
     state = make_state(folder, section, rank, world_size)
     warm_up_ddp_buckets(state, part, section)
     losses = [train_step(state, part, section).metrics()["loss"] for _ in range(2)]
-    torch.save(state.state_dict(), folder / f"state-{rank}.pt")
+    saved = state.state_dict()
+    torch.save(saved, folder / f"state-{rank}.pt")
     losses.append(train_step(state, part, section).metrics()["loss"])
+    if rank == 0:  # the step must not change what is being written
+        written = torch.load(folder / "state-0.pt", weights_only=True)
+        for now, before in zip(_tensors(saved), _tensors(written), strict=True):
+            torch.testing.assert_close(now, before, rtol=0, atol=0)
     if world_size > 1:
         dist.barrier()
     restored = make_state(folder, section, rank, world_size)
@@ -196,6 +202,11 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
     warm_up_ddp_buckets(restored, part, section)
     restored_losses = [train_step(restored, part, section).metrics()["loss"]]
     return Training(losses, restored_losses, _weights(state), _weights(restored))
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """All tensors of a nested state dict, in order."""
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
 
 
 def _weights(state: TrainState) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from raysys.encoder.interpolation import Point
 from raysys.evaluate.pairs import DrawnPairs
 from raysys.evaluate.retrieval import PairEmbeddings
 from raysys.evaluate.validation import Validation
-from raysys.train.checkpoint.format import checkpoint_name, snapshot, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, write_checkpoint
 from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step, warm_up_ddp_buckets
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
@@ -104,10 +104,11 @@ def train(folder: Path, name: str, rank: int, world_size: int) -> Validated:
         losses.append(train_step(state, part, section).metrics()["loss"])
         metrics.append(validator.validate(state, step))
         has_stopped.append(validator.has_stopped_early(step))
-        saved = snapshot(state, step)
-        if saved is not None:
+        if saved := state.state_dict():
             uri = f"{job.run_uri}/{checkpoint_name(step)}"
-            write_checkpoint(saved, uri, spec_hash="f" * 64, stream_position=0, world_size=world_size)
+            write_checkpoint(
+                saved, uri, step=step, spec_hash="f" * 64, stream_position=0, world_size=world_size
+            )
     saved = state.state_dict()
     state.accelerator.free_memory()
     points = []

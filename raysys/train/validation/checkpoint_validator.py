@@ -6,24 +6,13 @@ before their checkpoint is saved. After a kill in between, the step is trained a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import torch
-from jaxtyping import Float32
-from numpy import ndarray
 
-from raysys import storage
-from raysys.evaluate.neighbour_grid import NUM_PHOTOS, neighbour_grid
+from raysys.evaluate.neighbour_grid import record_neighbours
 from raysys.evaluate.retrieval import PairEmbeddings
-from raysys.tracking.metrics_log import (
-    neighbour_grid_uri,
-    read_validations,
-    record_validation,
-    start_vectors_uri,
-    validation_scores,
-)
+from raysys.tracking.metrics_log import read_validations, record_validation, validation_scores
 from raysys.train.model import TrainState
 from raysys.train.monitor.stall import VALIDATING
 from raysys.train.validation.worker_pairs import WorkerPairs
@@ -69,7 +58,7 @@ class CheckpointValidator:
         row = {**{f"val_{name}": value for name, value in metrics.items()}, **gains}
         self._step_to_row[step] = {"step": step, **row}
         if self._is_main:
-            self._draw_neighbours(step, embedded.photos.numpy())
+            record_neighbours(self._job.run_uri, step, self._pairs.inputs.pixels, embedded.photos.numpy())
             record_validation(self._job.run_uri, step, row)  # last: from now on the step counts as validated
         return metrics
 
@@ -85,21 +74,6 @@ class CheckpointValidator:
         local = self._job.validation.metrics(embedded) if self._is_main else None
         metrics: dict[str, float] = self._worker.consensus.group.from_main(local)
         return metrics
-
-    def _draw_neighbours(self, step: int, vectors: Float32[ndarray, "n d"]) -> None:
-        """Store the start's vectors of some photos, and compare the neighbours by later ones with them."""
-        photos = self._pairs.inputs.pixels[: min(NUM_PHOTOS, len(vectors))]
-        vectors, start_uri = vectors[: len(photos)], start_vectors_uri(self._job.run_uri)
-        if step == 0:
-            encoded = io.BytesIO()
-            np.save(encoded, vectors)
-            storage.write_bytes(start_uri, encoded.getvalue())
-        elif storage.exists(start_uri):
-            start = np.load(io.BytesIO(storage.read_bytes(start_uri)))
-            photos = photos[: len(start)]  # fewer if more workers shared the pairs
-            grid, encoded = neighbour_grid(photos, start[: len(photos)], vectors[: len(photos)]), io.BytesIO()
-            grid.save(encoded, "JPEG", quality=85)
-            storage.write_bytes(neighbour_grid_uri(self._job.run_uri, step), encoded.getvalue())
 
 
 def has_stopped_early(validations: Iterable[Mapping[str, float]], step: int, patience: int | None) -> bool:
