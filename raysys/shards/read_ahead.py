@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from typing import IO
 
-from raysys.storage.stream import SeekableStream
+from raysys.storage.seekable import SeekableStream
 
 # With img2dataset, a json, a txt and three extended headers take 6 kB; a json with EXIF data takes more.
 _WINDOW_BYTES = 8 << 10

@@ -19,7 +19,7 @@ from raysys.parallel import map_in_threads
 from raysys.storage import uri as uris
 from raysys.storage.failures import TruncatedTransfer
 from raysys.storage.retry import with_retry
-from raysys.storage.stream import SeekableStream
+from raysys.storage.seekable import SeekableStream
 
 _CHUNK_BYTES = 8 << 20
 _PARALLEL_RANGES = 8  # of one file; a single stream of an object store gives about 60 MB/s

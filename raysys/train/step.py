@@ -97,7 +97,11 @@ def backward(
     with no_sync(towers) if others else nullcontext():
         embedded = [*_embed_no_grad(towers, others, device), _embed(towers, kept, device)]
         full_batch = _concatenate(embedded)
-        local_loss, grads = _embedding_grads(full_batch, keys, groups, section, start_embedded)
+        local_loss = torch.zeros_like(full_batch.scale)
+        grads = EmbeddedBatch(*(torch.zeros_like(value) for value in full_batch))
+        _add_sigmoid_losses(local_loss, grads, full_batch, keys, groups, section)
+        if start_embedded is not None:
+            _add_distillation(local_loss, grads, full_batch, start_embedded, keys[:, 0], section)
         local_losses = {"loss": local_loss}
         if teacher_head is not None:
             vectors = batch[TEACHER].to(device, non_blocking=True)
@@ -162,21 +166,19 @@ def _split(grads: EmbeddedBatch, sizes: list[int]) -> list[EmbeddedBatch]:
     return [*others, last._replace(scale=grads.scale, bias=grads.bias)]
 
 
-def _embedding_grads(
+def _add_sigmoid_losses(
+    local_loss: Float[Tensor, ""],
+    grads: EmbeddedBatch,
     embedded: EmbeddedBatch,
     keys: Int64[Tensor, "b kinds"],
     groups: Int64[Tensor, " b"],
     section: TrainConfig,
-    start: EmbeddedBatch | None,
-) -> tuple[Float[Tensor, ""], EmbeddedBatch]:
-    """This worker's part of the loss, and the gradients of the global loss with respect to `embedded`.
+) -> None:
+    """Add this worker's part of the loss, and the gradients of the global loss with respect to `embedded`.
 
     Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
-    `start` are the start's embeddings of the same rows, with `train.method: distil`.
     """
     *all_keys, all_groups = gather_rows(torch.cat([keys, groups[:, None]], dim=1)).unbind(dim=1)
-    local_loss = torch.zeros_like(embedded.scale)
-    grads = EmbeddedBatch(*(torch.zeros_like(value) for value in embedded))
     for kind, weight in enumerate((1.0, *section.caption_weights.values())):
         pairs = local_pairs(
             embedded.images.detach(),
@@ -201,9 +203,6 @@ def _embedding_grads(
         grads.captions[:, kind].add_(result.captions, alpha=weight)
         grads.scale.add_(result.scale, alpha=weight)
         grads.bias.add_(result.bias, alpha=weight)
-    if start is not None:
-        _add_distillation(local_loss, grads, embedded, start, keys[:, 0], section)
-    return local_loss, grads
 
 
 @torch.no_grad()
