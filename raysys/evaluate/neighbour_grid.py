@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,38 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from PIL import Image
 
+from raysys import storage
 from raysys.index.exact import exact_search
+from raysys.tracking.metrics_log import neighbour_grid_uri, start_vectors_uri
 
-NUM_PHOTOS = 64  # among which neighbours are searched
+_NUM_PHOTOS = 64  # among which neighbours are searched
 _NUM_QUERIES = 6
 _NUM_NEIGHBOURS = 4
 _PHOTO_PX = 64
 _GAP_PX = 8
+
+
+def record_neighbours(
+    run_uri: str,
+    step: int,
+    photos: UInt8[ndarray, "photos side side 3"],
+    vectors: Float32[ndarray, "n d"],
+) -> None:
+    """Store the start's vectors of the first photos (step 0), or compare the neighbours by these with them.
+
+    `vectors` may be those of more photos than given.
+    """
+    num_photos = min(_NUM_PHOTOS, len(photos), len(vectors))
+    encoded = io.BytesIO()
+    if step == 0:
+        np.save(encoded, vectors[:num_photos])
+        storage.write_bytes(start_vectors_uri(run_uri), encoded.getvalue())
+    elif storage.exists(start_vectors_uri(run_uri)):
+        start = np.load(io.BytesIO(storage.read_bytes(start_vectors_uri(run_uri))))[:num_photos]
+        # Fewer photos if more workers shared the pairs at the start.
+        grid = neighbour_grid(photos[: len(start)], start, vectors[: len(start)])
+        grid.save(encoded, "JPEG", quality=85)
+        storage.write_bytes(neighbour_grid_uri(run_uri, step), encoded.getvalue())
 
 
 def neighbour_grid(

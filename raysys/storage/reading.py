@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import os
 import tempfile
@@ -20,6 +19,7 @@ from raysys.parallel import map_in_threads
 from raysys.storage import uri as uris
 from raysys.storage.failures import TruncatedTransfer
 from raysys.storage.retry import with_retry
+from raysys.storage.seekable import SeekableStream
 
 _CHUNK_BYTES = 8 << 20
 _PARALLEL_RANGES = 8  # of one file; a single stream of an object store gives about 60 MB/s
@@ -139,7 +139,7 @@ def readable_folder(uri: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-class _RetryingFile(io.RawIOBase):
+class _RetryingFile(SeekableStream):
     """A file on an object store; a read that fails or ends early is repeated from its start.
 
     `read_at` may be called by several threads at once.
@@ -148,7 +148,6 @@ class _RetryingFile(io.RawIOBase):
     def __init__(self, uri: str) -> None:
         super().__init__()
         self._uri = uri
-        self._position = 0
         # Open streams that no thread is using: not every kind of stream allows several threads.
         self._idle: list[pa.NativeFile] = []
         self.num_bytes = -1
@@ -166,29 +165,6 @@ class _RetryingFile(io.RawIOBase):
         max_threads = 1 if uris.is_local(self._uri) else _PARALLEL_RANGES
         read = functools.partial(self.read_at, _CHUNK_BYTES)
         return map_in_threads(read, range(0, self.num_bytes, _CHUNK_BYTES), max_threads)
-
-    def read(self, num_bytes: int | None = -1) -> bytes:
-        """The next bytes; all remaining bytes without a number."""
-        all_bytes = num_bytes is None or num_bytes < 0
-        data = self.read_at(self.num_bytes if all_bytes else num_bytes or 0, self._position)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position of the next read, and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def close(self) -> None:
         """Close the file; closing it again does nothing."""

@@ -53,6 +53,24 @@ class _StderrHandler(logging.Handler):
 
 
 @contextlib.contextmanager
+def forwarded(label: str, send: Callable[[str], object]) -> Iterator[None]:
+    """Pass the lines that this process logs to `send` as well, without `label`, which the receiver adds."""
+
+    class Forwarder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            send(record.getMessage().strip().removeprefix(label).lstrip())
+
+    handler, level = Forwarder(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """A progress bar, on a terminal only. Call the yielded function with the number of completed units."""
     columns = (

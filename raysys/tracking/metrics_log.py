@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from raysys import storage
 
@@ -96,6 +96,11 @@ def read_validations(run_uri: str, without: frozenset[int] = frozenset()) -> lis
     names = [name for name in storage.list_files(folder) if name.endswith(".json")]
     new_names = [name for name in names if int(name.removesuffix(".json")) not in without]
     return [json.loads(storage.read_bytes(storage.join(folder, name))) for name in new_names]
+
+
+def validation_scores(rows: Iterable[Mapping[str, float]]) -> dict[int, float]:
+    """Step -> the score that selects checkpoints, of the validations that have one, in their order."""
+    return {int(row["step"]): row["val_score"] for row in rows if "val_score" in row}
 
 
 def _to_line(row: dict[str, float]) -> str:

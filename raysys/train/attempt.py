@@ -22,11 +22,11 @@ from raysys.errors import (
     TrainingDiverged,
     known_cause,
 )
+from raysys.tracking import logs
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
 from raysys.train.memory import memory_advice, out_of_memory_reason
 from raysys.train.micro_batch import MicroBatch
-from raysys.train.monitor.worker_log import log_to_driver
 
 _NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)
 
@@ -38,7 +38,7 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
     world_size = ray.train.get_context().get_world_size()
     micro_batch = MicroBatch(job, world_size)
     try:
-        with log_to_driver(coordinator):
+        with logs.forwarded("train", coordinator.log.remote):
             train_worker(job, coordinator, micro_batch)
     except Exception as error:
         fatal_error = _fatal_error(error, job, coordinator, micro_batch)
@@ -49,24 +49,21 @@ def run_attempt(job: TrainJob, coordinator: Any) -> None:
 def _fatal_error(
     error: Exception, job: TrainJob, coordinator: Any, micro_batch: MicroBatch
 ) -> RaysysError | None:
-    """The error that ends the run; None if another attempt may succeed."""
+    """The error that ends the run; None if another attempt may succeed, after an out-of-memory error with
+    half the micro-batch."""
     cause = known_cause(error)
     if isinstance(cause, _NOT_RETRIED):
         return cause
     reason = out_of_memory_reason(error)
-    return _handle_out_of_memory(reason, job, coordinator, micro_batch) if reason else None
-
-
-def _handle_out_of_memory(
-    reason: str, job: TrainJob, coordinator: Any, micro_batch: MicroBatch
-) -> RaysysError | None:
-    """None if the next attempt uses half the micro-batch, else the error that ends the run."""
+    if reason is None:
+        return None
     context, size = ray.train.get_context(), micro_batch.size or 1
     node = ray.util.get_node_ip_address()
     shortage = f"rank {context.get_world_rank()} on node {node} has too little memory"
     if job.section.on_out_of_memory == "halve" and size > 1:
-        half = micro_batch.halve()
-        ray.get(coordinator.log_halved.remote(size, half, shortage))
+        then = f"the run continues from the last checkpoint with {micro_batch.halve()}"
+        line = f"{shortage} for micro_batch_size {size}; {then}"
+        ray.get(coordinator.log.remote(line, once=f"micro_batch_size {size}"))
         return None
     advice = memory_advice(job.section, context.get_world_size(), size)
     return OutOfMemory(f"train: {shortage} ({reason}); {advice}")

@@ -20,7 +20,7 @@ from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
 from raysys.train.job import TrainJob
 from raysys.train.memory import batches_bytes
-from raysys.train.metrics.step_metrics import Throughput
+from raysys.train.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute
@@ -39,7 +39,13 @@ class WorkerBatches:
         self._step, self._first_step = step, step
         num_rows = share_rows(job.section.batch_size, accelerator.num_processes, job.rows_per_block)
         self._join = BatchJoin(accelerator.device, accelerator.process_index, num_rows, job.image.size_px)
-        self._blocks = _blocks(job, _PREFETCH_STEPS * num_rows // job.rows_per_block)
+        shard = ray.train.get_dataset_shard("train")
+        assert shard is not None
+        prefetched = _PREFETCH_STEPS * num_rows // job.rows_per_block
+        blocks = shard.iter_torch_batches(
+            batch_size=job.rows_per_block, device="cpu", prefetch_batches=prefetched, drop_last=True
+        )
+        self._blocks: Iterator[Batch] = iter(blocks)
         self._next = self._fetch()
 
     def wait(self, timeout_s: float) -> bool:
@@ -59,27 +65,24 @@ class WorkerBatches:
         return batch
 
     def _fetch(self) -> Future[Batch]:
-        step, planned = self._step, self._planned_positions()
+        step, job, accelerator = self._step, self._job, self._accelerator
 
         def fetch() -> Batch:
-            if step >= self._job.num_steps:  # nothing follows the last step
+            if step >= job.num_steps:  # nothing follows the last step
                 return {}
-            blocks = list(itertools.islice(self._blocks, len(planned) // self._job.rows_per_block))
+            planned = worker_positions(
+                step,
+                job.section.batch_size,
+                accelerator.num_processes,
+                accelerator.process_index,
+                job.rows_per_block,
+                first_step=self._first_step,
+            )
+            blocks = list(itertools.islice(self._blocks, len(planned) // job.rows_per_block))
             _require_planned(blocks, planned, step)
             return self._join(blocks)
 
         return run_in_thread(fetch)
-
-    def _planned_positions(self) -> Int64[ndarray, " rows"]:
-        """The stream positions of this worker's samples in the next step."""
-        return worker_positions(
-            self._step,
-            self._job.section.batch_size,
-            self._accelerator.num_processes,
-            self._accelerator.process_index,
-            self._job.rows_per_block,
-            first_step=self._first_step,
-        )
 
 
 class BatchJoin:
@@ -138,16 +141,6 @@ def _padding(like: Batch, missing: int, *, first_row: int) -> Batch:
 def _concatenate(parts: list[torch.Tensor], *, pin: bool) -> torch.Tensor:
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     return torch.cat(parts, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=pin))
-
-
-def _blocks(job: TrainJob, prefetch_blocks: int) -> Iterator[Batch]:
-    """The blocks that Ray assigns to this worker, in host memory."""
-    shard = ray.train.get_dataset_shard("train")
-    assert shard is not None
-    batches = shard.iter_torch_batches(
-        batch_size=job.rows_per_block, device="cpu", prefetch_batches=prefetch_blocks, drop_last=True
-    )
-    return iter(batches)
 
 
 def _require_planned(blocks: Sequence[Batch], planned: Int64[ndarray, " rows"], step: int) -> None:

@@ -82,14 +82,6 @@ class TrainJob:
         return sum(shard.num_items for shard in self.shards)
 
 
-@dataclass(frozen=True)
-class RunSchedule:
-    """A run's length and its checkpoint interval, in steps."""
-
-    num_steps: int
-    checkpoint_steps: int
-
-
 def make_job(config: Config, run: TrainingRun, *, validation: Validation, sweep: Sweep | None) -> TrainJob:
     """The job of a run.
 
@@ -98,7 +90,7 @@ def make_job(config: Config, run: TrainingRun, *, validation: Validation, sweep:
     layout = specs.layout_of(config)
     image, text = preprocessing_of(layout.start_encoder)
     shards = shards_of(layout.shards("train"))
-    schedule = run_schedule(sum(shard.num_items for shard in shards), config.train)
+    num_steps, checkpoint_steps = run_schedule(sum(shard.num_items for shard in shards), config.train)
     return TrainJob(
         run_name=config.name,
         run_uri=run.uri,
@@ -124,13 +116,13 @@ def make_job(config: Config, run: TrainingRun, *, validation: Validation, sweep:
             is_elastic=config.train.is_elastic,
         ),
         seed=config.encoder.seed,
-        num_steps=schedule.num_steps,
-        checkpoint_steps=schedule.checkpoint_steps,
+        num_steps=num_steps,
+        checkpoint_steps=checkpoint_steps,
     )
 
 
-def run_schedule(num_items: int, section: TrainConfig) -> RunSchedule:
-    """The number of complete global batches in `section.epochs` passes over `num_items`.
+def run_schedule(num_items: int, section: TrainConfig) -> tuple[int, int]:
+    """Steps of a run, and from a checkpoint to the next: complete global batches of `num_items` an epoch.
 
     Raises: InputError if there are fewer items than a batch.
     """
@@ -141,4 +133,4 @@ def run_schedule(num_items: int, section: TrainConfig) -> RunSchedule:
         )
     num_steps = max(1, math.floor(section.epochs * num_items / section.batch_size))
     every = max(1, round(section.checkpoint_every_epochs * num_items / section.batch_size))
-    return RunSchedule(num_steps, every)
+    return num_steps, every

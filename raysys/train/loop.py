@@ -6,25 +6,25 @@ import gc
 from typing import Any
 
 import ray.train
-from accelerate import Accelerator
 
 from raysys.stream.skipped import SKIPPED_COLUMNS, SkippedSamples
-from raysys.tracking.logs import log
+from raysys.tracking.recorder import open_recorder
 from raysys.train.batches import WorkerBatches
 from raysys.train.checkpoint.saver import CheckpointSaver, restore
 from raysys.train.job import TrainJob
-from raysys.train.metrics.recorder import open_recorder
-from raysys.train.metrics.step_metrics import Throughput
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.monitor.consensus import StepConsensus
 from raysys.train.monitor.control_group import ControlGroup
 from raysys.train.monitor.heartbeat import Heartbeat
-from raysys.train.results import QueuedStep, ResultReader
+from raysys.train.monitor.stall import DATA_READY, SAVING, WAITING_FOR_DATA
+from raysys.train.results import ResultReader
 from raysys.train.rng import seed_step
 from raysys.train.step import train_step, warm_up_ddp_buckets
+from raysys.train.step_metrics import Throughput
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.wise_ft import measure_points
+from raysys.train.worker import Worker
 
 _BATCH_TIMEOUT_S = 1.0  # after this wait for data, the workers agree on what to do without it
 
@@ -37,61 +37,52 @@ def train_worker(job: TrainJob, coordinator: Any, micro_batch: MicroBatch) -> No
     accelerator = open_accelerator(job.section, ray.train.get_context().get_world_size())
     consensus = StepConsensus(coordinator, accelerator, ControlGroup(job.section.collective_timeout_s))
     with Heartbeat(coordinator, accelerator) as heartbeat:
-        validator = CheckpointValidator(job, accelerator, consensus, heartbeat)
-        if _train(job, micro_batch, accelerator, consensus, heartbeat, validator):
+        worker = Worker(job, accelerator, consensus, heartbeat)
+        validator = CheckpointValidator(worker)
+        if _train(worker, micro_batch, validator):
             accelerator.free_memory()
             gc.collect()  # DDP and its model refer to each other
-            measure_points(job, accelerator, validator, consensus, heartbeat)
+            measure_points(worker, validator)
 
 
-def _train(
-    job: TrainJob,
-    micro_batch: MicroBatch,
-    accelerator: Accelerator,
-    consensus: StepConsensus,
-    heartbeat: Heartbeat,
-    validator: CheckpointValidator,
-) -> bool:
+def _train(worker: Worker, micro_batch: MicroBatch, validator: CheckpointValidator) -> bool:
     """Whether the training has come to its end, not to a stop request."""
-    section = job.section
-    rank, is_main = accelerator.process_index, accelerator.is_main_process
+    job, accelerator, heartbeat = worker.job, worker.accelerator, worker.heartbeat
+    rank = accelerator.process_index
     state = make_train_state(
-        job.start_uri, job.image, section, job.num_steps, accelerator,
+        job.start_uri, job.image, job.section, job.num_steps, accelerator,
         teacher_dimensions=job.teacher.dimensions if job.teacher else None,
     )  # fmt: skip
     step = first_step = restore(state)
-    job, line = micro_batch.fit(state)
-    section = job.section
-    if line and is_main:
-        log.info("    train  %s", line)
+    section = micro_batch.fit(state)
 
-    heartbeat.restored(step)
+    heartbeat.enter(WAITING_FOR_DATA, step)
     saver = CheckpointSaver(job, state, step)
     skipped = SkippedSamples(job.shards, job.run_uri, rank, step * section.batch_size)
     throughput = Throughput(
         state.model, section, workers=accelerator.num_processes, device=accelerator.device
     )
     batches = WorkerBatches(job, accelerator, step, throughput)
-    with open_recorder(job, step, is_main=is_main) as recorder:
-        results = ResultReader(job, consensus.group, recorder, throughput, skipped)
+    with open_recorder(job.tracked, step, is_main=accelerator.is_main_process) as recorder:
+        results = ResultReader(job, worker.consensus.group, recorder, throughput, skipped)
         heartbeat.watch_towers(state.towers)
 
         def save_checkpoint(metrics: dict[str, float]) -> None:
-            heartbeat.saving()
+            heartbeat.enter(SAVING)
             results.read()  # raises before a checkpoint holds a diverged step
             recorder.flush()
             saver.save(step, {"loss": results.loss, **metrics})
-            heartbeat.waiting_for_data(step)
+            heartbeat.enter(WAITING_FOR_DATA, step)
 
         if validator.is_missing(step):
             validator.validate(state, step, may_stop=True)
             recorder.flush()
-            heartbeat.waiting_for_data(step)
+            heartbeat.enter(WAITING_FOR_DATA, step)
         stop = False
         while not (stop or step >= job.num_steps or validator.has_stopped_early(step)):
             if has_batch := batches.wait(_BATCH_TIMEOUT_S):
-                heartbeat.data_ready()
-            decision = consensus.decide(has_batch=has_batch, save=saver.is_overdue())
+                heartbeat.enter(DATA_READY)
+            decision = worker.consensus.decide(has_batch=has_batch, save=saver.is_overdue())
             if (decision.save or decision.stop) and saver.saved_step < step:
                 save_checkpoint({})
             if (stop := decision.stop) or not decision.is_ready:
@@ -99,7 +90,8 @@ def _train(
                 continue
 
             batch = batches.take()
-            skipped.add({name: batch[name].numpy() for name in SKIPPED_COLUMNS})
+            samples = {name: batch[name].numpy() for name in SKIPPED_COLUMNS}
+            skipped.add(samples)
             learning_rate = float(state.schedules[-1].get_last_lr()[0])
             is_logged = (step + 1) % section.log_every_steps == 0 or step + 1 == job.num_steps
             seed_step(job.seed, step, rank)
@@ -107,9 +99,8 @@ def _train(
                 warm_up_ddp_buckets(state, batch, section)
             result = train_step(state, batch, section, measure_weights=is_logged)
             step += 1
-            host_columns = {name: batch[name] for name in SKIPPED_COLUMNS}
-            results.add(QueuedStep(step, result, host_columns, learning_rate, is_logged))
-            heartbeat.waiting_for_data(step)
+            results.add(step, result, samples, learning_rate=learning_rate, is_logged=is_logged)
+            heartbeat.enter(WAITING_FOR_DATA, step)
             if job.is_checkpoint_step(step):
                 results.read()  # raises before a diverged step is validated
                 with throughput.paused():

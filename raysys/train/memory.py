@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 
@@ -27,17 +26,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-class DeviceMemory(Protocol):
-    """The memory of a worker's device."""
-
-    total_bytes: int
-
-    def free_bytes(self, work: Callable[[], None]) -> float:
-        """What is left at the peak of `work`, without the safety margin; -inf if `work` ran out of memory."""
-        ...
-
-
-class CudaMemory:
+class DeviceMemory:
     """The memory of a GPU."""
 
     def __init__(self, device: torch.device) -> None:
@@ -45,7 +34,7 @@ class CudaMemory:
         self.total_bytes: int = torch.cuda.mem_get_info(device)[1]
 
     def free_bytes(self, work: Callable[[], None]) -> float:
-        """See `DeviceMemory`."""
+        """What is left at the peak of `work`, without the safety margin; -inf if `work` ran out of memory."""
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
         try:

@@ -6,7 +6,6 @@ with the same device, model, settings and software.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -17,13 +16,14 @@ from torch.distributed.fsdp import FSDPModule
 
 from raysys import storage
 from raysys.columns import PIXELS, TOKENS
+from raysys.config.schema import TrainConfig
 from raysys.encoder.siglip import dimensions_of
 from raysys.errors import OutOfMemory
 from raysys.stream.order import share_rows
 from raysys.terminal import as_size
+from raysys.tracking.logs import log
 from raysys.train.job import TrainJob
 from raysys.train.memory import (
-    CudaMemory,
     DeviceMemory,
     batches_bytes,
     largest_micro_batch,
@@ -55,8 +55,8 @@ class MicroBatch:
         self._uri = storage.join(job.run_uri, _FILE)
         self.size: int | None = None
 
-    def fit(self, state: TrainState, memory: DeviceMemory | None = None) -> tuple[TrainJob, str | None]:
-        """The job with the size as a number, and a line about a size that is not the configured one.
+    def fit(self, state: TrainState, memory: DeviceMemory | None = None) -> TrainConfig:
+        """The job's section with the size as a number; logs a size that is not the configured one.
 
         A collective call, which leaves the state, its gradients and the random numbers as they were. `memory`
         is that of the worker's device.
@@ -64,17 +64,17 @@ class MicroBatch:
         """
         configured, line = self._job.section.micro_batch_size, None
         # The ranks may have different devices, and read the folder at different times.
-        recorded = int(_least(state.accelerator, self._recorded_size()))
-        if recorded:
+        if recorded := int(_least(state.accelerator, self._recorded()[0])):
             self.size, line = recorded, f"micro_batch_size {recorded}, as found by an earlier start"
         elif configured == "auto" and (memory or self._job.section.use_gpu):
-            self.size, line = self._measure(state, memory or CudaMemory(state.accelerator.device))
+            self.size, line = self._measure(state, memory or DeviceMemory(state.accelerator.device))
             if state.accelerator.is_main_process:
                 self._record(self.size)
         else:
             self.size = min(configured, self._share) if isinstance(configured, int) else self._share
-        section = self._job.section.model_copy(update={"micro_batch_size": self.size})
-        return dataclasses.replace(self._job, section=section), line
+        if line and state.accelerator.is_main_process:
+            log.info("    train  %s", line)
+        return self._job.section.model_copy(update={"micro_batch_size": self.size})
 
     def halve(self) -> int:
         """Keep half of the size for the next attempts, and return it."""
@@ -136,30 +136,31 @@ class MicroBatch:
 
     def _circumstances(self) -> dict[str, Any]:
         """Everything that a size depends on."""
-        where = {"device": self._device_name(), "workers": self._workers, "share": self._share}
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        settings = self._job.section.model_dump(include=set(_SETTINGS))
-        return {"model": self._job.start_uri, **where, **settings, **versions}
+        return {
+            "model": self._job.start_uri,
+            "device": self._device_name(),
+            "workers": self._workers,
+            "share": self._share,
+            **self._job.section.model_dump(include=set(_SETTINGS)),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name() if self._job.section.use_gpu else "cpu"
 
-    def _recorded(self) -> list[dict[str, Any]]:
-        """The sizes in the run's folder, each under `size` with its circumstances."""
-        records: list[dict[str, Any]] = []
+    def _recorded(self) -> tuple[int, list[dict[str, Any]]]:
+        """The size that the run's folder has for these circumstances (0: none), and its other records."""
+        records, now = [], self._circumstances()
         if storage.exists(self._uri):
             records = json.loads(storage.read_bytes(self._uri))
-        return records
-
-    def _recorded_size(self) -> int:
-        """0 if there is none."""
-        now = self._circumstances()
-        return next((one["size"] for one in self._recorded() if one == {**now, "size": one["size"]}), 0)
+        sizes = [record["size"] for record in records if record == {**record, **now}]
+        return (sizes[0] if sizes else 0), [record for record in records if record != {**record, **now}]
 
     def _record(self, size: int) -> None:
-        now = self._circumstances()
-        others = [one for one in self._recorded() if one != {**now, "size": one["size"]}]
-        storage.write_bytes(self._uri, json.dumps([*others, {"size": size, **now}], indent=2).encode())
+        _, others = self._recorded()
+        content = [*others, {"size": size, **self._circumstances()}]
+        storage.write_bytes(self._uri, json.dumps(content, indent=2).encode())
 
 
 def _least(accelerator: Accelerator, value: float) -> float:

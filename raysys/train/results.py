@@ -5,35 +5,25 @@ A non-finite loss or gradient norm ends the run before a checkpoint stores inval
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
-from torch import Tensor
+from jaxtyping import Int64
+from numpy import ndarray
 
 from raysys.columns import SAMPLE_NUMBER, SHARD_NUMBER, STREAM_POSITION
 from raysys.errors import RaysysError, TrainingDiverged
 from raysys.shards.reader import BadSample, ShardRef, open_shard
 from raysys.stream.skipped import SkippedSamples, check_skipped_fraction, read_skipped
+from raysys.tracking.recorder import MetricsRecorder
 from raysys.train.job import TrainJob
-from raysys.train.metrics.recorder import MetricsRecorder
-from raysys.train.metrics.step_metrics import StepResult, Throughput
 from raysys.train.monitor.control_group import ControlGroup
+from raysys.train.step_metrics import StepResult, Throughput
 
+Samples: TypeAlias = Mapping[str, Int64[ndarray, " n"]]
 _MAX_NAMED_ITEMS, _MAX_NAMED_RANKS = 3, 4
-
-
-@dataclass(frozen=True)
-class QueuedStep:
-    """A step that the device may still be computing."""
-
-    step: int
-    """Number of completed steps after it."""
-    result: StepResult
-    batch: dict[str, Tensor]
-    """The columns of its batch that the host reads, in host memory."""
-    learning_rate: float
-    is_logged: bool
 
 
 class ResultReader:
@@ -52,45 +42,55 @@ class ResultReader:
     ) -> None:
         self._job, self._group, self._recorder = job, group, recorder
         self._throughput, self._skipped = throughput, skipped
-        self._queued: QueuedStep | None = None
+        self._read_queued: Callable[[], None] | None = None
         self.loss = math.nan
         """The loss of the last step that was read."""
 
-    def add(self, queued: QueuedStep) -> None:
-        """Read the result of the step before `queued`, while the device computes `queued`."""
+    def add(
+        self, step: int, result: StepResult, samples: Samples, *, learning_rate: float, is_logged: bool
+    ) -> None:
+        """Read the result of the step before, while the device computes this one.
+
+        `step` is the number of completed steps after it, `samples` has `SKIPPED_COLUMNS` of its batch.
+        """
         self.read()
-        self._queued = queued
+        self._read_queued = functools.partial(
+            self._read, step, result, samples, learning_rate if is_logged else None
+        )
 
     def read(self) -> None:
         """Read the result that was not read yet, if there is one; call it before a checkpoint."""
-        if self._queued is None:
-            return
-        queued, self._queued = self._queued, None
-        metrics = queued.result.metrics()
-        self._require_finite(metrics, queued)
+        if self._read_queued is not None:
+            read, self._read_queued = self._read_queued, None
+            read()
+
+    def _read(self, step: int, result: StepResult, samples: Samples, learning_rate: float | None) -> None:
+        """The step is logged unless `learning_rate` is None."""
+        metrics = result.metrics()
+        self._require_finite(step, metrics, samples)
         self.loss = metrics["loss"]
         self._throughput.end_step()
-        if queued.is_logged:
+        if learning_rate is not None:
             metrics |= {
-                "learning_rate": queued.learning_rate,
+                "learning_rate": learning_rate,
                 **self._throughput.metrics(),
-                "samples_seen": queued.step * self._job.section.batch_size,
-                "samples_skipped": self._count_skipped(queued.step),
+                "samples_seen": step * self._job.section.batch_size,
+                "samples_skipped": self._count_skipped(step),
             }
-            self._recorder.add(queued.step, metrics)
+            self._recorder.add(step, metrics)
 
-    def _require_finite(self, metrics: Mapping[str, float], queued: QueuedStep) -> None:
+    def _require_finite(self, step: int, metrics: Mapping[str, float], samples: Samples) -> None:
         # Both numbers are equal on all workers, so that all raise at the same step.
         if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
             return
-        rank_samples = [
-            f"rank {rank}: {samples}"
-            for rank, samples in enumerate(self._group.gather(_describe_samples(queued.batch, self._job)))
-        ]
+        described = self._group.gather(_describe(samples, self._job.shards))
+        named = [f"rank {rank}: {text}" for rank, text in enumerate(described[:_MAX_NAMED_RANKS])]
+        if num_more := len(described) - len(named):
+            named.append(f"and {num_more} more ranks")
         raise TrainingDiverged(
-            f"train: the loss is {metrics['loss']} at step {queued.step} (gradient norm "
+            f"train: the loss is {metrics['loss']} at step {step} (gradient norm "
             f"{metrics['grad_norm']:.3g}, scale {metrics['scale']:.3g}); no checkpoint has it; its batch: "
-            f"{_join(rank_samples)}; lower train.learning_rate, or check these items with `raysys verify`"
+            f"{'; '.join(named)}; lower train.learning_rate, or check these items with `raysys verify`"
         )
 
     def _count_skipped(self, step: int) -> int:
@@ -104,21 +104,13 @@ class ResultReader:
         return int(in_run)
 
 
-def _join(rank_samples: list[str]) -> str:
-    num_more = len(rank_samples) - _MAX_NAMED_RANKS
-    more = f"; and {num_more} more ranks" if num_more > 0 else ""
-    return "; ".join(rank_samples[:_MAX_NAMED_RANKS]) + more
-
-
-def _describe_samples(batch: Mapping[str, Tensor], job: TrainJob) -> str:
-    is_sample = batch[STREAM_POSITION] >= 0  # not padding
-    positions, shards, numbers = (
-        batch[name][is_sample].tolist() for name in (STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
-    )
-    named = list(zip(shards, numbers, strict=True))[:_MAX_NAMED_ITEMS]
-    items = ", ".join(_item_name(job.shards[shard], number) for shard, number in named)
+def _describe(samples: Samples, shards: Sequence[ShardRef]) -> str:
+    is_sample = samples[STREAM_POSITION] >= 0  # not padding
+    positions, numbers = samples[STREAM_POSITION][is_sample], samples[SAMPLE_NUMBER][is_sample]
+    named = list(zip(samples[SHARD_NUMBER][is_sample], numbers, strict=True))[:_MAX_NAMED_ITEMS]
+    items = ", ".join(_item_name(shards[shard], int(number)) for shard, number in named)
     more = ", .." if len(positions) > len(named) else ""
-    return f"samples {min(positions)} to {max(positions)} ({items}{more})"
+    return f"samples {positions.min()} to {positions.max()} ({items}{more})"
 
 
 def _item_name(shard: ShardRef, number: int) -> str:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from raysys.artifacts.specs import TrainingRun
     from raysys.evaluate.pairs import PairSource
     from raysys.evaluate.validation import Validation
-    from raysys.stream.teacher import TeacherVectors
     from raysys.train.job import TrainJob
 
 
@@ -41,23 +40,24 @@ def steps(config: Config) -> list[Step]:
             vectors_input(storage.absolute(config.train.teacher.embeddings))
         return _make_start(config, spec)
 
-    def fine_tune(spec: ArtifactSpec) -> Manifest:
-        return _fine_tune(config, spec, validation(), retention())
-
-    def interpolate(spec: ArtifactSpec) -> Manifest:
-        return _interpolate(config, spec, validation(), retention())
-
     layout, is_interpolated = specs.layout_of(config), specs.is_interpolated(config)
-    start_step = Step.single(layout.start_encoder, lambda: specs.start_encoder(config), make_start)
-    fine_tuned_uri = layout.fine_tuned_encoder if is_interpolated else layout.encoder
-    fine_tune_step = Step.single(fine_tuned_uri, lambda: specs.fine_tuned_encoder(config), fine_tune)
-    if not is_interpolated:
-        return [start_step, fine_tune_step]
-    return [
-        start_step,
-        fine_tune_step,
-        Step.single(layout.encoder, lambda: specs.encoder(config), interpolate),
+    made = [
+        Step.single(layout.start_encoder, lambda: specs.start_encoder(config), make_start),
+        Step.single(
+            layout.fine_tuned_encoder if is_interpolated else layout.encoder,
+            lambda: specs.fine_tuned_encoder(config),
+            lambda spec: _fine_tune(config, spec, validation(), retention()),
+        ),
     ]
+    if is_interpolated:
+        made.append(
+            Step.single(
+                layout.encoder,
+                lambda: specs.encoder(config),
+                lambda spec: _interpolate(config, spec, validation(), retention()),
+            )
+        )
+    return made
 
 
 def _make_start(config: Config, spec: ArtifactSpec) -> Manifest:
@@ -147,6 +147,7 @@ def _finished_run(
     after Ctrl-C or SIGTERM, and the errors of `trainer.fit`.
     """
     from raysys.cluster import session
+    from raysys.stream.prepare_teacher import prepare_teacher
     from raysys.tracking.wandb import track_if_reachable
     from raysys.train import trainer
     from raysys.train.checkpoint.run_folder import prepare_run_folder
@@ -160,19 +161,14 @@ def _finished_run(
         prepare_run_folder(run, config.train, num_steps=job.num_steps, start_uri=job.start_uri)
         if not trainer.is_finished(job):
             if config.train.teacher is not None:
-                job = dataclasses.replace(job, teacher=_teacher(run, job))
+                teacher = prepare_teacher(
+                    run.inputs["teacher"].uri, run.uri, job.shards, max_bad_fraction=job.max_bad_fraction
+                )
+                job = dataclasses.replace(job, teacher=teacher)
             job = dataclasses.replace(job, tracking=track_if_reachable(job.tracked))
             session.connect(config.ray)
             trainer.fit(job, config.stream)
         yield job
-
-
-def _teacher(run: TrainingRun, job: TrainJob) -> TeacherVectors:
-    from raysys.train.teacher import prepare_teacher
-
-    return prepare_teacher(
-        run.inputs["teacher"].uri, job.run_uri, job.shards, max_bad_fraction=job.max_bad_fraction
-    )
 
 
 def _validation(config: Config) -> Validation:

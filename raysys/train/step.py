@@ -28,10 +28,10 @@ from raysys.train.loss import (
     teacher_loss,
     world_size,
 )
-from raysys.train.metrics.step_metrics import StepResult, WeightChange
 from raysys.train.model import TrainState
 from raysys.train.model.distributed import all_reduce_unsharded_grads, clip_grad_norm, no_sync
 from raysys.train.model.dual_encoder import DualEncoder, EmbeddedBatch
+from raysys.train.step_metrics import StepResult, WeightChange
 
 
 def train_step(
@@ -97,7 +97,11 @@ def backward(
     with no_sync(towers) if others else nullcontext():
         embedded = [*_embed_no_grad(towers, others, device), _embed(towers, kept, device)]
         full_batch = _concatenate(embedded)
-        local_loss, grads = _embedding_grads(full_batch, keys, groups, section, start_embedded)
+        local_loss = torch.zeros_like(full_batch.scale)
+        grads = EmbeddedBatch(*(torch.zeros_like(value) for value in full_batch))
+        _add_sigmoid_losses(local_loss, grads, full_batch, keys, groups, section)
+        if start_embedded is not None:
+            _add_distillation(local_loss, grads, full_batch, start_embedded, keys[:, 0], section)
         local_losses = {"loss": local_loss}
         if teacher_head is not None:
             vectors = batch[TEACHER].to(device, non_blocking=True)
@@ -162,21 +166,19 @@ def _split(grads: EmbeddedBatch, sizes: list[int]) -> list[EmbeddedBatch]:
     return [*others, last._replace(scale=grads.scale, bias=grads.bias)]
 
 
-def _embedding_grads(
+def _add_sigmoid_losses(
+    local_loss: Float[Tensor, ""],
+    grads: EmbeddedBatch,
     embedded: EmbeddedBatch,
     keys: Int64[Tensor, "b kinds"],
     groups: Int64[Tensor, " b"],
     section: TrainConfig,
-    start: EmbeddedBatch | None,
-) -> tuple[Float[Tensor, ""], EmbeddedBatch]:
-    """This worker's part of the loss, and the gradients of the global loss with respect to `embedded`.
+) -> None:
+    """Add this worker's part of the loss, and the gradients of the global loss with respect to `embedded`.
 
     Each kind of caption (the title, then the attributes of `train.caption_weights`) adds a separate loss.
-    `start` are the start's embeddings of the same rows, with `train.method: distil`.
     """
     *all_keys, all_groups = gather_rows(torch.cat([keys, groups[:, None]], dim=1)).unbind(dim=1)
-    local_loss = torch.zeros_like(embedded.scale)
-    grads = EmbeddedBatch(*(torch.zeros_like(value) for value in embedded))
     for kind, weight in enumerate((1.0, *section.caption_weights.values())):
         pairs = local_pairs(
             embedded.images.detach(),
@@ -201,9 +203,6 @@ def _embedding_grads(
         grads.captions[:, kind].add_(result.captions, alpha=weight)
         grads.scale.add_(result.scale, alpha=weight)
         grads.bias.add_(result.bias, alpha=weight)
-    if start is not None:
-        _add_distillation(local_loss, grads, embedded, start, keys[:, 0], section)
-    return local_loss, grads
 
 
 @torch.no_grad()
@@ -237,15 +236,16 @@ def _add_teacher(
     head: torch.nn.Linear,
     section: TrainConfig,
 ) -> Float[Tensor, ""]:
-    """Add, in place, the loss of `train.teacher` and its gradients; set the head's. The result is the loss
-    before its weight."""
+    """Add the loss of `train.teacher` and its gradients in place; returns this loss before its weight."""
     assert section.teacher is not None
-    result = teacher_loss(images, vectors, head.weight, section.teacher, tile_rows=section.loss_tile_rows)
     weight = section.teacher.weight
-    local_loss.add_(result.loss, alpha=weight)
-    grads.images.add_(result.images, alpha=weight)
-    head.weight.grad = weight * result.head
-    return result.loss
+    loss, image_grads, head_grads = teacher_loss(
+        images, vectors, head.weight, section.teacher, tile_rows=section.loss_tile_rows
+    )
+    local_loss.add_(loss, alpha=weight)
+    grads.images.add_(image_grads, alpha=weight)
+    head.weight.grad = weight * head_grads
+    return loss
 
 
 def _backward_from_embeddings(embedded: EmbeddedBatch, grads: EmbeddedBatch) -> None:

@@ -28,14 +28,14 @@ from raysys.stream.shuffle_quality import measure_shuffle_quality
 from raysys.stream.skipped import check_skipped_fraction, format_reasons, read_skipped
 from raysys.tracking.logs import log
 from raysys.tracking.metrics_log import read_validations
+from raysys.tracking.progress import RunLength, show_progress
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step, remove_unregistered
 from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.monitor.capacity import worker_demand, worker_resources
 from raysys.train.monitor.coordinator import RunCoordinator, StreamReports
 from raysys.train.monitor.follow import follow_to_end
-from raysys.train.monitor.progress import RunLength, show_progress
-from raysys.train.validation.early_stopping import has_stopped_early
+from raysys.train.validation.checkpoint_validator import has_stopped_early
 from raysys.train.wise_ft import read_points
 
 _NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver

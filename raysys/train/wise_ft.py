@@ -19,10 +19,10 @@ from raysys.train.checkpoint.registry import best_checkpoint_uri, best_step
 from raysys.train.job import TrainJob
 from raysys.train.model.distributed import load_full_tensors, shard
 from raysys.train.model.dual_encoder import DualEncoder
-from raysys.train.monitor.consensus import StepConsensus
-from raysys.train.monitor.heartbeat import Heartbeat
+from raysys.train.monitor.stall import VALIDATING
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.validation.worker_pairs import WorkerPairs
+from raysys.train.worker import Worker
 
 _SWEEP = "sweep.json"
 
@@ -47,28 +47,24 @@ def read_points(job: TrainJob) -> list[Point] | None:
     return result.points if is_current else None
 
 
-def measure_points(
-    job: TrainJob,
-    accelerator: Accelerator,
-    validator: CheckpointValidator,
-    consensus: StepConsensus,
-    heartbeat: Heartbeat,
-) -> None:
+def measure_points(worker: Worker, validator: CheckpointValidator) -> None:
     """Measure the points between the start and the best checkpoint and write them to the run's folder.
 
     All workers make this call. Nothing is written after a stop request, or if the points are there already.
     """
-    is_main, from_main = accelerator.is_main_process, consensus.group.from_main
+    job, accelerator = worker.job, worker.accelerator
+    is_main, from_main = accelerator.is_main_process, worker.consensus.group.from_main
     if job.sweep is None or from_main(read_points(job) is not None if is_main else None):
         return
-    heartbeat.validating()
+    worker.heartbeat.enter(VALIDATING)
     line = _Line(job, from_main(best_checkpoint_uri(job.run_uri) if is_main else None), accelerator)
-    heartbeat.watch_towers(line.towers)
+    worker.heartbeat.watch_towers(line.towers)
     pairs = WorkerPairs(job.sweep.retention, job, accelerator)
     points = []
     for alpha in alphas(job.sweep.num_points):
         line.move_to(alpha)
-        metrics, retention = validator.measure(line.towers), pairs.embed(line.towers, consensus.should_stop)
+        metrics = validator.measure(line.towers)
+        retention = pairs.embed(line.towers, worker.consensus.should_stop)
         if metrics is None or retention is None:
             return
         points.append(Point(alpha=alpha, metrics=metrics, retention=recalls(retention)["r@5"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from accelerate.state import AcceleratorState
 
 from raysys.parallel import run_in_thread
 from raysys.train.batches import BatchJoin, joined
-from raysys.train.memory import CudaMemory, out_of_memory_reason
+from raysys.train.memory import DeviceMemory, out_of_memory_reason
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.step import train_step
@@ -24,21 +25,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_small_model(tmp_path_factory.mktemp("start") / "tiny")
 
 
-def test_measured_micro_batch_trains(start: Path, tmp_path: Path) -> None:
+def test_measured_micro_batch_trains(start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="raysys")
     AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process train on the CPU
     section = small_section(use_gpu=True, precision="bf16", batch_size=64)
     job = small_job(tmp_path, start, section)
     state = make_train_state(str(start), IMAGE, section, 8, open_accelerator(section, world_size=1))
-    job, line = MicroBatch(job, 1).fit(state)
-    assert job.section.micro_batch_size == 64
-    assert line is not None
-    assert torch.cuda.get_device_name() in line
+    assert MicroBatch(job, 1).fit(state).micro_batch_size == 64
+    assert torch.cuda.get_device_name() in caplog.text
     assert all(parameter.grad is None for parameter in state.towers.parameters())
-    assert math.isfinite(train_step(state, small_batch(), small_section(use_gpu=True)).loss)
+    assert math.isfinite(train_step(state, small_batch(), small_section(use_gpu=True)).metrics()["loss"])
 
 
 def test_too_large_allocation_is_told_and_leaves_the_memory_free() -> None:
-    memory = CudaMemory(device := torch.device("cuda", 0))
+    memory = DeviceMemory(device := torch.device("cuda", 0))
 
     def allocate_too_much() -> None:
         torch.empty(memory.total_bytes, dtype=torch.uint8, device=device)

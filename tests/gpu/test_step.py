@@ -49,7 +49,7 @@ def test_step_never_waits_for_the_gpu(start: Path, changes: dict[str, Any]) -> N
         results = [train_step(state, batch, section, measure_weights=True) for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    losses = [result.loss for result in results]
+    losses = [result.metrics()["loss"] for result in results]
     assert losses[2] < losses[0]
 
 
@@ -58,7 +58,9 @@ def test_losses_equal_those_of_a_cpu_within_rounding(start: Path) -> None:
     for use_gpu in (False, True):
         section = small_section(use_gpu=use_gpu)
         state = state_of(start, section)
-        losses[use_gpu] = [train_step(state, small_batch(seed), section).loss for seed in range(3)]
+        losses[use_gpu] = [
+            train_step(state, small_batch(seed), section).metrics()["loss"] for seed in range(3)
+        ]
     assert losses[True] == pytest.approx(losses[False], rel=2e-3)  # TF32 has 11 significant bits
 
 
@@ -70,7 +72,9 @@ def test_compiled_bf16_steps_have_the_losses_of_a_cpu_in_fp32(
     for use_gpu, changes in ((False, {}), (True, {"compile": True, "precision": "bf16"})):
         section = small_section(use_gpu=use_gpu, micro_batch_size=micro_batch_size, **changes)
         state = state_of(start, section)
-        losses[use_gpu] = [train_step(state, small_batch(seed), section).loss for seed in range(4)]
+        losses[use_gpu] = [
+            train_step(state, small_batch(seed), section).metrics()["loss"] for seed in range(4)
+        ]
     assert losses[True] == pytest.approx(losses[False], rel=2e-2)  # bfloat16 has 8 significant bits
 
 
@@ -86,10 +90,10 @@ def test_restored_state_has_the_same_losses_with_one_rank(
         for seed in range(2):
             train_step(state, small_batch(seed), section)
         saved = copy.deepcopy(state.state_dict())
-        expected = [train_step(state, small_batch(seed), section).loss for seed in (2, 3)]
+        expected = [train_step(state, small_batch(seed), section).metrics()["loss"] for seed in (2, 3)]
         restored = state_of(start, section)
         restored.load_state_dict(saved)
-        losses = [train_step(restored, small_batch(seed), section).loss for seed in (2, 3)]
+        losses = [train_step(restored, small_batch(seed), section).metrics()["loss"] for seed in (2, 3)]
     assert losses == pytest.approx(expected, rel=1e-6)
 
 

@@ -16,11 +16,13 @@ from accelerate.state import AcceleratorState
 from numpy import ndarray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from raysys.config.schema import FalseNegativesConfig, LoraConfig, TeacherConfig, TrainConfig
 from raysys.encoder.siglip import load_model
 from raysys.train.batches import joined
 from raysys.train.loss import gather_rows, local_pairs, loss_and_gradients, tiled_loss
+from raysys.train.memory import DeviceMemory
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import TrainState, make_train_state, open_accelerator
 from raysys.train.model.distributed import clip_grad_norm, full_tensors_on_cpu, shard
@@ -70,12 +72,11 @@ class Training:
     restored_weights: dict[str, Tensor]
 
 
-class RankMemory:
+class RankMemory(DeviceMemory):
     """A device on which everything fits, but on the last of several ranks nothing the first time."""
 
-    total_bytes = 10**9
-
     def __init__(self, rank: int, world_size: int) -> None:
+        self.total_bytes = 10**9
         self._is_short = rank == world_size - 1 > 0
 
     def free_bytes(self, work: Callable[[], None]) -> float:
@@ -181,21 +182,31 @@ def train(folder: Path, changes: dict[str, Any], rank: int, world_size: int) -> 
     part = part_of(global_batch(), rank, world_size)
     state = make_state(folder, section, rank, world_size)
     warm_up_ddp_buckets(state, part, section)
-    losses = [train_step(state, part, section).loss for _ in range(2)]
-    torch.save(state.state_dict(), folder / f"state-{rank}.pt")
-    losses.append(train_step(state, part, section).loss)
+    losses = [train_step(state, part, section).metrics()["loss"] for _ in range(2)]
+    saved = state.state_dict()
+    torch.save(saved, folder / f"state-{rank}.pt")
+    losses.append(train_step(state, part, section).metrics()["loss"])
+    if rank == 0:  # the step must not change what is being written
+        written = torch.load(folder / "state-0.pt", weights_only=True)
+        for now, before in zip(_tensors(saved), _tensors(written), strict=True):
+            torch.testing.assert_close(now, before, rtol=0, atol=0)
     if world_size > 1:
         dist.barrier()
     restored = make_state(folder, section, rank, world_size)
     restored.load_state_dict(torch.load(folder / "state-0.pt", weights_only=True))
     # The measurement of memory must change nothing.
     job = small_job(Path(tempfile.mkdtemp(dir=folder)), folder / "tiny", section)
-    fitted, _ = MicroBatch(job, world_size).fit(restored, RankMemory(rank, world_size))
+    fitted = MicroBatch(job, world_size).fit(restored, RankMemory(rank, world_size))
     # Shares of 10, 5, 4 and 3 pairs; the next smaller divisor where a rank is short of memory.
-    assert fitted.section.micro_batch_size == {1: 10, 2: 1, 3: 2, 4: 1}[world_size]
+    assert fitted.micro_batch_size == {1: 10, 2: 1, 3: 2, 4: 1}[world_size]
     warm_up_ddp_buckets(restored, part, section)
-    restored_losses = [train_step(restored, part, section).loss]
+    restored_losses = [train_step(restored, part, section).metrics()["loss"]]
     return Training(losses, restored_losses, _weights(state), _weights(restored))
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """All tensors of a nested state dict, in order."""
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
 
 
 def _weights(state: TrainState) -> dict[str, Tensor]:

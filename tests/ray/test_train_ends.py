@@ -33,7 +33,7 @@ from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
 from raysys.train.checkpoint.saver import CheckpointSaver
-from raysys.train.metrics.step_metrics import StepResult
+from raysys.train.step_metrics import StepResult
 from tests.ray.held_cpus import cpus_held_elsewhere
 from tests.ray.test_train import (
     EVERY,

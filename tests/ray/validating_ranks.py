@@ -15,11 +15,12 @@ from raysys.encoder.interpolation import Point
 from raysys.evaluate.pairs import DrawnPairs
 from raysys.evaluate.retrieval import PairEmbeddings
 from raysys.evaluate.validation import Validation
-from raysys.train.checkpoint.format import checkpoint_name, snapshot, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, write_checkpoint
 from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step, warm_up_ddp_buckets
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.wise_ft import measure_points, read_points
+from raysys.train.worker import Worker
 from tests.ray.ranks import NUM_PAIRS, global_batch, make_state, part_of
 from tests.unit.train.small_model import exported_weights, small_job, write_validation_pairs
 from tests.unit.train.validation.test_checkpoint_validator import FakeRank
@@ -95,22 +96,24 @@ def train(folder: Path, name: str, rank: int, world_size: int) -> Validated:
     part = _titles_only(part_of(global_batch(), rank, world_size))
     state = make_state(folder, section, rank, world_size)
     fake: Any = FakeRank()
-    validator = CheckpointValidator(job, state.accelerator, fake, fake)
+    worker = Worker(job, state.accelerator, fake, fake)
+    validator = CheckpointValidator(worker)
     metrics, has_stopped, losses = [validator.validate(state, 0)], [], []
     warm_up_ddp_buckets(state, part, section)
     for step in range(1, NUM_STEPS + 1):
-        losses.append(train_step(state, part, section).loss)
+        losses.append(train_step(state, part, section).metrics()["loss"])
         metrics.append(validator.validate(state, step))
         has_stopped.append(validator.has_stopped_early(step))
-        saved = snapshot(state, step)
-        if saved is not None:
+        if saved := state.state_dict():
             uri = f"{job.run_uri}/{checkpoint_name(step)}"
-            write_checkpoint(saved, uri, spec_hash="f" * 64, stream_position=0, world_size=world_size)
+            write_checkpoint(
+                saved, uri, step=step, spec_hash="f" * 64, stream_position=0, world_size=world_size
+            )
     saved = state.state_dict()
     state.accelerator.free_memory()
     points = []
     for _ in range(2):
-        measure_points(job, state.accelerator, validator, fake, fake)
+        measure_points(worker, validator)
         points.append(read_points(job))
         if world_size > 1:
             dist.barrier()
@@ -126,7 +129,7 @@ def _plain(job: TrainJob, folder: Path, rank: int, world_size: int) -> tuple[lis
     state = make_state(folder, job.section, rank, world_size)
     part = _titles_only(part_of(global_batch(), rank, world_size))
     warm_up_ddp_buckets(state, part, job.section)
-    losses = [train_step(state, part, job.section).loss for _ in range(NUM_STEPS)]
+    losses = [train_step(state, part, job.section).metrics()["loss"] for _ in range(NUM_STEPS)]
     saved = state.state_dict()
     return losses, exported_weights(saved) if saved else {}
 

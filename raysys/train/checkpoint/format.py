@@ -54,28 +54,19 @@ def checkpoint_step(name: str) -> int | None:
     return int(digits) if name.startswith(_PREFIX) and digits.isdecimal() else None
 
 
-def snapshot(train_state: TrainState, step: int) -> dict[str, Any] | None:
-    """A copy in host memory of the state after `step` steps, which further training does not change.
-
-    All workers make this call; only rank 0 gets the copy.
-    """
-    state = train_state.state_dict()
-    return {"step": step, **state} if train_state.accelerator.is_main_process else None
-
-
 def write_checkpoint(
-    state: dict[str, Any], uri: str, *, spec_hash: str, stream_position: int, world_size: int
+    state: dict[str, Any], uri: str, *, step: int, spec_hash: str, stream_position: int, world_size: int
 ) -> None:
-    """Write a snapshot as a checkpoint folder; an existing folder at `uri` is removed first."""
+    """Write a `TrainState.state_dict()` as a checkpoint folder; removes an existing folder at `uri` first."""
     storage.delete(uri)
     with storage.writable_file(storage.join(uri, STATE)) as path:
         with path.open("wb") as stream:  # given a path, torch does not report a full disk as such
-            torch.save(state, stream)
+            torch.save({"step": step, **state}, stream)
         num_bytes, sha256 = storage.sha256_of(str(path))
     manifest = CheckpointManifest(
         uri=uri,
         spec_hash=spec_hash,
-        step=state["step"],
+        step=step,
         stream_position=stream_position,
         world_size=world_size,
         files={STATE: FileEntry(bytes=num_bytes, sha256=sha256)},
@@ -139,12 +130,6 @@ def export_bundle(
 
 
 def _read(folder: Path, *, mmap: bool = False) -> dict[str, Any]:
-    _require_intact(folder)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=mmap)
-    return state
-
-
-def _require_intact(folder: Path) -> None:
     manifest = _read_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
@@ -156,6 +141,8 @@ def _require_intact(folder: Path) -> None:
                 f"{entry.bytes} bytes with {entry.sha256[:12]} were written; restore the file, "
                 f"or remove {run_uri} to train from the start"
             )
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=mmap)
+    return state
 
 
 def _read_manifest(folder: Path) -> CheckpointManifest:

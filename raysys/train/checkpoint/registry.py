@@ -13,7 +13,7 @@ from raysys import storage
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import DamagedData
 from raysys.tracking import logs
-from raysys.tracking.metrics_log import read_validations
+from raysys.tracking.metrics_log import read_validations, validation_scores
 from raysys.train.checkpoint.format import MANIFEST, checkpoint_name, checkpoint_step
 
 _LIST = "checkpoint_manager_snapshot.json"
@@ -27,7 +27,7 @@ def newest_step(run_uri: str) -> int:
 
 def best_step(run_uri: str) -> int:
     """The step of the complete checkpoint with the highest score; of the newest one if none was validated."""
-    scores, steps = _scores(run_uri), complete_steps(run_uri)
+    scores, steps = validation_scores(read_validations(run_uri)), complete_steps(run_uri)
     candidates = [(scores[step], step) for step in steps if step in scores]
     return max(candidates)[1] if candidates else max(steps, default=0)
 
@@ -95,14 +95,9 @@ def _steps_of(data: bytes) -> list[int]:
     return [int(one["checkpoint_dir_name"].rpartition("_")[2]) for one in results]
 
 
-def _scores(run_uri: str) -> dict[int, float]:
-    rows = read_validations(run_uri)
-    return {int(row["step"]): row[f"val_{SCORE}"] for row in rows if f"val_{SCORE}" in row}
-
-
 def _list_of(run_uri: str, steps: list[int], ray_version: str) -> dict[str, object]:
     """The list of these checkpoints in Ray Train's format (ray.train.v2, `_CheckpointManagerState`)."""
-    scores = _scores(run_uri)
+    scores = validation_scores(read_validations(run_uri))
     by_score = sorted(steps, key=lambda step: (scores.get(step, float("-inf")), step))
     results = {
         step: {

@@ -51,25 +51,20 @@ def prepare_run_folder(run: TrainingRun, section: TrainConfig, *, num_steps: int
 
 def _require_no_other_run(run: TrainingRun) -> None:
     """Raise InputError if another run of this name has a checkpoint."""
-    others = list(_other_runs(run))
+    uris = (storage.join(run.runs_uri, name) for name in storage.list_folders(run.runs_uri))
+    others = [
+        json.loads(storage.read_bytes(run_json))
+        for uri in uris
+        if uri != run.uri and complete_steps(uri) and storage.exists(run_json := storage.join(uri, _RUN))
+    ]
     if not others:
         return
-    latest = max(others, key=lambda content: str(content["created_at"]))
-    changes = _changes(latest, run)
+    changes = _changes(max(others, key=lambda content: str(content["created_at"])), run)
     named, num_more = changes[:_MAX_NAMED_CHANGES], len(changes) - _MAX_NAMED_CHANGES
     listed = ", and ".join([*named, f"{num_more} more"] if num_more > 0 else named)
     raise InputError(
         f"{run.runs_uri}: was trained with {listed}; change `name`, or set train.on_config_change=restart"
     )
-
-
-def _other_runs(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """The contents of `run.json` of the other runs of this name that have a checkpoint."""
-    for name in storage.list_folders(run.runs_uri):
-        uri = storage.join(run.runs_uri, name)
-        run_json = storage.join(uri, _RUN)
-        if uri != run.uri and complete_steps(uri) and storage.exists(run_json):
-            yield json.loads(storage.read_bytes(run_json))
 
 
 def _changes(other: Mapping[str, Any], run: TrainingRun) -> list[str]:
@@ -93,11 +88,8 @@ def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], prefix: st
         if isinstance(old_value, Mapping) and isinstance(new_value, Mapping):
             yield from _changed_settings(old_value, new_value, f"{prefix}{key}.")
         elif old_value != new_value:
-            yield f"{prefix}{key}={_as_text(old_value)}, now {_as_text(new_value)}"
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+            texts = (one if isinstance(one, str) else json.dumps(one) for one in (old_value, new_value))
+            yield f"{prefix}{key}={', now '.join(texts)}"
 
 
 def _write_run(run: TrainingRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ray.train import CheckpointUploadMode
 
 from raysys import storage
 from raysys.errors import DiskFull
-from raysys.train.checkpoint.format import checkpoint_name, load_checkpoint, snapshot, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, load_checkpoint, write_checkpoint
 from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.model import TrainState
 
@@ -29,10 +30,11 @@ class CheckpointSaver:
 
     def __init__(self, job: TrainJob, train_state: TrainState, step: int) -> None:
         self._job, self._train_state = job, train_state
+        self._world_size = train_state.accelerator.num_processes
         self.saved_step = step
         """The last step whose state was saved; initially the step of the restart."""
         self._saved_at = time.monotonic()
-        self._upload: _Upload | None = None
+        self._written: threading.Event | None = None
 
     def is_overdue(self) -> bool:
         """Whether the last checkpoint is older than `train.checkpoint_every_minutes`."""
@@ -41,67 +43,57 @@ class CheckpointSaver:
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written."""
-        if self._upload is not None:
-            self._upload.finished.wait()
+        if self._written is not None:
+            self._written.wait()
 
     def save(self, step: int, metrics: Mapping[str, float]) -> None:
         """Save the state after `step` steps; Ray Train gets `metrics` with it, among them its score."""
         self.wait()
-        state = snapshot(self._train_state, step)
-        self.saved_step = step
-        self._saved_at = time.monotonic()
-        if state is not None:
-            self._upload = _Upload(self._job, self._train_state.accelerator.num_processes, state)
-        _report({"step": step, **metrics}, self._upload)
+        state = self._train_state.state_dict()
+        self.saved_step, self._saved_at = step, time.monotonic()
+        report = functools.partial(
+            ray.train.report, {"step": step, **metrics}, checkpoint_upload_mode=CheckpointUploadMode.ASYNC
+        )
+        if not self._train_state.accelerator.is_main_process:
+            report()  # all ranks take part in the call
+            return
+        self._written = threading.Event()
+        name = checkpoint_name(step)
+        filesystem, path = storage.resolve(storage.join(self._job.run_uri, name))
+        report(
+            ray.train.Checkpoint(path, filesystem),
+            checkpoint_dir_name=name,
+            checkpoint_upload_fn=functools.partial(self._write, state, step, self._written),
+            delete_local_checkpoint_after_upload=False,  # it is written to its final location
+        )
 
-
-class _Upload:
-    """Writes a snapshot to the run's folder; Ray Train calls it in its upload thread."""
-
-    def __init__(self, job: TrainJob, world_size: int, state: dict[str, Any]) -> None:
-        self._job, self._world_size = job, world_size
-        self._state: dict[str, Any] | None = state
-        self.name = checkpoint_name(state["step"])
-        self.target = checkpoint_at(storage.join(job.run_uri, self.name))
-        self.finished = threading.Event()
-
-    def __call__(self, target: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        assert self._state is not None, f"{name} is written once"
+    def _write(
+        self,
+        state: dict[str, Any],
+        step: int,
+        written: threading.Event,
+        target: ray.train.Checkpoint,
+        name: str,
+    ) -> ray.train.Checkpoint:
+        """Write a state to the run's folder; Ray Train calls it in its upload thread."""
         try:
             write_checkpoint(
-                self._state,
+                state,
                 storage.join(self._job.run_uri, name),
+                step=step,
                 spec_hash=self._job.spec_hash,
-                stream_position=self._state["step"] * self._job.section.batch_size,
+                stream_position=step * self._job.section.batch_size,
                 world_size=self._world_size,
             )
-            self._state = None  # Ray Train holds a reference to this object for a while
         except DiskFull as error:
-            self._end_run(error)
+            # The run ends with this error, which every further attempt would meet again.
+            coordinator = ray.get_actor(self._job.coordinator_name, namespace=COORDINATORS)
+            ray.get(coordinator.give_up.remote(error, self._world_size))
             raise  # Ray Train ends this worker group; the next one returns at once
         finally:
-            self.finished.set()
+            state.clear()  # Ray Train holds a reference to it for a while
+            written.set()
         return target
-
-    def _end_run(self, error: DiskFull) -> None:
-        """Let the run end with this error, which every further attempt would meet again."""
-        coordinator = ray.get_actor(self._job.coordinator_name, namespace=COORDINATORS)
-        ray.get(coordinator.give_up.remote(error, self._world_size))
-
-
-def _report(metrics: dict[str, Any], upload: _Upload | None) -> None:
-    """Report to Ray Train; ranks without an upload only take part in the call."""
-    if upload is None:
-        ray.train.report(metrics, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
-        return
-    ray.train.report(
-        metrics,
-        upload.target,
-        checkpoint_dir_name=upload.name,
-        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-        checkpoint_upload_fn=upload,
-        delete_local_checkpoint_after_upload=False,  # it is written to its final location
-    )
 
 
 def restore(train_state: TrainState) -> int:
@@ -114,9 +106,3 @@ def restore(train_state: TrainState) -> int:
         return 0
     with checkpoint.as_directory() as folder:
         return load_checkpoint(train_state, Path(folder))
-
-
-def checkpoint_at(uri: str) -> ray.train.Checkpoint:
-    """The checkpoint folder at `uri` as a `ray.train.Checkpoint`."""
-    filesystem, path = storage.resolve(uri)
-    return ray.train.Checkpoint(path, filesystem)

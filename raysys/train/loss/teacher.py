@@ -8,8 +8,6 @@ Two terms, each a mean over the rows of the global batch that have a teacher's v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -17,15 +15,6 @@ from torch import Tensor
 
 from raysys.config.schema import TeacherConfig
 from raysys.train.loss.exchange import gather_rows, world_size
-
-
-@dataclass(frozen=True)
-class TeacherLoss:
-    """This worker's part of the loss, before `train.teacher.weight`, and the gradients of the global loss."""
-
-    loss: Float[Tensor, ""]
-    images: Float[Tensor, "b d"]
-    head: Float[Tensor, "k d"]
 
 
 @torch.no_grad()
@@ -36,11 +25,12 @@ def teacher_loss(
     section: TeacherConfig,
     *,
     tile_rows: int,
-) -> TeacherLoss:
-    """The loss of unit vectors `images`; a row of `vectors` with only zeros has no teacher and weight 0.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b d"], Float[Tensor, "k d"]]:
+    """This worker's part of the loss, and the gradients of the global loss: of `images`, and of `head`.
 
-    A collective call; every worker passes equally many rows, and gets the same gradient of the head. The
-    relational term compares `tile_rows` rows with all at a time.
+    All are before `train.teacher.weight`. `images` are unit vectors; a row of `vectors` with only zeros has
+    no teacher and weight 0. A collective call; every worker passes equally many rows, and gets the same
+    gradient of the head. The relational term compares `tile_rows` rows with all at a time.
     """
     # The stream has 16-bit vectors: their length is 1 within 0.1 %.
     vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)
@@ -71,4 +61,4 @@ def teacher_loss(
         loss = loss + factor * difference.square().sum()
         # 2 from the square, and 2 because every row is also a column, in part of other workers.
         image_grads[rows] += 4.0 * factor * (difference @ all_images)
-    return TeacherLoss(loss, image_grads, head_grads)
+    return loss, image_grads, head_grads

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import recursively_apply
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -80,7 +81,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> Float[Te
     )
     kinds = [kind for kind in (sharded, unsharded) if kind]
     norms = [torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
-    total_norm: Tensor = torch.stack([_full_tensor(norm) for norm in norms]).norm()
+    total_norm: Tensor = torch.stack([full_tensor(norm) for norm in norms]).norm()
     for kind in kinds:
         torch.nn.utils.clip_grads_with_norm_(kind, max_norm, total_norm)
     return total_norm
@@ -90,7 +91,7 @@ def full_tensors_on_cpu(tensors: dict[str, Tensor], *, is_main: bool) -> dict[st
     """Full copies on the CPU of tensors that may be sharded; empty where not `is_main`. A collective call."""
     copies = {}
     for name, tensor in tensors.items():
-        full = _full_tensor(tensor.detach())
+        full = full_tensor(tensor.detach())
         if is_main:
             copies[name] = full.to("cpu", copy=True)
     return copies
@@ -112,11 +113,7 @@ def load_full_tensors(tensors: dict[str, Tensor], saved: dict[str, Tensor]) -> N
 
 def copy_to_cpu(state: Any) -> Any:
     """A nested state dict with copies of its tensors on the CPU."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: copy_to_cpu(value) for key, value in state.items()}
-    return [copy_to_cpu(value) for value in state] if isinstance(state, list) else state
+    return recursively_apply(lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -124,5 +121,6 @@ def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
-def _full_tensor(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The complete tensor where it is sharded. A collective call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -60,7 +60,9 @@ def _lowest_trained_level(frozen: int | str, depth: int, section: TrainConfig) -
 def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2017), preceded by Muon with `train.optimizer: muon`."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = dict(_muon_matrices(trained)) if section.optimizer == "muon" else {}
+    # Orthogonal updates help in the layers of the image tower.
+    in_layers = [(name, p) for name, p in trained if "vision_model" in name and ".layers." in name]
+    matrices = {name: p for name, p in in_layers if p.ndim == 2 and section.optimizer == "muon"}
     loss_parameters = [parameter for name, parameter in trained if name in _LOSS_PARAMETERS]
     others = [(name, p) for name, p in trained if name not in matrices and name not in _LOSS_PARAMETERS]
     groups = [
@@ -83,13 +85,11 @@ def make_optimizers(model: torch.nn.Module, section: TrainConfig) -> list[torch.
     return [muon, adamw]
 
 
-def make_head_optimizer(
-    head: torch.nn.Linear, learning_rate: float, section: TrainConfig
-) -> torch.optim.Optimizer:
+def make_head_optimizer(head: torch.nn.Linear, section: TrainConfig) -> torch.optim.Optimizer:
     """AdamW without weight decay: the loss of the teacher does not depend on the head's norm."""
-    return torch.optim.AdamW(
-        head.parameters(), lr=learning_rate, betas=(0.9, section.beta2), weight_decay=0.0, fused=True
-    )
+    assert section.teacher is not None
+    learning_rate, betas = section.teacher.head_learning_rate, (0.9, section.beta2)
+    return torch.optim.AdamW(head.parameters(), lr=learning_rate, betas=betas, weight_decay=0.0, fused=True)
 
 
 @torch.no_grad()
@@ -155,13 +155,6 @@ def lowest_trained_level(model: torch.nn.Module, tower: str) -> int:
 def _num_layers(model: torch.nn.Module, tower: str) -> int:
     matches = (_LAYER.search(name) for name, _ in model.named_parameters() if name.startswith(f"{tower}."))
     return max((int(match[1]) + 1 for match in matches if match), default=0)
-
-
-def _muon_matrices(parameters: list[tuple[str, Parameter]]) -> Iterator[tuple[str, Parameter]]:
-    """The matrices in the layers of the image tower, where orthogonal updates help."""
-    for name, parameter in parameters:
-        if parameter.ndim == 2 and "vision_model" in name and ".layers." in name:
-            yield name, parameter
 
 
 def learning_rate_factor(num_steps: int, warmup_fraction: float) -> Callable[[int], float]:

@@ -53,9 +53,12 @@ class TrainState:
         Empty on all workers except rank 0. A collective call. With an average or LoRA, `weights` holds the
         exported weights; otherwise these are `model`.
         """
-        model, averages = self._full_tensors()
+        is_main = self.accelerator.is_main_process
+        model = distributed.full_tensors_on_cpu(self.model.state_dict(), is_main=is_main)
+        averages = self.ema.averages if self.ema is not None else {}
+        averages = distributed.full_tensors_on_cpu(averages, is_main=is_main)
         optimizers = self._optimizer_states()
-        if not self.accelerator.is_main_process:
+        if not is_main:
             return {}
         state = {
             "model": {name: model[name] for name in self._saved_tensors()},
@@ -109,17 +112,12 @@ class TrainState:
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in state.items() if name in trained}
 
-    def _full_tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The state dict of the model and the averages; both empty on all workers except rank 0."""
-        is_main = self.accelerator.is_main_process
-        averages = self.ema.averages if self.ema is not None else {}
-        model = distributed.full_tensors_on_cpu(self.model.state_dict(), is_main=is_main)
-        return model, distributed.full_tensors_on_cpu(averages, is_main=is_main)
-
     def _optimizer_states(self) -> Any:
         """Keyed by parameter name if sharded, else one state an optimizer; empty except on rank 0."""
         if self._is_sharded:  # all workers take part, and torch drops the others' copies
-            return get_optimizer_state_dict(self.model, list(self.optimizers), options=_FULL_STATE)
+            states = get_optimizer_state_dict(self.model, list(self.optimizers), options=_FULL_STATE)
+            # torch copies from a GPU; on a CPU the next step would change what it returns.
+            return distributed.copy_to_cpu(states) if self.accelerator.device.type == "cpu" else states
         if not self.accelerator.is_main_process:
             return []
         return [distributed.copy_to_cpu(optimizer.state_dict()) for optimizer in self.optimizers]
@@ -174,21 +172,13 @@ def make_train_state(
     towers = distributed.distribute(dual_encoder, section, accelerator)
     optimizers, head = optim.make_optimizers(model, section), None
     if section.teacher is not None and teacher_dimensions is not None:
-        head = _teacher_head(siglip.dimensions_of(model.config), teacher_dimensions).to(accelerator.device)
-        head_learning_rate = section.teacher.head_learning_rate
-        optimizers.insert(0, optim.make_head_optimizer(head, head_learning_rate, section))
+        dimensions = siglip.dimensions_of(model.config)
+        head = torch.nn.utils.skip_init(torch.nn.Linear, dimensions, teacher_dimensions, bias=False)
+        # The same values on every worker; the random numbers of the process stay as they are.
+        generator = torch.Generator().manual_seed(0)
+        torch.nn.init.normal_(head.weight, std=dimensions**-0.5, generator=generator)
+        optimizers.insert(0, optim.make_head_optimizer(head.to(accelerator.device), section))
     factor = optim.learning_rate_factor(num_steps, section.warmup_fraction)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     ema = optim.Ema(model.named_parameters(), section.ema_decay) if section.ema_decay is not None else None
     return TrainState(accelerator, model, towers, optimizers, schedules, start, ema, section.lora, head)
-
-
-def _teacher_head(dimensions: int, teacher_dimensions: int) -> torch.nn.Linear:
-    """Random values that are the same on every worker; the random numbers of the process stay as they are."""
-    head: torch.nn.Linear = torch.nn.utils.skip_init(
-        torch.nn.Linear, dimensions, teacher_dimensions, bias=False
-    )
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        head.weight.normal_(std=dimensions**-0.5, generator=generator)
-    return head

@@ -1,1 +1,1 @@
-"""Monitoring of a run: capacity, heartbeats, stalls, agreement of the ranks, stop requests, progress."""
+"""Monitoring of a run: capacity, heartbeats, stalls, agreement of the ranks, stop requests."""

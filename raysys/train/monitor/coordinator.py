@@ -55,7 +55,7 @@ class RunCoordinator:
         self._lines: list[str] = []
         self._fatal_error: RaysysError | None = None
         self._num_gave_up = 0
-        self._halved: set[int] = set()
+        self._logged_once: set[str | None] = set()
 
     async def request_stop(self) -> None:
         """Ask the workers to stop after their step, with a checkpoint."""
@@ -80,21 +80,11 @@ class RunCoordinator:
         """Record what the stream waits for."""
         self._stream, self._stream_reported_s = text, self._clock()
 
-    async def log(self, line: str) -> None:
-        """Pass a line to the driver's log."""
-        self._lines.append(line)
-
-    async def log_halved(self, micro_batch_size: int, half: int, reason: str) -> None:
-        """Log once that the next attempt uses half of a micro-batch size that did not fit in memory.
-
-        `reason` names the first worker that reports it: "rank 0 on node 10.0.0.1 has too little memory".
-        """
-        if micro_batch_size not in self._halved:
-            self._halved.add(micro_batch_size)
-            self._lines.append(
-                f"{reason} for micro_batch_size {micro_batch_size}; "
-                f"the run continues from the last checkpoint with {half}"
-            )
+    async def log(self, line: str, *, once: str | None = None) -> None:
+        """Pass a line to the driver's log; of several with the same key `once`, only the first."""
+        if once is None or once not in self._logged_once:
+            self._lines.append(line)
+        self._logged_once.add(once)
 
     async def give_up(self, error: RaysysError, world_size: int) -> bool:
         """Record why the run must end. True if all ranks gave up within seconds."""

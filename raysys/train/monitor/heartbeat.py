@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from types import TracebackType
 from typing import Any
 
 import ray.util
@@ -11,14 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from raysys.train.monitor.stall import (
-    DATA_READY,
     ENDED,
     FORWARD,
     LOSS_AND_BACKWARD,
-    SAVING,
     STARTING,
     VALIDATING,
-    WAITING_FOR_DATA,
     WorkerStatus,
 )
 
@@ -32,10 +29,16 @@ class Heartbeat:
     """
 
     def __init__(self, coordinator: Any, accelerator: Accelerator) -> None:
-        self._coordinator, self._accelerator = coordinator, accelerator
-        self._node = ray.util.get_node_ip_address()
-        self._step, self._first_step = 0, 0
-        self._phase, self._num_phase_changes = STARTING, 0
+        self._coordinator = coordinator
+        self._status = WorkerStatus(
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            node=ray.util.get_node_ip_address(),
+            step=0,
+            phase=STARTING,
+            num_phase_changes=0,
+            is_warm=False,
+        )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -43,61 +46,40 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._phase = ENDED
+    def __exit__(self, *_: object) -> None:
+        self.enter(ENDED)
         self._ended.set()
         self._thread.join()
 
-    def restored(self, step: int) -> None:
-        """The worker has loaded the state after `step` steps."""
-        self._first_step = step
-        self.waiting_for_data(step)
+    def enter(self, phase: str, step: int | None = None) -> None:
+        """The worker enters a phase of `stall.py`, after `step` steps if their number has changed.
 
-    def waiting_for_data(self, step: int) -> None:
-        """The worker has completed `step` steps and waits for its next batch."""
-        self._step = step
-        self._set_phase(WAITING_FOR_DATA)
-
-    def data_ready(self) -> None:
-        """The worker has its batch; other workers may still wait for theirs."""
-        if self._phase != DATA_READY:
-            self._set_phase(DATA_READY)
+        The same phase again is no change, except `VALIDATING`: each forward pass in it counts as progress.
+        """
+        last = self._status
+        if last.phase == phase != VALIDATING:
+            return
+        step = last.step if step is None else step
+        has_stepped = step > last.step and last.phase != STARTING  # the first step is that of the restart
+        self._status = dataclasses.replace(
+            last,
+            step=step,
+            phase=phase,
+            num_phase_changes=last.num_phase_changes + 1,
+            is_warm=last.is_warm or has_stepped,
+        )
 
     def watch_towers(self, towers: torch.nn.Module) -> None:
-        """Set the phase by hooks before and after each forward pass of the towers."""
-        towers.register_forward_pre_hook(lambda *_: self._set_step_phase(FORWARD))
-        towers.register_forward_hook(lambda *_: self._set_step_phase(LOSS_AND_BACKWARD))
+        """Set the phase before and after each forward pass of the towers; a validation remains one."""
 
-    def validating(self) -> None:
-        """The worker measures a model, until another phase begins; each forward pass counts as progress."""
-        self._set_phase(VALIDATING)
+        def enter(phase: str) -> None:
+            self.enter(VALIDATING if self._status.phase == VALIDATING else phase)
 
-    def saving(self) -> None:
-        """The worker saves a checkpoint."""
-        self._set_phase(SAVING)
-
-    def _set_step_phase(self, phase: str) -> None:
-        self._set_phase(VALIDATING if self._phase == VALIDATING else phase)
-
-    def _set_phase(self, phase: str) -> None:
-        self._phase, self._num_phase_changes = phase, self._num_phase_changes + 1
+        towers.register_forward_pre_hook(lambda *_: enter(FORWARD))
+        towers.register_forward_hook(lambda *_: enter(LOSS_AND_BACKWARD))
 
     def _run(self) -> None:
-        while not self._ended.wait(_INTERVAL_S):
-            self._send()
-        self._send()
-
-    def _send(self) -> None:
-        self._coordinator.heartbeat.remote(
-            WorkerStatus(
-                rank=self._accelerator.process_index,
-                world_size=self._accelerator.num_processes,
-                node=self._node,
-                step=self._step,
-                phase=self._phase,
-                num_phase_changes=self._num_phase_changes,
-                is_warm=self._step > self._first_step,
-            )
-        )
+        is_last = False
+        while not is_last:
+            is_last = self._ended.wait(_INTERVAL_S)
+            self._coordinator.heartbeat.remote(self._status)

@@ -6,42 +6,28 @@ before their checkpoint is saved. After a kill in between, the step is trained a
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from jaxtyping import Float32
-from numpy import ndarray
 
-from raysys import storage
-from raysys.evaluate.neighbour_grid import NUM_PHOTOS, neighbour_grid
+from raysys.evaluate.neighbour_grid import record_neighbours
 from raysys.evaluate.retrieval import PairEmbeddings
-from raysys.tracking.metrics_log import (
-    neighbour_grid_uri,
-    read_validations,
-    record_validation,
-    start_vectors_uri,
-)
-from raysys.train.job import TrainJob
+from raysys.tracking.metrics_log import read_validations, record_validation, validation_scores
 from raysys.train.model import TrainState
-from raysys.train.monitor.consensus import StepConsensus
-from raysys.train.monitor.heartbeat import Heartbeat
-from raysys.train.validation.early_stopping import has_stopped_early
+from raysys.train.monitor.stall import VALIDATING
 from raysys.train.validation.worker_pairs import WorkerPairs
+from raysys.train.worker import Worker
 
 
 class CheckpointValidator:
     """One instance a worker; all workers make each call together and get the same result, bit for bit."""
 
-    def __init__(
-        self, job: TrainJob, accelerator: Accelerator, consensus: StepConsensus, heartbeat: Heartbeat
-    ) -> None:
-        self._job, self._accelerator = job, accelerator
-        self._consensus, self._heartbeat = consensus, heartbeat
-        self._pairs = WorkerPairs(job.validation.pairs, job, accelerator)
-        rows = read_validations(job.run_uri) if accelerator.is_main_process else None
-        self._step_to_row = {int(row["step"]): row for row in consensus.group.from_main(rows)}
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._job = worker, worker.job
+        self._is_main = worker.accelerator.is_main_process
+        self._pairs = WorkerPairs(self._job.validation.pairs, self._job, worker.accelerator)
+        rows = read_validations(self._job.run_uri) if self._is_main else None
+        self._step_to_row = {int(row["step"]): row for row in worker.consensus.group.from_main(rows)}
 
     def is_missing(self, step: int) -> bool:
         """Whether the state after `step` steps, from which training continues, was not validated yet.
@@ -60,9 +46,10 @@ class CheckpointValidator:
 
         With `may_stop` a stop request ends the call early: nothing is recorded, and there are no metrics.
         """
-        self._heartbeat.validating()
+        self._worker.heartbeat.enter(VALIDATING)
+        should_stop = self._worker.consensus.should_stop if may_stop else None
         with state.exported_weights():
-            embedded = self._pairs.embed(state.towers, self._consensus.should_stop if may_stop else never)
+            embedded = self._pairs.embed(state.towers, should_stop)
         if embedded is None:
             return {}
         metrics = self._metrics(embedded)
@@ -70,8 +57,8 @@ class CheckpointValidator:
         gains = {f"val_{name}_gain": value - start[f"val_{name}"] for name, value in metrics.items() if start}
         row = {**{f"val_{name}": value for name, value in metrics.items()}, **gains}
         self._step_to_row[step] = {"step": step, **row}
-        if self._accelerator.is_main_process:
-            self._draw_neighbours(step, embedded.photos.numpy())
+        if self._is_main:
+            record_neighbours(self._job.run_uri, step, self._pairs.inputs.pixels, embedded.photos.numpy())
             record_validation(self._job.run_uri, step, row)  # last: from now on the step counts as validated
         return metrics
 
@@ -79,32 +66,24 @@ class CheckpointValidator:
         """The metrics of any towers; empty without validation pairs, None after a stop request."""
         if not self._job.validation.item_ids:
             return {}
-        embedded = self._pairs.embed(towers, self._consensus.should_stop)
+        embedded = self._pairs.embed(towers, self._worker.consensus.should_stop)
         return self._metrics(embedded) if embedded is not None else None
 
     def _metrics(self, embedded: PairEmbeddings) -> dict[str, float]:
         # Only on rank 0: another CPU may round differently, and then only some workers would stop early.
-        is_main = self._accelerator.is_main_process
-        local = self._job.validation.metrics(embedded) if is_main else None
-        metrics: dict[str, float] = self._consensus.group.from_main(local)
+        local = self._job.validation.metrics(embedded) if self._is_main else None
+        metrics: dict[str, float] = self._worker.consensus.group.from_main(local)
         return metrics
 
-    def _draw_neighbours(self, step: int, vectors: Float32[ndarray, "n d"]) -> None:
-        """Store the start's vectors of some photos, and compare the neighbours by later ones with them."""
-        photos = self._pairs.pixels[: min(NUM_PHOTOS, len(vectors))]
-        vectors, start_uri = vectors[: len(photos)], start_vectors_uri(self._job.run_uri)
-        if step == 0:
-            encoded = io.BytesIO()
-            np.save(encoded, vectors)
-            storage.write_bytes(start_uri, encoded.getvalue())
-        elif storage.exists(start_uri):
-            start = np.load(io.BytesIO(storage.read_bytes(start_uri)))
-            photos = photos[: len(start)]  # fewer if more workers shared the pairs
-            grid, encoded = neighbour_grid(photos, start[: len(photos)], vectors[: len(photos)]), io.BytesIO()
-            grid.save(encoded, "JPEG", quality=85)
-            storage.write_bytes(neighbour_grid_uri(self._job.run_uri, step), encoded.getvalue())
 
+def has_stopped_early(validations: Iterable[Mapping[str, float]], step: int, patience: int | None) -> bool:
+    """Whether a run whose last checkpoint is that of `step` is finished, however many steps are left.
 
-def never() -> bool:
-    """A `should_stop` for calls that always run to their end."""
-    return False
+    It is if none of the last `patience` checkpoints (`train.validation.patience`; None: never) scored higher
+    than the best one before them. `validations` are in order. Ignored are the start, because scores may fall
+    below it and then rise, and those after `step`, whose checkpoints were not saved before a kill.
+    """
+    scores = [score for scored, score in validation_scores(validations).items() if 0 < scored <= step]
+    if patience is None or len(scores) <= patience:
+        return False
+    return max(scores[-patience:]) <= max(scores[:-patience])

@@ -37,27 +37,22 @@ class WorkerPairs:
     def __init__(self, source: PairSource, job: TrainJob, accelerator: Accelerator) -> None:
         self._source, self._job, self._accelerator = source, job, accelerator
 
-    @property
-    def pixels(self) -> UInt8[ndarray, "rows side side 3"]:
-        """This worker's photos."""
-        return self._inputs.pixels
-
     @torch.no_grad()
     def embed(
-        self, towers: torch.nn.Module, should_stop: Callable[[], bool] = lambda: False
+        self, towers: torch.nn.Module, should_stop: Callable[[], bool] | None = None
     ) -> PairEmbeddings | None:
         """The vectors of all pairs, in their order, on the CPU; equal on all workers. A collective call.
 
         `towers` is a `DualEncoder`, distributed or not. `should_stop` is called before every chunk and
         must return the same on all workers: if it is True, there is no result.
         """
-        inputs, device = self._inputs, self._accelerator.device
+        inputs, device = self.inputs, self._accelerator.device
         micro_batch_size = self._job.section.micro_batch_size
         chunk_rows = micro_batch_size if isinstance(micro_batch_size, int) else _CHUNK_ROWS
         photos, titles = [], []
         with _evaluation_mode(towers, is_compiled=self._job.section.compile):
             for start in range(0, len(inputs.pixels), chunk_rows):
-                if should_stop():
+                if should_stop is not None and should_stop():
                     return None
                 chunk = slice(start, start + chunk_rows)
                 pixels, tokens = (
@@ -71,7 +66,8 @@ class WorkerPairs:
         )
 
     @functools.cached_property
-    def _inputs(self) -> _Inputs:
+    def inputs(self) -> WorkerInputs:
+        """This worker's part."""
         num_rows = math.ceil(self._source.num_pairs / self._accelerator.num_processes)
         first, side = self._accelerator.process_index * num_rows, self._job.image.size_px
         pixels, titles = np.zeros((num_rows, side, side, 3), np.uint8), [""] * num_rows
@@ -80,14 +76,16 @@ class WorkerPairs:
         with storage.readable_folder(self._job.start_uri) as folder:
             tokens = to_tokens(load_tokenizer(folder), titles, self._job.text)
         keys = torch.from_numpy(caption_keys(titles, self._job.text)).to(self._accelerator.device)
-        return _Inputs(pixels, tokens, self._gather(keys))
+        return WorkerInputs(pixels, tokens, self._gather(keys))
 
     def _gather(self, rows: Tensor) -> Tensor:
         """The rows of all workers without the padding."""
         return gather_rows(rows)[: self._source.num_pairs].cpu()
 
 
-class _Inputs(NamedTuple):
+class WorkerInputs(NamedTuple):
+    """A worker's photos and titles as the towers take them, and the keys of all titles."""
+
     pixels: UInt8[ndarray, "rows side side 3"]
     tokens: Int64[ndarray, "rows length"]
     title_keys: Int64[Tensor, " n"]  # of all pairs

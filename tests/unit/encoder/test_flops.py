@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raysys.config.schema import LoraConfig, TrainConfig
 from raysys.encoder.flops import peak_flops, training_flops_per_pair
 from raysys.encoder.siglip import image_features, text_features
-from raysys.train.metrics.step_metrics import trained_part
 from raysys.train.model import lora
 from raysys.train.model.optim import freeze
+from raysys.train.step_metrics import trained_part
 from tests.unit.encoder.small_towers import small_config
 
 FROZEN: dict[str, dict[str, Any]] = {

@@ -11,6 +11,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from raysys.train.memory import DeviceMemory
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors that operations of the block made and that are still alive."""
@@ -36,8 +38,8 @@ class LiveBytes(TorchDispatchMode):
         return sum(self._sizes.values())
 
 
-class CpuMemory:
-    """A `DeviceMemory` of `total_bytes` for what a block allocates; `peaks` are those of the blocks."""
+class CpuMemory(DeviceMemory):
+    """A device of `total_bytes` for what a block allocates; `peaks` are those of the blocks."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes

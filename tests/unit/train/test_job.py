@@ -6,23 +6,23 @@ import pytest
 
 from raysys.config.schema import TrainConfig
 from raysys.errors import InputError
-from raysys.train.job import RunSchedule, run_schedule
+from raysys.train.job import run_schedule
 from raysys.train.trainer import scaling_config, spare_blocks
 
 
 @pytest.mark.parametrize(
     ("num_items", "batch_size", "epochs", "checkpoint_every_epochs", "schedule"),
     [
-        (1000, 100, 5.0, 1.0, RunSchedule(50, 10)),
-        (1050, 100, 2.0, 1.0, RunSchedule(21, 10)),  # 2100 pairs; an epoch is 10.5 steps, rounded to even
-        (1000, 100, 0.55, 0.25, RunSchedule(5, 2)),  # 550 pairs; 2.5 steps, rounded to even
-        (100, 100, 0.5, 1.0, RunSchedule(1, 1)),  # half a batch is rounded up to one step
-        (1000, 100, 1.0, 0.01, RunSchedule(10, 1)),
-        (1000, 100, 1.0, 50.0, RunSchedule(10, 500)),  # only after the last step
+        (1000, 100, 5.0, 1.0, (50, 10)),
+        (1050, 100, 2.0, 1.0, (21, 10)),  # 2100 pairs; an epoch is 10.5 steps, rounded to even
+        (1000, 100, 0.55, 0.25, (5, 2)),  # 550 pairs; 2.5 steps, rounded to even
+        (100, 100, 0.5, 1.0, (1, 1)),  # half a batch is rounded up to one step
+        (1000, 100, 1.0, 0.01, (10, 1)),
+        (1000, 100, 1.0, 50.0, (10, 500)),  # only after the last step
     ],
 )
 def test_steps_are_complete_batches(
-    num_items: int, batch_size: int, epochs: float, checkpoint_every_epochs: float, schedule: RunSchedule
+    num_items: int, batch_size: int, epochs: float, checkpoint_every_epochs: float, schedule: tuple[int, int]
 ) -> None:
     section = TrainConfig(
         batch_size=batch_size, epochs=epochs, checkpoint_every_epochs=checkpoint_every_epochs

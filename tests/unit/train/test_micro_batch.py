@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ def job_of(start: Path, run_uri: Path, **changes: Any) -> TrainJob:
     return small_job(run_uri, start, TrainConfig(**{"batch_size": 64, **changes}))
 
 
-class UnusedMemory:
+class UnusedMemory(DeviceMemory):
     """A device on which nothing may be measured."""
 
-    total_bytes = 10**9
+    def __init__(self) -> None:
+        self.total_bytes = 10**9
 
     def free_bytes(self, work: Callable[[], None]) -> float:
         raise AssertionError("was measured again")
@@ -52,7 +54,7 @@ class UnusedMemory:
 
 def fitted_size(start: Path, job: TrainJob, memory: DeviceMemory | None = None) -> int | str | None:
     """The size that a worker uses for the job."""
-    return MicroBatch(job, 1).fit(small_state(start, job.section), memory)[0].section.micro_batch_size
+    return MicroBatch(job, 1).fit(small_state(start, job.section), memory).micro_batch_size
 
 
 def test_size_is_the_largest_that_leaves_space_for_batches_and_loss(start: Path, tmp_path: Path) -> None:
@@ -91,15 +93,12 @@ def test_measurement_leaves_state_and_random_numbers_as_they_were(
     job = dataclasses.replace(job_of(start, tmp_path), section=section)
     measured, expected = small_state(start, section), small_state(start, section)
     torch.manual_seed(5)
-    job, line = MicroBatch(job, 1).fit(measured, CpuMemory(10**9))
-    assert line is not None
+    section = MicroBatch(job, 1).fit(measured, CpuMemory(10**9))
     assert torch.initial_seed() == 5
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
     assert all(parameter.grad is None for parameter in measured.towers.parameters())
     for seed in range(2):
-        results = [
-            train_step(state, small_batch(seed), job.section).metrics() for state in (measured, expected)
-        ]
+        results = [train_step(state, small_batch(seed), section).metrics() for state in (measured, expected)]
         assert results[0] == results[1]
     weights = exported_weights(measured.state_dict())
     for name, value in exported_weights(expected.state_dict()).items():
@@ -115,16 +114,20 @@ def test_optimiser_state_exists_while_memory_is_measured(start: Path, tmp_path: 
     assert not any(moment.any() for moment in moments)
 
 
-def test_size_is_measured_once_for_the_same_settings(start: Path, tmp_path: Path) -> None:
+def test_size_is_measured_once_for_the_same_settings(
+    start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="raysys")
     job = job_of(start, tmp_path)
     state = small_state(start, job.section)
-    _, line = MicroBatch(job, 1).fit(state, CpuMemory(10**9))
-    assert line is not None
-    assert line.startswith("micro_batch_size 64 of 64 pairs a worker: with the safety margin it leaves ")
-    assert line.endswith(" of 1.0 GB (measured on cpu)")
-    again, line = MicroBatch(job, 1).fit(state, UnusedMemory())
-    assert again.section.micro_batch_size == 64
-    assert line == "micro_batch_size 64, as found by an earlier start"
+    assert MicroBatch(job, 1).fit(state, CpuMemory(10**9)).micro_batch_size == 64
+    assert MicroBatch(job, 1).fit(state, UnusedMemory()).micro_batch_size == 64
+    first, second = (record.getMessage().strip() for record in caplog.records)
+    assert first.startswith(
+        "train  micro_batch_size 64 of 64 pairs a worker: with the safety margin it leaves "
+    )
+    assert first.endswith(" of 1.0 GB (measured on cpu)")
+    assert second == "train  micro_batch_size 64, as found by an earlier start"
     (recorded,) = json.loads((tmp_path / "micro_batch.json").read_bytes())
     expected = {"size": 64, "device": "cpu", "model": str(start), "torch": torch.__version__}
     assert {name: recorded[name] for name in expected} == expected
@@ -138,7 +141,7 @@ def test_halved_size_survives_into_the_next_start(start: Path, tmp_path: Path) -
     job = job_of(start, tmp_path, micro_batch_size=16)
     ranks = [MicroBatch(job, 1) for _ in range(2)]
     for micro_batch in ranks:
-        assert micro_batch.fit(small_state(start, job.section))[0].section.micro_batch_size == 16
+        assert micro_batch.fit(small_state(start, job.section)).micro_batch_size == 16
     assert [micro_batch.halve() for micro_batch in ranks] == [8, 8]  # both ran out of memory
     assert fitted_size(start, job) == 8
     assert fitted_size(start, job_of(start, tmp_path, micro_batch_size=32)) == 32  # a new setting

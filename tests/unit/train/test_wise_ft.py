@@ -18,11 +18,12 @@ from raysys.encoder.siglip import load_model
 from raysys.evaluate.pairs import DrawnPairs
 from raysys.evaluate.retrieval import recalls
 from raysys.tracking.metrics_log import record_validation
-from raysys.train.checkpoint.format import checkpoint_name, export_bundle, snapshot, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, export_bundle, write_checkpoint
 from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
 from raysys.train.wise_ft import measure_points, read_points
+from raysys.train.worker import Worker
 from tests.factories import tiny_bundle
 from tests.unit.train.small_model import (
     plain_embeddings,
@@ -104,20 +105,19 @@ def job(bundles: tuple[str, str], tmp_path: Path, request: pytest.FixtureRequest
     state = small_state(start, section)
     for step, score in ((1, 0.2), (2, 0.5), (3, 0.4)):
         train_step(state, small_batch(step), section)
-        saved = snapshot(state, step)
-        assert saved is not None
         uri = f"{job.run_uri}/{checkpoint_name(step)}"
-        write_checkpoint(saved, uri, spec_hash="f" * 64, stream_position=6 * step, world_size=1)
+        write_checkpoint(
+            state.state_dict(), uri, step=step, spec_hash="f" * 64, stream_position=6 * step, world_size=1
+        )
         record_validation(job.run_uri, step, {"val_score": score})
     return job
 
 
 def measure(job: TrainJob, **rank: Any) -> list[Point] | None:
     """What a worker does after the last step."""
-    accelerator, fake = Accelerator(cpu=True), FakeRank(**rank)
-    consensus: Any = fake
-    validator = CheckpointValidator(job, accelerator, consensus, consensus)
-    measure_points(job, accelerator, validator, consensus, consensus)
+    fake: Any = FakeRank(**rank)
+    worker = Worker(job, Accelerator(cpu=True), fake, fake)
+    measure_points(worker, CheckpointValidator(worker))
     return read_points(job)
 
 

@@ -20,19 +20,14 @@ def test_run_is_over_for_a_group_that_starts_after_a_stop_request() -> None:
     assert asyncio.run(start_before_and_after_request()) == [False, True, True]
 
 
-def test_ranks_that_halve_the_same_micro_batch_size_are_logged_once() -> None:
+def test_of_lines_that_several_ranks_report_the_first_is_logged() -> None:
     async def report_sizes() -> list[str]:
         coordinator = RunCoordinator(60.0, 600.0)
         for size, rank in ((16, 0), (16, 1), (8, 1)):
-            await coordinator.log_halved(size, size // 2, f"rank {rank} has too little memory")
+            await coordinator.log(f"rank {rank}: {size} pairs do not fit", once=f"size {size}")
         return (await coordinator.status()).lines
 
-    assert asyncio.run(report_sizes()) == [
-        "rank 0 has too little memory for micro_batch_size 16; "
-        "the run continues from the last checkpoint with 8",
-        "rank 1 has too little memory for micro_batch_size 8; "
-        "the run continues from the last checkpoint with 4",
-    ]
+    assert asyncio.run(report_sizes()) == ["rank 0: 16 pairs do not fit", "rank 1: 8 pairs do not fit"]
 
 
 def test_run_ends_with_the_first_error_once_all_ranks_give_up() -> None:

@@ -20,6 +20,7 @@ from raysys.train.job import TrainJob
 from raysys.train.model import TrainState
 from raysys.train.monitor.control_group import ControlGroup
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
+from raysys.train.worker import Worker
 from tests.unit.train.small_model import (
     build_small_model,
     small_job,
@@ -49,7 +50,7 @@ class FakeRank:
     is_stop_requested: bool = False
     group: ControlGroup = field(default_factory=lambda: ControlGroup(60.0))
 
-    def validating(self) -> None: ...
+    def enter(self, phase: str) -> None: ...
 
     def watch_towers(self, towers: torch.nn.Module) -> None: ...
 
@@ -81,7 +82,7 @@ def job_of(start: Path, tmp_path: Path) -> Callable[..., TrainJob]:
 
 def validator_of(job: TrainJob, **rank: Any) -> CheckpointValidator:
     fake: Any = FakeRank(**rank)
-    return CheckpointValidator(job, Accelerator(cpu=True), fake, fake)
+    return CheckpointValidator(Worker(job, Accelerator(cpu=True), fake, fake))
 
 
 def test_start_is_measured_once_and_gains_are_relative_to_it(

@@ -94,7 +94,9 @@ def test_training_continues_bit_for_bit_after_a_validation(
         with validated.exported_weights():
             pairs.embed(validated.towers)
         assert torch.equal(torch.get_rng_state(), rng)
-        losses = {train_step(state, small_batch(seed), section).loss for state in (plain, validated)}
+        losses = {
+            train_step(state, small_batch(seed), section).metrics()["loss"] for state in (plain, validated)
+        }
         assert len(losses) == 1
     assert {name: module.training for name, module in validated.towers.named_modules()} == modes
     expected, weights = (exported_weights(state.state_dict()) for state in (plain, validated))

@@ -10,7 +10,7 @@ import transformers
 
 from raysys.config.schema import TrainConfig
 from raysys.encoder.flops import training_flops_per_pair
-from raysys.train.metrics.step_metrics import StepResult, Throughput, WeightChange
+from raysys.train.step_metrics import StepResult, Throughput, WeightChange
 from tests.unit.encoder.small_towers import small_config
 
 
@@ -78,7 +78,6 @@ def test_metrics_cover_the_steps_since_the_last_call(clock: FakeClock) -> None:
 def test_result_of_a_step_is_plain_floats() -> None:
     result = StepResult({"loss": torch.tensor(2.5), "bias": torch.tensor([-10.0], dtype=torch.float64)})
     assert result.metrics() == {"loss": 2.5, "bias": -10.0}
-    assert result.loss == 2.5
 
 
 def test_norm_and_ratio_cover_the_trained_weights() -> None:

@@ -8,7 +8,7 @@ import pytest
 import ray.util.metrics
 
 from raysys.tracking.metrics_log import record_validation
-from raysys.train.metrics.recorder import MetricsRecorder, PrometheusGauges
+from raysys.tracking.recorder import MetricsRecorder, PrometheusGauges
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raysys.tracking.metrics_log import MetricsLog, record_validation
-from raysys.train.monitor.progress import (
+from raysys.tracking.progress import (
     ProgressReporter,
     RunLength,
     format_duration,

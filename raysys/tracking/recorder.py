@@ -1,4 +1,4 @@
-"""Recording of a run's metrics by rank 0: `metrics.jsonl` beside the checkpoints, W&B, Prometheus."""
+"""Recording of a training's metrics by rank 0: `metrics.jsonl` beside the checkpoints, W&B, Prometheus."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Protocol
 import ray.util.metrics
 
 from raysys.tracking.metrics_log import MetricsLog, read_validations
-from raysys.tracking.wandb import open_wandb_logger
-from raysys.train.job import TrainJob
+from raysys.tracking.wandb import TrackedRun, open_wandb_logger
 
 
 @contextlib.contextmanager
-def open_recorder(job: TrainJob, step: int, *, is_main: bool) -> Iterator[MetricsRecorder]:
+def open_recorder(run: TrackedRun, step: int, *, is_main: bool) -> Iterator[MetricsRecorder]:
     """The recorder of a run that continues after `step`; flushed when the block ends.
 
     On ranks other than 0 it records nothing.
@@ -22,9 +21,9 @@ def open_recorder(job: TrainJob, step: int, *, is_main: bool) -> Iterator[Metric
     if not is_main:
         yield MetricsRecorder(())
         return
-    metrics_log = MetricsLog(job.run_uri, continue_after=step)
-    with open_wandb_logger(job.tracked, continue_after=step) as wandb_logger:
-        gauges = PrometheusGauges(job.run_name, job.run_uri)
+    metrics_log = MetricsLog(run.uri, continue_after=step)
+    with open_wandb_logger(run, continue_after=step) as wandb_logger:
+        gauges = PrometheusGauges(run.name, run.uri)
         recorder = MetricsRecorder([metrics_log, *([wandb_logger] if wandb_logger else []), gauges])
         try:
             yield recorder

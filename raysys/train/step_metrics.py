@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raysys.config.schema import TrainConfig
 from raysys.encoder.flops import Trained, peak_flops, training_flops_per_pair
+from raysys.train.model.distributed import full_tensor, local_shards
 from raysys.train.model.optim import lowest_trained_level
 
 _SAMPLE_SIZE = 4096  # elements of a tensor: a copy of all weights would double their memory
@@ -38,11 +39,6 @@ class StepResult:
         if self._copied is not None:
             self._copied.synchronize()
         return dict(zip(self._names, self._values.tolist(), strict=True))
-
-    @property
-    def loss(self) -> float:
-        """The loss alone."""
-        return self.metrics()["loss"]
 
 
 def trained_part(model: Any, section: TrainConfig) -> Trained:
@@ -143,14 +139,11 @@ class WeightChange:
 
         The ratio is estimated from 4,096 evenly spaced elements of each tensor (of this worker's shard).
         """
-        norm = torch.nn.utils.get_total_norm(self._weights)
-        weight_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        weight_norm = full_tensor(torch.nn.utils.get_total_norm(self._weights))
         update = torch.linalg.vector_norm(self._sample() - self._before)
         before = torch.linalg.vector_norm(self._before).clamp(min=1e-12)
         return {"weight_norm": weight_norm, "update_ratio": update / before}
 
     def _sample(self) -> Tensor:
-        shards = [getattr(weight, "to_local", lambda own=weight: own)() for weight in self._weights]
-        return torch.cat(
-            [shard.detach().flatten()[:: max(1, shard.numel() // _SAMPLE_SIZE)].float() for shard in shards]
-        )
+        shards = [shard.detach().flatten() for shard in local_shards(self._weights)]
+        return torch.cat([shard[:: max(1, len(shard) // _SAMPLE_SIZE)].float() for shard in shards])

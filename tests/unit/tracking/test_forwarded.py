@@ -1,17 +1,13 @@
-"""Log lines of a worker arrive at the run's coordinator."""
+"""Log lines of a worker, as they arrive at the driver."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-from raysys.tracking.logs import log
-from raysys.train.monitor.worker_log import log_to_driver
+from raysys.tracking.logs import forwarded, log
 
 
 def test_lines_of_a_worker_arrive_without_the_label_of_the_driver() -> None:
     lines: list[str] = []
-    coordinator = SimpleNamespace(log=SimpleNamespace(remote=lines.append))
-    with log_to_driver(coordinator):
+    with forwarded("train", lines.append):
         log.info("W&B: still waiting after %d s", 4)
         log.warning("    train  rebuilt from %d checkpoints", 2)
         log.debug("details")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysys import storage
-from raysys.encoder.interpolation import SCORE
 from raysys.tracking import logs
-from raysys.tracking.metrics_log import read_recent_steps, read_validations
+from raysys.tracking.metrics_log import read_recent_steps, read_validations, validation_scores
 
 _LOG_INTERVAL_S = 60.0  # without a terminal
 _POLL_INTERVAL_S, _STORE_POLL_INTERVAL_S = 1.0, 10.0
@@ -110,10 +110,10 @@ def run_progress(length: RunLength, rows: Sequence[dict[str, float]]) -> RunProg
     return RunProgress(
         length,
         step=int(recent[-1]["step"]),
-        loss=_mean([row["loss"] for row in recent]),
+        loss=statistics.fmean(row["loss"] for row in recent),
         # Every row covers the same number of steps: average the times, not the rates.
-        pairs_per_s=1 / _mean([1 / row["pairs_per_s"] for row in recent]),
-        data_wait=_mean([row["data_wait"] for row in recent]),
+        pairs_per_s=statistics.harmonic_mean([row["pairs_per_s"] for row in recent]),
+        data_wait=statistics.fmean(row["data_wait"] for row in recent),
     )
 
 
@@ -136,7 +136,7 @@ def status_text(progress: RunProgress, validations: Sequence[dict[str, float]], 
     ]
     if progress.data_wait > _MIN_SHOWN_DATA_WAIT:
         parts.append(f"data wait {progress.data_wait:.0%}")
-    if scores := _scores(validations):
+    if scores := validation_scores(validations):
         parts.append(f"val {score} {_score_text(scores)}")
     is_done = progress.step >= length.num_steps
     parts.append("all steps done" if is_done else f"{format_duration(progress.seconds_left)} left")
@@ -151,16 +151,8 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _scores(validations: Sequence[dict[str, float]]) -> list[tuple[float, int]]:
-    """(score, step) of every validation that has a score."""
-    return [(row[f"val_{SCORE}"], int(row["step"])) for row in validations if f"val_{SCORE}" in row]
-
-
-def _score_text(scores: Sequence[tuple[float, int]]) -> str:
-    (latest, step), (best, best_step) = scores[-1], max(scores)
+def _score_text(scores: Mapping[int, float]) -> str:
+    step, latest = list(scores.items())[-1]
+    best, best_step = max((score, step) for step, score in scores.items())
     comparison = "best so far" if step == best_step else f"best {best:.3f} at step {best_step:,}"
     return f"{latest:.3f} ({comparison})"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,1 +1,0 @@
-"""Metrics of a training run: throughput, FLOPs, weight norms, and where they are recorded."""
