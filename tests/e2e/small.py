@@ -49,7 +49,12 @@ SMALL: dict[str, Any] = {
     },
     "projection": {"dimensions": 16},
     "index": {"kind": "hnsw"},
-    "evaluate": {"log": {"queries": 60}, "bootstrap_samples": 200, "neighbour_grid_queries": 2},
+    "evaluate": {
+        "log": {"queries": 60},
+        "attribute_precision": None,
+        "bootstrap_samples": 200,
+        "neighbour_grid_queries": 2,
+    },
     "tracking": {"mode": "offline"},
     "ray": {"num_cpus": 8, "object_store_megabytes": 200},
 }
