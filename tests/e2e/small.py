@@ -97,7 +97,7 @@ def as_overrides(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from as_overrides(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={value}"
+            yield f"{prefix}{key}={'null' if value is None else value}"
 
 
 def start_raysys(*words: str, log_stem: Path) -> subprocess.Popen[bytes]:
