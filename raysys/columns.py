@@ -36,6 +36,7 @@ SHARD_NUMBER = "shard_number"  # int64: index of the shard in the stream
 SAMPLE_NUMBER = "sample_number"  # int64: index of the sample in the shard
 SKIPPED = "skipped"  # int64: 0 for a usable sample, else 1 + its index in SKIP_REASONS
 GROUP_KEYS = "group_keys"  # int64: equal for listings of one group, else unique
+PATCH_SEEDS = "patch_seeds"  # int64: seed of the photo's random choice, with `train.patch_dropout`
 TEACHER = "teacher"  # float16, L2-normalised vector of `train.teacher`; zeros for none
 STREAM_POSITION = "stream_position"  # int64: position in the endless training sequence
 

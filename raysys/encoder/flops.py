@@ -58,13 +58,15 @@ class _Part(NamedTuple):
     attention: int
 
 
-def training_flops_per_pair(config: Any, num_captions: int = 1, trained: Trained | None = None) -> float:
+def training_flops_per_pair(
+    config: Any, num_captions: int = 1, trained: Trained | None = None, *, patch_dropout: float = 0.0
+) -> float:
     """Operations to train on one photo with its captions; `config` is a `SiglipConfig`.
 
     The thin matrices of LoRA do not count.
     """
     trained = trained or Trained()
-    image, caption = _image_parts(config.vision_config), _caption_parts(config.text_config)
+    image, caption = _image_parts(config.vision_config, patch_dropout), _caption_parts(config.text_config)
     forward = _forward(image) + num_captions * _forward(caption)
     image_backward = _backward(image, trained.image_level, trained)
     backward = image_backward + num_captions * _backward(caption, trained.text_level, trained)
@@ -83,14 +85,20 @@ def _backward(parts: Sequence[_Part], lowest_level: int, trained: Trained) -> in
     return of_weights + of_inputs
 
 
-def _image_parts(vision: Any) -> list[_Part]:
+def num_kept_patches(num_patches: int, dropout: float) -> int:
+    """How many patches of a photo the image tower sees with `train.patch_dropout`; at least one."""
+    return max(1, round(num_patches * (1.0 - dropout)))
+
+
+def _image_parts(vision: Any, patch_dropout: float) -> list[_Part]:
     num_patches = (vision.image_size // vision.patch_size) ** 2
     hidden, inner = vision.hidden_size, vision.intermediate_size
     patches = num_patches * vision.num_channels * vision.patch_size**2 * hidden
+    num_kept = num_kept_patches(num_patches, patch_dropout)
     # The pooling head: one query over all patches, then an MLP on one vector.
-    pooling = 2 * num_patches * hidden**2 + 2 * hidden**2 + 2 * hidden * inner
-    head = _Part(vision.num_hidden_layers + 1, pooling, 2 * num_patches * hidden)
-    return [_Part(0, patches, 0), *_layers(vision, num_patches), head]
+    pooling = 2 * num_kept * hidden**2 + 2 * hidden**2 + 2 * hidden * inner
+    head = _Part(vision.num_hidden_layers + 1, pooling, 2 * num_kept * hidden)
+    return [_Part(0, patches, 0), *_layers(vision, num_kept), head]
 
 
 def _caption_parts(text: Any) -> list[_Part]:

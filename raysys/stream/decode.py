@@ -24,6 +24,7 @@ from raysys.columns import (
     GROUP_KEYS,
     IMAGE,
     ITEM_ID,
+    PATCH_SEEDS,
     PIXELS,
     REASON,
     SAMPLE_NUMBER,
@@ -64,6 +65,7 @@ class TrainingDecoder:
     seed: int
     scaled: bool = True  # decode large JPEGs at 1/2, 1/4 or 1/8 of their size
     teacher: TeacherVectors | None = None  # adds the column `teacher`
+    with_patch_seeds: bool = False  # adds the column `patch_seeds`
 
     def __call__(self, block: pa.Table) -> dict[str, ndarray]:
         """Arrays of pixels, tokens, keys and coordinates; one row for each row of the block."""
@@ -89,6 +91,7 @@ class TrainingDecoder:
             SKIPPED: np.array([SKIP_REASONS.index(r) + 1 if r else 0 for r in reasons], np.int64),
             **{name: block.column(name).to_numpy() for name in _COORDINATES},
             **({TEACHER: self.teacher.of_block(block)} if self.teacher is not None else {}),
+            **({PATCH_SEEDS: self._patch_seeds(block)} if self.with_patch_seeds else {}),
         }
 
     def _pixels(self, item_id: str, photo: pa.Buffer, epoch: int) -> ndarray:
@@ -97,6 +100,10 @@ class TrainingDecoder:
         at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
         decoded = decode_image(photo, at_least_px=at_least_px if self.scaled else None)
         return augmented_pixels(decoded, self.image, self.augment, rng)
+
+    def _patch_seeds(self, block: pa.Table) -> Int64[ndarray, " n"]:
+        """Different for every photo and epoch, and for other seeds of the run."""
+        return np.asarray(block.column(STREAM_POSITION).to_numpy() + (self.seed % 2**16 << 44))
 
     def _captions(self, title: str, attributes_json: str, reason: str) -> list[str]:
         """The title, then each caption attribute ("" if missing); only "" for a skipped sample."""

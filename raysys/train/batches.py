@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from jaxtyping import Int64
 from numpy import ndarray
 
-from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, STREAM_POSITION, TEACHER, TOKENS
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PATCH_SEEDS, PIXELS, STREAM_POSITION, TEACHER, TOKENS
 from raysys.errors import DamagedData
 from raysys.parallel import run_in_thread
 from raysys.stream.order import share_rows, worker_positions
@@ -24,7 +24,8 @@ from raysys.train.step_metrics import Throughput
 
 Batch = dict[str, torch.Tensor]
 _PREFETCH_STEPS = 2  # prepared while the towers compute
-_STEP_COLUMNS = {PIXELS, TOKENS, CAPTION_KEYS, GROUP_KEYS, TEACHER}  # the others are read on the host
+# The host reads the others.
+_STEP_COLUMNS = {PIXELS, TOKENS, PATCH_SEEDS, CAPTION_KEYS, GROUP_KEYS, TEACHER}
 
 
 class WorkerBatches:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch.distributed.fsdp import FSDPModule
 
 from raysys import storage
-from raysys.columns import PIXELS, TOKENS
+from raysys.columns import PATCH_SEEDS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
 from raysys.encoder.siglip import dimensions_of
 from raysys.errors import OutOfMemory
@@ -39,6 +39,7 @@ _FILE = "micro_batch.json"
 _SETTINGS = (
     "micro_batch_size",
     "precision",
+    "patch_dropout",
     "parallel",
     "compile",
     "activation_checkpointing",
@@ -129,10 +130,13 @@ class MicroBatch:
         """Captions are distinct: the text tower embeds equal ones once."""
         side_px, device = self._job.image.size_px, state.accelerator.device
         captions = (size, 1 + len(self._job.section.caption_weights), self._job.text.max_length)
-        return {
+        pairs = {
             PIXELS: torch.zeros(size, side_px, side_px, 3, dtype=torch.uint8, device=device),
             TOKENS: torch.randint(state.model.config.text_config.vocab_size, captions, device=device),
         }
+        if self._job.section.patch_dropout:
+            pairs[PATCH_SEEDS] = torch.arange(size, device=device)
+        return pairs
 
     def _circumstances(self) -> dict[str, Any]:
         """Everything that a size depends on."""

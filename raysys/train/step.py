@@ -18,7 +18,7 @@ from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PIXELS, TEACHER, TOKENS
+from raysys.columns import CAPTION_KEYS, GROUP_KEYS, PATCH_SEEDS, PIXELS, TEACHER, TOKENS
 from raysys.config.schema import TrainConfig
 from raysys.train.loss import (
     NO_CAPTION,
@@ -128,15 +128,15 @@ def run_micro_batch(towers: torch.nn.Module, pairs: dict[str, Tensor]) -> None:
 
 
 def _micro_batches(batch: dict[str, Tensor], size: int | str | None) -> list[dict[str, Tensor]]:
-    """`size` rows each, of photos and tokens; all rows unless `size` is a number."""
+    """`size` rows each, of what the towers need; all rows unless `size` is a number."""
     size = size if isinstance(size, int) else len(batch[PIXELS])
     first_rows = range(0, len(batch[PIXELS]), size)
-    return [{name: batch[name][first : first + size] for name in (PIXELS, TOKENS)} for first in first_rows]
+    names = [name for name in (PIXELS, TOKENS, PATCH_SEEDS) if name in batch]
+    return [{name: batch[name][first : first + size] for name in names} for first in first_rows]
 
 
 def _embed(towers: torch.nn.Module, part: dict[str, Tensor], device: torch.device) -> EmbeddedBatch:
-    pixels, tokens = (part[name].to(device, non_blocking=True) for name in (PIXELS, TOKENS))
-    embedded: EmbeddedBatch = towers(pixels, tokens)
+    embedded: EmbeddedBatch = towers(*(rows.to(device, non_blocking=True) for rows in part.values()))
     return embedded
 
 

@@ -62,7 +62,7 @@ class Throughput:
         self._pairs_per_worker, self._workers = section.batch_size / workers, workers
         num_captions = 1 + len(section.caption_weights)
         self._flops_per_pair = training_flops_per_pair(
-            model.config, num_captions, trained_part(model, section)
+            model.config, num_captions, trained_part(model, section), patch_dropout=section.patch_dropout
         )
         self._device = torch.device(device)
         self._first_batch_s: float | None = None

@@ -154,6 +154,7 @@ def _train_stream(
         job.seed,
         stream.scaled_decoding,
         job.teacher,
+        bool(section.patch_dropout),
     )
     return training_stream(
         job.shards,

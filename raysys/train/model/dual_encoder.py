@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from raysys.encoder.flops import num_kept_patches
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, mean_and_std, standardise, text_features
 
@@ -40,9 +42,12 @@ class DualEncoder(torch.nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, image: ImagePreprocessing, precision: str = "fp32") -> None:
+    def __init__(
+        self, model: Any, image: ImagePreprocessing, precision: str = "fp32", *, patch_dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.model = model
+        self._patch_dropout = patch_dropout
         self._precision, self._is_compiled = precision, False
         if precision == "bf16" and model.device.type == "cpu":
             model.set_attn_implementation(_FLOAT32_ATTENTION)
@@ -51,11 +56,17 @@ class DualEncoder(torch.nn.Module):
             self.register_buffer(name, values.to(model.device), persistent=False)
 
     def forward(
-        self, pixels: UInt8[Tensor, "b h w 3"], tokens: Int64[Tensor, "b kinds length"]
+        self,
+        pixels: UInt8[Tensor, "b h w 3"],
+        tokens: Int64[Tensor, "b kinds length"],
+        seeds: Int64[Tensor, " b"] | None = None,
     ) -> EmbeddedBatch:
-        """The inputs of the loss, in float32."""
+        """The inputs of the loss, in float32. With `seeds` of the photos, patches are dropped."""
         is_bf16 = self._precision == "bf16"
-        with torch.autocast(pixels.device.type, torch.bfloat16) if is_bf16 else nullcontext():
+        with (
+            torch.autocast(pixels.device.type, torch.bfloat16) if is_bf16 else nullcontext(),
+            self._dropped_patches(seeds),
+        ):
             images = image_features(self.model, standardise(pixels, self.mean, self.std))
             captions = self._caption_features(tokens)
         return EmbeddedBatch(
@@ -66,7 +77,20 @@ class DualEncoder(torch.nn.Module):
         )
 
     def compile_towers(self, backend: str = "inductor") -> None:
-        """Compile each tower at its first call. The names in the state dict do not change."""
+        """Compile each tower at its first call. The names in the state dict do not change.
+
+        With dropped patches, and on a CPU, only layers are compiled, and on a CPU only those of the image
+        tower: the number of distinct captions, which the text tower embeds there, changes at every step.
+        """
+        if self.model.device.type == "cpu":
+            if self._precision == "bf16":  # compiled, it is faster than the fused one
+                self.model.vision_model.set_attn_implementation("eager")
+            for layer in self.model.vision_model.encoder.layers:
+                layer.compile(backend=backend, dynamic=False)
+            return
+        if self._patch_dropout:
+            self.compile_layers(backend)
+            return
         self._is_compiled = True
         for tower in (self.model.vision_model, self.model.text_model):
             tower.compile(backend=backend, dynamic=False)
@@ -86,7 +110,7 @@ class DualEncoder(torch.nn.Module):
         if kind == "selective":
             options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _is_stored)
         for layer in self.layers():
-            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, **options)
+            layer.forward = _checkpointed(layer.forward, options)
 
     def layers(self) -> list[torch.nn.Module]:
         """The transformer layers of both towers."""
@@ -95,6 +119,23 @@ class DualEncoder(torch.nn.Module):
     def loss_parameters(self) -> list[Parameter]:
         """The scale and the bias of the loss, one number each."""
         return [self.model.logit_scale, self.model.logit_bias]
+
+    @contextmanager
+    def _dropped_patches(self, seeds: Int64[Tensor, " b"] | None) -> Iterator[None]:
+        """Inside the block, the image tower's layers see only the patches that `kept_patches` returns."""
+        if not self._patch_dropout or seeds is None:
+            yield
+            return
+
+        def keep(_: Any, __: Any, patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+            kept = kept_patches(seeds, patches.shape[1], self._patch_dropout)
+            return patches.gather(1, kept[:, :, None].expand(-1, -1, patches.shape[2]))
+
+        hook = self.model.vision_model.embeddings.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _caption_features(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
         if tokens.shape[1] == 1:  # titles alone rarely repeat
@@ -106,6 +147,28 @@ class DualEncoder(torch.nn.Module):
         distinct, inverse = flat.unique(dim=0, return_inverse=True)
         captions: Tensor = text_features(self.model, distinct)[inverse]
         return captions.view(*tokens.shape[:2], -1)
+
+
+def _checkpointed(forward: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """A function, because torch.compile does not look into a partial of `checkpoint` as a layer's forward."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **options, **kwargs)
+
+    return run
+
+
+def kept_patches(seeds: Int64[Tensor, " b"], num_patches: int, dropout: float) -> Int64[Tensor, "b k"]:
+    """Random patches of each photo, a pure function of its seed, equal on every device.
+
+    As in FLIP (Li et al. 2023). The random numbers are those of splitmix64 (Steele et al. 2014).
+    """
+    counter = seeds[:, None] * num_patches + torch.arange(num_patches, device=seeds.device)
+    mixed = (counter + 1) * -0x61C8864680B583EB  # products wrap around
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        mixed = (mixed ^ (mixed >> shift & (1 << 64 - shift) - 1)) * factor
+    kept = mixed.argsort(dim=1, stable=True)[:, : num_kept_patches(num_patches, dropout)]
+    return kept.sort(dim=1).values
 
 
 def _float32_attention(

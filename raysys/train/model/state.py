@@ -164,7 +164,9 @@ def make_train_state(
     if section.lora is not None:
         lora.add_lora(model, section.lora)
     optim.freeze(model, section)
-    dual_encoder = DualEncoder(model.to(accelerator.device), image, section.precision)
+    dual_encoder = DualEncoder(
+        model.to(accelerator.device), image, section.precision, patch_dropout=section.patch_dropout
+    )
     if section.activation_checkpointing != "none":
         dual_encoder.checkpoint_activations(section.activation_checkpointing)
     if section.compile:

@@ -45,6 +45,15 @@ def test_matrices_under_lora_have_no_gradients_of_their_own() -> None:
     assert formula < 0.75 * training_flops_per_pair(model.config)
 
 
+def test_dropped_patches_count_only_where_they_are_embedded() -> None:
+    config, quarter = small_config(), small_config()
+    quarter.vision_config.image_size //= 2  # 4 patches instead of 16
+    # Pixels need no gradient: a forward product and one for the weights, 2 operations a multiplication.
+    of_twelve_patches = 4 * 12 * (3 * 8 * 8 * config.vision_config.hidden_size)
+    dropped = training_flops_per_pair(config, patch_dropout=0.75)
+    assert dropped == training_flops_per_pair(quarter) + of_twelve_patches
+
+
 def test_distillation_adds_a_forward_pass() -> None:
     section = TrainConfig(method="distil")
     model = eager_model()

@@ -71,6 +71,17 @@ def test_training_batch_has_the_documented_shapes_and_types(encoder: str) -> Non
     assert batch["skipped"].tolist() == [0, 0, 0, 0]
 
 
+def test_patch_seeds_differ_by_position_and_by_the_seed_of_the_run(encoder: str) -> None:
+    seeds = [
+        dataclasses.replace(decoder(encoder), with_patch_seeds=True, seed=seed)(block())[
+            "patch_seeds"
+        ].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert seeds[0] == seeds[1] == block().column("stream_position").to_pylist()
+    assert not set(seeds[0]) & set(seeds[2])
+
+
 def test_teacher_adds_a_column(encoder: str, tmp_path: Path) -> None:
     teacher = TeacherVectors(str(tmp_path), 2)
     teacher.write(5, pa.array(["i3", "i1"]), np.array([[0, 1], [1, 0]], np.float16))
