@@ -28,9 +28,10 @@ from raysys.artifacts.manifest import (
     ReportManifest,
     ShardEntry,
     ShardSetManifest,
+    Throughput,
     canonical_json,
 )
-from raysys.artifacts.replace import delete_other_versions, publish_version
+from raysys.artifacts.replace import begin_version, delete_other_versions, publish_version
 
 __all__ = [
     "MANIFEST",
@@ -46,8 +47,10 @@ __all__ = [
     "ReportManifest",
     "ShardEntry",
     "ShardSetManifest",
+    "Throughput",
     "as_input",
     "begin",
+    "begin_version",
     "canonical_json",
     "code_version",
     "common_fields",

@@ -122,6 +122,22 @@ class EncoderBundleManifest(Manifest):
     """The WiSE-FT curve and the chosen point. Not a file: equal weights make an equal bundle."""
 
 
+class Throughput(BaseModel):
+    """What the run that published an EmbeddingSet did, without the parts of a run that was interrupted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_photos: int
+    """Embedded or carried over."""
+    photos_per_s: float
+    device_seconds: float
+    """How long the encoders were held, together."""
+    busy_fraction: float
+    """The share of that time in which they computed."""
+    cost_per_million: float | None
+    """Of photos, at `embed.price_per_device_hour`."""
+
+
 class EmbeddingSetManifest(Manifest):
     """The catalogue as vectors, in Parquet."""
 
@@ -131,6 +147,12 @@ class EmbeddingSetManifest(Manifest):
     space_id: str
     dimensions: int
     num_refused: int = 0
+    num_carried_over: int = 0
+    """Items whose vectors an earlier set had, because neither photo nor title has changed."""
+    num_removed: int = 0
+    """Items of that set that are not in this one."""
+    throughput: Throughput | None = None
+    """None if no photo was left to embed when the set was published."""
 
 
 class IndexBundleManifest(Manifest):

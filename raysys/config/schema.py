@@ -204,6 +204,13 @@ class EmbedConfig(Section):
     """Floating-point format of the encoder."""
     batch_size: PositiveInt = 64
     """Photos per forward pass."""
+    reuse: Annotated[str, UriPath(keywords=("published", "none"))] = "published"
+    """Whose vectors are carried over for items with an unchanged photo and title: `published`, the set that
+    is replaced, if it has the same embedding space and precision; `none`; or another EmbeddingSet: a local
+    path or a URI."""
+    price_per_device_hour: NonNegativeFloat | None = None
+    """Price of an hour of the hardware that an encoder holds, in any currency: the summary and the manifest
+    state the cost of a million photos. Null: they do not."""
 
 
 class IndexConfig(Section):

@@ -33,6 +33,7 @@ def steps(config: Config) -> list[Step]:
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.cluster import session
     from raysys.embed import job
+    from raysys.embed.delta import find_earlier
     from raysys.embed.unique import require_unique_items
     from raysys.encoder.bundle import preprocessing_of
 
@@ -41,10 +42,20 @@ def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     _require_items_for_projection(config)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
     require_unique_items(layout.embeddings, shards)
+    space_id = open_artifact(layout.encoder, EncoderBundleManifest).space_id
+    earlier = find_earlier(spec, space_id, config.embed)
     session.connect(config.ray)
     image, _ = preprocessing_of(layout.encoder)
-    may_grow = session.may_grow(config.ray)
-    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream, may_grow=may_grow)
+    return job.embed(
+        spec,
+        layout.encoder,
+        shards,
+        image,
+        config.embed,
+        config.stream,
+        earlier=earlier,
+        may_grow=session.may_grow(config.ray),
+    )
 
 
 def _require_items_for_projection(config: Config) -> None:

@@ -19,6 +19,7 @@ from raysys.columns import (
     CAPTION_KEYS,
     CONTENT_HASH,
     DETAIL,
+    EMBEDDING,
     EPOCH,
     GROUP,
     GROUP_KEYS,
@@ -43,6 +44,7 @@ from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pi
 from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
+from raysys.stream.earlier_vectors import EarlierVectors
 from raysys.stream.teacher import TeacherVectors
 
 _COORDINATES = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
@@ -118,27 +120,31 @@ class EmbeddingDecoder:
     """Decodes a block for embedding: every photo without augmentation, at the model's size."""
 
     image: ImagePreprocessing
+    earlier: EarlierVectors | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """The block with pixels (as bytes) and a content hash in place of the photos.
+        """The block with pixels (as bytes), a content hash and `embedding` in place of the photos.
 
-        A row whose photo cannot be decoded has no pixels, and a reason.
+        A row whose content the earlier set has gets its vector and no pixels; other rows have no vector. A
+        row whose photo cannot be decoded has no pixels, and a reason.
         """
         photos, titles = block.column(IMAGE), block.column(TITLE).to_pylist()
         reasons, details = block.column(REASON).to_pylist(), block.column(DETAIL).to_pylist()
+        hashes = [content_hash(photos[row].as_buffer(), title) for row, title in enumerate(titles)]
+        vectors = self.earlier.of(hashes) if self.earlier else [None] * len(block)
         pixels: list[bytes] = [b""] * len(block)
         for row, reason in enumerate(reasons):
-            if not reason:
+            if not reason and vectors[row] is None:
                 try:
                     pixels[row] = photo_pixels(photos[row].as_buffer(), self.image).tobytes()
                 except UnreadableImage as error:
                     reasons[row], details[row] = _UNREADABLE, str(error)
-        hashes = [content_hash(photos[row].as_buffer(), title) for row, title in enumerate(titles)]
         decoded = block.drop_columns([IMAGE, REASON, DETAIL])
         decoded = decoded.append_column(PIXELS, pa.array(pixels, pa.large_binary()))
         decoded = decoded.append_column(REASON, pa.array(reasons, pa.string()))
         decoded = decoded.append_column(DETAIL, pa.array(details, pa.string()))
-        return decoded.append_column(CONTENT_HASH, pa.array(hashes, pa.string()))
+        decoded = decoded.append_column(CONTENT_HASH, pa.array(hashes, pa.string()))
+        return decoded.append_column(EMBEDDING, pa.array(vectors, pa.list_(pa.float32())))
 
 
 def _texts(block: pa.Table) -> tuple[list[str], list[str]]:
