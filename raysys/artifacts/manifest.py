@@ -138,6 +138,19 @@ class Throughput(BaseModel):
     """Of photos, at `embed.price_per_device_hour`."""
 
 
+class Parity(BaseModel):
+    """How far vectors of golden items in training and in the batch are from those of the service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_items: int
+    tolerance: float
+    largest: dict[str, float]
+    """`batch` and `training` -> the largest distance, 1 - cosine."""
+    worst_items: dict[str, str]
+    """The same -> id of the item with that distance."""
+
+
 class EmbeddingSetManifest(Manifest):
     """The catalogue as vectors, in Parquet."""
 
@@ -153,6 +166,8 @@ class EmbeddingSetManifest(Manifest):
     """Items of that set that are not in this one."""
     throughput: Throughput | None = None
     """None if no photo was left to embed when the set was published."""
+    parity: Parity | None = None
+    """None if it was not measured (`embed.parity_items`)."""
 
 
 class IndexBundleManifest(Manifest):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float32
 
 from raysys import storage
 from raysys.artifacts.embedding_set import bad_rows, fault_of
@@ -26,6 +27,7 @@ from raysys.columns import (
     embedding_schema,
 )
 from raysys.encoder.bundle import open_bundle
+from raysys.encoder.siglip import SiglipEncoder
 from raysys.errors import RaysysError
 
 BAD_VECTOR = "bad_vector"  # the encoder computes no unit vector for this photo
@@ -87,20 +89,8 @@ class EmbeddingActor:
         return len(block), refused
 
     def _vectors(self, block: pa.Table) -> np.ndarray:
-        """The vectors of the rows: those of an earlier set as they are, the others computed."""
-        earlier = block.column(EMBEDDING)
-        is_new = np.asarray(earlier.is_null())
-        vectors = np.empty((len(block), self._encoder.dimensions), np.float32)
-        if not is_new.all():
-            vectors[~is_new] = np.stack(earlier.drop_null().to_numpy())
-        if is_new.any():
-            vectors[is_new] = self._embed_pixels(block.column(PIXELS).filter(pa.array(is_new)))
-        return vectors
-
-    def _embed_pixels(self, column: pa.ChunkedArray) -> np.ndarray:
-        size_px, started = self._encoder.image.size_px, time.monotonic()
-        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in column])
-        vectors = self._encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), self._batch_size)
+        started = time.monotonic()
+        vectors = block_vectors(self._encoder, block, self._batch_size)
         self._seconds += time.monotonic() - started
         return vectors
 
@@ -111,6 +101,20 @@ class EmbeddingActor:
             return
         with storage.writable_file(uri) as path:
             pq.write_table(_with_vectors(block, vectors), path)
+
+
+def block_vectors(encoder: SiglipEncoder, block: pa.Table, batch_size: int) -> Float32[np.ndarray, "n d"]:
+    """The vectors of a decoded block: those of an earlier set as they are, the others computed."""
+    earlier = block.column(EMBEDDING)
+    is_new = np.asarray(earlier.is_null())
+    vectors = np.empty((len(block), encoder.dimensions), np.float32)
+    if not is_new.all():
+        vectors[~is_new] = np.stack(earlier.drop_null().to_numpy())
+    if is_new.any():
+        size_px, column = encoder.image.size_px, block.column(PIXELS).filter(pa.array(is_new))
+        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in column])
+        vectors[is_new] = encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), batch_size)
+    return vectors
 
 
 def part_prefix(split: str, shard_uri: str) -> str:

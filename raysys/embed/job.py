@@ -7,7 +7,7 @@ import functools
 import json
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import ray.data
 import ray.data.exceptions
 
 from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, Throughput
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, Parity, Throughput
 from raysys.artifacts.embedding_set import LEDGER
 from raysys.cluster.capacity import Demand, Node
 from raysys.cluster.datasource import open_rows
@@ -46,12 +46,13 @@ def embed(
     stream: StreamConfig,
     *,
     earlier: EarlierSet | None = None,
+    check: Callable[[EmbeddingDecoder], Parity | None] | None = None,
     may_grow: bool = False,
 ) -> EmbeddingSetManifest:
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
-    Vectors of content that `earlier` has are carried over. Items that cannot be embedded go to the ledger of
-    the set. With `may_grow`, waits for the nodes of an autoscaling cluster.
+    Vectors of content that `earlier` has are carried over. `check` is the parity gate. Items that cannot be
+    embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an autoscaling cluster.
     Raises: InputError if encoders and stream do not fit the cluster together, ClusterError if no block is
     ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of
     refused items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from
@@ -62,11 +63,12 @@ def embed(
     folder = artifacts.begin_version(spec)
     uri = storage.join(spec.uri, folder)
     vectors = open_vectors(earlier, uri) if earlier else None
+    decoder = EmbeddingDecoder(image, vectors)
+    parity = check(decoder) if check else None
     incomplete = _incomplete_shards(uri, shards)
     total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        decoder = EmbeddingDecoder(image, vectors)
         for row in _embed_shards(uri, encoder_uri, incomplete, decoder, section, stream, may_grow=may_grow):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
@@ -91,6 +93,7 @@ def embed(
         num_refused=len(refused),
         changes=count_changes(vectors, earlier, uri) if vectors and earlier else Changes(),
         throughput=throughput,
+        parity=parity,
     )
     logs.log.info("    embed  %s", summary_line(manifest))
     return manifest
@@ -147,6 +150,7 @@ def publish_embedding_set(
     num_refused: int,
     changes: Changes = _NO_CHANGES,
     throughput: Throughput | None = None,
+    parity: Parity | None = None,
 ) -> EmbeddingSetManifest:
     """Publish the parts in the folder below `spec.uri` as an EmbeddingSet in the space of `encoder`.
 
@@ -169,6 +173,7 @@ def publish_embedding_set(
         num_carried_over=changes.num_carried_over,
         num_removed=changes.num_removed,
         throughput=throughput,
+        parity=parity,
     )
     published = artifacts.publish_version(spec.uri, folder, manifest)
     artifacts.delete_other_versions(spec.uri, EmbeddingSetManifest)
@@ -185,6 +190,9 @@ def summary_line(manifest: EmbeddingSetManifest) -> str:
         line += f" ({speed.busy_fraction:.0%} busy)"
         if speed.cost_per_million is not None:
             line += f"; {speed.cost_per_million:,.2f} per million photos"
+    if (parity := manifest.parity) is not None:
+        largest = ", ".join(f"{path} {distance:.1e}" for path, distance in parity.largest.items())
+        line += f"; parity of {parity.num_items} items: {largest}"
     return line
 
 

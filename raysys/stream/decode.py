@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 from numpy import ndarray
+from PIL import Image
 
 from raysys import storage
 from raysys.columns import (
@@ -40,7 +41,7 @@ from raysys.columns import (
     content_hash,
 )
 from raysys.config.schema import AugmentConfig
-from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels
+from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, decode_image, photo_pixels
 from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
@@ -98,9 +99,7 @@ class TrainingDecoder:
 
     def _pixels(self, item_id: str, photo: pa.Buffer, epoch: int) -> ndarray:
         rng = item_rng(self.seed, epoch, item_id)
-        # A crop uses a part of the photo, so the photo must be decoded larger by that factor.
-        at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
-        decoded = decode_image(photo, at_least_px=at_least_px if self.scaled else None)
+        decoded = decode_for_training(photo, self.image, self.augment, scaled=self.scaled)
         return augmented_pixels(decoded, self.image, self.augment, rng)
 
     def _patch_seeds(self, block: pa.Table) -> Int64[ndarray, " n"]:
@@ -113,6 +112,18 @@ class TrainingDecoder:
             return [""] * (1 + len(self.caption_attributes))
         attributes = json.loads(attributes_json) if self.caption_attributes else {}
         return [title, *(_as_text(attributes.get(name)) for name in self.caption_attributes)]
+
+
+def decode_for_training(
+    photo: ImageBytes, image: ImagePreprocessing, augment: AugmentConfig, *, scaled: bool
+) -> Image.Image:
+    """The photo, large enough for every crop of the augmentation; a large JPEG may be `scaled`.
+
+    Raises: UnreadableImage.
+    """
+    # A crop uses a part of the photo, so the photo must be decoded larger by that factor.
+    at_least_px = math.ceil(image.size_px / math.sqrt(augment.crop_min_area))
+    return decode_image(photo, at_least_px=at_least_px if scaled else None)
 
 
 @dataclass(frozen=True)
