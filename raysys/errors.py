@@ -79,6 +79,12 @@ class DamagedData(RaysysError):
     code = "damaged_data"
 
 
+class ParityFailed(RaysysError):
+    """A photo has another vector in training or embedding than in the service."""
+
+    code = "parity_failed"
+
+
 class TrainingDiverged(RaysysError):
     """The loss or a gradient is not finite."""
 

@@ -25,12 +25,14 @@ from raysys.artifacts.manifest import (
     InheritedShard,
     InputEntry,
     Manifest,
+    Parity,
     ReportManifest,
     ShardEntry,
     ShardSetManifest,
+    Throughput,
     canonical_json,
 )
-from raysys.artifacts.replace import delete_other_versions, publish_version
+from raysys.artifacts.replace import begin_version, delete_other_versions, publish_version
 
 __all__ = [
     "MANIFEST",
@@ -43,11 +45,14 @@ __all__ = [
     "InheritedShard",
     "InputEntry",
     "Manifest",
+    "Parity",
     "ReportManifest",
     "ShardEntry",
     "ShardSetManifest",
+    "Throughput",
     "as_input",
     "begin",
+    "begin_version",
     "canonical_json",
     "code_version",
     "common_fields",

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from raysys import storage
-from raysys.artifacts import EmbeddingSetManifest, make_again, open_artifact
+from raysys.artifacts import EmbeddingSetManifest, files_uri, make_again, open_artifact
 from raysys.artifacts.intact import read_table
 from raysys.columns import EMBEDDING, ITEM_ID, SHARD, SPLIT, embedding_schema
 from raysys.errors import DamagedData
@@ -46,7 +46,8 @@ def read_embeddings(uri: str, splits: Sequence[str] | None = None) -> pa.Table:
 
 def read_part(uri: str, manifest: EmbeddingSetManifest, name: str) -> pa.Table:
     """The rows of one file of an EmbeddingSet. Raises: as `read_embeddings`."""
-    file_uri, schema = storage.join(uri, name), embedding_schema(manifest.dimensions)
+    file_uri = storage.join(files_uri(uri, manifest), name)
+    schema = embedding_schema(manifest.dimensions)
     table = read_table(uri, name, manifest)
     if not table.schema.equals(schema):
         raise DamagedData(

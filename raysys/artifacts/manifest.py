@@ -122,6 +122,35 @@ class EncoderBundleManifest(Manifest):
     """The WiSE-FT curve and the chosen point. Not a file: equal weights make an equal bundle."""
 
 
+class Throughput(BaseModel):
+    """What the run that published an EmbeddingSet did, without the parts of a run that was interrupted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_photos: int
+    """Embedded or carried over."""
+    photos_per_s: float
+    device_seconds: float
+    """How long the encoders were held, together."""
+    busy_fraction: float
+    """The share of that time in which they computed."""
+    cost_per_million: float | None
+    """Of photos, at `embed.price_per_device_hour`."""
+
+
+class Parity(BaseModel):
+    """How far vectors of golden items in training and in the batch are from those of the service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_items: int
+    tolerance: float
+    largest: dict[str, float]
+    """`batch` and `training` -> the largest distance, 1 - cosine."""
+    worst_items: dict[str, str]
+    """The same -> id of the item with that distance."""
+
+
 class EmbeddingSetManifest(Manifest):
     """The catalogue as vectors, in Parquet."""
 
@@ -131,6 +160,14 @@ class EmbeddingSetManifest(Manifest):
     space_id: str
     dimensions: int
     num_refused: int = 0
+    num_carried_over: int = 0
+    """Items whose vectors an earlier set had, because neither photo nor title has changed."""
+    num_removed: int = 0
+    """Items of that set that are not in this one."""
+    throughput: Throughput | None = None
+    """None if no photo was left to embed when the set was published."""
+    parity: Parity | None = None
+    """None if it was not measured (`embed.parity_items`)."""
 
 
 class IndexBundleManifest(Manifest):

@@ -11,9 +11,25 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from raysys import storage
-from raysys.artifacts.directory import MANIFEST, publish, read_manifest
-from raysys.artifacts.manifest import AnyManifest, Manifest
+from raysys.artifacts.directory import MANIFEST, intact_files, publish, read_manifest
+from raysys.artifacts.manifest import AnyManifest, ArtifactSpec, Manifest
 from raysys.errors import DamagedData, InputError
+
+
+def begin_version(spec: ArtifactSpec) -> str:
+    """The folder below `spec.uri` in which the artifact is made while the published one stays.
+
+    Files of an interrupted attempt at the same spec are kept, and so are the intact files of a damaged
+    artifact that is made again; files of other attempts are deleted.
+    """
+    folder = f"version-{spec.spec_hash[:12]}"
+    published = _read(spec.uri, spec.manifest)
+    if published is not None and published.folder == folder:
+        for name in published.files.keys() - intact_files(spec.uri, published):
+            storage.delete(storage.join(spec.uri, folder, name))
+        storage.delete(storage.join(spec.uri, MANIFEST))
+    delete_other_versions(spec.uri, spec.manifest, keep=folder)
+    return folder
 
 
 def publish_version(uri: str, folder: str, manifest: AnyManifest) -> AnyManifest:
@@ -38,12 +54,17 @@ def delete_other_versions(uri: str, kind: type[Manifest], *, keep: str | None = 
 
 def _published(uri: str, kind: type[Manifest]) -> Collection[str]:
     """The files of the published artifact, relative to `uri`; none if there is none that can be read."""
-    try:
-        manifest = read_manifest(uri, kind)
-    except (DamagedData, InputError):
-        return ()
+    manifest = _read(uri, kind)
     if manifest is None:
         return ()
     if not manifest.folder:
         return {MANIFEST, *manifest.files}
     return {MANIFEST, *(storage.join(manifest.folder, name) for name in (MANIFEST, *manifest.files))}
+
+
+def _read(uri: str, kind: type[Manifest]) -> Manifest | None:
+    """The manifest at `uri`; None if there is none that can be read."""
+    try:
+        return read_manifest(uri, kind)
+    except (DamagedData, InputError):
+        return None

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import storage
-from raysys.artifacts.directory import MANIFEST, as_input, open_artifact
+from raysys.artifacts.directory import MANIFEST, as_input, files_uri, open_artifact
 from raysys.artifacts.embedding_set import fault_of, read_part, vector_files
 from raysys.artifacts.manifest import EmbeddingSetManifest, InputEntry, hash_json
 from raysys.columns import EMBEDDING, ITEM_ID
@@ -134,7 +134,7 @@ def _tables(uri: str, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     if _is_embedding_set(uri):
         manifest = open_artifact(uri, EmbeddingSetManifest)
         for name in vector_files(manifest):
-            yield storage.join(uri, name), read_part(uri, manifest, name).select(columns)
+            yield storage.join(files_uri(uri, manifest), name), read_part(uri, manifest, name).select(columns)
         return
     for file_uri in _parquet_files(uri):
         with _opened(file_uri) as file:

@@ -12,19 +12,19 @@ from raysys.config.schema import RayConfig
 from raysys.parallel import Parallel, Piece, Result
 
 
-def connected_map(section: RayConfig) -> Parallel:
-    """A `Parallel` that runs pieces as Ray tasks; its first call connects to Ray."""
+def connected_map(section: RayConfig, *, num_gpus: int = 0) -> Parallel:
+    """A `Parallel` that runs pieces as Ray tasks, each with so many GPUs; its first call connects to Ray."""
 
     def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
         session.connect(section)
-        return _map_tasks(work, pieces)
+        return _map_tasks(work, pieces, num_gpus)
 
     return run
 
 
-def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
+def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: int) -> Iterable[Result]:
     """Results in the order of the pieces, with a bounded number of tasks in flight."""
-    submit: Any = ray.remote(num_cpus=1)(_call).remote
+    submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
     in_flight: list[Any] = []
     # Of this machine real cores, not Ray's logical CPUs: every new process first spends seconds on imports.
     limit = max(1, nodes.num_cores(nodes.alive_nodes()))

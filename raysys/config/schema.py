@@ -204,6 +204,19 @@ class EmbedConfig(Section):
     """Floating-point format of the encoder."""
     batch_size: PositiveInt = 64
     """Photos per forward pass."""
+    parity_items: NonNegativeInt = 32
+    """Items of the catalogue whose vectors are compared before the others are embedded: as training (without
+    augmentation), this command and the service compute them. 0: none."""
+    parity_tolerance: PositiveFloat = 0.01
+    """Largest accepted difference (1 - cosine) from the service. Measured on photos: 1e-4 for bf16, 1e-3 to
+    4e-3 for the scaled decoding of training."""
+    reuse: Annotated[str, UriPath(keywords=("published", "none"))] = "published"
+    """Whose vectors are carried over for items with an unchanged photo and title: `published`, the set that
+    is replaced, if it has the same embedding space and precision; `none`; or another EmbeddingSet: a local
+    path or a URI."""
+    price_per_device_hour: NonNegativeFloat | None = None
+    """Price of an hour of the hardware that an encoder holds, in any currency: the summary and the manifest
+    state the cost of a million photos. Null: they do not."""
 
 
 class IndexConfig(Section):

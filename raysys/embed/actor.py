@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float32
 
 from raysys import storage
 from raysys.artifacts.embedding_set import bad_rows, fault_of
@@ -25,6 +27,7 @@ from raysys.columns import (
     embedding_schema,
 )
 from raysys.encoder.bundle import open_bundle
+from raysys.encoder.siglip import SiglipEncoder
 from raysys.errors import RaysysError
 
 BAD_VECTOR = "bad_vector"  # the encoder computes no unit vector for this photo
@@ -49,16 +52,24 @@ class EmbeddingActor:
         self._batch_size = batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """One row: `num_items` written, `refused`, the ledger rows of the other items as JSON, and `error`,
-        a pickled error instead of both; empty without one."""
+        """One row: `num_items` written, `refused`, the ledger rows of the other items as JSON, `seconds` that
+        the encoder computed, and `error`, a pickled error instead of these; empty without one."""
         num_items, refused, error = 0, list[dict[str, str]](), self._error
+        self._seconds = 0.0
         if error is None:
             try:
                 num_items, refused = self._embed(block)
             except RaysysError as failure:
                 error = failure
         pickled = pickle.dumps(error) if error else b""
-        return pa.table({"num_items": [num_items], "refused": [json.dumps(refused)], "error": [pickled]})
+        return pa.table(
+            {
+                "num_items": [num_items],
+                "refused": [json.dumps(refused)],
+                "seconds": [self._seconds],
+                "error": [pickled],
+            }
+        )
 
     def _embed(self, block: pa.Table) -> tuple[int, list[dict[str, str]]]:
         """The number of items written, and the ledger rows of the others."""
@@ -78,9 +89,10 @@ class EmbeddingActor:
         return len(block), refused
 
     def _vectors(self, block: pa.Table) -> np.ndarray:
-        size_px = self._encoder.image.size_px
-        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in block.column(PIXELS)])
-        return self._encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), self._batch_size)
+        started = time.monotonic()
+        vectors = block_vectors(self._encoder, block, self._batch_size)
+        self._seconds += time.monotonic() - started
+        return vectors
 
     def _write(self, name: str, block: pa.Table, vectors: np.ndarray) -> None:
         uri = storage.join(self._output_uri, name)
@@ -89,6 +101,20 @@ class EmbeddingActor:
             return
         with storage.writable_file(uri) as path:
             pq.write_table(_with_vectors(block, vectors), path)
+
+
+def block_vectors(encoder: SiglipEncoder, block: pa.Table, batch_size: int) -> Float32[np.ndarray, "n d"]:
+    """The vectors of a decoded block: those of an earlier set as they are, the others computed."""
+    earlier = block.column(EMBEDDING)
+    is_new = np.asarray(earlier.is_null())
+    vectors = np.empty((len(block), encoder.dimensions), np.float32)
+    if not is_new.all():
+        vectors[~is_new] = np.stack(earlier.drop_null().to_numpy())
+    if is_new.any():
+        size_px, column = encoder.image.size_px, block.column(PIXELS).filter(pa.array(is_new))
+        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in column])
+        vectors[is_new] = encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), batch_size)
+    return vectors
 
 
 def part_prefix(split: str, shard_uri: str) -> str:
@@ -108,7 +134,7 @@ def _part_name(block: pa.Table) -> str:
 
 def _with_vectors(block: pa.Table, vectors: np.ndarray) -> pa.Table:
     schema = embedding_schema(vectors.shape[1])
-    columns = {name: block.column(name) for name in schema.names if name in block.schema.names}
+    columns = {name: block.column(name) for name in schema.names}
     columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 

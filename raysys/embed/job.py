@@ -7,7 +7,7 @@ import functools
 import json
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +16,14 @@ import ray.data
 import ray.data.exceptions
 
 from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, Parity, Throughput
 from raysys.artifacts.embedding_set import LEDGER
 from raysys.cluster.capacity import Demand, Node
 from raysys.cluster.datasource import open_rows
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
+from raysys.embed.delta import Changes, EarlierSet, count_changes, open_vectors
 from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DamagedData, known_cause
@@ -32,6 +33,7 @@ from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
 
+_NO_CHANGES = Changes()
 _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
 
@@ -43,12 +45,14 @@ def embed(
     section: EmbedConfig,
     stream: StreamConfig,
     *,
+    earlier: EarlierSet | None = None,
+    check: Callable[[EmbeddingDecoder], Parity | None] | None = None,
     may_grow: bool = False,
 ) -> EmbeddingSetManifest:
     """Embed the shards and publish the EmbeddingSet; after a crash only incomplete shards are embedded again.
 
-    Items that cannot be embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an
-    autoscaling cluster.
+    Vectors of content that `earlier` has are carried over. `check` is the parity gate. Items that cannot be
+    embedded go to the ledger of the set. With `may_grow`, waits for the nodes of an autoscaling cluster.
     Raises: InputError if encoders and stream do not fit the cluster together, ClusterError if no block is
     ready within `stream.first_batch_timeout_s`; DamagedData if two items have one id, if the share of
     refused items exceeds `stream.max_bad_fraction`, if no vector is usable, or if an item is missing from
@@ -56,28 +60,43 @@ def embed(
     """
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
-    artifacts.begin(spec)
-    incomplete = _incomplete_shards(spec.uri, shards)
-    total, num_embedded, refused = sum(shard.num_items for shard in incomplete), 0, []
+    folder = artifacts.begin_version(spec)
+    uri = storage.join(spec.uri, folder)
+    vectors = open_vectors(earlier, uri) if earlier else None
+    decoder = EmbeddingDecoder(image, vectors)
+    parity = check(decoder) if check else None
+    incomplete = _incomplete_shards(uri, shards)
+    total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        for row in _embed_shards(
-            spec.uri, encoder_uri, incomplete, image, section, stream, may_grow=may_grow
-        ):
+        for row in _embed_shards(uri, encoder_uri, incomplete, decoder, section, stream, may_grow=may_grow):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
+            busy_seconds += float(row["seconds"])
             advance(num_embedded + len(refused))
             if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
                 require_usable_encoder(encoder_uri, refused, num_embedded)
-    require_unique_vectors(spec.uri)
+    throughput = _throughput(num_embedded, time.monotonic() - started, busy_seconds, section)
+    require_unique_vectors(uri)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")
     if total == num_items:
         require_usable_encoder(encoder_uri, refused, num_embedded)
     require_few_refused(refused, num_items, stream.max_bad_fraction)
-    write_ledger(spec.uri, refused)
-    return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=len(refused))
+    write_ledger(uri, refused)
+    manifest = publish_embedding_set(
+        spec,
+        folder,
+        encoder,
+        time.monotonic() - started,
+        num_refused=len(refused),
+        changes=count_changes(vectors, earlier, uri) if vectors and earlier else Changes(),
+        throughput=throughput,
+        parity=parity,
+    )
+    logs.log.info("    embed  %s", summary_line(manifest))
+    return manifest
 
 
 def encoder_demand(section: EmbedConfig, _: Sequence[Node]) -> Demand:
@@ -123,14 +142,24 @@ def write_ledger(uri: str, refused: list[dict[str, str]]) -> None:
 
 
 def publish_embedding_set(
-    spec: ArtifactSpec, encoder: EncoderBundleManifest, seconds: float, *, num_refused: int
+    spec: ArtifactSpec,
+    folder: str,
+    encoder: EncoderBundleManifest,
+    seconds: float,
+    *,
+    num_refused: int,
+    changes: Changes = _NO_CHANGES,
+    throughput: Throughput | None = None,
+    parity: Parity | None = None,
 ) -> EmbeddingSetManifest:
-    """Publish the parts at `spec.uri` as an EmbeddingSet in the space of `encoder`.
+    """Publish the parts in the folder below `spec.uri` as an EmbeddingSet in the space of `encoder`.
 
+    It takes the place of the one that is published, whose files are then deleted.
     Raises: DamagedData if no item is left.
     """
-    files = artifacts.describe_files(spec.uri)
-    num_items = sum(_num_rows(storage.join(spec.uri, name)) for name in files if name != LEDGER)
+    uri = storage.join(spec.uri, folder)
+    files = artifacts.describe_files(uri)
+    num_items = sum(_num_rows(storage.join(uri, name)) for name in files if name != LEDGER)
     if not num_items:
         raise DamagedData(
             f"{spec.uri}: not published, because all {num_refused} items were refused (reasons in {LEDGER}); "
@@ -141,8 +170,46 @@ def publish_embedding_set(
         space_id=encoder.space_id,
         dimensions=encoder.dimensions,
         num_refused=num_refused,
+        num_carried_over=changes.num_carried_over,
+        num_removed=changes.num_removed,
+        throughput=throughput,
+        parity=parity,
     )
-    return artifacts.publish(spec.uri, manifest)
+    published = artifacts.publish_version(spec.uri, folder, manifest)
+    artifacts.delete_other_versions(spec.uri, EmbeddingSetManifest)
+    return published
+
+
+def summary_line(manifest: EmbeddingSetManifest) -> str:
+    """What was embedded, carried over and removed, how fast, and at which cost."""
+    num_embedded = manifest.num_items - manifest.num_carried_over
+    line = f"{num_embedded:,} embedded, {manifest.num_carried_over:,} carried over, "
+    line += f"{manifest.num_removed:,} removed"
+    if (speed := manifest.throughput) is not None:
+        line += f"; {speed.photos_per_s:,.0f} photos/s, {speed.device_seconds:,.0f} device seconds"
+        line += f" ({speed.busy_fraction:.0%} busy)"
+        if speed.cost_per_million is not None:
+            line += f"; {speed.cost_per_million:,.2f} per million photos"
+    if (parity := manifest.parity) is not None:
+        largest = ", ".join(f"{path} {distance:.1e}" for path, distance in parity.largest.items())
+        line += f"; parity of {parity.num_items} items: {largest}"
+    return line
+
+
+def _throughput(
+    num_photos: int, seconds: float, busy_seconds: float, section: EmbedConfig
+) -> Throughput | None:
+    """The figures of a run of this length; None without photos."""
+    if not num_photos:
+        return None
+    device_seconds, price = section.actors * seconds, section.price_per_device_hour
+    return Throughput(
+        num_photos=num_photos,
+        photos_per_s=round(num_photos / seconds, 3),
+        device_seconds=round(device_seconds, 3),
+        busy_fraction=round(busy_seconds / device_seconds, 4),
+        cost_per_million=None if price is None else price * device_seconds / 3600 / num_photos * 1e6,
+    )
 
 
 def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
@@ -161,7 +228,7 @@ def _embed_shards(
     uri: str,
     encoder_uri: str,
     shards: list[ShardRef],
-    image: ImagePreprocessing,
+    decoder: EmbeddingDecoder,
     section: EmbedConfig,
     stream: StreamConfig,
     *,
@@ -175,7 +242,7 @@ def _embed_shards(
         return
     concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
     device = "cuda" if section.use_gpu else "cpu"
-    results = embedding_stream(shards, EmbeddingDecoder(image), stream, concurrency).map_batches(
+    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
         EmbeddingActor,
         fn_constructor_args=(encoder_uri, uri, device, section.precision, section.batch_size),
         batch_size=None,

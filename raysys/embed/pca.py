@@ -89,18 +89,20 @@ def publish_projected_embeddings(
     started = time.monotonic()
     encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     require_intact(encoder_uri, encoder, [PROJECTION_FILE])
-    with storage.readable_folder(encoder_uri) as folder, damage_named(encoder_uri, EncoderBundleManifest):
-        projection = load_projection(folder)
+    with storage.readable_folder(encoder_uri) as files, damage_named(encoder_uri, EncoderBundleManifest):
+        projection = load_projection(files)
     assert projection is not None, f"{encoder_uri} has no projection"
-    artifacts.begin(spec)
+    folder = artifacts.begin_version(spec)
+    uri = storage.join(spec.uri, folder)
     source = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
-    work = partial(_project_file, embeddings_uri, source, projection, spec.uri)
+    work = partial(_project_file, embeddings_uri, source, projection, uri)
     refused = [row for ledger in parallel(work, vector_files(source)) for row in ledger]
     if refused:
         require_few_refused(refused, source.num_items, max_bad_fraction)
-        write_ledger(spec.uri, refused)
+        write_ledger(uri, refused)
     num_refused = source.num_refused + len(refused)
-    return publish_embedding_set(spec, encoder, time.monotonic() - started, num_refused=num_refused)
+    seconds = time.monotonic() - started
+    return publish_embedding_set(spec, folder, encoder, seconds, num_refused=num_refused)
 
 
 def _training_moments(uri: str, manifest: EmbeddingSetManifest, name: str) -> Moments:

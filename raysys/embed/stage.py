@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, Manifest, open_artifact, specs
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, Manifest, Parity, open_artifact, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
 from raysys.errors import InputError
-from raysys.shards.reader import require_items, shards_of
+from raysys.shards.reader import ShardRef, require_items, shards_of
+
+if TYPE_CHECKING:
+    from raysys.stream.decode import EmbeddingDecoder
 
 
 def steps(config: Config) -> list[Step]:
@@ -33,6 +40,7 @@ def steps(config: Config) -> list[Step]:
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.cluster import session
     from raysys.embed import job
+    from raysys.embed.delta import find_earlier
     from raysys.embed.unique import require_unique_items
     from raysys.encoder.bundle import preprocessing_of
 
@@ -41,10 +49,41 @@ def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     _require_items_for_projection(config)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
     require_unique_items(layout.embeddings, shards)
+    space_id = open_artifact(layout.encoder, EncoderBundleManifest).space_id
+    earlier = find_earlier(spec, space_id, config.embed)
     session.connect(config.ray)
     image, _ = preprocessing_of(layout.encoder)
-    may_grow = session.may_grow(config.ray)
-    return job.embed(spec, layout.encoder, shards, image, config.embed, config.stream, may_grow=may_grow)
+    return job.embed(
+        spec,
+        layout.encoder,
+        shards,
+        image,
+        config.embed,
+        config.stream,
+        earlier=earlier,
+        check=_parity_check(config, layout.encoder, shards),
+        may_grow=session.may_grow(config.ray),
+    )
+
+
+def _parity_check(
+    config: Config, encoder_uri: str, shards: Sequence[ShardRef]
+) -> Callable[[EmbeddingDecoder], Parity | None] | None:
+    """The parity gate, on a GPU as a Ray task, otherwise in this process; None without golden items."""
+    from raysys.cluster.task_map import connected_map
+    from raysys.embed import parity
+
+    golden = parity.golden_items(shards, config.embed.parity_items)
+    if not len(golden):
+        return None
+    return functools.partial(
+        parity.check_parity,
+        encoder_uri,
+        golden,
+        parity.ParityPaths.of(config),
+        config.embed.parity_tolerance,
+        connected_map(config.ray, num_gpus=1) if config.embed.use_gpu else map,
+    )
 
 
 def _require_items_for_projection(config: Config) -> None:

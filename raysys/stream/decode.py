@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 from numpy import ndarray
+from PIL import Image
 
 from raysys import storage
 from raysys.columns import (
@@ -19,6 +20,7 @@ from raysys.columns import (
     CAPTION_KEYS,
     CONTENT_HASH,
     DETAIL,
+    EMBEDDING,
     EPOCH,
     GROUP,
     GROUP_KEYS,
@@ -39,10 +41,11 @@ from raysys.columns import (
     content_hash,
 )
 from raysys.config.schema import AugmentConfig
-from raysys.encoder.preprocess import ImagePreprocessing, decode_image, photo_pixels
+from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, decode_image, photo_pixels
 from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
+from raysys.stream.earlier_vectors import EarlierVectors
 from raysys.stream.teacher import TeacherVectors
 
 _COORDINATES = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
@@ -96,9 +99,7 @@ class TrainingDecoder:
 
     def _pixels(self, item_id: str, photo: pa.Buffer, epoch: int) -> ndarray:
         rng = item_rng(self.seed, epoch, item_id)
-        # A crop uses a part of the photo, so the photo must be decoded larger by that factor.
-        at_least_px = math.ceil(self.image.size_px / math.sqrt(self.augment.crop_min_area))
-        decoded = decode_image(photo, at_least_px=at_least_px if self.scaled else None)
+        decoded = decode_for_training(photo, self.image, self.augment, scaled=self.scaled)
         return augmented_pixels(decoded, self.image, self.augment, rng)
 
     def _patch_seeds(self, block: pa.Table) -> Int64[ndarray, " n"]:
@@ -113,32 +114,48 @@ class TrainingDecoder:
         return [title, *(_as_text(attributes.get(name)) for name in self.caption_attributes)]
 
 
+def decode_for_training(
+    photo: ImageBytes, image: ImagePreprocessing, augment: AugmentConfig, *, scaled: bool
+) -> Image.Image:
+    """The photo, large enough for every crop of the augmentation; a large JPEG may be `scaled`.
+
+    Raises: UnreadableImage.
+    """
+    # A crop uses a part of the photo, so the photo must be decoded larger by that factor.
+    at_least_px = math.ceil(image.size_px / math.sqrt(augment.crop_min_area))
+    return decode_image(photo, at_least_px=at_least_px if scaled else None)
+
+
 @dataclass(frozen=True)
 class EmbeddingDecoder:
     """Decodes a block for embedding: every photo without augmentation, at the model's size."""
 
     image: ImagePreprocessing
+    earlier: EarlierVectors | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """The block with pixels (as bytes) and a content hash in place of the photos.
+        """The block with pixels (as bytes), a content hash and `embedding` in place of the photos.
 
-        A row whose photo cannot be decoded has no pixels, and a reason.
+        A row whose content the earlier set has gets its vector and no pixels; other rows have no vector. A
+        row whose photo cannot be decoded has no pixels, and a reason.
         """
         photos, titles = block.column(IMAGE), block.column(TITLE).to_pylist()
         reasons, details = block.column(REASON).to_pylist(), block.column(DETAIL).to_pylist()
+        hashes = [content_hash(photos[row].as_buffer(), title) for row, title in enumerate(titles)]
+        vectors = self.earlier.of(hashes) if self.earlier else [None] * len(block)
         pixels: list[bytes] = [b""] * len(block)
         for row, reason in enumerate(reasons):
-            if not reason:
+            if not reason and vectors[row] is None:
                 try:
                     pixels[row] = photo_pixels(photos[row].as_buffer(), self.image).tobytes()
                 except UnreadableImage as error:
                     reasons[row], details[row] = _UNREADABLE, str(error)
-        hashes = [content_hash(photos[row].as_buffer(), title) for row, title in enumerate(titles)]
         decoded = block.drop_columns([IMAGE, REASON, DETAIL])
         decoded = decoded.append_column(PIXELS, pa.array(pixels, pa.large_binary()))
         decoded = decoded.append_column(REASON, pa.array(reasons, pa.string()))
         decoded = decoded.append_column(DETAIL, pa.array(details, pa.string()))
-        return decoded.append_column(CONTENT_HASH, pa.array(hashes, pa.string()))
+        decoded = decoded.append_column(CONTENT_HASH, pa.array(hashes, pa.string()))
+        return decoded.append_column(EMBEDDING, pa.array(vectors, pa.list_(pa.float32())))
 
 
 def _texts(block: pa.Table) -> tuple[list[str], list[str]]:

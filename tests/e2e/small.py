@@ -147,6 +147,6 @@ def free_port() -> int:
 
 def stored_vectors(root: Path) -> dict[str, np.ndarray]:
     """Item id to vector, for all vectors that the index was built from."""
-    files = sorted((root / "embeddings" / f"{NAME}-pca").glob("*.parquet"))
+    files = sorted((root / "embeddings" / f"{NAME}-pca").glob("version-*/*.parquet"))
     rows = [row for path in files for row in pq.read_table(path).select(["item_id", "embedding"]).to_pylist()]
     return {row["item_id"]: np.array(row["embedding"]) for row in rows}

@@ -51,7 +51,7 @@ def test_vectors_of_the_delivered_encoder_are_as_good_as_it(completed_run: Compl
 
 
 def test_items_that_the_baseline_lacks_are_counted(completed_run: CompletedRun, root: Path) -> None:
-    files = sorted((root / "embeddings" / "small").glob("test*.parquet"))
+    files = sorted((root / "embeddings" / "small").glob("version-*/test*.parquet"))
     ids = [item_id for path in files for item_id in pq.read_table(path).column("item_id").to_pylist()]
     vectors = np.random.default_rng(0).normal(size=(len(ids) - 1, 3)).astype(np.float16)
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 3)

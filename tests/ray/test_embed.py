@@ -26,10 +26,12 @@ from raysys.columns import content_hash
 from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
+from raysys.embed.delta import find_earlier
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.start import text_preprocessing, write_start
 from raysys.errors import ClusterError, DamagedData, InputError, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
+from tests.embedding_sets import publish_set
 from tests.factories import write_shard
 from tests.ray.held_cpus import cpus_held_elsewhere
 
@@ -172,18 +174,54 @@ def test_second_run_is_skipped(embedded: Embedded) -> None:
 @pytest.mark.slow
 def test_after_a_crash_only_the_incomplete_shard_is_embedded_again(embedded: Embedded) -> None:
     before = artifacts.open_artifact(embedded.uri, EmbeddingSetManifest)
-    parts = {name: Path(embedded.uri, name) for name in vector_files(before)}
+    parts = {name: Path(embedded.uri, before.folder, name) for name in vector_files(before)}
     lost = next(name for name in sorted(parts) if name.startswith("train-00001-"))
     times = {name: path.stat().st_mtime_ns for name, path in parts.items()}
-    # A killed run leaves the parts that it wrote and the marker file with the spec hash, but no manifest.
+    # A killed run leaves the parts that it wrote, but no manifest.
     Path(embedded.uri, "manifest.json").unlink()
-    Path(embedded.uri, ".spec_hash").write_text(before.spec_hash)
     parts[lost].unlink()
     pipeline.run_stage("embed", embedded.config)
     changed = [name for name, path in parts.items() if path.stat().st_mtime_ns != times[name]]
     assert changed == [lost]
     assert artifacts.open_artifact(embedded.uri, EmbeddingSetManifest).fingerprint == before.fingerprint
     assert pq.read_metadata(parts[lost]).num_rows == 16
+
+
+def test_only_new_content_is_embedded_and_removed_items_go(embedded: Embedded, tmp_path: Path) -> None:
+    layout = specs.layout_of(embedded.config)
+    encoder = artifacts.open_artifact(layout.encoder, EncoderBundleManifest)
+    first, second, third, fourth = (item for _, item in embedded.stored("train")[:4])
+    # Vectors that the encoder does not compute show which ones are carried over.
+    old = {"train-a-0.parquet": [("same", first.image), ("other photo", second.image), ("gone", third.image)]}
+    uri = str(tmp_path / "embeddings")
+    publish_set(uri, old, np.eye(3, 32, dtype=np.float32), space_id=encoder.space_id)
+    now = {"same": first, "other photo": fourth, "new": fourth}
+    items = [Item(item_id, "cup", item.image, {"price": 7}) for item_id, item in now.items()]
+    shards = [write_shard(tmp_path, items)]
+    spec = dataclasses.replace(specs.embeddings(embedded.config), uri=uri)
+    earlier = find_earlier(spec, encoder.space_id, EmbedConfig())
+    assert earlier is not None
+    image, _ = preprocessing_of(layout.encoder)
+    section = EmbedConfig(price_per_device_hour=36.0)
+    stream = StreamConfig(decode_concurrency=1)
+    manifest = job.embed(spec, layout.encoder, shards, image, section, stream, earlier=earlier)
+    counts = (manifest.num_items, manifest.num_carried_over, manifest.num_removed, manifest.num_refused)
+    assert counts == (3, 1, 1, 0)
+    rows = {row["item_id"]: row for row in read_embeddings(uri).to_pylist()}
+    assert list(rows) == ["same", "other photo", "new"]
+    assert rows["same"]["embedding"] == [1.0] + [0.0] * 31
+    assert (rows["same"]["attributes"], rows["same"]["shard"]) == ('{"price": 7}', shards[0].uri)
+    (expected,) = reference_vectors(layout.encoder, [fourth])
+    for item_id in ("other photo", "new"):
+        np.testing.assert_allclose(rows[item_id]["embedding"], expected, atol=1e-5)
+    speed = manifest.throughput
+    assert speed is not None
+    assert speed.num_photos == 3
+    assert speed.cost_per_million == pytest.approx(36.0 * speed.device_seconds / 3600 / 3 * 1e6, rel=1e-3)
+    assert 0 < speed.busy_fraction < 1
+    # The set that was replaced is gone, and so is the table of its hashes.
+    assert {path.name for path in Path(uri).iterdir()} == {"manifest.json", manifest.folder}
+    assert {path.name for path in Path(uri, manifest.folder).iterdir()} == set(manifest.files)
 
 
 # Slow: end to end on a cluster; tests/unit/stream/test_decode.py and the next test cover the parts.
@@ -200,7 +238,7 @@ def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded
     tolerant = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
     manifest = job.embed(spec, layout.encoder, shards, image, EmbedConfig(), tolerant)
     assert (manifest.num_items, manifest.num_refused) == (1, 1)
-    ledger = pq.read_table(f"{tmp_path}/embeddings/ledger.parquet").to_pylist()
+    ledger = pq.read_table(f"{tmp_path}/embeddings/{manifest.folder}/ledger.parquet").to_pylist()
     assert ledger == [
         {
             "item_id": "broken",

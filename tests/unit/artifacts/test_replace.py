@@ -69,3 +69,35 @@ def test_reader_that_a_replacement_overtakes_opens_the_new_one(
 
     monkeypatch.setattr(storage, "list_files", replaced_first)
     assert artifacts.open_artifact(str(tmp_path), CatalogManifest).folder == "two"
+
+
+def begun(folder: Path, *names: str, settings: str = "new") -> str:
+    """Begin a version and write files of it."""
+    version = artifacts.begin_version(ArtifactSpec(str(folder), CatalogManifest, {"settings": settings}, {}))
+    for name in names:
+        storage.write_bytes(f"{folder}/{version}/{name}", name.encode())
+    return version
+
+
+def test_published_artifact_stays_while_the_next_one_is_made(tmp_path: Path) -> None:
+    publish(tmp_path, "one")
+    begun(tmp_path, "other", settings="given up")
+    version = begun(tmp_path, "part-0")
+    assert begun(tmp_path, "part-1") == version  # after a kill
+    assert files_below(tmp_path) == [
+        "manifest.json", "one/data.bin", "one/manifest.json", "one/table.parquet",
+        f"{version}/part-0", f"{version}/part-1",
+    ]  # fmt: skip
+    assert artifacts.open_artifact(str(tmp_path), CatalogManifest).folder == "one"
+
+
+def test_intact_files_of_a_damaged_artifact_are_kept_when_it_is_made_again(tmp_path: Path) -> None:
+    version = begun(tmp_path, "part-0", "part-1", "part-2")
+    spec = ArtifactSpec(str(tmp_path), CatalogManifest, {"settings": "new"}, {})
+    files = artifacts.describe_files(f"{tmp_path}/{version}")
+    manifest = CatalogManifest(**artifacts.common_fields(spec, files, 3, 0.5))
+    artifacts.publish_version(str(tmp_path), version, manifest)
+    storage.write_bytes(f"{tmp_path}/{version}/part-1", b"damaged")
+    assert artifacts.find_up_to_date(spec) is None
+    assert artifacts.begin_version(spec) == version
+    assert files_below(tmp_path) == [f"{version}/part-0", f"{version}/part-2"]

@@ -80,6 +80,7 @@ def test_marked_values_follow_the_chosen_kind() -> None:
         "catalog.images": None,
         "pack.parent": "old",
         "train.robust.retention_set": "drawn",
+        "embed.reuse": "published",
     }
 
 

@@ -41,8 +41,8 @@ def bundle(folder: Path, bad_weights: float | None) -> str:
     return uri
 
 
-def block(reasons: list[str]) -> pa.Table:
-    """A block of random photos; those with a reason have no pixels."""
+def block(reasons: list[str], earlier: list[list[float] | None] | None = None) -> pa.Table:
+    """A block of random photos; those with a reason have no pixels. `earlier` has vectors of an earlier set."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(reasons), SIZE_PX * SIZE_PX * 3), np.uint8)
     num = len(reasons)
@@ -62,6 +62,7 @@ def block(reasons: list[str]) -> pa.Table:
             ),
             "reason": reasons,
             "detail": ["cut off" if reason else "" for reason in reasons],
+            "embedding": pa.array(earlier or [None] * num, pa.list_(pa.float32())),
         }
     )
 
@@ -111,6 +112,19 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
     assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
     # Named by the block's first photo: a repeated attempt overwrites it, whichever vectors are bad.
     assert parts(tmp_path) == {"train-00007-749665fa-000000000000.parquet": ["i1"]}
+
+
+def test_vectors_of_an_earlier_set_are_written_as_they_are_and_others_computed(tmp_path: Path) -> None:
+    actor = EmbeddingActor(bundle(tmp_path, None), str(tmp_path / "out"), "cpu", "fp32", 2)
+    actor(block(["", "", ""]))
+    (path,) = (tmp_path / "out").glob("*.parquet")
+    computed = np.array(pq.read_table(path).column("embedding").to_pylist())
+    earlier = [0.0] * (TINY.hidden_size - 1) + [1.0]
+    (row,) = actor(block(["", "", ""], [None, earlier, None])).to_pylist()
+    assert row["num_items"] == 3
+    stored = np.array(pq.read_table(path).column("embedding").to_pylist())
+    assert stored[1].tolist() == earlier
+    np.testing.assert_allclose(stored[[0, 2]], computed[[0, 2]], atol=1e-6)
 
 
 def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from raysys.shards.reader import Item, ShardRef
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder
+from raysys.stream.earlier_vectors import EarlierVectors
 from raysys.stream.teacher import TeacherVectors
+from tests.embedding_sets import publish_set
 from tests.factories import photo, tiny_checkpoint
 
 IMAGE, TEXT = ImagePreprocessing(size_px=16), TextPreprocessing(max_length=6)
@@ -119,6 +121,20 @@ def test_embedding_row_with_an_unreadable_photo_has_a_reason() -> None:
     assert decoded[2]["detail"] == "not a photo (8 bytes); give JPEG, PNG or WebP"
 
 
+def test_photo_of_an_earlier_set_gets_its_vector_and_is_not_decoded(tmp_path: Path) -> None:
+    rows = block().to_pylist()
+    rows[0] |= {"image": b"no photo"}  # known content is not looked at
+    vectors = np.eye(2, dtype=np.float32)
+    files = {"train-a-0.parquet": [("old", b"no photo"), ("x", PHOTOS[1])]}
+    manifest = publish_set(str(tmp_path / "old"), files, vectors, title=TITLES[0])
+    earlier = EarlierVectors.write(str(tmp_path / "old"), manifest, str(tmp_path / "table"))
+    decode = EmbeddingDecoder(IMAGE, earlier)
+    decoded = decode(pa.Table.from_pylist(rows, schema=block().schema)).to_pylist()
+    assert [row["embedding"] for row in decoded] == [[1.0, 0.0], None, None, None]  # the second title differs
+    assert [row["reason"] for row in decoded] == [""] * 4
+    assert [len(row["pixels"]) for row in decoded] == [0, *[16 * 16 * 3] * 3]
+
+
 def test_pixels_depend_only_on_seed_epoch_and_item(encoder: str) -> None:
     pixels = decoder(encoder)(block())["pixels"]
     alone = decoder(encoder)(block().slice(3, 1))["pixels"]
@@ -161,7 +177,8 @@ def test_key_is_the_first_64_bits_of_a_hash() -> None:
 
 def test_embedding_block_has_pixels_and_content_hashes() -> None:
     decoded = EmbeddingDecoder(IMAGE)(block())
-    assert set(decoded.column_names) == set(block().column_names) - {"image"} | {"pixels", "content_hash"}
+    added = {"pixels", "content_hash", "embedding"}
+    assert set(decoded.column_names) == set(block().column_names) - {"image"} | added
     pixels = [np.frombuffer(row, np.uint8).reshape(16, 16, 3) for row in decoded.column("pixels").to_pylist()]
     for array, data in zip(pixels, PHOTOS, strict=True):
         assert np.array_equal(array, to_pixels(decode_image(data), IMAGE))  # no augmentation
