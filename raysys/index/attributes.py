@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ def attribute_columns(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArra
     """
     try:
         parts = [
-            _typed(json.loads(text) for text in texts[start : start + _ROWS_AT_ONCE].to_pylist())
+            _typed([json.loads(text) for text in texts[start : start + _ROWS_AT_ONCE].to_pylist()])
             for start in range(0, len(texts), _ROWS_AT_ONCE)
         ]
         names = sorted({field.name for part in parts for field in part.type})
@@ -38,16 +37,19 @@ def attribute_columns(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArra
     return pa.StructArray.from_arrays(columns, names=names)
 
 
-def _typed(rows: Iterable[Any]) -> pa.StructArray:
+def _typed(rows: list[Any]) -> pa.StructArray:
     """Rows as a struct array. Raises: errors of Arrow for mixed types, ValueError for other than objects."""
     part = pa.array(rows, from_pandas=False)
-    if not pa.types.is_struct(part.type):
+    if not pa.types.is_struct(part.type) or part.null_count:
         raise ValueError("not objects")
     for field in part.type:
         if pa.types.is_nested(field.type):
             raise ValueError(f"{field.name} is nested")
-        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(part.field(field.name))).as_py():
-            raise ValueError(f"{field.name} is not finite")
+        if pa.types.is_floating(field.type):
+            if not pc.all(pc.is_finite(part.field(field.name))).as_py():
+                raise ValueError(f"{field.name} is not finite")
+            if any(isinstance(row.get(field.name), bool) for row in rows):  # Arrow would make it 1.0
+                raise TypeError(f"{field.name} has mixed types")
     return part
 
 
