@@ -20,7 +20,6 @@ import pydantic
 
 from raysys import storage
 from raysys.artifacts.manifest import (
-    FORMAT,
     AnyManifest,
     ArtifactSpec,
     EmbeddingSetManifest,
@@ -49,7 +48,7 @@ def open_artifact(uri: str, manifest: type[AnyManifest]) -> AnyManifest:
         reason = f"no {MANIFEST}"
         if storage.exists(path := storage.join(uri, MANIFEST)):
             reason = f"{MANIFEST} has format {json.loads(storage.read_bytes(path)).get('format')}, "
-            reason += f"{FORMAT} is read"
+            reason += f"{_format(manifest)} is read"
         raise MissingArtifact(
             f"{uri}: no {_kind(manifest)} here ({reason}); make it with `{manifest.made_by}`"
         )
@@ -74,7 +73,7 @@ def read_manifest(uri: str, manifest: type[AnyManifest]) -> AnyManifest | None:
         content = json.loads(storage.read_bytes(path))
         if content.get("kind") != (kind := _kind(manifest)):
             raise InputError(f"{uri}: a {kind} is needed, found a {content.get('kind')}; check the path")
-        if content.get("format") != FORMAT:
+        if content.get("format") != _format(manifest):
             return None
         return manifest.model_validate(content)
     except (ValueError, AttributeError, pydantic.ValidationError) as error:
@@ -245,3 +244,7 @@ def _builder(manifest: Manifest | type[Manifest]) -> str:
 
 def _kind(manifest: type[Manifest]) -> str:
     return str(manifest.model_fields["kind"].default)
+
+
+def _format(manifest: type[Manifest]) -> int:
+    return int(manifest.model_fields["format"].default)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 4  # raise it when the layout of any artifact changes: older artifacts are then made again
+FORMAT = 4  # of a kind without a number of its own; raise it when the layout of an artifact changes
 
 
 class FileEntry(BaseModel):
@@ -174,6 +174,7 @@ class IndexBundleManifest(Manifest):
     """A FAISS index and the item of each of its rows."""
 
     kind: str = "IndexBundle"
+    format: int = 5
     made_by: ClassVar[str] = "raysys index"
 
     space_id: str
@@ -182,6 +183,8 @@ class IndexBundleManifest(Manifest):
     recall: dict[str, float]
     last_change: int
     """Number of the last catalogue change in the index; 0 after a build."""
+    max_exact_rows: int
+    """If at most this many rows of a FAISS file pass a filter, they are searched exactly."""
 
 
 class ReportManifest(Manifest):
@@ -211,7 +214,7 @@ class ArtifactSpec:
         """The hash of the request. The contents of inputs count, their URIs do not."""
         request = {
             "kind": self.manifest.model_fields["kind"].default,
-            "format": FORMAT,
+            "format": self.manifest.model_fields["format"].default,
             "config": self.config,
             "inputs": {name: entry.fingerprint for name, entry in self.inputs.items()},
         }

@@ -8,7 +8,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
@@ -17,8 +16,10 @@ from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleMani
 from raysys.artifacts.embedding_set import read_embeddings, require_unique_ids, vectors_of
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData
+from raysys.index.crossover import measure_crossover
 from raysys.index.exact import exact_search, recall
-from raysys.index.search import INDEX_FILE, ITEMS_FILE, items_table
+from raysys.index.items import item_columns, write_items
+from raysys.index.search import index_file, items_file
 
 
 def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig) -> IndexBundleManifest:
@@ -37,15 +38,14 @@ def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig)
         )
     make_again = artifacts.make_again(embeddings_uri, embeddings)
     require_unique_ids(embeddings_uri, table, f"make the ids unique, pack again, and {make_again}")
-    vectors = vectors_of(table)
+    vectors, items = vectors_of(table), item_columns(embeddings_uri, table)
     index = build_index(vectors, section)
     measured = measure_recall(index, vectors, section)
     _require_recall(spec.uri, measured, section)
     artifacts.begin(spec)
-    with storage.writable_file(storage.join(spec.uri, INDEX_FILE)) as path:
+    with storage.writable_file(storage.join(spec.uri, index_file(0))) as path:
         faiss.write_index(index, str(path))
-    with storage.writable_file(storage.join(spec.uri, ITEMS_FILE)) as path:
-        pq.write_table(items_table(table), path)
+    write_items(storage.join(spec.uri, items_file(0)), items)
     files = artifacts.describe_files(spec.uri)
     manifest = IndexBundleManifest(
         **artifacts.common_fields(spec, files, len(vectors), time.monotonic() - started),
@@ -54,6 +54,7 @@ def publish_index(spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig)
         index_kind=section.kind,
         recall=measured,
         last_change=0,
+        max_exact_rows=measure_crossover(index, vectors[:20]),
     )
     return artifacts.publish(spec.uri, manifest)
 

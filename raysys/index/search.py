@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import bad_rows, fault_of
-from raysys.artifacts.intact import intact_file, read_table
-from raysys.columns import (
-    ATTRIBUTES,
-    CONTENT_HASH,
-    IMAGE_BYTES,
-    IMAGE_OFFSET,
-    ITEM_ID,
-    SHARD,
-    TITLE,
-    Attributes,
-    content_hash,
-)
+from raysys.artifacts.intact import intact_file
+from raysys.columns import Attributes, content_hash
 from raysys.errors import DamagedData, InputError, MissingError
-from raysys.index.exact import exact_search
-from raysys.index.filters import Filter, check_filter, matching_rows
+from raysys.index.filters import Filter, check_filter, require_known
+from raysys.index.items import IndexedItem, Items
+from raysys.index.nearest import Found, exact_nearest, nearest
+from raysys.index.passing import FilterBitmaps
 
-INDEX_FILE = "shard-00000.faiss"
-ITEMS_FILE = "items.parquet"
+# A child that was forked after a search has no threads of FAISS, and would wait for them for ever.
+os.register_at_fork(after_in_child=partial(faiss.omp_set_num_threads, 1))
 
 
-@dataclass(frozen=True)
-class IndexedItem:
-    """An item of the index."""
+def index_file(number: int) -> str:
+    """The name of a FAISS file of an IndexBundle."""
+    return f"shard-{number:05d}.faiss"
 
-    item_id: str
-    title: str
-    attributes: Attributes
+
+def items_file(number: int) -> str:
+    """The name of the file with the items of a FAISS file, in the same order."""
+    return f"items-{number:05d}.arrow"
 
 
 @dataclass(frozen=True)
@@ -56,20 +49,19 @@ class Neighbour:
 class Searcher:
     """One version of one index; query vectors must belong to the embedding space `space_id`.
 
+    Vectors and items are opened by memory map after one reading for their checksums. The files may be deleted
+    while they are open, as a build does, but not altered. A row is counted over all FAISS files.
     Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest.
     """
 
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        with intact_file(uri, INDEX_FILE, self.manifest) as path:
-            self._index = faiss.read_index(str(path))
-        self._items = read_table(uri, ITEMS_FILE, self.manifest)
-        self._item_ids: list[str] = self._items.column(ITEM_ID).to_pylist()
-        self._attributes: list[Attributes] = [
-            json.loads(text) for text in self._items.column(ATTRIBUTES).to_pylist()
-        ]
-        self._item_id_to_row = {item_id: row for row, item_id in enumerate(self._item_ids)}
+        num_shards = sum(name.endswith(".faiss") for name in self.manifest.files)
+        self._shards = [_Shard(uri, number, self.manifest) for number in range(num_shards)]
+        self._first_rows = np.cumsum([0, *map(len, self._shards)])
+        names = {name for shard in self._shards for name in shard.items.attributes}
+        self._attributes: Attributes = dict.fromkeys(sorted(names))
 
     @property
     def version(self) -> str:
@@ -77,10 +69,10 @@ class Searcher:
         return f"{self.manifest.fingerprint[:12]}.{self.manifest.last_change}"
 
     def __len__(self) -> int:
-        return len(self._item_ids)
+        return int(self._first_rows[-1])
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._item_id_to_row
+        return isinstance(item_id, str) and self._find(item_id) is not None
 
     def search(
         self,
@@ -91,86 +83,111 @@ class Searcher:
         exclude_rows: Sequence[int | None] | None = None,
         is_exact: bool = False,
     ) -> list[list[Neighbour]]:
-        """The `k` nearest items of each vector, best first; fewer where fewer exist or match.
+        """The `k` nearest items of each vector, best first; fewer only where fewer exist or pass the filter.
 
         `vectors` have length 1 and belong to `space_id`; the caller checks the space. `where` keeps only
-        items whose attributes meet its conditions; the search among them is exact. `exclude_rows[i]` is a row
-        to leave out of the result of `vectors[i]`, for example the query item itself. `is_exact` compares the
-        vectors with every stored one, whatever the kind of index.
+        items whose attributes meet its conditions. `exclude_rows[i]` is a row to leave out of the result of
+        `vectors[i]`, for example the query item itself. `is_exact` compares the vectors with every stored one
+        that passes, whatever the kind of index.
         Raises: InputError for an invalid `where`, and for vectors of another length or with a NaN.
         """
-        conditions = None if where is None else check_filter(where)
-        if vectors.shape[1] != self.manifest.dimensions:
-            raise InputError(
-                f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
-            )
-        bad = bad_rows(np.asarray(vectors, np.float32))
-        if len(bad):
-            raise InputError(
-                f"vector: number {bad[0]} of {len(vectors)} {fault_of(vectors[bad[0]])}; "
-                "finite vectors of length 1 are searched"
-            )
+        if where is not None:
+            require_known(check_filter(where), self._attributes)
+        queries = self._checked(vectors)
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
-        scores, rows = self._search(vectors, k + 1 if exclude_rows else k, conditions, is_exact)
+        num_wanted = k + 1 if exclude_rows else k
+        found = [shard.search(queries, num_wanted, where, is_exact) for shard in self._shards]
+        scores = np.hstack([scores for scores, _ in found])
+        rows = np.hstack([rows + first for (_, rows), first in zip(found, self._first_rows, strict=False)])
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
         return [self._neighbours(*result, k) for result in zip(scores, rows, excluded, strict=True)]
 
     def row_of(self, item_id: str) -> int:
         """The row of an item. Raises: MissingError if the index does not contain it."""
-        if item_id not in self._item_id_to_row:
+        row = self._find(item_id)
+        if row is None:
             raise MissingError(f"item '{item_id}' is not in the index of {len(self)} items; check the id")
-        return self._item_id_to_row[item_id]
+        return row
 
     def item(self, row: int) -> IndexedItem:
-        """The item of a row."""
-        title = self._items.column(TITLE)[row].as_py()
-        return IndexedItem(self._item_ids[row], title, self._attributes[row])
+        """The item of a row; its attributes are null where it has none."""
+        shard, row = self._shard_of(row)
+        item = shard.items.item(row)
+        return IndexedItem(item.item_id, item.title, {**self._attributes, **item.attributes})
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row."""
-        return np.asarray(self._index.reconstruct(row), np.float32)
+        shard, row = self._shard_of(row)
+        return np.asarray(shard.index.reconstruct(row), np.float32)
 
     def photo(self, row: int) -> bytes:
         """The encoded photo of a row, by a ranged read of its shard.
 
         Raises: DamagedData if the shard has something else at this place since the item was embedded.
         """
-        shard, offset, size, title, expected = (
-            self._items.column(name)[row].as_py()
-            for name in (SHARD, IMAGE_OFFSET, IMAGE_BYTES, TITLE, CONTENT_HASH)
-        )
-        photo = storage.read_range(shard, offset, size)
-        if content_hash(photo, title) != expected:
+        shard, row = self._shard_of(row)
+        item, place = shard.items.item(row), shard.items.photo_place(row)
+        photo = storage.read_range(place.shard, place.offset, place.num_bytes)
+        if content_hash(photo, item.title) != place.content_hash:
             raise DamagedData(
-                f"{shard}: has changed at byte {offset}, where item '{self._item_ids[row]}' had its photo; "
-                "run `raysys pack`, `raysys embed` and `raysys index` again"
+                f"{place.shard}: has changed at byte {place.offset}, where item '{item.item_id}' had its "
+                "photo; run `raysys pack`, `raysys embed` and `raysys index` again"
             )
         return photo
 
-    def _search(
-        self, vectors: ndarray, k: int, where: Filter | None, is_exact: bool
-    ) -> tuple[ndarray, ndarray]:
-        if where is None:
-            queries, k = np.ascontiguousarray(vectors, np.float32), min(k, len(self))
-            result: tuple[ndarray, ndarray]
-            if is_exact:
-                stored = self._index.reconstruct_n(0, len(self))
-                result = faiss.knn(queries, stored, k, metric=faiss.METRIC_INNER_PRODUCT)
-            else:
-                result = self._index.search(queries, k)
-            return result
-        # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
-        rows = matching_rows(self._attributes, where)
-        scores, positions = exact_search(vectors, self._index.reconstruct_batch(rows), k)
-        return scores, rows[positions]
+    def _checked(self, vectors: ndarray) -> Float32[ndarray, "q d"]:
+        """The queries as FAISS reads them."""
+        if vectors.shape[1] != self.manifest.dimensions:
+            raise InputError(
+                f"vector: {self.manifest.dimensions} numbers are required, got {vectors.shape[1]}"
+            )
+        queries = np.ascontiguousarray(vectors, np.float32)
+        bad = bad_rows(queries)
+        if len(bad):
+            raise InputError(
+                f"vector: number {bad[0]} of {len(vectors)} {fault_of(vectors[bad[0]])}; "
+                "finite vectors of length 1 are searched"
+            )
+        return queries
+
+    def _find(self, item_id: str) -> int | None:
+        for first, shard in zip(self._first_rows, self._shards, strict=False):
+            row = shard.items.row_of(item_id)
+            if row is not None:
+                return int(first) + row
+        return None
+
+    def _shard_of(self, row: int) -> tuple[_Shard, int]:
+        """The shard of a row, and the row in it."""
+        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return self._shards[number], row - int(self._first_rows[number])
 
     def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
-        # FAISS pads a short result with row -1.
-        pairs = [pair for pair in zip(scores, rows, strict=True) if pair[1] >= 0 and pair[1] != excluded]
-        return [Neighbour(self.item(int(row)), float(score)) for score, row in pairs[:k]]
+        pairs = zip(scores.tolist(), rows.tolist(), strict=True)
+        kept = [(score, row) for score, row in pairs if row != excluded]
+        return [Neighbour(self.item(row), score) for score, row in kept[:k]]
 
 
-def items_table(embeddings: pa.Table) -> pa.Table:
-    """The row-to-item table of an index: item columns of the EmbeddingSet without the vectors."""
-    columns: Any = [ITEM_ID, TITLE, ATTRIBUTES, SHARD, IMAGE_OFFSET, IMAGE_BYTES, CONTENT_HASH]
-    return embeddings.select(columns)
+class _Shard:
+    """One FAISS file of an index, with the items of its rows."""
+
+    def __init__(self, uri: str, number: int, manifest: IndexBundleManifest) -> None:
+        with intact_file(uri, index_file(number), manifest) as path:
+            self.index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            if isinstance(self.index, faiss.IndexIVF):
+                self.index.make_direct_map()  # 8 bytes a vector, to read the vector of a row
+        with intact_file(uri, items_file(number), manifest) as path:
+            self.items = Items(path)
+        self._bitmaps = FilterBitmaps(self.items.attributes, len(self.items))
+        self._max_exact_rows = manifest.max_exact_rows
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def search(self, queries: ndarray, k: int, where: Filter | None, is_exact: bool) -> Found:
+        passing = None if where is None else self._bitmaps.passing(where)
+        if is_exact:
+            return exact_nearest(self.index, queries, k, None if passing is None else passing.rows())
+        return nearest(self.index, queries, k, passing, max_exact_rows=self._max_exact_rows)

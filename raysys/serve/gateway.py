@@ -23,7 +23,7 @@ from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, MissingError, RaysysError
-from raysys.index.search import IndexedItem
+from raysys.index.items import IndexedItem
 from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids

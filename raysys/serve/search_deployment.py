@@ -11,7 +11,8 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts import require_same_space
-from raysys.index.search import IndexedItem, Neighbour, Searcher
+from raysys.index.items import IndexedItem
+from raysys.index.search import Neighbour, Searcher
 from raysys.serve.opening_item import opening_row
 
 

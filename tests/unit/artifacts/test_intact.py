@@ -114,7 +114,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
     "embedding part": ("embeddings/train-0.parquet", "raysys embed", read_embeddings),
     "ledger": ("embeddings/ledger.parquet", "raysys embed", refused_ids),
     "faiss": ("index/shard-00000.faiss", "raysys index", Searcher),
-    "items of an index": ("index/items.parquet", "raysys index", Searcher),
+    "items of an index": ("index/items-00000.arrow", "raysys index", Searcher),
     "items of a ShardSet": ("packed/items.parquet", "raysys pack", read_changed_shard),
     "items of inherited tars": ("shards/items.parquet", "raysys pack", lambda uri: live_keys(ShardRef("s3://shop/7.tar", items_uri=f"{uri}/items.parquet"))),
     "latent attributes": ("catalog/latent.parquet", "raysys pack", lambda uri: read_latent(f"{uri}/latent.parquet", ["i1"])),

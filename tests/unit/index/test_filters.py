@@ -1,12 +1,18 @@
 """Filter results worked out by hand, and errors for invalid filters."""
 
+import json
+import math
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from raysys.columns import Attributes
 from raysys.errors import InputError
-from raysys.index.filters import check_filter, matching_rows
+from raysys.index.attributes import attribute_columns
+from raysys.index.filters import check_filter, meets, require_known
+from raysys.index.passing import FilterBitmaps
 
 ROWS: list[Attributes] = [
     {"category": "shoes", "seller": "a", "price": 5},
@@ -16,9 +22,27 @@ ROWS: list[Attributes] = [
 ]
 
 
+def columns_of(rows: list[Attributes]) -> dict[str, pa.Array]:
+    ids = pa.chunked_array([[str(row) for row in range(len(rows))]])
+    struct = attribute_columns("e", ids, pa.chunked_array([[json.dumps(row) for row in rows]]))
+    return {field.name: struct.field(field.name) for field in struct.type}
+
+
+COLUMNS = columns_of(ROWS)
+
+
+def passing_rows(where: Any) -> list[int]:
+    require_known(check_filter(where), COLUMNS)
+    passing = FilterBitmaps(COLUMNS, len(ROWS)).passing(where)
+    rows = passing.rows()
+    assert rows.dtype == "int64"
+    assert passing.count == len(rows)
+    return [int(row) for row in rows]
+
+
 def error_of(where: Any) -> str:
     with pytest.raises(InputError) as caught:
-        matching_rows(ROWS, check_filter(where))
+        passing_rows(where)
     return str(caught.value)
 
 
@@ -35,10 +59,8 @@ def error_of(where: Any) -> str:
         ({"category": {"in": ["shoes"]}, "seller": {"not": ["b"]}}, [0]),
     ],
 )
-def test_matching_rows_meet_every_condition(where: Any, expected: list[int]) -> None:
-    rows = matching_rows(ROWS, check_filter(where))
-    assert rows.tolist() == expected
-    assert rows.dtype == "int64"
+def test_rows_that_pass_meet_every_condition(where: Any, expected: list[int]) -> None:
+    assert passing_rows(where) == expected
 
 
 def test_unknown_attribute_is_named_with_a_suggestion() -> None:
@@ -88,3 +110,41 @@ def test_text_cannot_be_compared_with_a_number() -> None:
     assert error_of({"category": {"gte": 5}}).startswith(
         "filter: the value and the attribute have different types ('>=' not supported"
     )
+
+
+VALUES: dict[str, list[Any]] = {
+    "few texts": ["a", "b", None, "a", "b", "a", "", "写真", "a", "b", "写真", ""],
+    "many texts": ["a", "b", None, "写真", ""],
+    "integers": [0, 1, -3, None, 2**53 + 1, 2**63 - 1, -(2**63)],
+    "doubles": [0.0, 1.0, None, 7.5, -1e300, 5e-324],
+    "booleans": [True, False, None, True],
+    "nulls": [None, None],
+}
+OPERANDS: list[Any] = [
+    "a", "", "写真", "\ud800", None, 0, 1, True, False, 1.0, 7.5, -3, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 10**400,
+    -(10**400), -1e300, math.inf, -math.inf, math.nan, [1], {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_conditions_compare_as_python_does(kind: str) -> None:
+    column, values = columns_of([{"x": value} for value in VALUES[kind]])["x"], VALUES[kind]
+    for operand in [[], OPERANDS, *([one] for one in OPERANDS), *([one, None] for one in OPERANDS)]:
+        assert meets(column, "in", operand).tolist() == [value in operand for value in values]
+        assert meets(column, "not", operand).tolist() == [value not in operand for value in values]
+    if "texts" in kind:
+        return
+    for bound in (one for one in OPERANDS if type(one) in (int, float) and one == one):
+        is_at_least = [value is not None and value >= bound for value in values]
+        is_at_most = [value is not None and value <= bound for value in values]
+        assert meets(column, "gte", bound).tolist() == is_at_least, bound
+        assert meets(column, "lte", bound).tolist() == is_at_most, bound
+
+
+def test_cache_of_conditions_is_bounded() -> None:
+    columns = {"x": pa.array(np.arange(8_000))}
+    bitmaps = FilterBitmaps(columns, 8_000, max_bytes=3_500)  # three bitmaps of 1,000 bytes
+    for _ in range(2):
+        for bound in range(5):
+            assert bitmaps.passing({"x": {"gte": bound}}).count == 8_000 - bound
+    assert len(bitmaps) == 3

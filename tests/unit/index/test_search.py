@@ -1,9 +1,13 @@
 """Search in an opened index against brute force over its vectors."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +15,13 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
+from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.columns import content_hash, embedding_schema
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, InputError, MissingError
-from raysys.index.build import publish_index
-from raysys.index.search import Neighbour, Searcher
+from raysys.index.build import build_index, publish_index
+from raysys.index.items import item_columns, write_items
+from raysys.index.search import Neighbour, Searcher, index_file, items_file
 
 NUM, DIMENSIONS = 60, 8
 ATTRIBUTES = [
@@ -63,9 +69,27 @@ def open_index(
     return Searcher(spec.uri)
 
 
-@pytest.fixture(scope="module", params=["exact", "hnsw"])
+def in_three_files(folder: Path) -> Searcher:
+    """The same index with its rows in three FAISS files, the first of them with one row."""
+    manifest = open_index(folder).manifest
+    table = read_embeddings(str(folder / "embeddings"))
+    spec = ArtifactSpec(str(folder / "shards"), IndexBundleManifest, {}, {})
+    artifacts.begin(spec)
+    for number, part in enumerate((table[:1], table[1:20], table[20:])):
+        index = build_index(vectors_of(part), IndexConfig())
+        faiss.write_index(index, str(folder / "shards" / index_file(number)))
+        write_items(f"{spec.uri}/{items_file(number)}", item_columns("set", part))
+    fields = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), NUM, 0.0)
+    artifacts.publish(spec.uri, IndexBundleManifest(**{**manifest.model_dump(), **fields}))
+    return Searcher(spec.uri)
+
+
+@pytest.fixture(scope="module", params=["exact", "hnsw", "three files"])
 def searcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    return open_index(tmp_path_factory.mktemp(request.param), kind=request.param)
+    folder = tmp_path_factory.mktemp("index")
+    if request.param == "three files":
+        return in_three_files(folder)
+    return open_index(folder, kind=request.param)
 
 
 def ids(neighbours: list[Neighbour]) -> list[str]:
@@ -124,6 +148,23 @@ def test_vector_of_wrong_length_is_an_error(searcher: Searcher) -> None:
     assert str(caught.value) == "vector: 8 numbers are required, got 3"
 
 
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (np.nan, "has a NaN"),
+        (np.inf, "has an infinite value"),
+        (0.0, "has only zeros"),
+        (1.0, "has length 2.8"),
+    ],
+)
+def test_vector_that_is_not_usable_is_named(searcher: Searcher, value: float, fault: str) -> None:
+    vectors = VECTORS[:3].copy()
+    vectors[1] = value
+    with pytest.raises(InputError) as caught:
+        searcher.search(vectors, 5)
+    assert str(caught.value).startswith(f"vector: number 1 of 3 {fault}")
+
+
 def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     row = searcher.row_of("m7")
     assert (row, len(searcher), searcher.space_id) == (7, NUM, "5" * 64)
@@ -165,3 +206,26 @@ def test_all_copies_of_a_photo_are_neighbours(tmp_path: Path) -> None:
 def test_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no IndexBundle.*`raysys index`"):
         Searcher(str(tmp_path))
+
+
+FORK = """
+import os, signal, sys
+import numpy as np
+from raysys.index.search import Searcher
+
+searcher = Searcher(sys.argv[1])
+queries = np.tile(searcher.vector(0), (200, 1))
+expected = searcher.search(queries, 5)
+child = os.fork()
+if not child:
+    signal.alarm(30)  # ends a child that waits for threads
+    is_equal = Searcher(sys.argv[1]).search(queries, 5) == expected == searcher.search(queries, 5)
+    os._exit(0 if is_equal else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_child_that_was_forked_after_a_search_can_search(tmp_path: Path) -> None:
+    open_index(tmp_path)
+    command = [sys.executable, "-c", FORK, str(tmp_path / "index")]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})

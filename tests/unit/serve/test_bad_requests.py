@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from raysys.errors import UnreadableImage
-from raysys.index.search import IndexedItem, Neighbour
+from raysys.index.items import IndexedItem
+from raysys.index.search import Neighbour
 from raysys.serve.search_deployment import SearchResult
 from tests.factories import photo
 from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service

@@ -1,0 +1,120 @@
+"""The attributes of items as columns: JSON texts become one typed column per attribute."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysys.errors import InputError
+
+_ROWS_AT_ONCE = 65_536  # parsed rows take many times the memory of columns
+_KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def attribute_columns(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.StructArray:
+    """The attributes of all rows of the EmbeddingSet at `uri`, as fields of text, int64, double or boolean.
+
+    An item without an attribute has a null there; an attribute that no item has is a field of nulls. Integers
+    and floats of one attribute become doubles. Texts that repeat are dictionary encoded.
+    Raises: InputError, naming the item, for an attribute of mixed types and for a value that no column holds:
+    a list, an object, a number that is not finite or has more than 64 bits.
+    """
+    try:
+        parts = [
+            _typed([json.loads(text) for text in texts[start : start + _ROWS_AT_ONCE].to_pylist()])
+            for start in range(0, len(texts), _ROWS_AT_ONCE)
+        ]
+        names = sorted({field.name for part in parts for field in part.type})
+        columns = [_column(parts, name) for name in names]
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise _fault(uri, item_ids, texts) from error
+    if not names:
+        return pa.array([{}] * len(texts), pa.struct([]))
+    return pa.StructArray.from_arrays(columns, names=names)
+
+
+def _typed(rows: list[Any]) -> pa.StructArray:
+    """Rows as a struct array. Raises: errors of Arrow for mixed types, ValueError for other than objects."""
+    part = pa.array(rows, from_pandas=False)
+    if not pa.types.is_struct(part.type) or part.null_count:
+        raise ValueError("not objects")
+    for field in part.type:
+        if pa.types.is_nested(field.type):
+            raise ValueError(f"{field.name} is nested")
+        if pa.types.is_floating(field.type):
+            if not pc.all(pc.is_finite(part.field(field.name))).as_py():
+                raise ValueError(f"{field.name} is not finite")
+            if any(isinstance(row.get(field.name), bool) for row in rows):  # Arrow would make it 1.0
+                raise TypeError(f"{field.name} has mixed types")
+    return part
+
+
+def _column(parts: list[pa.StructArray], name: str) -> pa.Array:
+    """One attribute of all rows."""
+    chunks = [
+        part.field(name) if part.type.get_field_index(name) >= 0 else pa.nulls(len(part)) for part in parts
+    ]
+    types = {chunk.type for chunk in chunks} - {pa.null()}
+    if types == {pa.int64(), pa.float64()}:
+        types = {pa.float64()}
+    if len(types) > 1:
+        raise TypeError("mixed types")
+    data_type = pa.large_string() if pa.string() in types else next(iter(types), pa.null())
+    column = pa.concat_arrays([chunk.cast(data_type) for chunk in chunks])
+    return _encoded(column) if data_type == pa.large_string() else column
+
+
+def _encoded(texts: pa.LargeStringArray) -> pa.Array:
+    """Texts as a dictionary with the smallest codes if values repeat, else unchanged."""
+    encoded = texts.dictionary_encode()
+    if 2 * len(encoded.dictionary) > len(texts):
+        return texts
+    for codes in (pa.int8(), pa.int16()):
+        if len(encoded.dictionary) <= 1 << (codes.bit_width - 1):
+            return pa.DictionaryArray.from_arrays(encoded.indices.cast(codes), encoded.dictionary)
+    return encoded
+
+
+def _fault(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> InputError:
+    """The error for the first item whose attributes fit no column."""
+    remedy = "give each attribute one type in catalog.columns.attributes, then pack, embed and index again"
+    first: dict[str, tuple[str, str]] = {}
+    for item_id, text in zip(item_ids.to_pylist(), texts.to_pylist(), strict=True):
+        try:
+            attributes = dict(json.loads(text).items())
+        except (ValueError, AttributeError):
+            return InputError(
+                f"{uri}: item '{item_id}': its attributes are no JSON object: {text!r:.80}; {remedy}"
+            )
+        for name, value in attributes.items():
+            if value is None:
+                continue
+            kind = _kind_of(value)
+            if kind is None:
+                return InputError(
+                    f"{uri}: item '{item_id}': attribute '{name}' is {value!r:.80}; a text, a boolean or a "
+                    f"finite number of 64 bits is needed; {remedy}"
+                )
+            first_kind, first_id = first.setdefault(name, (kind, item_id))
+            if kind != first_kind:
+                return InputError(
+                    f"{uri}: attribute '{name}' is {first_kind} in item '{first_id}' and {kind} in item "
+                    f"'{item_id}'; {remedy}"
+                )
+    return InputError(
+        f"{uri}: an attribute has both fractions and integers above 2**53, which no column holds exactly; "
+        f"{remedy}"
+    )
+
+
+def _kind_of(value: Any) -> str | None:
+    """The kind of an attribute's value; None for one that no column holds."""
+    is_float = isinstance(value, float)
+    is_unusable = (is_float and not math.isfinite(value)) or (
+        isinstance(value, int) and not -(2**63) <= value < 2**63
+    )
+    return None if is_unusable else _KINDS.get(type(value))

@@ -1,0 +1,130 @@
+"""The items of an index as columns: one Arrow file per FAISS file, opened by memory map.
+
+The file is not compressed: processes of a node that map it share its pages, and opening it copies nothing.
+Row i belongs to row i of the FAISS file, but for `id_hash` and `id_row`: they hold the sorted hashes of the
+item ids, and the row of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy import ndarray
+
+from raysys import storage
+from raysys.columns import (
+    ATTRIBUTES,
+    CONTENT_HASH,
+    IMAGE_BYTES,
+    IMAGE_OFFSET,
+    ITEM_ID,
+    SHARD,
+    TITLE,
+    Attributes,
+)
+from raysys.index.attributes import attribute_columns
+
+_ID_HASH, _ID_ROW = "id_hash", "id_row"
+
+
+@dataclass(frozen=True)
+class IndexedItem:
+    """An item of the index; `attributes` has every attribute of the index, None where the item has none."""
+
+    item_id: str
+    title: str
+    attributes: Attributes
+
+
+class PhotoPlace(NamedTuple):
+    """Where the photo of an item is, and the hash of its photo and title."""
+
+    shard: str
+    offset: int
+    num_bytes: int
+    content_hash: str
+
+
+def item_columns(uri: str, embeddings: pa.Table) -> pa.Table:
+    """The columns of the items of the EmbeddingSet at `uri`. Raises: as `attribute_columns`."""
+    ids = embeddings.column(ITEM_ID)
+    hashes = np.fromiter((_hash_of(item_id) for item_id in ids.to_pylist()), np.uint64, len(ids))
+    order = np.argsort(hashes, kind="stable")
+    texts = {name: embeddings.column(name).cast(pa.large_string()) for name in (ITEM_ID, TITLE, CONTENT_HASH)}
+    columns = {
+        **texts,
+        ATTRIBUTES: attribute_columns(uri, ids, embeddings.column(ATTRIBUTES)),
+        SHARD: embeddings.column(SHARD).dictionary_encode(),
+        IMAGE_OFFSET: embeddings.column(IMAGE_OFFSET),
+        IMAGE_BYTES: embeddings.column(IMAGE_BYTES),
+        _ID_HASH: hashes[order],
+        _ID_ROW: order.astype(np.int32),
+    }
+    return pa.table(columns).combine_chunks()
+
+
+def write_items(uri: str, columns: pa.Table) -> None:
+    """Write what `item_columns` returns as an Arrow IPC file."""
+    with (
+        storage.writable_file(uri) as path,
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, columns.schema) as writer,
+    ):
+        writer.write_table(columns)
+
+
+class Items:
+    """The items of one Arrow file, by row and by id; reads only the pages that it needs.
+
+    The file may be deleted afterwards, but not altered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        self._id_hashes: ndarray = self._batch.column(_ID_HASH).to_numpy()
+        self._id_rows: ndarray = self._batch.column(_ID_ROW).to_numpy()
+        struct = self._batch.column(ATTRIBUTES)
+        self.attributes: dict[str, pa.Array] = {field.name: struct.field(field.name) for field in struct.type}
+        """One column per attribute."""
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    def row_of(self, item_id: str) -> int | None:
+        """The row of an item; None if the file has no such item."""
+        hashed = np.uint64(_hash_of(item_id))
+        place = int(np.searchsorted(self._id_hashes, hashed))
+        while place < len(self) and self._id_hashes[place] == hashed:  # ids may share a hash
+            row = int(self._id_rows[place])
+            if self.item_id(row) == item_id:
+                return row
+            place += 1
+        return None
+
+    def item_id(self, row: int) -> str:
+        """The id of the item of a row."""
+        return str(self._value(ITEM_ID, row))
+
+    def item(self, row: int) -> IndexedItem:
+        """The item of a row."""
+        return IndexedItem(self.item_id(row), self._value(TITLE, row), self._value(ATTRIBUTES, row))
+
+    def photo_place(self, row: int) -> PhotoPlace:
+        """The place of a row's photo."""
+        return PhotoPlace(
+            *(self._value(name, row) for name in (SHARD, IMAGE_OFFSET, IMAGE_BYTES, CONTENT_HASH))
+        )
+
+    def _value(self, name: str, row: int) -> Any:
+        return self._batch.column(name)[row].as_py()
+
+
+def _hash_of(item_id: str) -> int:
+    """64 bits that are equal in every process."""
+    data = item_id.encode("utf-8", "surrogatepass")  # of an id that HTTP sent, too
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,0 +1,113 @@
+"""Every kind of index is held to exact search in numpy, over random catalogues, filters and sizes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+from numpy import ndarray
+
+from raysys.index.exact import exact_search, recall
+from raysys.index.nearest import exact_nearest, nearest
+from raysys.index.passing import Passing
+
+KINDS = ("Flat", "SQ8", "HNSW16", "HNSW16,SQ8", "IVF{lists},Flat", "IVF{lists},SQ8")
+SIZES = (1, 2, 5, 60, 1000)
+SHARES = (0.0, 0.02, 0.1, 0.3, 0.5, 0.9, 1.0)
+MIN_RECALL = 0.9  # over all queries of a kind: some 10,000
+DIMENSIONS = 16
+
+
+def draw(num: int, rng: np.random.Generator) -> ndarray:
+    """Unit vectors in clusters; every fifth is a copy of another."""
+    centres = rng.normal(size=(8, DIMENSIONS))
+    vectors = centres[rng.integers(8, size=num)] + 0.7 * rng.normal(size=(num, DIMENSIONS))
+    vectors[::5] = vectors[rng.integers(num, size=len(vectors[::5]))]
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def built(kind: str, vectors: ndarray) -> Any:
+    factory = kind.format(lists=min(16, len(vectors)))
+    index: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    if "IVF" in kind:
+        index.make_direct_map()
+        index.nprobe = 4
+    if "HNSW" in kind:
+        index.hnsw.efSearch = 16
+    return index
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_held_to_exact_search(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    recalls = []
+    for num, max_exact_rows in itertools.product(SIZES, (0, 50)):
+        index = built(kind, draw(num, rng))
+        stored = index.reconstruct_batch(np.arange(num))  # what a scalar quantizer leaves of the vectors
+        for share, k in itertools.product((None, *SHARES), (1, 10, num + 3)):
+            queries = np.concatenate([draw(8, rng), stored[:2]])
+            mask = np.ones(num, bool) if share is None else rng.random(num) < share
+            passing = None if share is None else Passing.of_mask(mask)
+            scores, rows = nearest(index, queries, k, passing, max_exact_rows=max_exact_rows)
+            num_found = min(k, int(mask.sum()))
+            assert scores.shape == rows.shape == (len(queries), num_found)
+            assert mask[rows].all()
+            assert all(len(set(found)) == num_found for found in rows.tolist())
+            assert (np.diff(scores, axis=1) <= 0).all()
+            true_scores = np.einsum("qkd,qd->qk", stored[rows], queries)
+            np.testing.assert_allclose(scores, true_scores, atol=1e-5)
+            exact_scores, _ = exact_search(queries, stored[mask], k)
+            if kind in ("Flat", "SQ8") or num_found == mask.sum() or num_found == 0:
+                np.testing.assert_allclose(scores, exact_scores, atol=1e-5)
+            else:
+                recalls.append(recall(scores, exact_scores - 1e-5))
+    assert not recalls or np.mean(recalls) >= MIN_RECALL
+
+
+@pytest.mark.parametrize("num", [1, 5, 20_000])
+def test_exact_search_of_rows_equals_numpy(num: int) -> None:  # 20,000 rows are two blocks
+    rng = np.random.default_rng(1)
+    vectors, queries = draw(num, rng), draw(30, rng)
+    index = built("Flat", vectors)
+    some = np.flatnonzero(rng.random(num) < 0.9)
+    for rows, expected_rows in ((None, np.arange(num)), (some, some)):
+        scores, found = exact_nearest(index, queries, 7, rows)
+        expected, _ = exact_search(queries, vectors[expected_rows], 7)
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        np.testing.assert_allclose(np.einsum("qkd,qd->qk", vectors[found], queries), expected, atol=1e-6)
+        assert np.isin(found, expected_rows).all()
+
+
+def test_row_that_faiss_returns_although_it_does_not_pass_is_replaced() -> None:
+    class Careless:
+        """An index that pays no attention to selectors."""
+
+        def __init__(self, index: Any) -> None:
+            self._index = index
+            self.ntotal, self.reconstruct_batch = index.ntotal, index.reconstruct_batch
+
+        def search(self, queries: ndarray, k: int, params: object = None) -> Any:
+            return self._index.search(queries, k)
+
+    vectors = draw(100, np.random.default_rng(2))
+    mask = np.arange(100) % 3 == 0
+    scores, rows = nearest(Careless(built("Flat", vectors)), vectors[:9], 5, Passing.of_mask(mask))
+    expected, _ = exact_search(vectors[:9], vectors[mask], 5)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert mask[rows].all()
+
+
+def test_passing_rows_of_a_bitmap() -> None:
+    rng = np.random.default_rng(3)
+    for num in (1, 7, 8, 9, 1000):
+        mask = rng.random(num) < 0.1
+        passing = Passing.of_mask(mask)
+        assert passing.rows().tolist() == np.flatnonzero(mask).tolist()
+        assert passing.count == mask.sum()
+        rows = np.array([[-1, 0, num - 1]])
+        assert passing.contains(rows).tolist() == [[False, bool(mask[0]), bool(mask[-1])]]
