@@ -79,11 +79,9 @@ def compare_index(uri: str, log: InteractionLog, section: EvaluateConfig) -> Ind
                 precision = _precisions(queries, found, protocol.match, protocol.k)
                 per_query[name] = precision[has_values]
     samples, seed = section.bootstrap_samples, section.seed
-    config = searcher.manifest.config
-    names = ("hnsw_m", "ef_construction", "ef_search") if searcher.manifest.index_kind == "hnsw" else ()
     return IndexComparison(
         kind=searcher.manifest.index_kind,
-        settings={name: config[name] for name in names if name in config},
+        settings=searcher.manifest.search,
         num_items=len(searcher),
         num_queries=len(rows),
         num_unknown=num_unknown,

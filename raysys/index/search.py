@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
@@ -29,10 +28,9 @@ from raysys.columns import (
     content_hash,
 )
 from raysys.errors import DamagedData, InputError, MissingError
-from raysys.index.exact import exact_search
 from raysys.index.filters import Filter, check_filter, matching_rows
+from raysys.index.shards import Shards, read_shard
 
-INDEX_FILE = "shard-00000.faiss"
 ITEMS_FILE = "items.parquet"
 
 
@@ -62,8 +60,7 @@ class Searcher:
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        with intact_file(uri, INDEX_FILE, self.manifest) as path:
-            self._index = faiss.read_index(str(path))
+        self._shards = Shards([*_read_shards(uri, self.manifest)], self.manifest.search)
         self._items = read_table(uri, ITEMS_FILE, self.manifest)
         self._item_ids: list[str] = self._items.column(ITEM_ID).to_pylist()
         self._attributes: list[Attributes] = [
@@ -128,7 +125,7 @@ class Searcher:
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row."""
-        return np.asarray(self._index.reconstruct(row), np.float32)
+        return np.asarray(self._shards.vectors(np.array([row]))[0])
 
     def photo(self, row: int) -> bytes:
         """The encoded photo of a row, by a ranged read of its shard.
@@ -150,24 +147,31 @@ class Searcher:
     def _search(
         self, vectors: ndarray, k: int, where: Filter | None, is_exact: bool
     ) -> tuple[ndarray, ndarray]:
-        if where is None:
-            queries, k = np.ascontiguousarray(vectors, np.float32), min(k, len(self))
-            result: tuple[ndarray, ndarray]
-            if is_exact:
-                stored = self._index.reconstruct_n(0, len(self))
-                result = faiss.knn(queries, stored, k, metric=faiss.METRIC_INNER_PRODUCT)
-            else:
-                result = self._index.search(queries, k)
-            return result
-        # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
-        rows = matching_rows(self._attributes, where)
-        scores, positions = exact_search(vectors, self._index.reconstruct_batch(rows), k)
-        return scores, rows[positions]
+        queries = np.ascontiguousarray(vectors, np.float32)
+        if where is not None:
+            # Exact search over the matching rows: a filter that keeps few items ruins the recall of a graph.
+            found = self._shards.search_among(queries, k, matching_rows(self._attributes, where))
+        elif is_exact:
+            found = self._shards.search_exactly(queries, k)
+        else:
+            found = self._shards.search(queries, k)
+        return found.scores, found.rows
 
     def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
-        # FAISS pads a short result with row -1.
+        # A short result is padded with row -1.
         pairs = [pair for pair in zip(scores, rows, strict=True) if pair[1] >= 0 and pair[1] != excluded]
         return [Neighbour(self.item(int(row)), float(score)) for score, row in pairs[:k]]
+
+
+def shard_name(number: int) -> str:
+    """The name of a FAISS file of an index."""
+    return f"shard-{number:05d}.faiss"
+
+
+def _read_shards(uri: str, manifest: IndexBundleManifest) -> Iterator[Any]:
+    for name in sorted(name for name in manifest.files if name.endswith(".faiss")):
+        with intact_file(uri, name, manifest) as path:
+            yield read_shard(path)
 
 
 def items_table(embeddings: pa.Table) -> pa.Table:
