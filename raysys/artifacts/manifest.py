@@ -170,8 +170,22 @@ class EmbeddingSetManifest(Manifest):
     """None if it was not measured (`embed.parity_items`)."""
 
 
+class IndexCandidate(BaseModel):
+    """An index that `index.kind: auto` measured on a sample; memory and times are for the whole catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    factory: str
+    search: dict[str, int]
+    bytes_per_vector: float
+    recall_at_10: float
+    p50_ms: float
+    p99_ms: float
+
+
 class IndexBundleManifest(Manifest):
-    """A FAISS index and the item of each of its rows."""
+    """FAISS indexes, one or more files, and the item of each of their rows."""
 
     kind: str = "IndexBundle"
     format: int = 5
@@ -180,7 +194,15 @@ class IndexBundleManifest(Manifest):
     space_id: str
     dimensions: int
     index_kind: str
+    factory: str = "Flat"
+    """The FAISS factory string of every file."""
+    search: dict[str, int] = {}
+    """`nprobe`, `k_factor` or `ef_search` of a search."""
     recall: dict[str, float]
+    latency_ms: dict[str, float] = {}
+    """`p50` and `p99` of single searches on one thread of the machine that built it."""
+    candidates: list[IndexCandidate] = []
+    """What `index.kind: auto` measured, in order; the last one was built."""
     last_change: int
     """Number of the last catalogue change in the index; 0 after a build."""
     max_exact_rows: int

@@ -47,10 +47,7 @@ class IndexComparison:
 
 
 def compare_index(uri: str, log: InteractionLog, section: EvaluateConfig) -> IndexComparison | None:
-    """Search at most 1,000 query items of the log in the index and exactly; None if it has none of them.
-
-    All vectors of the index are in memory twice meanwhile: in the index and for the exact search.
-    """
+    """Search at most 1,000 query items of the log in the index and exactly; None if it has none of them."""
     searcher = Searcher(uri)
     query_ids = list(dict.fromkeys(log.query_ids))
     rows = np.array([searcher.row_of(query_id) for query_id in query_ids if query_id in searcher], np.int64)
@@ -79,11 +76,9 @@ def compare_index(uri: str, log: InteractionLog, section: EvaluateConfig) -> Ind
                 precision = _precisions(queries, found, protocol.match, protocol.k)
                 per_query[name] = precision[has_values]
     samples, seed = section.bootstrap_samples, section.seed
-    config = searcher.manifest.config
-    names = ("hnsw_m", "ef_construction", "ef_search") if searcher.manifest.index_kind == "hnsw" else ()
     return IndexComparison(
         kind=searcher.manifest.index_kind,
-        settings={name: config[name] for name in names if name in config},
+        settings=searcher.manifest.search,
         num_items=len(searcher),
         num_queries=len(rows),
         num_unknown=num_unknown,

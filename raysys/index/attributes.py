@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,11 @@ import pyarrow.compute as pc
 from raysys.errors import InputError
 
 _ROWS_AT_ONCE = 65_536  # parsed rows take many times the memory of columns
+_REMEDY = "give each attribute one type in catalog.columns.attributes, then pack, embed and index again"
 _KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+
+AttributeKinds: TypeAlias = dict[str, tuple[str, str]]
+"""Attribute to its kind and the id of an item that has it."""
 
 
 def attribute_columns(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.StructArray:
@@ -35,6 +39,23 @@ def attribute_columns(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArra
     if not names:
         return pa.array([{}] * len(texts), pa.struct([]))
     return pa.StructArray.from_arrays(columns, names=names)
+
+
+def attribute_kinds(item_ids: pa.ChunkedArray, columns: pa.StructArray) -> AttributeKinds:
+    """The kind of every attribute that an item has; `columns` are those of `attribute_columns`."""
+    kinds = {}
+    for field in columns.type:
+        if not pa.types.is_null(field.type):
+            row = pc.index(columns.field(field.name).is_valid(), True).as_py()
+            kinds[field.name] = _kind_of_column(field.type), item_ids[row].as_py()
+    return kinds
+
+
+def require_one_kind(uri: str, first: AttributeKinds, second: AttributeKinds) -> None:
+    """Check the columns of two files of one EmbeddingSet. Raises: InputError that names two items."""
+    for name in first.keys() & second.keys():
+        if first[name][0] != second[name][0]:
+            raise _mixed(uri, name, first[name], second[name])
 
 
 def _typed(rows: list[Any]) -> pa.StructArray:
@@ -81,14 +102,13 @@ def _encoded(texts: pa.LargeStringArray) -> pa.Array:
 
 def _fault(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> InputError:
     """The error for the first item whose attributes fit no column."""
-    remedy = "give each attribute one type in catalog.columns.attributes, then pack, embed and index again"
     first: dict[str, tuple[str, str]] = {}
     for item_id, text in zip(item_ids.to_pylist(), texts.to_pylist(), strict=True):
         try:
             attributes = dict(json.loads(text).items())
         except (ValueError, AttributeError):
             return InputError(
-                f"{uri}: item '{item_id}': its attributes are no JSON object: {text!r:.80}; {remedy}"
+                f"{uri}: item '{item_id}': its attributes are no JSON object: {text!r:.80}; {_REMEDY}"
             )
         for name, value in attributes.items():
             if value is None:
@@ -97,18 +117,27 @@ def _fault(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> Input
             if kind is None:
                 return InputError(
                     f"{uri}: item '{item_id}': attribute '{name}' is {value!r:.80}; a text, a boolean or a "
-                    f"finite number of 64 bits is needed; {remedy}"
+                    f"finite number of 64 bits is needed; {_REMEDY}"
                 )
             first_kind, first_id = first.setdefault(name, (kind, item_id))
             if kind != first_kind:
-                return InputError(
-                    f"{uri}: attribute '{name}' is {first_kind} in item '{first_id}' and {kind} in item "
-                    f"'{item_id}'; {remedy}"
-                )
+                return _mixed(uri, name, (first_kind, first_id), (kind, item_id))
     return InputError(
         f"{uri}: an attribute has both fractions and integers above 2**53, which no column holds exactly; "
-        f"{remedy}"
+        f"{_REMEDY}"
     )
+
+
+def _mixed(uri: str, name: str, first: tuple[str, str], second: tuple[str, str]) -> InputError:
+    return InputError(
+        f"{uri}: attribute '{name}' is {first[0]} in item '{first[1]}' and {second[0]} in item "
+        f"'{second[1]}'; {_REMEDY}"
+    )
+
+
+def _kind_of_column(data_type: pa.DataType) -> str:
+    is_text = pa.types.is_dictionary(data_type) or pa.types.is_large_string(data_type)
+    return _KINDS[str if is_text else bool if pa.types.is_boolean(data_type) else float]
 
 
 def _kind_of(value: Any) -> str | None:

@@ -28,17 +28,11 @@ def exact_search(
     return scores, rows
 
 
-def recall(result_scores: Float32[ndarray, "q k"], exact_scores: Float32[ndarray, "q k"]) -> float:
-    """Share of the results that are at least as near as the exact k-th neighbour, over all queries.
-
-    Results are compared by score and not by row: copies of a photo are equally near, and each is correct.
-    """
-    is_hit = hits(result_scores, exact_scores)
-    return float(is_hit.mean()) if is_hit.size else 0.0
-
-
 def hits(
     result_scores: Float32[ndarray, "q k"], exact_scores: Float32[ndarray, "q k"]
 ) -> Bool[ndarray, "q k"]:
-    """Which results are at least as near as the exact k-th neighbour of their query."""
+    """Which results are at least as near as the exact k-th neighbour of their query.
+
+    Results are compared by score and not by row: copies of a photo are equally near, and each is correct.
+    """
     return np.asarray(result_scores >= exact_scores[:, -1:] - _SCORE_TOLERANCE)

@@ -50,6 +50,11 @@ class PhotoPlace(NamedTuple):
     content_hash: str
 
 
+def items_file(number: int) -> str:
+    """The name of the file with the items of a FAISS file of an IndexBundle."""
+    return f"items-{number:05d}.arrow"
+
+
 def item_columns(uri: str, embeddings: pa.Table) -> pa.Table:
     """The columns of the items of the EmbeddingSet at `uri`. Raises: as `attribute_columns`."""
     ids = embeddings.column(ITEM_ID)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
@@ -20,22 +16,10 @@ from raysys.artifacts.intact import intact_file
 from raysys.columns import Attributes, content_hash
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.filters import Filter, check_filter, require_known
-from raysys.index.items import IndexedItem, Items
-from raysys.index.nearest import Found, exact_nearest, nearest
+from raysys.index.items import IndexedItem, Items, items_file
+from raysys.index.neighbours import Neighbours, merged
 from raysys.index.passing import FilterBitmaps
-
-# A child that was forked after a search has no threads of FAISS, and would wait for them for ever.
-os.register_at_fork(after_in_child=partial(faiss.omp_set_num_threads, 1))
-
-
-def index_file(number: int) -> str:
-    """The name of a FAISS file of an IndexBundle."""
-    return f"shard-{number:05d}.faiss"
-
-
-def items_file(number: int) -> str:
-    """The name of the file with the items of a FAISS file, in the same order."""
-    return f"items-{number:05d}.arrow"
+from raysys.index.shards import Shard, index_file, read_shard
 
 
 @dataclass(frozen=True)
@@ -57,8 +41,7 @@ class Searcher:
     def __init__(self, uri: str) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        num_shards = sum(name.endswith(".faiss") for name in self.manifest.files)
-        self._shards = [_Shard(uri, number, self.manifest) for number in range(num_shards)]
+        self._shards = [*_open_shards(uri, self.manifest)]
         self._first_rows = np.cumsum([0, *map(len, self._shards)])
         names = {name for shard in self._shards for name in shard.items.attributes}
         self._attributes: Attributes = dict.fromkeys(sorted(names))
@@ -97,12 +80,11 @@ class Searcher:
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
         num_wanted = k + 1 if exclude_rows else k
-        found = [shard.search(queries, num_wanted, where, is_exact) for shard in self._shards]
-        scores = np.hstack([scores for scores, _ in found])
-        rows = np.hstack([rows + first for (_, rows), first in zip(found, self._first_rows, strict=False)])
-        order = np.argsort(-scores, axis=1, kind="stable")
-        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-        return [self._neighbours(*result, k) for result in zip(scores, rows, excluded, strict=True)]
+        parts = [shard.search(queries, num_wanted, where, is_exact) for shard in self._shards]
+        found = merged(parts, num_wanted)
+        return [
+            self._neighbours(*result, k) for result in zip(found.scores, found.rows, excluded, strict=True)
+        ]
 
     def row_of(self, item_id: str) -> int:
         """The row of an item. Raises: MissingError if the index does not contain it."""
@@ -119,8 +101,7 @@ class Searcher:
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row."""
-        shard, row = self._shard_of(row)
-        return np.asarray(shard.index.reconstruct(row), np.float32)
+        return self._shard_of(row)[0].vectors.vector(row)
 
     def photo(self, row: int) -> bytes:
         """The encoded photo of a row, by a ranged read of its shard.
@@ -159,7 +140,7 @@ class Searcher:
                 return int(first) + row
         return None
 
-    def _shard_of(self, row: int) -> tuple[_Shard, int]:
+    def _shard_of(self, row: int) -> tuple[_OpenShard, int]:
         """The shard of a row, and the row in it."""
         number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         return self._shards[number], row - int(self._first_rows[number])
@@ -170,24 +151,28 @@ class Searcher:
         return [Neighbour(self.item(row), score) for score, row in kept[:k]]
 
 
-class _Shard:
-    """One FAISS file of an index, with the items of its rows."""
+@dataclass(frozen=True)
+class _OpenShard:
+    """A FAISS file with the items of its rows."""
 
-    def __init__(self, uri: str, number: int, manifest: IndexBundleManifest) -> None:
-        with intact_file(uri, index_file(number), manifest) as path:
-            self.index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            if isinstance(self.index, faiss.IndexIVF):
-                self.index.make_direct_map()  # 8 bytes a vector, to read the vector of a row
-        with intact_file(uri, items_file(number), manifest) as path:
-            self.items = Items(path)
-        self._bitmaps = FilterBitmaps(self.items.attributes, len(self.items))
-        self._max_exact_rows = manifest.max_exact_rows
+    vectors: Shard
+    items: Items
+    bitmaps: FilterBitmaps
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def search(self, queries: ndarray, k: int, where: Filter | None, is_exact: bool) -> Found:
-        passing = None if where is None else self._bitmaps.passing(where)
-        if is_exact:
-            return exact_nearest(self.index, queries, k, None if passing is None else passing.rows())
-        return nearest(self.index, queries, k, passing, max_exact_rows=self._max_exact_rows)
+    def search(self, queries: ndarray, k: int, where: Filter | None, is_exact: bool) -> Neighbours:
+        passing = None if where is None else self.bitmaps.passing(where)
+        return self.vectors.search(queries, k, passing, is_exact=is_exact)
+
+
+def _open_shards(uri: str, manifest: IndexBundleManifest) -> Iterator[_OpenShard]:
+    first_row = 0
+    for number in range(sum(name.endswith(".faiss") for name in manifest.files)):
+        with intact_file(uri, index_file(number), manifest) as path:
+            vectors = Shard(read_shard(path), manifest.search, first_row, manifest.max_exact_rows)
+        with intact_file(uri, items_file(number), manifest) as path:
+            items = Items(path)
+        first_row += len(items)
+        yield _OpenShard(vectors, items, FilterBitmaps(items.attributes, len(items)))

@@ -11,8 +11,10 @@ def steps(config: Config) -> list[Step]:
     """One step: the index of the served embeddings."""
 
     def build(spec: ArtifactSpec) -> Manifest:
+        from raysys.cluster.task_map import connected_map
         from raysys.index.build import publish_index
 
-        return publish_index(spec, specs.served_embeddings(config), config.index)
+        embeddings = specs.served_embeddings(config)
+        return publish_index(spec, embeddings, config.index, connected_map(config.ray))
 
     return [Step.single(specs.layout_of(config).index, lambda: specs.index(config), build)]

@@ -113,8 +113,8 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
     "embedding part": ("embeddings/train-0.parquet", "raysys embed", read_embeddings),
     "ledger": ("embeddings/ledger.parquet", "raysys embed", refused_ids),
-    "faiss": ("index/shard-00000.faiss", "raysys index", Searcher),
-    "items of an index": ("index/items-00000.arrow", "raysys index", Searcher),
+    "faiss": ("index/*/shard-00000.faiss", "raysys index", Searcher),
+    "items of an index": ("index/*/items-00000.arrow", "raysys index", Searcher),
     "items of a ShardSet": ("packed/items.parquet", "raysys pack", read_changed_shard),
     "items of inherited tars": ("shards/items.parquet", "raysys pack", lambda uri: live_keys(ShardRef("s3://shop/7.tar", items_uri=f"{uri}/items.parquet"))),
     "latent attributes": ("catalog/latent.parquet", "raysys pack", lambda uri: read_latent(f"{uri}/latent.parquet", ["i1"])),
@@ -140,19 +140,20 @@ def test_damaged_file_is_named_with_its_remedy(
 ) -> None:
     name, command, read = READERS[reader]
     shutil.copytree(intact, tmp_path / "root")
-    path = tmp_path / "root" / name
-    read(str(path.parent))  # intact so far
+    (path,) = (tmp_path / "root").glob(name)
+    artifact = tmp_path / "root" / name.split("/")[0]
+    read(str(artifact))  # intact so far
     data = DAMAGES[damage](path.read_bytes())
     path.unlink()
     if data is not None:
         path.write_bytes(data)
     expected = SpaceMismatch if reader in OTHER_SPACE and damage == "flipped" else DamagedData
     with pytest.raises(expected) as caught:
-        read(str(path.parent))
+        read(str(artifact))
     message = str(caught.value)
     assert str(path) in message
     remedies = {  # a stage sees another size by itself
-        f"; delete {path.parent}, then run `{command}` again",
+        f"; delete {artifact}, then run `{command}` again",
         f"; `{command}` makes it again",
     }
     assert any(message.endswith(remedy) for remedy in remedies), message

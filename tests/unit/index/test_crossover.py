@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import faiss
-import numpy as np
 
 from raysys.index.crossover import measure_crossover
-
-
-def unit_vectors(num: int, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).normal(size=(num, 16)).astype(np.float32)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+from raysys.index.shards import Shard
+from tests.unit.index.embedding_sets import unit_vectors
 
 
 def test_index_that_finds_too_little_leaves_most_rows_to_exact_search() -> None:
@@ -20,11 +16,12 @@ def test_index_that_finds_too_little_leaves_most_rows_to_exact_search() -> None:
     index: Any = faiss.index_factory(16, "IVF64,SQ8", faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
-    index.make_direct_map()  # nprobe is 1: a random vector has most of its neighbours in other lists
-    assert 11_000 < measure_crossover(index, unit_vectors(5, seed=1)) < 13_000  # half of the rows
+    index.make_direct_map()
+    # One list has few of the neighbours of a random vector; 12,000 rows are half.
+    assert 11_000 < measure_crossover(Shard(index, {"nprobe": 1}), unit_vectors(5, seed=1)) < 13_000
 
 
 def test_small_index_is_always_searched_exactly() -> None:
     index: Any = faiss.IndexFlatIP(16)
     index.add(unit_vectors(100))
-    assert measure_crossover(index, unit_vectors(5, seed=1)) == 10_000
+    assert measure_crossover(Shard(index, {}), unit_vectors(5, seed=1)) == 10_000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysys.index import exact
-from raysys.index.exact import exact_search, recall
+from raysys.index.exact import exact_search, hits
 
 
 def test_nearest_vectors_come_first_with_their_cosines() -> None:
@@ -48,20 +48,12 @@ def scores(*rows: list[float]) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def test_recall_is_the_share_of_results_as_near_as_the_exact_ones() -> None:
-    # The last result of the second query (0.1) is below its exact second neighbour (0.6): 3 of 4 are hits.
+def test_hit_is_a_result_as_near_as_the_exact_kth_neighbour() -> None:
+    # The last result of the second query (0.1) is below its exact second neighbour (0.6).
     results, exact_results = scores([0.9, 0.8], [0.7, 0.1]), scores([0.9, 0.8], [0.7, 0.6])
-    assert recall(results, exact_results) == 0.75
-
-
-def test_equally_near_copy_is_a_hit() -> None:
-    assert recall(scores([1.0]), scores([1.0])) == 1.0
+    assert hits(results, exact_results).tolist() == [[True, True], [True, False]]
 
 
 def test_padding_of_a_short_result_is_not_a_hit() -> None:
     # FAISS pads short results with the lowest float.
-    assert recall(scores([0.5, -3.4e38]), scores([0.5, 0.4])) == 0.5
-
-
-def test_recall_without_queries_is_zero() -> None:
-    assert recall(np.empty((0, 2), np.float32), np.empty((0, 2), np.float32)) == 0.0
+    assert hits(scores([0.5, -3.4e38]), scores([0.5, 0.4])).tolist() == [[True, False]]

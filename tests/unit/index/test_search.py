@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,13 +14,11 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.columns import content_hash, embedding_schema
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, InputError, MissingError
-from raysys.index.build import build_index, publish_index
-from raysys.index.items import item_columns, write_items
-from raysys.index.search import Neighbour, Searcher, index_file, items_file
+from raysys.index.build import publish_index
+from raysys.index.search import Neighbour, Searcher
 
 NUM, DIMENSIONS = 60, 8
 ATTRIBUTES = [
@@ -39,7 +36,10 @@ VECTORS = unit_vectors()
 
 
 def open_index(
-    folder: Path, vectors: np.ndarray = VECTORS, kind: Literal["exact", "hnsw"] = "exact"
+    folder: Path,
+    vectors: np.ndarray = VECTORS,
+    kind: Literal["exact", "hnsw"] = "exact",
+    shards: int | None = None,
 ) -> Searcher:
     embeddings = ArtifactSpec(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
     artifacts.begin(embeddings)
@@ -65,30 +65,15 @@ def open_index(
     manifest = EmbeddingSetManifest(**fields, space_id="5" * 64, dimensions=DIMENSIONS)
     artifacts.publish(embeddings.uri, manifest)
     spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
-    publish_index(spec, embeddings.uri, IndexConfig(kind=kind))
+    publish_index(spec, embeddings.uri, IndexConfig(kind=kind, shards=shards))
     return Searcher(spec.uri)
 
 
-def in_three_files(folder: Path) -> Searcher:
-    """The same index with its rows in three FAISS files, the first of them with one row."""
-    manifest = open_index(folder).manifest
-    table = read_embeddings(str(folder / "embeddings"))
-    spec = ArtifactSpec(str(folder / "shards"), IndexBundleManifest, {}, {})
-    artifacts.begin(spec)
-    for number, part in enumerate((table[:1], table[1:20], table[20:])):
-        index = build_index(vectors_of(part), IndexConfig())
-        faiss.write_index(index, str(folder / "shards" / index_file(number)))
-        write_items(f"{spec.uri}/{items_file(number)}", item_columns("set", part))
-    fields = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), NUM, 0.0)
-    artifacts.publish(spec.uri, IndexBundleManifest(**{**manifest.model_dump(), **fields}))
-    return Searcher(spec.uri)
-
-
-@pytest.fixture(scope="module", params=["exact", "hnsw", "three files"])
+@pytest.fixture(scope="module", params=["exact", "hnsw", "40 files"])  # some of them would have no item
 def searcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     folder = tmp_path_factory.mktemp("index")
-    if request.param == "three files":
-        return in_three_files(folder)
+    if request.param == "40 files":
+        return open_index(folder, shards=40)
     return open_index(folder, kind=request.param)
 
 
@@ -107,12 +92,12 @@ def test_neighbours_are_the_nearest_items_with_title_and_attributes(searcher: Se
     assert (first.item.item_id, first.item.title, first.item.attributes) == ("m5", "title 5", ATTRIBUTES[5])
     assert first.score == pytest.approx(1.0, abs=1e-6)
     assert neighbours[1].score == pytest.approx(
-        float(VECTORS[5] @ VECTORS[searcher.row_of(ids(neighbours)[1])]), abs=1e-6
+        float(VECTORS[5] @ searcher.vector(searcher.row_of(ids(neighbours)[1]))), abs=1e-6
     )
 
 
 def test_excluded_row_is_left_out_of_its_own_result_only(searcher: Searcher) -> None:
-    first, second = searcher.search(VECTORS[[5, 9]], 4, exclude_rows=[5, None])
+    first, second = searcher.search(VECTORS[[5, 9]], 4, exclude_rows=[searcher.row_of("m5"), None])
     assert ids(first) == by_brute_force(VECTORS[5], [row for row in range(NUM) if row != 5], 4)
     assert ids(second) == by_brute_force(VECTORS[9], list(range(NUM)), 4)
     assert len(second) == 4
@@ -123,7 +108,7 @@ def test_filtered_search_is_exact(searcher: Searcher) -> None:
     rows = [row for row in range(10, 41) if row % 3 == 0]
     (neighbours,) = searcher.search(VECTORS[12:13], 5, where=where)
     assert ids(neighbours) == by_brute_force(VECTORS[12], rows, 5)
-    (neighbours,) = searcher.search(VECTORS[12:13], 5, where=where, exclude_rows=[12])
+    (neighbours,) = searcher.search(VECTORS[12:13], 5, where=where, exclude_rows=[searcher.row_of("m12")])
     assert ids(neighbours) == by_brute_force(VECTORS[12], [row for row in rows if row != 12], 5)
 
 
@@ -167,7 +152,7 @@ def test_vector_that_is_not_usable_is_named(searcher: Searcher, value: float, fa
 
 def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     row = searcher.row_of("m7")
-    assert (row, len(searcher), searcher.space_id) == (7, NUM, "5" * 64)
+    assert (searcher.item(row).item_id, len(searcher), searcher.space_id) == ("m7", NUM, "5" * 64)
     assert (searcher.vector(row) == VECTORS[7]).all()
     assert searcher.photo(row) == b"007"  # bytes 21 to 23 of the shard
 
