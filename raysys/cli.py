@@ -42,6 +42,7 @@ BENCHES = {
     "pack": "packing many small photos, compared with a plain writer",
     "loss": "the loss over 1 to 8 ranks, compared with autograd on gathered captions",
     "train": "training steps, compared with open_clip, transformers and the towers alone",
+    "index": "search in an index of `index.*`, compared with FAISS alone and autofaiss",
     "scaling": "a plan for more GPUs, and its check on processes of this machine",
 }
 # `--quick`: small settings that check in seconds that a benchmark runs.
@@ -57,6 +58,10 @@ _QUICK = (
     "bench.loss_rows=64",
     "bench.scaling_ranks=[1, 2]",
     "bench.scaling_rows=[8]",
+    "bench.index_vectors=[25000]",
+    "bench.index_dimensions=16",
+    "bench.index_queries=50",
+    "index.recall_queries=50",
     "bench.train_batch_size=8",
     "bench.train_steps=1",
     "bench.train_warm_up_steps=1",

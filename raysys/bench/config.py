@@ -38,6 +38,14 @@ class BenchConfig(Section):
     loss_rows: PositiveInt = 512
     """Pairs per rank of `bench loss`."""
     loss_dimensions: PositiveInt = 512
+    index_vectors: SeveralInts = (1_000_000,)
+    """Numbers of vectors of `bench index`."""
+    index_dimensions: PositiveInt = 128
+    index_queries: PositiveInt = 1000
+    """Queries of `bench index`, none of them in the index."""
+    index_autofaiss_python: str | None = None
+    """The interpreter of an environment with autofaiss; `bench index` gives it the same budget. Null: not
+    measured."""
     train_batch_size: PositiveInt = 32
     """Pairs per step of `bench train`; on a GPU with 80 GB, use 512 or more."""
     train_steps: PositiveInt = 5

@@ -11,6 +11,7 @@ from numpy import ndarray
 from raysys.index.neighbours import exact_neighbours
 
 _MIN_COSINE = 0.5  # with very few items, the nearest neighbour says nothing about a second photo
+_NEIGHBOURS = 10
 _Z = 1.96  # of a 95 % interval
 
 
@@ -19,18 +20,24 @@ def perturbed(
 ) -> Float32[ndarray, "q d"]:
     """Vectors as far from `vectors` as these are from their nearest neighbour in `sample` (the median).
 
-    The direction is the difference of two random vectors of the sample, so queries vary as the data do. A
+    The direction of each is the difference of two of its neighbours, so queries vary as similar items do. A
     stored vector itself would be too easy a query: the search of a graph ends at its own node, and the first
     neighbour is always found. `sample` may contain `vectors`.
     """
-    cosine = _median_neighbour_cosine(vectors, sample)
-    first, second = (sample[rng.integers(len(sample), size=len(vectors))] for _ in range(2))
+    near = exact_neighbours(vectors, [(np.arange(len(sample)), sample)], _NEIGHBOURS)
+    num_near = min(_NEIGHBOURS, len(sample))
+    if num_near < 3:
+        return vectors
+    cosine = _median_neighbour_cosine(near.scores)
+    # The first one may be the vector itself.
+    columns = rng.permuted(np.tile(np.arange(1, num_near), (len(vectors), 1)), axis=1)[:, :2]
+    first, second = (sample[near.rows[np.arange(len(vectors)), column]] for column in columns.T)
     direction = first - second
     direction -= np.einsum("nd,nd->n", direction, vectors)[:, None] * vectors
     lengths = np.linalg.norm(direction, axis=1, keepdims=True)
-    has_direction = lengths > 1e-6
-    direction = np.where(has_direction, direction / np.maximum(lengths, 1e-6), 0.0)
-    queries = np.where(has_direction, cosine * vectors + math.sqrt(1 - cosine**2) * direction, vectors)
+    is_varied = lengths > 1e-4  # copies do not vary
+    direction /= np.maximum(lengths, 1e-4)
+    queries = np.where(is_varied, cosine * vectors + math.sqrt(1 - cosine**2) * direction, vectors)
     return np.ascontiguousarray(queries / np.linalg.norm(queries, axis=1, keepdims=True), np.float32)
 
 
@@ -46,11 +53,7 @@ def wilson_interval(share: float, num: int) -> tuple[float, float]:
     return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
 
 
-def _median_neighbour_cosine(vectors: ndarray, sample: ndarray) -> float:
-    if len(sample) < 2:
-        return 1.0
-    scores = exact_neighbours(vectors, [(np.arange(len(sample)), sample)], 2).scores
-    # The nearest one is the vector itself where the sample contains it.
+def _median_neighbour_cosine(scores: Float32[ndarray, "q k"]) -> float:
     is_itself = scores[:, 0] >= 1 - 1e-6
     cosines = np.where(is_itself, scores[:, 1], scores[:, 0])
     return float(np.clip(np.median(cosines), _MIN_COSINE, 1.0))

@@ -234,7 +234,7 @@ def _refusal(task: _Task, measured: Sequence[IndexCandidate]) -> str:
         return f"index.budget: {asked} cannot be met: it {remedy}"
     best = max(in_memory or measured, key=lambda candidate: (candidate.recall_at_10, -candidate.p99_ms))
     return (
-        f"index.budget: {asked} cannot be met; the nearest is {_figures(best)} with "
+        f"index.budget: {asked} cannot be met; the nearest is {_figures(best)} and "
         f"{best.bytes_per_vector:.1f} bytes a vector ({_short(best)}); lower recall_at_10 or raise latency_ms"
     )
 

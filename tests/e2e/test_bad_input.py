@@ -40,7 +40,7 @@ def test_missing_file_is_reported_by_the_process(tmp_path: Path) -> None:
         ("train.workers=0", "train.workers: input should be greater than 0, got 0"),
         (
             "index.kind=fast",
-            "index.kind: input should be 'auto', 'exact', 'ivf_sq8', 'ivf_pq', 'ivf_rabitq', 'hnsw' or",
+            "index.kind: input should be 'auto', 'exact', 'ivf_sq8', 'ivf_pq', 'ivf_rabitq', 'hnsw' or 'hnsw_sq8', got 'fast'",
         ),
         ("fast", "fast: not of the form key=value, for example train.epochs=3"),
         ("projection.dimensions=[", "projection.dimensions=[: the value is not valid YAML"),

@@ -1,5 +1,6 @@
 """Building and publishing an index of every kind, in one file or several."""
 
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,8 @@ def test_several_files_are_filled_by_the_given_map_and_one_is_not(tmp_path: Path
 
     def counted(work: Callable[[Any], Any], pieces: Sequence[Any], /) -> Iterable[Any]:
         calls.append(len(pieces))
-        return map(work, pieces)
+        sent = pickle.loads(pickle.dumps((work, pieces)))  # as for a task of another process
+        return map(sent[0], sent[1])
 
     embeddings_uri = publish_embeddings(tmp_path / "embeddings", unit_vectors(60), num_files=2)
     spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})

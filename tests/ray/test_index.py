@@ -1,0 +1,45 @@
+"""`raysys index` in several files: Ray tasks fill them, and their content is that of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysys.artifacts import ArtifactSpec, IndexBundleManifest
+from raysys.cluster.task_map import connected_map
+from raysys.config.schema import IndexConfig, RayConfig
+from raysys.errors import DamagedData
+from raysys.index.build import publish_index
+from tests.unit.index.embedding_sets import clustered_vectors, publish_embeddings
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_tasks_write_the_files_that_one_process_writes(tmp_path: Path) -> None:
+    embeddings = publish_embeddings(tmp_path / "embeddings", clustered_vectors(1500), num_files=3)
+    section = IndexConfig(kind="ivf_sq8", shards=2, recall_queries=50)
+    manifests = [
+        publish_index(
+            ArtifactSpec(str(tmp_path / name), IndexBundleManifest, {}, {}), embeddings, section, parallel
+        )
+        for name, parallel in (("alone", map), ("tasks", connected_map(RayConfig(num_cpus=2))))
+    ]
+    assert manifests[0].files == manifests[1].files
+    assert len(manifests[0].files) == 4
+    assert manifests[0].recall == manifests[1].recall
+
+
+def test_damaged_vectors_are_named_by_the_task_that_reads_them(tmp_path: Path) -> None:
+    vectors = clustered_vectors(40)
+    vectors[33] = 0
+    embeddings = publish_embeddings(tmp_path / "embeddings", vectors, num_files=2)
+    with pytest.raises(Exception, match=r"train-00001\.parquet: 1 of 20 .* 'm33' has only zeros") as caught:
+        publish_index(
+            ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {}),
+            embeddings,
+            IndexConfig(shards=2),
+            connected_map(RayConfig(num_cpus=2)),
+        )
+    assert isinstance(caught.value, DamagedData)
+    assert not (tmp_path / "index").exists()
