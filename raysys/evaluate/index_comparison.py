@@ -47,10 +47,7 @@ class IndexComparison:
 
 
 def compare_index(uri: str, log: InteractionLog, section: EvaluateConfig) -> IndexComparison | None:
-    """Search at most 1,000 query items of the log in the index and exactly; None if it has none of them.
-
-    All vectors of the index are in memory twice meanwhile: in the index and for the exact search.
-    """
+    """Search at most 1,000 query items of the log in the index and exactly; None if it has none of them."""
     searcher = Searcher(uri)
     query_ids = list(dict.fromkeys(log.query_ids))
     rows = np.array([searcher.row_of(query_id) for query_id in query_ids if query_id in searcher], np.int64)

@@ -118,9 +118,10 @@ class Searcher:
         return IndexedItem(item.item_id, item.title, {**self._attributes, **item.attributes})
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
-        """The stored vector of a row."""
+        """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses."""
         shard, row = self._shard_of(row)
-        return np.asarray(shard.index.reconstruct(row), np.float32)
+        vector = np.asarray(shard.index.reconstruct(row), np.float32)
+        return np.asarray(vector / np.linalg.norm(vector))
 
     def photo(self, row: int) -> bytes:
         """The encoded photo of a row, by a ranged read of its shard.

@@ -168,7 +168,7 @@ def test_vector_that_is_not_usable_is_named(searcher: Searcher, value: float, fa
 def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     row = searcher.row_of("m7")
     assert (row, len(searcher), searcher.space_id) == (7, NUM, "5" * 64)
-    assert (searcher.vector(row) == VECTORS[7]).all()
+    np.testing.assert_allclose(searcher.vector(row), VECTORS[7], atol=1e-7)
     assert searcher.photo(row) == b"007"  # bytes 21 to 23 of the shard
 
 
