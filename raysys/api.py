@@ -156,7 +156,7 @@ def load_encoder(uri: str | Path, *, device: str = "cpu", precision: str = "fp32
 
 
 def load_index(uri: str | Path) -> Index:
-    """The index at `uri`, loaded into memory. Raises: MissingError if there is none."""
+    """The index at `uri`, opened by memory map. Raises: MissingError if there is none."""
     return Index(str(uri))
 
 

@@ -295,7 +295,8 @@ class ServeConfig(Section):
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
     search_replicas: PositiveInt = 1
-    """Replicas of the search deployment; each one loads the complete index."""
+    """Replicas of the search deployment; each one opens the complete index, and those of a node share its
+    pages in memory."""
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
     use_gpu: bool = False

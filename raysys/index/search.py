@@ -100,7 +100,7 @@ class Searcher:
         return IndexedItem(item.item_id, item.title, {**self._attributes, **item.attributes})
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
-        """The stored vector of a row."""
+        """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses."""
         return self._shard_of(row)[0].vectors.vector(row)
 
     def photo(self, row: int) -> bytes:

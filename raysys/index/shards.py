@@ -57,8 +57,9 @@ class Shard:
         return Neighbours(found.scores, found.rows + self.first_row)
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
-        """The stored vector of a row; approximate for a kind that stores codes."""
-        return np.asarray(self.index.reconstruct(row - self.first_row), np.float32)
+        """The stored vector of a row, of length 1; approximate for a kind that stores codes."""
+        vector = np.asarray(self.index.reconstruct(row - self.first_row), np.float32)
+        return np.asarray(vector / np.linalg.norm(vector))
 
 
 def index_file(number: int) -> str:

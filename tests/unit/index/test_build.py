@@ -50,6 +50,7 @@ def test_every_kind_finds_the_nearest_items(tmp_path: Path, kind: str, shards: i
     assert len(found & expected) / len(expected) >= (1.0 if kind == "exact" else 0.9)
     for item_id in ("m0", "m700", "m1199"):  # whichever file it is in
         stored = searcher.vector(searcher.row_of(item_id))
+        assert np.linalg.norm(stored) == pytest.approx(1.0, abs=1e-6)
         assert stored @ vectors[int(item_id[1:])] > 0.99
 
 

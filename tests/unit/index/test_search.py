@@ -153,7 +153,7 @@ def test_vector_that_is_not_usable_is_named(searcher: Searcher, value: float, fa
 def test_item_id_gives_row_vector_and_photo(searcher: Searcher) -> None:
     row = searcher.row_of("m7")
     assert (searcher.item(row).item_id, len(searcher), searcher.space_id) == ("m7", NUM, "5" * 64)
-    assert (searcher.vector(row) == VECTORS[7]).all()
+    np.testing.assert_allclose(searcher.vector(row), VECTORS[7], atol=1e-7)
     assert searcher.photo(row) == b"007"  # bytes 21 to 23 of the shard
 
 
