@@ -54,7 +54,8 @@ class VisionEncoder:
             model: Any = load(source, lambda: transformers.AutoModel.from_pretrained(source)).eval()
         except (OSError, ValueError) as error:
             raise MissingError(
-                f"{source}: weights not reachable here ({str(error).splitlines()[0][:120]})"
+                f"{source}: weights not reachable here ({str(error).splitlines()[0][:120]}); give a hub id "
+                "or a folder with an image model and its processor"
             ) from error
         self.space_id = _space_id_of(model, processor)
         self.image = ProcessorPreparation(source, _shape_of(source, processor))
