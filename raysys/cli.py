@@ -199,6 +199,14 @@ def _parser() -> argparse.ArgumentParser:
             )
             commands.choices["pack"].set_defaults(call=_pack)
             _with_verify(commands)
+        if stage == "embed":
+            commands.choices["embed"].add_argument(
+                "--encoder", metavar="URI_OR_HUB_ID", help="embed with this bundle or image model instead"
+            )
+            commands.choices["embed"].add_argument(
+                "--to", metavar="NAME", help="the EmbeddingSet of --encoder: embeddings/NAME"
+            )
+            commands.choices["embed"].set_defaults(call=_embed)
     _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
     submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
     submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
@@ -278,6 +286,13 @@ def _stage(arguments: argparse.Namespace) -> int:
 def _pack(arguments: argparse.Namespace) -> int:
     if arguments.retry_refused:
         arguments.overrides.append("pack.retry_refused=true")
+    return _stage(arguments)
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    for name in ("encoder", "to"):
+        if (value := getattr(arguments, name)) is not None:
+            arguments.overrides.append(f"embed.{name}={json.dumps(value)}")
     return _stage(arguments)
 
 

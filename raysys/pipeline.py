@@ -25,8 +25,9 @@ def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
     """Run the named stages in order and log one line each.
 
     Raises: InputError before the first stage if the last one needs an attribute that the catalogue lacks, or
-    vectors that do not exist.
+    vectors that do not exist, or if `embed.encoder` is set for another stage than `embed`.
     """
+    require_own_encoder(config, names)
     require_known_attributes(config, names)
     require_baselines(config, names)
     for name in names:
@@ -48,6 +49,7 @@ def plan_stages(config: Config, names: Sequence[str]) -> Iterator[str]:
 
     A step whose inputs do not exist yet has one line, without its artifacts.
     """
+    require_own_encoder(config, names)
     require_known_attributes(config, names)
     require_baselines(config, names)
     planned: set[str] = set()
@@ -65,6 +67,18 @@ def stage_steps(name: str, config: Config) -> list[Step]:
     module = importlib.import_module(f"raysys.{name}.stage")
     steps: list[Step] = module.steps(config)
     return steps
+
+
+def require_own_encoder(config: Config, names: Sequence[str]) -> None:
+    """Check that only `raysys embed` runs with the encoder of `embed.encoder`.
+
+    Raises: InputError, because the stages behind it need the vectors of the trained encoder.
+    """
+    if config.embed.encoder is not None and [*names] != ["embed"]:
+        raise InputError(
+            f"embed.encoder: {config.embed.encoder} is for `raysys embed` alone, not for "
+            f"{', '.join(names)}; remove embed.encoder and embed.to from the configuration"
+        )
 
 
 def require_baselines(config: Config, names: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+import transformers
 import webdataset
 from PIL import Image
 
@@ -37,6 +39,16 @@ def photo(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (8
 def tiny_checkpoint(folder: Path, titles: Sequence[str], size: ScratchConfig = TINY) -> str:
     """A SigLIP of a few thousand parameters with a tokenizer trained on the titles. Returns its path."""
     build_scratch(folder, list(titles), size, seed=7)
+    return str(folder)
+
+
+def save_vision_model(folder: Path, *, seed: int = 0, mean: float = 0.5) -> str:
+    """A random vision transformer of Hugging Face for photos of 16 x 16 pixels. Returns its path."""
+    torch.manual_seed(seed)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    transformers.ViTModel(transformers.ViTConfig(**size, image_size=16, patch_size=8)).save_pretrained(folder)
+    processor = transformers.ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[mean] * 3)
+    processor.save_pretrained(folder)
     return str(folder)
 
 

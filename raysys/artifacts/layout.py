@@ -58,7 +58,11 @@ class ArtifactLayout:
     @property
     def embeddings(self) -> str:
         """The catalogue in the delivered bundle's space."""
-        return storage.join(self.root, "embeddings", self.name)
+        return self.embeddings_named(self.name)
+
+    def embeddings_named(self, name: str) -> str:
+        """The catalogue in the space of any encoder (`raysys embed --to NAME`)."""
+        return storage.join(self.root, "embeddings", name)
 
     @property
     def projected_embeddings(self) -> str:

@@ -188,12 +188,18 @@ def is_interpolated(config: Config) -> bool:
 def embeddings(config: Config) -> ArtifactSpec:
     """The catalogue's embeddings by the delivered encoder."""
     layout = layout_of(config)
+    return embeddings_by(config, as_input(layout.encoder, EncoderBundleManifest), layout.embeddings)
+
+
+def embeddings_by(config: Config, encoder: InputEntry, uri: str) -> ArtifactSpec:
+    """The catalogue's embeddings by any encoder, at `uri`."""
+    layout = layout_of(config)
     settings = {"splits": list(config.embed.splits), "precision": config.embed.precision}
     inputs = {
         f"shards/{split}": as_input(layout.shards(split), ShardSetManifest) for split in config.embed.splits
     }
-    inputs["encoder"] = as_input(layout.encoder, EncoderBundleManifest)
-    return ArtifactSpec(layout.embeddings, EmbeddingSetManifest, settings, inputs)
+    inputs["encoder"] = encoder
+    return ArtifactSpec(uri, EmbeddingSetManifest, settings, inputs)
 
 
 def projected_encoder(config: Config) -> ArtifactSpec:

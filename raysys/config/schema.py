@@ -102,6 +102,9 @@ __all__ = [
 ]
 
 
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
 class ScratchConfig(Section):
     """Size of the small SigLIP model that `encoder.start: scratch` builds with random weights, without
     network."""
@@ -205,6 +208,11 @@ class EmbedConfig(Section):
     """Floating-point format of the encoder."""
     batch_size: PositiveInt = 64
     """Photos per forward pass."""
+    encoder: Annotated[str | None, HubIdOrPath()] = None
+    """`raysys embed --encoder`: instead of the trained one an EncoderBundle (path or URI), or any Hugging
+    Face image model (hub id or local path), for example as a baseline. Null: the trained one."""
+    to: RunName | None = None
+    """`raysys embed --to`: the EmbeddingSet of `embed.encoder` is `embeddings/<to>`."""
     parity_items: NonNegativeInt = 32
     """Items of the catalogue whose vectors are compared before the others are embedded: as training (without
     augmentation), this command and the service compute them. 0: none."""
@@ -218,6 +226,13 @@ class EmbedConfig(Section):
     price_per_device_hour: NonNegativeFloat | None = None
     """Price of an hour of the hardware that an encoder holds, in any currency: the summary and the manifest
     state the cost of a million photos. Null: they do not."""
+
+    @model_validator(mode="after")
+    def _encoder_has_a_place(self) -> EmbedConfig:
+        if (self.encoder is None) != (self.to is None):
+            missing = "to (--to NAME)" if self.to is None else "encoder (--encoder URI_OR_HUB_ID)"
+            raise ValueError(f"encoder and to belong together; set embed.{missing}, too")
+        return self
 
 
 class BudgetConfig(Section):
@@ -371,7 +386,7 @@ class RayConfig(Section):
 class Config(Section):
     """All settings, in the order of the data."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "siglip"
+    name: RunName = "siglip"
     """Name of the run and of all its artifacts."""
     root: Annotated[str, UriPath()] = ".raysys"
     """Folder of all artifacts: a local path or a URI (`s3://`, `gs://`)."""
@@ -391,3 +406,11 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
     hub: HubConfig = HubConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _other_encoders_have_places_of_their_own(self) -> Config:
+        if self.embed.to in (self.name, f"{self.name}-pca"):
+            raise ValueError(
+                f"embed.to: '{self.embed.to}' holds the vectors of the trained encoder; choose another name"
+            )
+        return self

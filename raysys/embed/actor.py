@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from raysys import storage
+from raysys.artifacts import require_same_space
 from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.columns import (
     DETAIL,
@@ -26,8 +27,9 @@ from raysys.columns import (
     SPLIT,
     embedding_schema,
 )
-from raysys.encoder.bundle import open_bundle
+from raysys.encoder.image_encoder import ImageEncoderInfo, open_image_encoder
 from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.vision import VisionEncoder
 from raysys.errors import RaysysError
 
 BAD_VECTOR = "bad_vector"  # the encoder computes no unit vector for this photo
@@ -41,11 +43,13 @@ class EmbeddingActor:
     """
 
     def __init__(
-        self, encoder_uri: str, output_uri: str, device: str, precision: str, batch_size: int
+        self, encoder: ImageEncoderInfo, output_uri: str, device: str, precision: str, batch_size: int
     ) -> None:
         self._error: RaysysError | None = None
         try:
-            self._encoder = open_bundle(encoder_uri, device=device, precision=precision)
+            self._encoder = open_image_encoder(encoder.source, device=device, precision=precision)
+            # A node may have another revision of a hub model than the driver.
+            require_same_space(encoder.source, encoder.space_id, "its copy here", self._encoder.space_id)
         except RaysysError as error:
             self._error = error
         self._output_uri = output_uri
@@ -103,7 +107,9 @@ class EmbeddingActor:
             pq.write_table(_with_vectors(block, vectors), path)
 
 
-def block_vectors(encoder: SiglipEncoder, block: pa.Table, batch_size: int) -> Float32[np.ndarray, "n d"]:
+def block_vectors(
+    encoder: SiglipEncoder | VisionEncoder, block: pa.Table, batch_size: int
+) -> Float32[np.ndarray, "n d"]:
     """The vectors of a decoded block: those of an earlier set as they are, the others computed."""
     earlier = block.column(EMBEDDING)
     is_new = np.asarray(earlier.is_null())
@@ -111,9 +117,9 @@ def block_vectors(encoder: SiglipEncoder, block: pa.Table, batch_size: int) -> F
     if not is_new.all():
         vectors[~is_new] = np.stack(earlier.drop_null().to_numpy())
     if is_new.any():
-        size_px, column = encoder.image.size_px, block.column(PIXELS).filter(pa.array(is_new))
-        pixels = np.stack([np.frombuffer(row.as_buffer(), np.uint8) for row in column])
-        vectors[is_new] = encoder.embed_pixels(pixels.reshape(-1, size_px, size_px, 3), batch_size)
+        image, column = encoder.image, block.column(PIXELS).filter(pa.array(is_new))
+        pixels = np.stack([np.frombuffer(row.as_buffer(), image.dtype) for row in column])
+        vectors[is_new] = encoder.embed_pixels(pixels.reshape(-1, *image.shape), batch_size)
     return vectors
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
@@ -25,7 +26,7 @@ from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
 from raysys.embed.delta import Changes, EarlierSet, count_changes, open_vectors
 from raysys.embed.unique import require_unique_vectors
-from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.encoder.image_encoder import ImageEncoderInfo
 from raysys.errors import DamagedData, known_cause
 from raysys.shards.reader import ShardRef
 from raysys.stream.concurrency import admit
@@ -39,9 +40,8 @@ _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large ca
 
 def embed(
     spec: ArtifactSpec,
-    encoder_uri: str,
+    encoder: ImageEncoderInfo,
     shards: list[ShardRef],
-    image: ImagePreprocessing,
     section: EmbedConfig,
     stream: StreamConfig,
     *,
@@ -59,30 +59,29 @@ def embed(
     both the parts and the ledger.
     """
     started = time.monotonic()
-    encoder = artifacts.open_artifact(encoder_uri, EncoderBundleManifest)
     folder = artifacts.begin_version(spec)
     uri = storage.join(spec.uri, folder)
     vectors = open_vectors(earlier, uri) if earlier else None
-    decoder = EmbeddingDecoder(image, vectors)
+    decoder = EmbeddingDecoder(encoder.image, vectors)
     parity = check(decoder) if check else None
     incomplete = _incomplete_shards(uri, shards)
     total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        for row in _embed_shards(uri, encoder_uri, incomplete, decoder, section, stream, may_grow=may_grow):
+        for row in _embed_shards(uri, encoder, incomplete, decoder, section, stream, may_grow=may_grow):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
             busy_seconds += float(row["seconds"])
             advance(num_embedded + len(refused))
             if total == num_items and len(refused) >= _ENOUGH_BAD_VECTORS:
-                require_usable_encoder(encoder_uri, refused, num_embedded)
+                require_usable_encoder(encoder.source, refused, num_embedded)
     throughput = _throughput(num_embedded, time.monotonic() - started, busy_seconds, section)
     require_unique_vectors(uri)
     if num_embedded + len(refused) != total:
         lost = total - num_embedded - len(refused)
         raise DamagedData(f"{spec.uri}: {lost} of {total} items were not read from the shards; run again")
     if total == num_items:
-        require_usable_encoder(encoder_uri, refused, num_embedded)
+        require_usable_encoder(encoder.source, refused, num_embedded)
     require_few_refused(refused, num_items, stream.max_bad_fraction)
     write_ledger(uri, refused)
     manifest = publish_embedding_set(
@@ -144,7 +143,7 @@ def write_ledger(uri: str, refused: list[dict[str, str]]) -> None:
 def publish_embedding_set(
     spec: ArtifactSpec,
     folder: str,
-    encoder: EncoderBundleManifest,
+    encoder: EncoderBundleManifest | ImageEncoderInfo,
     seconds: float,
     *,
     num_refused: int,
@@ -226,7 +225,7 @@ def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
 
 def _embed_shards(
     uri: str,
-    encoder_uri: str,
+    encoder: ImageEncoderInfo,
     shards: list[ShardRef],
     decoder: EmbeddingDecoder,
     section: EmbedConfig,
@@ -242,9 +241,12 @@ def _embed_shards(
         return
     concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
     device = "cuda" if section.use_gpu else "cpu"
+    # Prepared photos of four bytes a value fill the memory like four times as many of one.
+    block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
+    stream = stream.model_copy(update={"block_megabytes": block_megabytes})
     results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
         EmbeddingActor,
-        fn_constructor_args=(encoder_uri, uri, device, section.precision, section.batch_size),
+        fn_constructor_args=(encoder, uri, device, section.precision, section.batch_size),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=section.actors),

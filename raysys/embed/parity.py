@@ -25,7 +25,7 @@ from raysys.artifacts.embedding_set import bad_rows
 from raysys.columns import IMAGE, ITEM_ID, SHARD
 from raysys.config.schema import AugmentConfig, Config
 from raysys.embed.actor import block_vectors
-from raysys.encoder.bundle import open_bundle
+from raysys.encoder.image_encoder import open_image_encoder
 from raysys.encoder.preprocess import ImageBytes, decode_image, to_pixels
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.errors import MissingError, ParityFailed, UnreadableImage
@@ -48,25 +48,26 @@ class ParityPaths:
     device: str
     batch_precision: str
     batch_size: int
-    training_precision: str
+    training_precision: str | None  # None for an encoder that was not trained here
     scaled_decoding: bool
     augment: AugmentConfig
 
     @classmethod
     def of(cls, config: Config) -> ParityPaths:
         """Those of a configuration; all on the device that embeds."""
+        is_trained_here = config.embed.encoder is None
         return cls(
             device="cuda" if config.embed.use_gpu else "cpu",
             batch_precision=config.embed.precision,
             batch_size=config.embed.batch_size,
-            training_precision=config.train.precision,
+            training_precision=config.train.precision if is_trained_here else None,
             scaled_decoding=config.stream.scaled_decoding,
             augment=config.train.augment,
         )
 
 
 def check_parity(
-    encoder_uri: str,
+    source: str,
     golden: pa.Table,
     paths: ParityPaths,
     tolerance: float,
@@ -77,7 +78,7 @@ def check_parity(
 
     Raises: ParityFailed above the tolerance.
     """
-    (distances,) = parallel(functools.partial(measure, encoder_uri, paths, decoder), [golden])
+    (distances,) = parallel(functools.partial(measure, source, paths, decoder), [golden])
     ids, shards = golden.column(ITEM_ID).to_pylist(), golden.column(SHARD).to_pylist()
     largest, worst_items = dict[str, float](), dict[str, str]()
     for path, of_items in distances.items():
@@ -86,7 +87,7 @@ def check_parity(
         row = max(of_items, key=lambda row: (math.isnan(of_items[row]), of_items[row]))
         if not of_items[row] <= tolerance:  # a NaN is above any tolerance
             raise ParityFailed(
-                f"{encoder_uri}: the vector of item '{ids[row]}' ({shards[row]}) in {path} differs from that "
+                f"{source}: the vector of item '{ids[row]}' ({shards[row]}) in {path} differs from that "
                 f"of the service by {of_items[row]:.2g} (1 - cosine), above embed.parity_tolerance "
                 f"{tolerance:g}; {_REMEDIES[path]}, or raise the tolerance"
             )
@@ -96,23 +97,25 @@ def check_parity(
 
 
 def measure(
-    encoder_uri: str, paths: ParityPaths, decoder: EmbeddingDecoder, golden: pa.Table
+    source: str, paths: ParityPaths, decoder: EmbeddingDecoder, golden: pa.Table
 ) -> dict[str, dict[int, float]]:
     """For `batch` and `training` the distance (1 - cosine) of each row's vector from that of the service.
 
+    `training` is measured only for the encoder that was trained here.
     Rows that the service cannot embed, because of weights that are not finite, are left out.
     """
     photos = [row.as_buffer() for row in golden.column(IMAGE)]
-    encoder = open_bundle(encoder_uri, device=paths.device)
+    encoder = open_image_encoder(source, device=paths.device)
     served = np.concatenate([encoder.embed_photos([photo]) for photo in photos])
-    trained = _training_vectors(encoder, photos, paths)
+    vectors = {}
+    if paths.training_precision is not None and isinstance(encoder, SiglipEncoder):
+        vectors["training"] = _training_vectors(encoder, photos, paths)
     if paths.batch_precision != "fp32":
-        encoder = open_bundle(encoder_uri, device=paths.device, precision=paths.batch_precision)
-    stored = block_vectors(encoder, decoder(golden), paths.batch_size)
+        encoder = open_image_encoder(source, device=paths.device, precision=paths.batch_precision)
+    vectors["batch"] = block_vectors(encoder, decoder(golden), paths.batch_size)
     rows = np.setdiff1d(np.arange(len(photos)), bad_rows(served)).tolist()
     return {
-        path: {row: float(1.0 - vectors[row] @ served[row]) for row in rows}
-        for path, vectors in (("batch", stored), ("training", trained))
+        path: {row: float(1.0 - vectors[path][row] @ served[row]) for row in rows} for path in sorted(vectors)
     }
 
 

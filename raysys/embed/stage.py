@@ -1,4 +1,7 @@
-"""`raysys embed`: an EmbeddingSet of the catalogue; with `projection.dimensions` also its PCA projection."""
+"""`raysys embed`: an EmbeddingSet of the catalogue; with `projection.dimensions` also its PCA projection.
+
+With `embed.encoder` only an EmbeddingSet by that encoder, at `embeddings/<embed.to>`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,30 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, Manifest, Parity, open_artifact, specs
+from raysys.artifacts import (
+    ArtifactSpec,
+    EncoderBundleManifest,
+    InputEntry,
+    Manifest,
+    Parity,
+    open_artifact,
+    specs,
+)
 from raysys.artifacts.build import Step
 from raysys.config import Config
 from raysys.errors import InputError
 from raysys.shards.reader import ShardRef, require_items, shards_of
 
 if TYPE_CHECKING:
+    from raysys.encoder.image_encoder import ImageEncoderInfo
     from raysys.stream.decode import EmbeddingDecoder
 
 
 def steps(config: Config) -> list[Step]:
     """The EmbeddingSet; with `projection.dimensions` also the projected bundle and its EmbeddingSet."""
     layout = specs.layout_of(config)
+    if config.embed.encoder is not None:
+        return [_step_of_other_encoder(config)]
     embed = Step.single(
         layout.embeddings, lambda: specs.embeddings(config), lambda spec: _embed(config, spec)
     )
@@ -37,37 +51,55 @@ def steps(config: Config) -> list[Step]:
     return [embed, fit_projection, project]
 
 
+def _step_of_other_encoder(config: Config) -> Step:
+    """The EmbeddingSet of `embed.encoder`, by the same machinery."""
+    from raysys.encoder.image_encoder import describe_image_encoder
+
+    assert config.embed.encoder is not None, "the caller has checked it"
+    assert config.embed.to is not None, "the configuration has both or neither"
+    describe = functools.cache(functools.partial(describe_image_encoder, config.embed.encoder))
+    uri = specs.layout_of(config).embeddings_named(config.embed.to)
+
+    def spec() -> ArtifactSpec:
+        encoder = describe()
+        return specs.embeddings_by(config, InputEntry(uri=encoder.source, fingerprint=encoder.space_id), uri)
+
+    return Step.single(uri, spec, lambda spec: _embed_by(config, spec, describe()))
+
+
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
+    from raysys.encoder.image_encoder import describe_image_encoder
+
+    _require_items_for_projection(config)
+    return _embed_by(config, spec, describe_image_encoder(specs.layout_of(config).encoder))
+
+
+def _embed_by(config: Config, spec: ArtifactSpec, encoder: ImageEncoderInfo) -> Manifest:
     from raysys.cluster import session
     from raysys.embed import job
     from raysys.embed.delta import find_earlier
     from raysys.embed.unique import require_unique_items
-    from raysys.encoder.bundle import preprocessing_of
 
     layout = specs.layout_of(config)
     require_items([layout.shards(split) for split in config.embed.splits])
-    _require_items_for_projection(config)
     shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
-    require_unique_items(layout.embeddings, shards)
-    space_id = open_artifact(layout.encoder, EncoderBundleManifest).space_id
-    earlier = find_earlier(spec, space_id, config.embed)
+    require_unique_items(spec.uri, shards)
+    earlier = find_earlier(spec, encoder.space_id, config.embed)
     session.connect(config.ray)
-    image, _ = preprocessing_of(layout.encoder)
     return job.embed(
         spec,
-        layout.encoder,
+        encoder,
         shards,
-        image,
         config.embed,
         config.stream,
         earlier=earlier,
-        check=_parity_check(config, layout.encoder, shards),
+        check=_parity_check(config, encoder.source, shards),
         may_grow=session.may_grow(config.ray),
     )
 
 
 def _parity_check(
-    config: Config, encoder_uri: str, shards: Sequence[ShardRef]
+    config: Config, source: str, shards: Sequence[ShardRef]
 ) -> Callable[[EmbeddingDecoder], Parity | None] | None:
     """The parity gate, on a GPU as a Ray task, otherwise in this process; None without golden items."""
     from raysys.cluster.task_map import connected_map
@@ -78,7 +110,7 @@ def _parity_check(
         return None
     return functools.partial(
         parity.check_parity,
-        encoder_uri,
+        source,
         golden,
         parity.ParityPaths.of(config),
         config.embed.parity_tolerance,

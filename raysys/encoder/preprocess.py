@@ -14,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -56,6 +56,35 @@ class ImagePreprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     resample: int = int(Image.Resampling.BICUBIC)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a prepared photo: height, width, RGB."""
+        return (self.size_px, self.size_px, 3)
+
+    @property
+    def dtype(self) -> str:
+        """Of a prepared photo: it is standardised on the model's device."""
+        return "uint8"
+
+    def __call__(self, photo: ImageBytes | Image.Image) -> UInt8[ndarray, "size size 3"]:
+        """As `photo_pixels`."""
+        return photo_pixels(photo, self)
+
+
+class PhotoPreparation(Protocol):
+    """How an encoded photo becomes the input of an image model, an array of fixed shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the array, in numpy's words."""
+
+    def __call__(self, photo: ImageBytes | Image.Image) -> ndarray:
+        """Prepare a photo. Raises: UnreadableImage."""
 
 
 def photo_pixels(

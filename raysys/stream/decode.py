@@ -41,7 +41,7 @@ from raysys.columns import (
     content_hash,
 )
 from raysys.config.schema import AugmentConfig
-from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, decode_image, photo_pixels
+from raysys.encoder.preprocess import ImageBytes, ImagePreprocessing, PhotoPreparation, decode_image
 from raysys.encoder.text import TextPreprocessing, caption_keys, text_key, to_tokens
 from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
@@ -130,7 +130,7 @@ def decode_for_training(
 class EmbeddingDecoder:
     """Decodes a block for embedding: every photo without augmentation, at the model's size."""
 
-    image: ImagePreprocessing
+    image: PhotoPreparation
     earlier: EarlierVectors | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -147,7 +147,7 @@ class EmbeddingDecoder:
         for row, reason in enumerate(reasons):
             if not reason and vectors[row] is None:
                 try:
-                    pixels[row] = photo_pixels(photos[row].as_buffer(), self.image).tobytes()
+                    pixels[row] = self.image(photos[row].as_buffer()).tobytes()
                 except UnreadableImage as error:
                     reasons[row], details[row] = _UNREADABLE, str(error)
         decoded = block.drop_columns([IMAGE, REASON, DETAIL])

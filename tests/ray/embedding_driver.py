@@ -8,11 +8,11 @@ from pathlib import Path
 
 import ray
 
-from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, open_artifact
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.embed.delta import find_earlier
-from raysys.encoder.bundle import preprocessing_of
+from raysys.encoder.image_encoder import describe_image_encoder
 from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
 
@@ -23,16 +23,14 @@ def main(address: str, job_file: str) -> None:
     content = json.loads(Path(job_file).read_text())
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     spec = ArtifactSpec(content["uri"], EmbeddingSetManifest, {"precision": "fp32", "new": True}, {})
-    space_id = open_artifact(content["encoder"], EncoderBundleManifest).space_id
-    image, _ = preprocessing_of(content["encoder"])
+    encoder = describe_image_encoder(content["encoder"])
     job.embed(
         spec,
-        content["encoder"],
+        encoder,
         [ShardRef(**shard) for shard in content["shards"]],
-        image,
         EmbedConfig(),
         StreamConfig(decode_concurrency=1),
-        earlier=find_earlier(spec, space_id, EmbedConfig()),
+        earlier=find_earlier(spec, encoder.space_id, EmbedConfig()),
     )
 
 

@@ -27,12 +27,14 @@ from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.embed.delta import find_earlier
-from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
+from raysys.encoder.bundle import copy_checkpoint, publish_bundle
+from raysys.encoder.image_encoder import describe_image_encoder
 from raysys.encoder.start import text_preprocessing, write_start
+from raysys.encoder.vision import VisionEncoder
 from raysys.errors import ClusterError, DamagedData, InputError, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
 from tests.embedding_sets import publish_set
-from tests.factories import write_shard
+from tests.factories import save_vision_model, write_shard
 from tests.ray.held_cpus import cpus_held_elsewhere
 
 pytestmark = [
@@ -201,10 +203,11 @@ def test_only_new_content_is_embedded_and_removed_items_go(embedded: Embedded, t
     spec = dataclasses.replace(specs.embeddings(embedded.config), uri=uri)
     earlier = find_earlier(spec, encoder.space_id, EmbedConfig())
     assert earlier is not None
-    image, _ = preprocessing_of(layout.encoder)
     section = EmbedConfig(price_per_device_hour=36.0)
     stream = StreamConfig(decode_concurrency=1)
-    manifest = job.embed(spec, layout.encoder, shards, image, section, stream, earlier=earlier)
+    manifest = job.embed(
+        spec, describe_image_encoder(layout.encoder), shards, section, stream, earlier=earlier
+    )
     counts = (manifest.num_items, manifest.num_carried_over, manifest.num_removed, manifest.num_refused)
     assert counts == (3, 1, 1, 0)
     rows = {row["item_id"]: row for row in read_embeddings(uri).to_pylist()}
@@ -224,6 +227,32 @@ def test_only_new_content_is_embedded_and_removed_items_go(embedded: Embedded, t
     assert {path.name for path in Path(uri, manifest.folder).iterdir()} == set(manifest.files)
 
 
+def test_any_image_model_embeds_the_same_shards_in_a_space_of_its_own(
+    embedded: Embedded, tmp_path: Path
+) -> None:
+    source = save_vision_model(tmp_path)
+    tree = embedded.config.model_dump() | {
+        "embed": {"encoder": source, "to": "vit", "splits": ["val", "test"]}
+    }
+    config = Config.model_validate(tree)
+    outcome = pipeline.run_stage("embed", config)
+    assert outcome.uri == f"{config.root}/embeddings/vit"
+    manifest = artifacts.open_artifact(outcome.uri, EmbeddingSetManifest)
+    assert manifest.space_id == VisionEncoder(source).space_id
+    assert manifest.inputs["encoder"].uri == source
+    assert manifest.parity is not None
+    assert [*manifest.parity.largest] == ["batch"]
+    stored = [item for split in ("val", "test") for _, item in embedded.stored(split)]
+    expected = VisionEncoder(source).embed_photos([item.image for item in stored])
+    table = read_embeddings(outcome.uri)
+    rows = {item_id: row for row, item_id in enumerate(table.column("item_id").to_pylist())}
+    assert sorted(rows) == sorted(item.item_id for item in stored)
+    order = [rows[item.item_id] for item in stored]
+    assert float(np.abs(vectors_of(table)[order] - expected).max()) < 1e-5
+    assert pipeline.run_stage("embed", config).is_skipped
+    assert artifacts.open_artifact(embedded.uri, EmbeddingSetManifest).space_id != manifest.space_id
+
+
 # Slow: end to end on a cluster; tests/unit/stream/test_decode.py and the next test cover the parts.
 @pytest.mark.slow
 def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded(
@@ -234,9 +263,8 @@ def test_item_that_cannot_be_embedded_goes_to_the_ledger_and_others_are_embedded
     shards = [write_shard(tmp_path, [first, broken], split="val")]
     layout = specs.layout_of(embedded.config)
     spec = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{tmp_path}/embeddings")
-    image, _ = preprocessing_of(layout.encoder)
     tolerant = StreamConfig(max_bad_fraction=0.5, decode_concurrency=1)
-    manifest = job.embed(spec, layout.encoder, shards, image, EmbedConfig(), tolerant)
+    manifest = job.embed(spec, describe_image_encoder(layout.encoder), shards, EmbedConfig(), tolerant)
     assert (manifest.num_items, manifest.num_refused) == (1, 1)
     ledger = pq.read_table(f"{tmp_path}/embeddings/{manifest.folder}/ledger.parquet").to_pylist()
     assert ledger == [
@@ -275,14 +303,13 @@ def test_unusable_encoder_is_one_error_of_its_class(
     if weights == "another_space":
         manifest = Path(spec.uri, "manifest.json")
         manifest.write_text(manifest.read_text().replace('"space_id": "', '"space_id": "f'))
-    image, _ = preprocessing_of(layout.encoder)
     output = dataclasses.replace(specs.embeddings(embedded.config), uri=str(tmp_path / "embeddings"))
     shards, tolerant = (
         shards_of(layout.shards("val")),
         StreamConfig(max_bad_fraction=1.0, decode_concurrency=1),
     )
     with pytest.raises(kind) as caught:
-        job.embed(output, spec.uri, shards, image, EmbedConfig(), tolerant)
+        job.embed(output, describe_image_encoder(spec.uri), shards, EmbedConfig(), tolerant)
     assert str(caught.value).startswith(spec.uri)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
@@ -316,8 +343,8 @@ def embed_val(embedded: Embedded, folder: Path, section: StreamConfig) -> None:
     """Embed the validation split again, into another folder."""
     layout = specs.layout_of(embedded.config)
     spec = dataclasses.replace(specs.embeddings(embedded.config), uri=f"{folder}/embeddings")
-    image, _ = preprocessing_of(layout.encoder)
-    job.embed(spec, layout.encoder, shards_of(layout.shards("val")), image, EmbedConfig(), section)
+    encoder = describe_image_encoder(layout.encoder)
+    job.embed(spec, encoder, shards_of(layout.shards("val")), EmbedConfig(), section)
 
 
 def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:

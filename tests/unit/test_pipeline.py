@@ -73,3 +73,13 @@ def test_vectors_of_a_baseline_are_checked_before_the_first_stage(tmp_path: Path
         next(run_stages(config, list(STAGES)))
     assert [*tmp_path.iterdir()] == []
     assert planned(config, ["pack"])  # which does not read them
+
+
+def test_other_encoder_is_for_embed_alone(tmp_path: Path) -> None:
+    config = Config.model_validate({"root": str(tmp_path), "embed": {"encoder": "google/vit", "to": "vit"}})
+    with pytest.raises(InputError) as caught:
+        list(run_stages(config, ["embed", "index"]))
+    assert str(caught.value) == (
+        "embed.encoder: google/vit is for `raysys embed` alone, not for embed, index; "
+        "remove embed.encoder and embed.to from the configuration"
+    )

@@ -140,3 +140,16 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(pydantic.ValidationError, match=re.escape(message)):
         section.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("embed", "message"),
+    [
+        ({"encoder": "google/vit"}, "set embed.to .--to NAME., too"),
+        ({"to": "vit"}, "set embed.encoder .--encoder URI_OR_HUB_ID., too"),
+        ({"encoder": "google/vit", "to": "shop-pca"}, "'shop-pca' holds the vectors of the trained encoder"),
+    ],
+)
+def test_other_encoder_needs_a_place_of_its_own(embed: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config.model_validate({"name": "shop", "embed": embed})

@@ -1,5 +1,6 @@
 """The embedding actor: vectors that are not usable go to the ledger, all others to the part."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ import safetensors.torch
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.embed.actor import EmbeddingActor, part_prefix
 from raysys.encoder.bundle import publish_bundle
+from raysys.encoder.image_encoder import describe_image_encoder
 from raysys.encoder.text import TextPreprocessing
 from raysys.errors import SpaceMismatch
 from tests.factories import TINY, tiny_checkpoint
@@ -68,7 +70,9 @@ def block(reasons: list[str], earlier: list[list[float] | None] | None = None) -
 
 
 def run(folder: Path, reasons: list[str], bad_weights: float | None) -> tuple[int, list[dict[str, str]]]:
-    actor = EmbeddingActor(bundle(folder, bad_weights), str(folder / "out"), "cpu", "fp32", 2)
+    actor = EmbeddingActor(
+        describe_image_encoder(bundle(folder, bad_weights)), str(folder / "out"), "cpu", "fp32", 2
+    )
     (row,) = actor(block(reasons)).to_pylist()
     return row["num_items"], json.loads(row["refused"])
 
@@ -106,7 +110,7 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
         def _vectors(self, block: pa.Table) -> np.ndarray:
             return np.array([[np.nan, 0.0], [0.6, 0.8], [0.0, 0.0]], np.float32)
 
-    actor = OneBad(bundle(tmp_path, None), str(tmp_path / "out"), "cpu", "fp32", 2)
+    actor = OneBad(describe_image_encoder(bundle(tmp_path, None)), str(tmp_path / "out"), "cpu", "fp32", 2)
     (row,) = actor(block(["", "", ""])).to_pylist()
     assert row["num_items"] == 1
     assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
@@ -115,7 +119,9 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
 
 
 def test_vectors_of_an_earlier_set_are_written_as_they_are_and_others_computed(tmp_path: Path) -> None:
-    actor = EmbeddingActor(bundle(tmp_path, None), str(tmp_path / "out"), "cpu", "fp32", 2)
+    actor = EmbeddingActor(
+        describe_image_encoder(bundle(tmp_path, None)), str(tmp_path / "out"), "cpu", "fp32", 2
+    )
     actor(block(["", "", ""]))
     (path,) = (tmp_path / "out").glob("*.parquet")
     computed = np.array(pq.read_table(path).column("embedding").to_pylist())
@@ -130,14 +136,22 @@ def test_vectors_of_an_earlier_set_are_written_as_they_are_and_others_computed(t
 def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
     # Raised in a Ray actor it would arrive as text, after a page of tracebacks.
     uri = bundle(tmp_path, None)
+    encoder = describe_image_encoder(uri)
     config = Path(uri, "manifest.json")
     config.write_text(config.read_text().replace('"lower_case": true', '"lower_case": false'))
-    actor = EmbeddingActor(uri, str(tmp_path / "out"), "cpu", "fp32", 2)
+    actor = EmbeddingActor(encoder, str(tmp_path / "out"), "cpu", "fp32", 2)
     (row,) = actor(block([""])).to_pylist()
     assert (row["num_items"], row["refused"]) == (0, "[]")
     error = pickle.loads(row["error"])
     assert isinstance(error, SpaceMismatch)
     assert str(error).startswith(f"{uri}: manifest is of embedding space ")
+
+
+def test_copy_of_an_encoder_that_is_of_another_space_is_refused(tmp_path: Path) -> None:
+    encoder = dataclasses.replace(describe_image_encoder(bundle(tmp_path, None)), space_id="of the driver")
+    (row,) = EmbeddingActor(encoder, str(tmp_path / "out"), "cpu", "fp32", 2)(block([""])).to_pylist()
+    with pytest.raises(SpaceMismatch, match="is of embedding space of the drive, its copy here of "):
+        raise pickle.loads(row["error"])
 
 
 def test_tars_of_one_name_in_two_folders_have_parts_of_their_own() -> None:

@@ -8,23 +8,17 @@ import torch
 import transformers
 
 from raysys.encoder.preprocess import decode_image
+from raysys.encoder.siglip import image_preprocessing_of, image_vectors, load_model
 from raysys.encoder.vision import VisionEncoder
-from raysys.errors import MissingError
-from tests.factories import photo
-
-SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-
-
-def save_model(folder: Path) -> str:
-    """A random vision transformer for photos of 16 x 16 pixels."""
-    torch.manual_seed(0)
-    transformers.ViTModel(transformers.ViTConfig(**SIZE, image_size=16, patch_size=8)).save_pretrained(folder)
-    transformers.ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return str(folder)
+from raysys.errors import InputError, MissingError
+from tests.factories import photo, save_vision_model, tiny_checkpoint
 
 
 def test_vectors_equal_normalised_features_of_plain_transformers(tmp_path: Path) -> None:
-    source, photos = save_model(tmp_path), [photo(colour, (20, 12)) for colour in ("red", "blue", "green")]
+    source, photos = (
+        save_vision_model(tmp_path),
+        [photo(colour, (20, 12)) for colour in ("red", "blue", "green")],
+    )
     processor = transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
     inputs = processor(images=[decode_image(data) for data in photos], return_tensors="pt")
     with torch.inference_mode():
@@ -36,3 +30,30 @@ def test_vectors_equal_normalised_features_of_plain_transformers(tmp_path: Path)
 def test_folder_without_weights_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="weights not reachable here"):
         VisionEncoder(str(tmp_path))
+
+
+def test_checkpoint_with_a_text_tower_gives_its_image_embeddings(tmp_path: Path) -> None:
+    source = tiny_checkpoint(tmp_path / "siglip", ["red cup", "blue cup"])
+    photos = [photo(colour, (20, 12)) for colour in ("red", "blue")]
+    pixels = np.stack([image_preprocessing_of(source)(data) for data in photos])
+    expected = image_vectors(load_model(source), pixels, image_preprocessing_of(source)).numpy()
+    np.testing.assert_allclose(VisionEncoder(source).embed_photos(photos), expected, atol=1e-6)
+
+
+def test_space_id_depends_on_weights_and_processor_and_not_on_the_place(tmp_path: Path) -> None:
+    ids = {
+        name: VisionEncoder(save_vision_model(tmp_path / name, seed=seed, mean=mean)).space_id
+        for name, seed, mean in (("a", 0, 0.5), ("copy", 0, 0.5), ("weights", 1, 0.5), ("mean", 0, 0.4))
+    }
+    assert ids["a"] == ids["copy"]
+    assert len(set(ids.values())) == 3
+    assert VisionEncoder(str(tmp_path / "a"), precision="bf16").space_id == ids["a"]
+
+
+def test_processor_without_a_fixed_size_is_refused(tmp_path: Path) -> None:
+    source = save_vision_model(tmp_path)
+    transformers.ViTImageProcessorPil(do_resize=False).save_pretrained(source)
+    with pytest.raises(
+        InputError, match=r"its processor gives inputs of several sizes .*choose a model with"
+    ):
+        VisionEncoder(source)
