@@ -188,18 +188,13 @@ def is_interpolated(config: Config) -> bool:
 def embeddings(config: Config) -> ArtifactSpec:
     """The catalogue's embeddings by the delivered encoder."""
     layout = layout_of(config)
-    return embeddings_by(config, as_input(layout.encoder, EncoderBundleManifest), layout.embeddings)
+    shards = _embedded_shards(config)  # before the encoder, which is made from them
+    return _embeddings(config, shards, as_input(layout.encoder, EncoderBundleManifest), layout.embeddings)
 
 
 def embeddings_by(config: Config, encoder: InputEntry, uri: str) -> ArtifactSpec:
     """The catalogue's embeddings by any encoder, at `uri`."""
-    layout = layout_of(config)
-    settings = {"splits": list(config.embed.splits), "precision": config.embed.precision}
-    inputs = {
-        f"shards/{split}": as_input(layout.shards(split), ShardSetManifest) for split in config.embed.splits
-    }
-    inputs["encoder"] = encoder
-    return ArtifactSpec(uri, EmbeddingSetManifest, settings, inputs)
+    return _embeddings(config, _embedded_shards(config), encoder, uri)
 
 
 def projected_encoder(config: Config) -> ArtifactSpec:
@@ -304,3 +299,17 @@ def _settings(section: Section, without: Set[str] = frozenset()) -> dict[str, An
 
 def _marked_settings(section: Section, marker: type[SelectsAlpha | SelectsCheckpoint]) -> dict[str, Any]:
     return section.model_dump(mode="json", include=marked_names(type(section), marker))
+
+
+def _embedded_shards(config: Config) -> dict[str, InputEntry]:
+    layout = layout_of(config)
+    return {
+        f"shards/{split}": as_input(layout.shards(split), ShardSetManifest) for split in config.embed.splits
+    }
+
+
+def _embeddings(
+    config: Config, shards: Mapping[str, InputEntry], encoder: InputEntry, uri: str
+) -> ArtifactSpec:
+    settings = {"splits": list(config.embed.splits), "precision": config.embed.precision}
+    return ArtifactSpec(uri, EmbeddingSetManifest, settings, {**shards, "encoder": encoder})

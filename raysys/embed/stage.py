@@ -64,25 +64,34 @@ def _step_of_other_encoder(config: Config) -> Step:
         encoder = describe()
         return specs.embeddings_by(config, InputEntry(uri=encoder.source, fingerprint=encoder.space_id), uri)
 
-    return Step.single(uri, spec, lambda spec: _embed_by(config, spec, describe()))
+    return Step.single(
+        uri, spec, lambda spec: _embed_by(config, spec, _shards_with_items(config), describe())
+    )
 
 
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.encoder.image_encoder import describe_image_encoder
 
+    shards = _shards_with_items(config)
     _require_items_for_projection(config)
-    return _embed_by(config, spec, describe_image_encoder(specs.layout_of(config).encoder))
+    return _embed_by(config, spec, shards, describe_image_encoder(specs.layout_of(config).encoder))
 
 
-def _embed_by(config: Config, spec: ArtifactSpec, encoder: ImageEncoderInfo) -> Manifest:
+def _shards_with_items(config: Config) -> list[ShardRef]:
+    """The shards of `embed.splits`. Raises: as `require_items`."""
+    layout = specs.layout_of(config)
+    require_items([layout.shards(split) for split in config.embed.splits])
+    return [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
+
+
+def _embed_by(
+    config: Config, spec: ArtifactSpec, shards: list[ShardRef], encoder: ImageEncoderInfo
+) -> Manifest:
     from raysys.cluster import session
     from raysys.embed import job
     from raysys.embed.delta import find_earlier
     from raysys.embed.unique import require_unique_items
 
-    layout = specs.layout_of(config)
-    require_items([layout.shards(split) for split in config.embed.splits])
-    shards = [shard for split in config.embed.splits for shard in shards_of(layout.shards(split))]
     require_unique_items(spec.uri, shards)
     earlier = find_earlier(spec, encoder.space_id, config.embed)
     session.connect(config.ray)

@@ -190,7 +190,8 @@ def _with_promised_recall(
         else:
             measured = raised_to
     measured = _with_filters(measured, section, shards, truth)
-    log.info("    index  %s", _figures(measured))
+    if measured.recipe != recipe:
+        log.info("    index  raised to %s", _figures(measured))
     _require_recall(uri, measured, too_slow, section)
     return measured
 
