@@ -154,6 +154,7 @@ def fine_tuned_encoder(config: Config) -> ArtifactSpec:
     train = {
         **run.settings["train"],
         "epochs": section.epochs,
+        "patch_dropout": section.patch_dropout,
         "validation": _marked_settings(section.validation, SelectsCheckpoint),
     }
     settings = {**run.settings, "train": train}

@@ -52,8 +52,9 @@ class HubIdOrPath:
 class ChangeableOnResume:
     """Marks a setting of `train` that may change while a run continues.
 
-    It does not change the update of a given step, so it is not part of the run's spec hash. `epochs` is among
-    them: a longer run continues a shorter one, with the learning rate schedule of the new length.
+    It does not change the update of a given step, so it is not part of the run's spec hash. Two that do are
+    among them, and part of the bundle's hash: a longer run (`epochs`) continues a shorter one, with the
+    learning rate schedule of the new length, and a run without `patch_dropout` ends one with it.
     """
 
 

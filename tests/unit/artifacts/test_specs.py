@@ -62,6 +62,7 @@ CHANGEABLE: dict[str, dict[str, Any]] = {
 }
 CHANGES_ONLY_THE_BUNDLE: dict[str, dict[str, Any]] = {
     "epochs": {"epochs": 7},
+    "patch_dropout": {"patch_dropout": 0.5},
     "validation": {"validation": {"max_items": 9}},
 }
 
