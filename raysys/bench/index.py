@@ -2,7 +2,8 @@
 
 The baseline is FAISS with the same factory string, trained and filled in one process and searched at the same
 settings; it is the limit, too, because it finds rows and no items. autofaiss gets the same budget if there is
-an environment with it. All search one query at a time on one thread.
+an environment with it. With filters, the baseline is FAISS's own selector at settings that find as much. All
+search one query at a time on one thread.
 """
 
 from __future__ import annotations
@@ -11,40 +12,36 @@ import functools
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
-from raysys.artifacts.embedding_set import read_embeddings, vectors_of
+from raysys.artifacts.embedding_set import read_embeddings, read_part, vector_files, vectors_of
 from raysys.bench.config import BenchRunConfig
+from raysys.bench.index_data import ALL, K, Work, bucket_filter, is_kept, write_work
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.cluster.task_map import connected_map
-from raysys.columns import embedding_schema
-from raysys.config.schema import IndexConfig
 from raysys.errors import ClusterError
 from raysys.index.build import publish_index
-from raysys.index.kinds import recipe_of, search_parameters, trained_index
-from raysys.index.neighbours import Neighbours, depth, exact_neighbours, merged, recall_per_query
+from raysys.index.kinds import Recipe, raised, recipe_of, search_parameters, trained_index
+from raysys.index.neighbours import Neighbours, recall_per_query
+from raysys.index.passing import Passing
 from raysys.index.search import Searcher
 from raysys.index.shards import read_shard, write_shard
 
 RAYSYS, BASELINE, AUTOFAISS = "raysys Searcher", "FAISS, the same factory", "autofaiss, the same budget"
-_K = 10
-_ROWS_PER_FILE = 65_536
-_SPECTRUM = 0.95  # variance of dimension i is i ** -0.95: a participation ratio of 21 in 128 dimensions
-_CENTRES_PER_ROOT = 1.0  # centres of the mixture as a multiple of the root of the vectors
-_BETWEEN = 0.5  # share of the variance between centres
+SELECTOR = "FAISS, selector"
+_TUNED_QUERIES = 200
+_faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 
 _AUTOFAISS = """
 import json, sys, time
@@ -56,152 +53,178 @@ print(json.dumps({"seconds": time.monotonic() - started}))
 """
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is searched for, and where the files are."""
-
-    folder: Path
-    num_vectors: int
-    exact: Neighbours
-
-    @property
-    def queries(self) -> Float32[ndarray, "q d"]:
-        return np.asarray(np.load(self.folder / "queries.npy"))
-
-
 def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
-    """One case per number of vectors of `bench.index_vectors`; indexes are built before the first round."""
-    for num_vectors in config.bench.index_vectors:
+    """For each number of `bench.index_vectors`, a case without a filter and one per `bench.index_shares`.
+
+    The indexes are built before the first of them.
+    """
+    bench = config.bench
+    for num_vectors in bench.index_vectors:
         place = folder / str(num_vectors)
         place.mkdir()
-        work = _write_vectors(place, config, num_vectors)
+        work = write_work(place, num_vectors, bench.index_dimensions, bench.index_queries, bench.index_shares)
         started = time.monotonic()
         spec = ArtifactSpec(str(place / "index"), IndexBundleManifest, {}, {})
-        manifest = publish_index(spec, str(place / "embeddings"), config.index, connected_map(config.ray))
+        manifest = publish_index(spec, work.embeddings_uri, config.index, connected_map(config.ray))
         build_s = time.monotonic() - started
+        recipe = recipe_of(config.index, manifest.index_kind, num_vectors, manifest.dimensions)
+        recipe = replace(recipe, factory=manifest.factory, search=manifest.search)
+        faiss_s = _build_with_faiss(work, recipe)
         contenders: dict[str, Callable[[], Measurement]] = {
-            RAYSYS: partial(search_with_raysys, work, build_s),
-            BASELINE: partial(search_with_faiss, work, _build_with_faiss(place, manifest), manifest.search),
+            RAYSYS: partial(search_with_raysys, work, ALL, build_s),
+            BASELINE: partial(search_with_faiss, work, manifest.search, faiss_s),
         }
-        if config.bench.index_autofaiss_python is not None:
-            autofaiss_s = _build_with_autofaiss(place, config, num_vectors)
+        if bench.index_autofaiss_python is not None:
+            autofaiss_s = _build_with_autofaiss(work, config)
             contenders[AUTOFAISS] = partial(search_with_autofaiss, work, autofaiss_s)
-        properties = {"num_vectors": num_vectors, "dimensions": config.bench.index_dimensions}
+        properties = {"num_vectors": num_vectors, "dimensions": bench.index_dimensions}
         name = f"{num_vectors:,} vectors, {manifest.factory}"
         yield Case(name, "queries/s", contenders, BASELINE, BASELINE, properties)
+        for share in list(work.exact)[1:]:
+            settings = _settings_with_recall(work, share, recipe)
+            contenders = {
+                RAYSYS: partial(search_with_raysys, work, share, build_s),
+                SELECTOR: partial(search_with_selector, work, share, settings, faiss_s),
+            }
+            yield Case(
+                f"{name}, a filter keeps {share * 100:g} %",
+                "queries/s",
+                contenders,
+                SELECTOR,
+                SELECTOR,
+                {**properties, "share": share},
+            )
 
 
 def conclusions(results: Sequence[CaseResult]) -> list[str]:
-    """What the items cost beside the search, for each size."""
+    """The time and the recall of a query beside the baseline's, for each case."""
     lines = []
     for result in results:
-        ours, baseline = result.contenders[RAYSYS], result.contenders[BASELINE]
+        ours, baseline = result.contenders[RAYSYS], result.contenders[result.baseline]
         lines.append(
             f"{result.case}: {1e6 / ours.rate.median:.0f} us a query with items, "
-            f"{1e6 / baseline.rate.median:.0f} us in FAISS alone; recall@{_K} "
+            f"{1e6 / baseline.rate.median:.0f} us in {result.baseline}; recall@{K} "
             f"{ours.metrics['recall@10'].median:.3f} and {baseline.metrics['recall@10'].median:.3f}"
         )
     return lines
 
 
-def search_with_raysys(work: _Work, build_s: float) -> Measurement:
+def search_with_raysys(work: Work, share: float, build_s: float) -> Measurement:
     """Search in the published bundle: neighbours with their items."""
     searcher, open_s = _opened_bundle(str(work.folder / "index"))
-
-    def search(query: ndarray) -> Neighbours:
-        neighbours = searcher.search(query, _K)[0]
-        rows = [int(neighbour.item.item_id) for neighbour in neighbours]
-        return Neighbours(np.array([[neighbour.score for neighbour in neighbours]]), np.array([rows]))
-
     files = sum(entry.bytes for name, entry in searcher.manifest.files.items() if name.endswith(".faiss"))
-    return _measurement(work, search, {"build_s": build_s, "open_s": open_s, "bytes": files})
+    metrics = {"build_s": build_s, "open_s": open_s, "bytes": files}
+    return _measurement(work, share, _search_of(searcher, share), metrics)
 
 
-def search_with_faiss(work: _Work, build_s: float, settings: dict[str, int]) -> Measurement:
+def search_with_faiss(work: Work, settings: Mapping[str, int], build_s: float) -> Measurement:
     """Search in one FAISS index: rows and scores."""
     path = work.folder / "faiss.index"
     index, open_s = _opened_index(path)
-    parameters = search_parameters(index, settings)
-
-    def search(query: ndarray) -> Neighbours:
-        return Neighbours(*index.search(query, _K, params=parameters))
-
-    return _measurement(work, search, {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size})
+    search = _faiss_search(index, settings)
+    metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
+    return _measurement(work, ALL, search, metrics)
 
 
-def search_with_autofaiss(work: _Work, build_s: float) -> Measurement:
+def search_with_selector(
+    work: Work, share: float, settings: Mapping[str, int], build_s: float
+) -> Measurement:
+    """Search in one FAISS index with a bitmap as its selector."""
+    path = work.folder / "faiss.index"
+    index, open_s = _opened_index(path)
+    passing = Passing.of_mask(is_kept(np.arange(work.num_vectors), share))
+    search = _faiss_search(index, settings, passing)
+    metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
+    return _measurement(work, share, search, metrics)
+
+
+def search_with_autofaiss(work: Work, build_s: float) -> Measurement:
     """Search in the index that autofaiss wrote, with the settings that it chose."""
     path = work.folder / "autofaiss.index"
     index, open_s = _opened_index(path)
+    metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
+    return _measurement(work, ALL, lambda query: Neighbours(*index.search(query, K)), metrics)
+
+
+def _search_of(searcher: Searcher, share: float) -> Callable[[ndarray], Neighbours]:
+    where = None if share == ALL else bucket_filter(share)
 
     def search(query: ndarray) -> Neighbours:
-        return Neighbours(*index.search(query, _K))
+        neighbours = searcher.search(query, K, where=where)[0]
+        rows = [int(neighbour.item.item_id) for neighbour in neighbours]
+        return Neighbours(np.array([[neighbour.score for neighbour in neighbours]]), np.array([rows]))
 
-    return _measurement(work, search, {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size})
-
-
-def draw_vectors(num: int, dimensions: int, num_centres: int, seed: int) -> Float32[ndarray, "n d"]:
-    """Unit vectors of a mixture of Gaussians whose variances fall with the dimension."""
-    scale = np.arange(1, dimensions + 1, dtype=np.float32) ** (-_SPECTRUM / 2)
-    centres = np.random.default_rng(0).normal(size=(num_centres, dimensions)).astype(np.float32)
-    rng = np.random.default_rng(seed)
-    noise = rng.standard_normal((num, dimensions), dtype=np.float32)
-    vectors = _BETWEEN**0.5 * centres[rng.integers(num_centres, size=num)] + (1 - _BETWEEN) ** 0.5 * noise
-    vectors *= scale
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return search
 
 
-def _write_vectors(place: Path, config: BenchRunConfig, num_vectors: int) -> _Work:
-    """An EmbeddingSet whose ids are row numbers, the queries, and their exact neighbours."""
-    dimensions, num_centres = config.bench.index_dimensions, round(_CENTRES_PER_ROOT * num_vectors**0.5)
-    queries = draw_vectors(config.bench.index_queries, dimensions, num_centres, seed=1)
-    np.save(place / "queries.npy", queries)
-    spec = ArtifactSpec(str(place / "embeddings"), EmbeddingSetManifest, {}, {})
-    artifacts.begin(spec)
-    exact = Neighbours.none(len(queries), depth(_K))
-    for number, start in enumerate(range(0, num_vectors, _ROWS_PER_FILE)):
-        rows = np.arange(start, min(start + _ROWS_PER_FILE, num_vectors))
-        vectors = draw_vectors(len(rows), dimensions, num_centres, seed=2 + number)
-        pq.write_table(_table(rows, vectors), place / "embeddings" / f"train-{number:05d}.parquet")
-        exact = merged([exact, exact_neighbours(queries, [(rows, vectors)], depth(_K))], depth(_K))
-    fields = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), num_vectors, 0.0)
-    artifacts.publish(spec.uri, EmbeddingSetManifest(**fields, space_id="b" * 64, dimensions=dimensions))
-    return _Work(place, num_vectors, exact)
+def _faiss_search(
+    index: Any, settings: Mapping[str, int], passing: Passing | None = None
+) -> Callable[[ndarray], Neighbours]:
+    selector = None if passing is None else _faiss.IDSelectorBitmap(passing.bitmap)
+    parameters = search_parameters(index, settings, selector)
+    return lambda query: Neighbours(*index.search(query, K, params=parameters))
 
 
-def _table(rows: ndarray, vectors: ndarray) -> pa.Table:
-    num = len(rows)
-    ids = pa.array(rows).cast(pa.string())
-    texts = [pa.array([text] * num) for text in ("title", "{}", "train", "x.tar")]
-    places = [pa.array([0] * num, pa.int64()), pa.array([1] * num, pa.int64()), pa.array(["h"] * num)]
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    return pa.table([ids, *texts, *places, column], schema=embedding_schema(vectors.shape[1]))
+def _settings_with_recall(work: Work, share: float, recipe: Recipe) -> Mapping[str, int]:
+    """The fastest settings with which FAISS's selector finds as much as the published bundle.
+
+    If none up to 16 times those of the index does, the settings that find most.
+    """
+    searcher, _ = _opened_bundle(str(work.folder / "index"))
+    index, _ = _opened_index(work.folder / "faiss.index")
+    wanted = _recall_of(work, share, _search_of(searcher, share))
+    passing = Passing.of_mask(is_kept(np.arange(work.num_vectors), share))
+    best: Mapping[str, int] = {}
+    highest = -1.0
+    for step in raised(recipe):
+        recall = _recall_of(work, share, _faiss_search(index, step.search, passing))
+        if recall > highest:
+            best, highest = step.search, recall
+        if recall >= wanted:
+            break
+    return best
 
 
-def _build_with_faiss(place: Path, manifest: IndexBundleManifest) -> float:
-    """Train and fill an index of the same factory string from one array; returns the seconds."""
-    vectors = _all_vectors(place)
+def _recall_of(work: Work, share: float, search: Callable[[ndarray], Neighbours]) -> float:
+    queries = work.queries[:_TUNED_QUERIES]
+    rows = np.full((len(queries), K), -1, np.int64)
+    for number in range(len(queries)):
+        found = search(queries[number : number + 1]).rows[0]
+        rows[number, : len(found)] = found
+    exact = work.exact[share]
+    exact = Neighbours(exact.scores[: len(queries)], exact.rows[: len(queries)])
+    return float(recall_per_query(exact, Neighbours(_no_scores(rows), rows), K).mean())
+
+
+def _build_with_faiss(work: Work, recipe: Recipe) -> float:
+    """Train and fill an index of the same factory string, file by file; returns the seconds."""
     started = time.monotonic()
-    recipe = recipe_of(IndexConfig(), manifest.index_kind, len(vectors), manifest.dimensions)
-    recipe = replace(recipe, factory=manifest.factory)
-    index = trained_index(
-        recipe, np.random.default_rng(0).permutation(vectors)[: recipe.num_training_vectors]
-    )
-    index.add(vectors)
-    write_shard(index, place / "faiss.index")
+    manifest = artifacts.open_artifact(work.embeddings_uri, EmbeddingSetManifest)
+    names = vector_files(manifest)
+    share = min(1.0, recipe.num_training_vectors / work.num_vectors)
+    rng = np.random.default_rng(0)
+    sample = [
+        vectors[rng.random(len(vectors)) < share]
+        for vectors in (_vectors(work, manifest, name) for name in names)
+    ]
+    index = trained_index(recipe, np.concatenate(sample))
+    for name in names:
+        index.add(_vectors(work, manifest, name))
+    write_shard(index, work.folder / "faiss.index")
     return time.monotonic() - started
 
 
-def _all_vectors(place: Path) -> Float32[ndarray, "n d"]:
-    return vectors_of(read_embeddings(str(place / "embeddings")))
+def _vectors(work: Work, manifest: EmbeddingSetManifest, name: str) -> Float32[ndarray, "n d"]:
+    return vectors_of(read_part(work.embeddings_uri, manifest, name))
 
 
-def _build_with_autofaiss(place: Path, config: BenchRunConfig, num_vectors: int) -> float:
+def _build_with_autofaiss(work: Work, config: BenchRunConfig) -> float:
     """Let autofaiss choose and build an index; returns the seconds."""
+    place = work.folder
     (place / "npy").mkdir()
-    np.save(place / "npy" / "vectors.npy", _all_vectors(place))
+    np.save(place / "npy" / "vectors.npy", vectors_of(read_embeddings(work.embeddings_uri)))
     budget = config.index.budget
-    num_bytes = budget.memory_bytes or (budget.bytes_per_vector or 1e4) * num_vectors
+    num_bytes = budget.memory_bytes or (budget.bytes_per_vector or 1e4) * work.num_vectors
     arguments = {
         "embeddings": str(place / "npy"),
         "index_path": str(place / "autofaiss.index"),
@@ -230,19 +253,19 @@ def _opened_index(path: Path) -> tuple[Any, float]:
 
 
 def _measurement(
-    work: _Work, search: Callable[[ndarray], Neighbours], metrics: dict[str, float]
+    work: Work, share: float, search: Callable[[ndarray], Neighbours], metrics: dict[str, float]
 ) -> Measurement:
     """Search for every query once on one thread."""
     faiss.omp_set_num_threads(1)
     queries = work.queries
     search(queries[:1])
-    seconds, rows = [], np.full((len(queries), _K), -1, np.int64)
+    seconds, rows = [], np.full((len(queries), K), -1, np.int64)
     for number in range(len(queries)):
         started = time.perf_counter()
         found = search(queries[number : number + 1])
         seconds.append(time.perf_counter() - started)
         rows[number, : found.rows.shape[1]] = found.rows[0]
-    recall = recall_per_query(work.exact, Neighbours(np.zeros(rows.shape, np.float32), rows), _K).mean()
+    recall = recall_per_query(work.exact[share], Neighbours(_no_scores(rows), rows), K).mean()
     return Measurement(
         len(queries) / sum(seconds),
         {
@@ -254,3 +277,7 @@ def _measurement(
             "open_s": metrics["open_s"],
         },
     )
+
+
+def _no_scores(rows: ndarray) -> Float32[ndarray, "q k"]:
+    return np.zeros(rows.shape, np.float32)

@@ -231,7 +231,9 @@ class EmbedConfig(Section):
     def _encoder_has_a_place(self) -> EmbedConfig:
         if (self.encoder is None) != (self.to is None):
             missing = "to (--to NAME)" if self.to is None else "encoder (--encoder URI_OR_HUB_ID)"
-            raise ValueError(f"encoder and to belong together; set embed.{missing}, too")
+            raise ValueError(
+                f"an encoder needs a name for its vectors, and the reverse; set embed.{missing}, too"
+            )
         return self
 
 

@@ -46,6 +46,7 @@ def require_reachable(source: str, revision: str | None = None) -> None:
     """
     if _is_folder(source):
         return
+    _require_hub_id(source)
     timeout_s = hub_limits.current().contact_timeout_s
     hub = huggingface_hub.HfApi()
     try:
@@ -64,6 +65,15 @@ def require_reachable(source: str, revision: str | None = None) -> None:
     except Exception as error:  # the client raises errors of the HTTP library that it uses
         raise MissingError(
             f"{source}: weights not reachable here ({_reason(error)}); give a local path"
+        ) from error
+
+
+def _require_hub_id(source: str) -> None:
+    try:
+        huggingface_hub.utils.validate_repo_id(source)
+    except huggingface_hub.utils.HFValidationError as error:
+        raise MissingError(
+            f"{source}: neither a folder here nor an id of the Hugging Face hub (owner/model); check the path"
         ) from error
 
 
@@ -109,7 +119,7 @@ def silence_transformers() -> None:
 
 
 def _is_folder(source: str | Path) -> bool:
-    return Path(source).is_dir() or str(source).startswith((".", "/"))
+    return Path(source).is_dir()
 
 
 def _set_client_timeouts(timeout_s: float) -> None:

@@ -48,14 +48,16 @@ def nearest(
     `settings` are those of `search_parameters`. Exact where at most `max_exact_rows` rows pass.
     """
     k = min(k, index.ntotal if passing is None else passing.count)
-    found = Neighbours.none(len(queries), k)
-    unfinished = np.arange(len(queries)) if k else np.arange(0)
-    for search in _searches(index, settings, k, passing, max_exact_rows):
+    if not k:
+        return Neighbours.none(len(queries), 0)
+    first, *others = _searches(index, settings, k, passing, max_exact_rows)
+    found = _checked(first(queries), k, passing)
+    for search in others:
+        unfinished = np.flatnonzero(found.rows[:, -1] < 0)
         if not len(unfinished):
             break
         some = _checked(search(queries[unfinished]), k, passing)
         found.scores[unfinished], found.rows[unfinished] = some.scores, some.rows
-        unfinished = unfinished[some.rows[:, -1] < 0]
     return found
 
 
@@ -110,6 +112,8 @@ def _search_with_selector(
 def _checked(found: Neighbours, k: int, passing: Passing | None) -> Neighbours:
     """The first `k` rows that pass of each result, then -1. FAISS pads with -1, and may return other rows."""
     is_kept = found.rows >= 0 if passing is None else passing.contains(found.rows)
+    if is_kept[:, :k].all():
+        return Neighbours(found.scores[:, :k], found.rows[:, :k])
     order = np.argsort(~is_kept, axis=1, kind="stable")[:, :k]
     is_kept, scores, rows = (
         np.take_along_axis(values, order, 1) for values in (is_kept, found.scores, found.rows)

@@ -44,6 +44,8 @@ def exact_neighbours(
 
 def merged(parts: Sequence[Neighbours], k: int) -> Neighbours:
     """The `k` best of results over different rows; equal scores stay in the order of the parts."""
+    if len(parts) == 1 and parts[0].rows.shape[1] <= k:
+        return parts[0]
     scores = np.concatenate([part.scores for part in parts], axis=1)
     rows = np.concatenate([part.rows for part in parts], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

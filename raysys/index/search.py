@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -22,8 +25,7 @@ from raysys.index.passing import FilterBitmaps
 from raysys.index.shards import Shard, index_file, read_shard
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """An item and the cosine of its vector with the query's vector."""
 
     item: IndexedItem
@@ -42,7 +44,7 @@ class Searcher:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
         self._shards = [*_open_shards(uri, self.manifest)]
-        self._first_rows = np.cumsum([0, *map(len, self._shards)])
+        self._first_rows = [*itertools.accumulate(map(len, self._shards), initial=0)]
         names = {name for shard in self._shards for name in shard.items.attributes}
         self._attributes: Attributes = dict.fromkeys(sorted(names))
 
@@ -52,7 +54,7 @@ class Searcher:
         return f"{self.manifest.fingerprint[:12]}.{self.manifest.last_change}"
 
     def __len__(self) -> int:
-        return int(self._first_rows[-1])
+        return self._first_rows[-1]
 
     def __contains__(self, item_id: object) -> bool:
         return isinstance(item_id, str) and self._find(item_id) is not None
@@ -80,8 +82,9 @@ class Searcher:
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
         num_wanted = k + 1 if exclude_rows else k
-        parts = [shard.search(queries, num_wanted, where, is_exact) for shard in self._shards]
-        found = merged(parts, num_wanted)
+        found = merged(
+            [shard.search(queries, num_wanted, where, is_exact) for shard in self._shards], num_wanted
+        )
         return [
             self._neighbours(*result, k) for result in zip(found.scores, found.rows, excluded, strict=True)
         ]
@@ -97,7 +100,9 @@ class Searcher:
         """The item of a row; its attributes are null where it has none."""
         shard, row = self._shard_of(row)
         item = shard.items.item(row)
-        return IndexedItem(item.item_id, item.title, {**self._attributes, **item.attributes})
+        if len(item.attributes) < len(self._attributes):  # no item of this file has the others
+            return item._replace(attributes={**self._attributes, **item.attributes})
+        return item
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses."""
@@ -137,13 +142,13 @@ class Searcher:
         for first, shard in zip(self._first_rows, self._shards, strict=False):
             row = shard.items.row_of(item_id)
             if row is not None:
-                return int(first) + row
+                return first + row
         return None
 
     def _shard_of(self, row: int) -> tuple[_OpenShard, int]:
         """The shard of a row, and the row in it."""
-        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        return self._shards[number], row - int(self._first_rows[number])
+        number = bisect.bisect_right(self._first_rows, row) - 1
+        return self._shards[number], row - self._first_rows[number]
 
     def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
         pairs = zip(scores.tolist(), rows.tolist(), strict=True)

@@ -1,4 +1,7 @@
-"""`kill -9` of a delta run at random moments: the old set stays until the new one has every item once."""
+"""`kill -9` of driver, encoder or node at random moments of a delta run.
+
+The old set stays until the new one has every item once.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from raysys.artifacts import EmbeddingSetManifest, EncoderBundleManifest, open_artifact
 from raysys.artifacts.embedding_set import read_embeddings, vectors_of
@@ -20,20 +23,26 @@ from raysys.encoder.bundle import open_bundle
 from raysys.shards.reader import Item
 from tests.embedding_sets import publish_set
 from tests.factories import TINY, photo, tiny_bundle, write_shards
+from tests.ray.two_nodes import TwoNodes, two_nodes
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.usefixtures("ray_cluster"),
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 NUM_SHARDS, PER_SHARD = 8, 5
 NUM_ITEMS = NUM_SHARDS * PER_SHARD
+MAX_KILLS = 4
 ROOT = Path(__file__).parents[2]
+ENCODER_PROCESS = "EmbeddingActor"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_delta_run_keeps_the_old_set_and_embeds_every_item_once(tmp_path: Path, seed: int) -> None:
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_delta_run_keeps_the_old_set_and_embeds_every_item_once(
+    nodes: TwoNodes, tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     encoder = tiny_bundle(tmp_path / "encoder", ["red cup", "blue cup"])
     photos = [photo((number * 6, 100, 250 - number * 6)) for number in range(NUM_ITEMS)]
@@ -52,27 +61,39 @@ def test_killed_delta_run_keeps_the_old_set_and_embeds_every_item_once(tmp_path:
     def num_parts() -> int:
         return sum(path.name.startswith("train-0") for path in Path(uri).glob("version-*/*.parquet"))
 
-    kills = 0
+    killed: list[str] = []
     while True:
-        command = [sys.executable, "-m", "tests.ray.embedding_driver"]
-        command += [ray.get_runtime_context().gcs_address, str(tmp_path / "job.json")]
+        nodes.add_second()
+        command = [sys.executable, "-m", "tests.ray.embedding_driver", nodes.address]
         with (tmp_path / "errors").open("w") as errors:
-            driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+            driver = subprocess.Popen(
+                [*command, str(tmp_path / "job.json")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
+            )
         until = num_parts() + rng.randint(1, 3)
-        while driver.poll() is None and (num_parts() < until or kills >= 4):
-            time.sleep(0.01)
-        time.sleep(rng.random() * 0.05)
-        if driver.poll() is None:
-            driver.kill()
-            driver.wait()
-            kills += 1
-        elif driver.returncode == 0:
+        while driver.poll() is None and len(killed) < MAX_KILLS:
+            while driver.poll() is None and num_parts() < until:
+                time.sleep(0.01)
+            time.sleep(rng.random() * 0.05)
+            victim = rng.choice(["driver", "encoder", "node"])
+            if driver.poll() is not None:
+                break
+            if victim == "driver":
+                driver.kill()
+            elif victim == "node":
+                nodes.kill_second()
+                nodes.add_second()
+            elif not nodes.kill_one(nodes.processes(ENCODER_PROCESS), rng):
+                continue
+            killed.append(victim)
+            until = num_parts() + rng.randint(1, 3)
+        if driver.wait() == 0:
             break
-        else:
-            raise AssertionError((tmp_path / "errors").read_text()[-3000:])
+        # It may also end with the loss of a node.
+        assert driver.returncode < 0 or {"encoder", "node"} & {*killed}, (tmp_path / "errors").read_text()
         if open_artifact(uri, EmbeddingSetManifest) == old:
             assert len(read_embeddings(uri)) == len(old_items)
-    assert kills
+    print("killed:", *killed)
+    assert killed
     manifest = open_artifact(uri, EmbeddingSetManifest)
     assert (manifest.num_items, manifest.num_carried_over, manifest.num_removed) == (NUM_ITEMS, len(known), 1)
     table = read_embeddings(uri)

@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine and a driver that trains on it; both can be killed in part."""
+"""A cluster of two nodes on this machine and a driver that works on it; both can be killed in part."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ class TwoNodes:
     @property
     def workers(self) -> list[int]:
         """The process ids of the running training workers of both nodes."""
-        return [pid for node in (self._cluster.head_node, self._second) for pid in _workers_of(node)]
+        return self.processes("RayTrainWorker")
+
+    def processes(self, name: str) -> list[int]:
+        """The process ids of both nodes whose command line, which Ray sets, contains `name`."""
+        return [pid for node in (self._cluster.head_node, self._second) for pid in _processes_of(node, name)]
 
     def add_second(self) -> None:
         """Start the second node unless it runs; call it from the main thread."""
@@ -83,8 +87,12 @@ class TwoNodes:
 
     def kill_a_worker(self, rng: random.Random) -> bool:
         """Kill a random training worker. False if there is none."""
-        workers = self.workers
-        return bool(workers) and _kill(rng.choice(sorted(workers)))
+        return self.kill_one(self.workers, rng)
+
+    @staticmethod
+    def kill_one(pids: list[int], rng: random.Random) -> bool:
+        """Kill one of these processes. False if there is none."""
+        return bool(pids) and _kill(rng.choice(sorted(pids)))
 
     def stop(self) -> None:
         """Stop both nodes."""
@@ -167,12 +175,12 @@ def _raylet_pid(node: Any) -> int:
     return int(_raylet(node).pid)
 
 
-def _workers_of(node: Any) -> Iterator[int]:
+def _processes_of(node: Any, name: str) -> Iterator[int]:
     if node is None:
         return
     for pid in _children(_raylet_pid(node)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 yield pid
 
 

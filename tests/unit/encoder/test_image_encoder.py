@@ -47,5 +47,5 @@ def test_address_without_an_encoder_is_one_line(tmp_path: Path) -> None:
     publish_set(str(tmp_path / "set"), {"train-a-0.parquet": [("a", b"A")]}, np.eye(1, dtype=np.float32))
     with pytest.raises(InputError, match="set: a EncoderBundle is needed, found a EmbeddingSet"):
         describe_image_encoder(str(tmp_path / "set"))
-    with pytest.raises(MissingError, match="nothing: weights not reachable here"):
+    with pytest.raises(MissingError, match="nothing: neither a folder here"):
         describe_image_encoder(str(tmp_path / "nothing"))
