@@ -7,10 +7,13 @@ latency are those of the complete catalogue, extrapolated from the sample.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import faiss
@@ -182,31 +185,36 @@ def _measure(
 def _worthwhile(task: _Task, index: Any, recipe: Recipe) -> list[tuple[Mapping[str, int], float]]:
     """Search settings and their recall: of each `k_factor` the fastest that has the recall.
 
-    Without one, only the settings with the highest recall.
+    Without one, only the settings with the highest recall. A search that does more finds as much or more, so
+    the fastest is found by bisection.
     """
+
+    @functools.cache
+    def recall_of(series: int, number: int) -> float:
+        result = Shard(index, all_series[series][number]).search(task.queries, _K)
+        return float(recall_per_query(task.exact, result, _K).mean())
+
+    all_series = _searches(recipe)
+    found: list[tuple[Mapping[str, int], float]] = []
     best: tuple[Mapping[str, int], float] = {}, -1.0
-    found: dict[int, tuple[Mapping[str, int], float]] = {}
-    for search in _searches(recipe):
-        k_factor = search.get("k_factor", 0)
-        if k_factor in found:
-            continue
-        result = Shard(index, search).search(task.queries, _K)
-        recall = float(recall_per_query(task.exact, result, _K).mean())
-        if recall >= task.recall:
-            found[k_factor] = search, recall
-        best = max(best, (search, recall), key=lambda pair: pair[1])
-    return [*found.values()] or [best]
+    for series, searches in enumerate(all_series):
+        last = len(searches) - 1
+        best = max(best, (searches[last], recall_of(series, last)), key=lambda pair: pair[1])
+        if recall_of(series, last) >= task.recall:
+            first = bisect.bisect_left(range(last), task.recall, key=partial(recall_of, series))
+            found.append((searches[first], recall_of(series, first)))
+    return found or [best]
 
 
-def _searches(recipe: Recipe) -> list[dict[str, int]]:
-    """Settings in ascending order of their work."""
+def _searches(recipe: Recipe) -> list[list[dict[str, int]]]:
+    """Series of settings, each in ascending order of the work; one for each `k_factor`."""
     if recipe.num_lists:
         nprobes = sorted({min(nprobe, recipe.num_lists) for nprobe in _NPROBES})
         searches = [{"nprobe": nprobe} for nprobe in nprobes]
         if "k_factor" in recipe.search:
-            return [{**search, "k_factor": factor} for factor in _K_FACTORS for search in searches]
-        return searches
-    return [{"ef_search": ef_search} for ef_search in _EF_SEARCHES] if recipe.search else [{}]
+            return [[{**search, "k_factor": factor} for search in searches] for factor in _K_FACTORS]
+        return [searches]
+    return [[{"ef_search": ef_search} for ef_search in _EF_SEARCHES] if recipe.search else [{}]]
 
 
 def _is_reached(task: _Task, candidate: IndexCandidate) -> bool:
