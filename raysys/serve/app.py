@@ -27,6 +27,7 @@ from raysys.artifacts import (
 from raysys.cluster import session
 from raysys.config import Config, load_config
 from raysys.errors import ClusterError
+from raysys.index.search import require_gpu_kind
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.gateway import Gateway
 from raysys.serve.search_deployment import SearchDeployment
@@ -43,13 +44,16 @@ def build(args: dict[str, Any]) -> Application:
 def bind(config: Config) -> Application:
     """The application of a configuration.
 
-    Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ.
+    Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ,
+    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold.
     """
     encoder_uri, index_uri = specs.served_encoder(config), specs.layout_of(config).index
     encoder = open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
     require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     section = config.serve
+    if section.search_on_gpu:
+        require_gpu_kind(index_uri, index)
     encoder_app = (
         _deployment(EncoderDeployment)
         .options(
@@ -69,9 +73,10 @@ def bind(config: Config) -> Application:
         .options(
             num_replicas=section.search_replicas,
             max_ongoing_requests=64,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
             user_config={"index_uri": index_uri},
         )
-        .bind()
+        .bind(section.search_on_gpu)
     )
     gateway_app: Application = (
         _deployment(Gateway)
