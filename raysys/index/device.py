@@ -23,7 +23,7 @@ from raysys.errors import REASON_LENGTH, InputError, RaysysError
 from raysys.terminal import printable
 
 _faiss: Any = faiss  # its type stubs lack the classes of GPUs
-_MIN_QUERIES = 20  # with fewer, moving the vectors to the GPU takes longer than comparing them
+_MIN_QUERIES = 20  # with fewer, moving the vectors to the GPU probably takes longer than comparing them
 _MAX_SELECTED = 2048  # neighbours or lists that the kernels of FAISS select
 _MIN_GRAPH_VECTORS = 2000  # CAGRA needs more vectors than links; a CPU adds these within a second
 _one_at_a_time = threading.RLock()  # the temporary memory of a GPU belongs to one search at a time
