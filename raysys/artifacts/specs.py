@@ -221,7 +221,8 @@ def projected_embeddings(config: Config) -> ArtifactSpec:
 def index(config: Config) -> ArtifactSpec:
     """The index over the served embeddings."""
     inputs = {"embeddings": as_input(served_embeddings(config), EmbeddingSetManifest)}
-    return ArtifactSpec(layout_of(config).index, IndexBundleManifest, _settings(config.index), inputs)
+    settings = _settings(config.index, without={"device"})
+    return ArtifactSpec(layout_of(config).index, IndexBundleManifest, settings, inputs)
 
 
 def report(config: Config) -> ArtifactSpec:

@@ -30,6 +30,11 @@ def num_cores(nodes: Sequence[Node]) -> int:
     return capacity.num_cores(nodes, here=ray.util.get_node_ip_address(), cores_here=os.cpu_count() or 1)
 
 
+def num_free_gpus() -> int:
+    """The GPUs of the cluster that no task or actor holds."""
+    return int(ray.available_resources().get("GPU", 0.0))
+
+
 def wait_for_nodes(
     stage: str, demands: Callable[[Sequence[Node]], Sequence[Demand]], *, may_grow: bool
 ) -> list[Node]:

@@ -266,6 +266,10 @@ class IndexConfig(Section):
     shorter codes and re-rank the best. `hnsw` searches a graph (Malkov & Yashunin 2016), `hnsw_sq8` one of
     8-bit vectors."""
     budget: BudgetConfig = BudgetConfig()
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where FAISS trains and fills the index and compares queries with all vectors. `gpu`: the first NVIDIA
+    GPU of the machine that runs the command, with `raysys[gpu]`. `auto`: the GPU if there is one, else the
+    CPU. The files can be searched without a GPU."""
     num_lists: PositiveInt | None = None
     """IVF: number of lists (nlist). Null: the power of two nearest to 4 times the root of the items."""
     nprobe: PositiveInt = 32
@@ -286,7 +290,7 @@ class IndexConfig(Section):
     ef_search: PositiveInt = 128
     """HNSW: candidates while searching (efSearch)."""
     shards: PositiveInt | None = None
-    """Files that the items are spread over by the hash of their id; more than one are filled by Ray tasks.
+    """Files that the items are spread over by the hash of their id; on CPUs, Ray tasks fill more than one.
     Null: one for every 2 GiB of float32 vectors."""
     recall_queries: PositiveInt = 1000
     """Number of queries that measure recall against exact search."""
@@ -318,6 +322,9 @@ class ServeConfig(Section):
     """Replicas of the HTTP gateway."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
+    search_on_gpu: bool = False
+    """Search without a filter on a GPU, one per search replica, in an index of kind `exact` or `ivf_sq8`. The
+    CPU searches with filters."""
     max_batch_size: PositiveInt = 16
     """Maximum number of requests that are encoded together."""
     batch_wait_ms: NonNegativeFloat = 5.0

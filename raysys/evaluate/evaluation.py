@@ -76,7 +76,7 @@ def evaluate(
         ),
         attribute_precision=precision,
         attribute_precision_lifts=precision_lifts,
-        index=compare_index(inputs.index_uri, log, section),
+        index=compare_index(inputs.index_uri, log, section, inputs.device),
         loss_curve=list(inputs.loss_curve),
         neighbours=_find_neighbours(systems, items, log, inputs.latent_uri, section),
         relevance_rule=relevance_rule(section),

@@ -18,6 +18,7 @@ from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.metrics import PerQuery, precision_at
 from raysys.evaluate.reranking import mean_intervals
 from raysys.evaluate.significance import Interval, bootstrap_lift
+from raysys.index.device import CPU, Device
 from raysys.index.exact import hits
 from raysys.index.search import Neighbour, Searcher
 
@@ -46,9 +47,11 @@ class IndexComparison:
     """Relative change of the index against exact search, paired."""
 
 
-def compare_index(uri: str, log: InteractionLog, section: EvaluateConfig) -> IndexComparison | None:
+def compare_index(
+    uri: str, log: InteractionLog, section: EvaluateConfig, device: Device = CPU
+) -> IndexComparison | None:
     """Search at most 1,000 query items of the log in the index and exactly; None if it has none of them."""
-    searcher = Searcher(uri)
+    searcher = Searcher(uri, device)
     query_ids = list(dict.fromkeys(log.query_ids))
     rows = np.array([searcher.row_of(query_id) for query_id in query_ids if query_id in searcher], np.int64)
     num_unknown = len(query_ids) - len(rows)

@@ -18,6 +18,7 @@ def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
     from raysys.encoder.interpolation import read_interpolation
     from raysys.evaluate.evaluation import evaluate, log_report_to_wandb
     from raysys.evaluate.systems import EvaluationInputs
+    from raysys.index.device import device_of
     from raysys.tracking.metrics_log import read_metrics
 
     layout, run_uri = specs.layout_of(config), specs.training_run(config).uri
@@ -35,6 +36,7 @@ def _evaluate(config: Config, spec: ArtifactSpec) -> Manifest:
         mobilenet=config.evaluate.mobilenet,
         loss_curve=read_metrics(run_uri),
         interpolation=read_interpolation(layout.encoder) if is_interpolated else None,
+        device=device_of("cpu" if config.index.device == "cpu" else "auto"),  # not the machine of the build
     )
     manifest, data = evaluate(spec, inputs, config.evaluate)
     log_report_to_wandb(data, run_uri, config.tracking, config.model_dump(mode="json"))

@@ -22,6 +22,7 @@ from raysys.evaluate.attribute_precision import value_codes
 from raysys.evaluate.interaction_log import InteractionLog
 from raysys.evaluate.items import EvaluationItems
 from raysys.evaluate.reranking import FINE_TUNED, WISE_FT, ZERO_SHOT, SystemScores, cosine_scores
+from raysys.index.device import Device
 
 _THUMBNAIL_PX = 12
 _PRIOR_SHOWS = 5.0  # popularity: an item starts with so many shows at the overall tap rate
@@ -44,6 +45,8 @@ class EvaluationInputs:
     mobilenet: str
     loss_curve: Sequence[dict[str, float]]
     interpolation: Interpolation | None
+    device: Device
+    """Of exact search in the index."""
 
 
 def score_systems(

@@ -27,6 +27,7 @@ from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData
 from raysys.index import tune
 from raysys.index.crossover import measure_crossover
+from raysys.index.device import Device, Gpu, device_of
 from raysys.index.fill import fill_shards, open_one_by_one
 from raysys.index.kinds import Recipe, raised, recipe_of
 from raysys.index.measure import (
@@ -72,27 +73,35 @@ class _Measured:
 
 
 def publish_index(
-    spec: ArtifactSpec, embeddings_uri: str, section: IndexConfig, parallel: Parallel = map
+    spec: ArtifactSpec,
+    embeddings_uri: str,
+    section: IndexConfig,
+    parallel: Parallel = map,
+    gpu_tasks: Parallel | None = None,
 ) -> IndexBundleManifest:
     """Build the index of an EmbeddingSet and publish it with its measured recall.
 
-    `parallel` fills several FAISS files; a single one is filled in this process.
+    `parallel` fills several FAISS files on CPUs; this process fills a single one, and all of them if it has a
+    GPU. Without one, `gpu_tasks` train, fill and compare with a GPU each, if there are any.
     Raises: DamagedData if the EmbeddingSet is damaged or empty, if two of its rows have one item id, or if
-    the recall is below `index.min_recall`; InputError for a budget that cannot be met.
+    the recall is below `index.min_recall`; InputError for a budget that cannot be met, and for
+    `index.device: gpu` without a GPU.
     """
     started = time.monotonic()
+    here = device_of("auto" if gpu_tasks is not None else section.device)
     embeddings = artifacts.open_artifact(embeddings_uri, EmbeddingSetManifest)
     num_shards = num_shards_of(section, embeddings.num_items, embeddings.dimensions)
     if num_shards == 1:
         parallel = map
     source = read_source(embeddings_uri, num_shards)
-    sample, queries = _sample(source, section, embeddings.dimensions, parallel)
-    recipe, candidates = _choose(section, sample, len(source))
+    sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
+    recipe, candidates = _choose(section, sample, len(source), here)
+    device, parallel = _bulk(here, parallel, gpu_tasks)
     with _version_folder(spec.uri) as version:
         folder = storage.join(spec.uri, version)
-        files = fill_shards(source, recipe, sample, folder, parallel)
-        truth = exact_truth(source.files, queries, section.recall_k, parallel)
-        shards = partial(open_one_by_one, folder, len(source.shard_sizes))
+        files = fill_shards(source, recipe, sample, folder, parallel, device)
+        truth = exact_truth(source.files, queries, section.recall_k, parallel, device)
+        shards = partial(open_one_by_one, folder, len(source.shard_sizes), device=here)
         measured = _with_promised_recall(spec.uri, recipe, section, shards, truth)
         manifest = IndexBundleManifest(
             **artifacts.common_fields(spec, files, len(source), time.monotonic() - started),
@@ -119,7 +128,7 @@ def num_shards_of(section: IndexConfig, num_items: int, dimensions: int) -> int:
 
 
 def _sample(
-    source: IndexSource, section: IndexConfig, dimensions: int, parallel: Parallel
+    source: IndexSource, section: IndexConfig, dimensions: int, parallel: Parallel, device: Device
 ) -> tuple[Float32[ndarray, "n d"], Float32[ndarray, "q d"]]:
     """Random vectors for training and tuning, and the queries that measure recall."""
     rng = np.random.default_rng(0)
@@ -135,7 +144,7 @@ def _sample(
     rows, vectors = rows[order], vectors[order]
     sample, chosen = (vectors[np.isin(rows, some)] for some in (sampled, asked))
     sample = rng.permutation(sample)
-    return sample, perturbed(chosen, sample[: tune.SAMPLE_VECTORS], rng)
+    return sample, perturbed(chosen, sample[: tune.SAMPLE_VECTORS], rng, device)
 
 
 def _pick(wanted: ndarray, files: Sequence[SourceFile]) -> tuple[ndarray, ndarray]:
@@ -147,13 +156,25 @@ def _pick(wanted: ndarray, files: Sequence[SourceFile]) -> tuple[ndarray, ndarra
 
 
 def _choose(
-    section: IndexConfig, sample: ndarray, num_items: int
+    section: IndexConfig, sample: ndarray, num_items: int, device: Device
 ) -> tuple[Recipe, Sequence[artifacts.IndexCandidate]]:
     if section.kind != "auto":
         return recipe_of(section, section.kind, num_items, sample.shape[1]), ()
-    choice = tune.choose(section, sample, num_items)
+    choice = tune.choose(section, sample, num_items, device)
     log.info("    index  kind %s: %s", choice.recipe.kind, choice.recipe.factory)
     return choice.recipe, choice.candidates
+
+
+def _bulk(here: Device, parallel: Parallel, gpu_tasks: Parallel | None) -> tuple[Device, Parallel]:
+    """The device that trains, fills and compares with all vectors, and how it runs this work."""
+    if isinstance(here, Gpu):
+        log.info("    index  FAISS on the GPU of this process")
+        return here, map
+    if gpu_tasks is not None:
+        log.info("    index  FAISS on GPUs of the cluster")
+        return Gpu(), gpu_tasks
+    log.info("    index  FAISS on CPUs")
+    return here, parallel
 
 
 @contextlib.contextmanager

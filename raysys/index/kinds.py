@@ -19,12 +19,14 @@ from numpy import ndarray
 
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError
+from raysys.index.device import CPU, Device, train
 
 log = logging.getLogger("raysys")
 _faiss: Any = faiss  # its type stubs lack arguments that its Python wrapper accepts
 IVF_KINDS = ("ivf_sq8", "ivf_pq", "ivf_rabitq")
 RERANKED_KINDS = ("ivf_pq", "ivf_rabitq")
 HNSW_KINDS = ("hnsw", "hnsw_sq8")
+GPU_KINDS = ("exact", "ivf_sq8")  # of which a GPU can hold a copy
 _MIN_TRAINED = 1000  # k-means and product quantisers refuse, or warn about, fewer vectors
 _VECTORS_PER_LIST = 39  # the fewest with which FAISS trains a list without a warning
 _TRAINING_VECTORS_PER_LIST = 64
@@ -95,14 +97,17 @@ def empty_index(recipe: Recipe, dimensions: int) -> Any:
 
 
 def trained_index(
-    recipe: Recipe, sample: Float32[ndarray, "n d"], centroids: Float32[ndarray, "lists d"] | None = None
+    recipe: Recipe,
+    sample: Float32[ndarray, "n d"],
+    centroids: Float32[ndarray, "lists d"] | None = None,
+    device: Device = CPU,
 ) -> Any:
     """An empty index trained on a sample; `centroids` of its lists save the k-means."""
     index = empty_index(recipe, sample.shape[1])
     if recipe.needs_training:
         if centroids is not None and recipe.num_lists:
             faiss.extract_index_ivf(index).quantizer.add(centroids)
-        index.train(sample)
+        train(index, sample, device)
     return index
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from numpy import ndarray
 
 from raysys.artifacts.embedding_set import vectors_of
+from raysys.index.device import CPU, Device
 from raysys.index.neighbours import (
     Neighbours,
     depth,
@@ -53,14 +54,18 @@ class Latency:
 
 
 def exact_truth(
-    files: Sequence[SourceFile], queries: Float32[ndarray, "q d"], k: int, parallel: Parallel
+    files: Sequence[SourceFile],
+    queries: Float32[ndarray, "q d"],
+    k: int,
+    parallel: Parallel,
+    device: Device = CPU,
 ) -> Truth:
     """Compare the queries with all vectors, one file at a time."""
     num_rows = sum(len(file.rows) for file in files)
     shares = [share for share in FILTER_SHARES if share * num_rows >= k]
     k = min(k, num_rows)
     found = [Neighbours.none(len(queries), depth(k))] * (1 + len(shares))
-    for parts in parallel(partial(_group_truth, queries, depth(k), shares), groups(files)):
+    for parts in parallel(partial(_group_truth, queries, depth(k), shares, device), groups(files)):
         found = [merged(pair, depth(k)) for pair in zip(found, parts, strict=True)]
     return Truth(queries, k, found[0], dict(zip(shares, found[1:], strict=True)))
 
@@ -136,14 +141,20 @@ def _is_kept(rows: Int64[ndarray, " n"], share: float) -> Bool[ndarray, " n"]:
 
 
 def _group_truth(
-    queries: ndarray, num_neighbours: int, shares: Sequence[float], files: Sequence[SourceFile]
+    queries: ndarray,
+    num_neighbours: int,
+    shares: Sequence[float],
+    device: Device,
+    files: Sequence[SourceFile],
 ) -> list[Neighbours]:
     """The neighbours among all rows of the files, then those among the rows that each filter keeps."""
     found = [Neighbours.none(len(queries), num_neighbours)] * (1 + len(shares))
     for rows, table in blocks(files):
         vectors = vectors_of(table)
         masks = [np.ones(len(rows), dtype=bool), *(_is_kept(rows, share) for share in shares)]
-        parts = [exact_neighbours(queries, [(rows[mask], vectors[mask])], num_neighbours) for mask in masks]
+        parts = [
+            exact_neighbours(queries, [(rows[mask], vectors[mask])], num_neighbours, device) for mask in masks
+        ]
         found = [merged(pair, num_neighbours) for pair in zip(found, parts, strict=True)]
     return found
 

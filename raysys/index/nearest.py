@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
+from raysys.index.device import CPU, Device, IndexCopy
 from raysys.index.kinds import search_parameters
 from raysys.index.neighbours import Neighbours, exact_neighbours
 from raysys.index.passing import Passing
@@ -42,15 +43,18 @@ def nearest(
     passing: Passing | None = None,
     *,
     max_exact_rows: int = 0,
+    device: Device = CPU,
+    copy: IndexCopy | None = None,
 ) -> Neighbours:
     """The `k` nearest rows of each query; fewer columns if fewer rows pass, and never row -1.
 
     `settings` are those of `search_parameters`. Exact where at most `max_exact_rows` rows pass.
+    `device` compares many queries with stored vectors, and `copy` searches without a filter.
     """
     k = min(k, index.ntotal if passing is None else passing.count)
     if not k:
         return Neighbours.none(len(queries), 0)
-    first, *others = _searches(index, settings, k, passing, max_exact_rows)
+    first, *others = _searches(index, settings, k, passing, max_exact_rows, device, copy)
     found = _checked(first(queries), k, passing)
     for search in others:
         unfinished = np.flatnonzero(found.rows[:, -1] < 0)
@@ -62,7 +66,11 @@ def nearest(
 
 
 def exact_nearest(
-    index: Any, queries: Float32[ndarray, "q d"], k: int, rows: Int64[ndarray, " n"] | None = None
+    index: Any,
+    queries: Float32[ndarray, "q d"],
+    k: int,
+    rows: Int64[ndarray, " n"] | None = None,
+    device: Device = CPU,
 ) -> Neighbours:
     """The `k` nearest of `rows` (all by default), by comparison with the stored vector of each.
 
@@ -71,23 +79,29 @@ def exact_nearest(
     rows = np.arange(index.ntotal) if rows is None else rows
     blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
     stored = ((block, index.reconstruct_batch(block)) for block in blocks)
-    return exact_neighbours(queries, stored, min(k, len(rows)))
+    return exact_neighbours(queries, stored, min(k, len(rows)), device)
 
 
 def _searches(
-    index: Any, settings: Mapping[str, int], k: int, passing: Passing | None, max_exact_rows: int
+    index: Any,
+    settings: Mapping[str, int],
+    k: int,
+    passing: Passing | None,
+    max_exact_rows: int,
+    device: Device,
+    copy: IndexCopy | None,
 ) -> list[Callable[[ndarray], Neighbours]]:
     """The searches to try, in order."""
 
     def plain(num: int) -> Callable[[ndarray], Neighbours]:
         parameters = search_parameters(index, settings)
-        return lambda queries: Neighbours(*index.search(queries, num, params=parameters))
+        return lambda queries: Neighbours(*(copy or index).search(queries, num, params=parameters))
 
     if passing is None:
-        return [plain(k), lambda queries: exact_nearest(index, queries, k)]
+        return [plain(k), lambda queries: exact_nearest(index, queries, k, device=device)]
     searches: list[Callable[[ndarray], Neighbours]] = [
         lambda queries: _search_with_selector(index, settings, queries, k, passing),
-        lambda queries: exact_nearest(index, queries, k, passing.rows()),
+        lambda queries: exact_nearest(index, queries, k, passing.rows(), device),
     ]
     if passing.count <= max_exact_rows:
         return searches[1:]

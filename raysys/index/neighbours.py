@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
+
+from raysys.index.device import CPU, Device
 
 _SCORE_TOLERANCE = 1e-6  # float32 sums in a different order
 _CODE_TOLERANCE = 0.01  # between the cosine of a vector and that of its 8-bit code
@@ -32,12 +33,13 @@ def exact_neighbours(
     queries: Float32[ndarray, "q d"],
     blocks: Iterable[tuple[Int64[ndarray, " n"], Float32[ndarray, "n d"]]],
     k: int,
+    device: Device = CPU,
 ) -> Neighbours:
     """The `k` nearest rows, by comparison with every vector; `blocks` are rows and their vectors."""
     found = Neighbours.none(len(queries), k)
     for rows, vectors in blocks:
         num = min(k, len(rows))
-        scores, places = faiss.knn(queries, vectors, num, metric=faiss.METRIC_INNER_PRODUCT)
+        scores, places = device.nearest(queries, vectors, num)
         found = merged([found, Neighbours(scores, rows[places])], k)
     return found
 

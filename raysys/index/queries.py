@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
+from raysys.index.device import CPU, Device
 from raysys.index.neighbours import exact_neighbours
 
 _MIN_COSINE = 0.5  # with very few items, the nearest neighbour says nothing about a second photo
@@ -16,7 +17,10 @@ _Z = 1.96  # of a 95 % interval
 
 
 def perturbed(
-    vectors: Float32[ndarray, "q d"], sample: Float32[ndarray, "n d"], rng: np.random.Generator
+    vectors: Float32[ndarray, "q d"],
+    sample: Float32[ndarray, "n d"],
+    rng: np.random.Generator,
+    device: Device = CPU,
 ) -> Float32[ndarray, "q d"]:
     """Vectors as far from `vectors` as these are from their nearest neighbour in `sample` (the median).
 
@@ -24,7 +28,7 @@ def perturbed(
     stored vector itself would be too easy a query: the search of a graph ends at its own node, and the first
     neighbour is always found. `sample` may contain `vectors`.
     """
-    near = exact_neighbours(vectors, [(np.arange(len(sample)), sample)], _NEIGHBOURS)
+    near = exact_neighbours(vectors, [(np.arange(len(sample)), sample)], _NEIGHBOURS, device)
     num_near = min(_NEIGHBOURS, len(sample))
     if num_near < 3:
         return vectors

@@ -18,8 +18,10 @@ from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.artifacts.intact import intact_file
 from raysys.columns import Attributes, content_hash
 from raysys.errors import DamagedData, InputError, MissingError
+from raysys.index.device import CPU, Device, IndexCopy
 from raysys.index.filters import Filter, check_filter, require_known
 from raysys.index.items import IndexedItem, Items, items_file
+from raysys.index.kinds import GPU_KINDS
 from raysys.index.neighbours import Neighbours, merged
 from raysys.index.passing import FilterBitmaps
 from raysys.index.shards import Shard, index_file, read_shard
@@ -37,13 +39,18 @@ class Searcher:
 
     Vectors and items are opened by memory map after one reading for their checksums. The files may be deleted
     while they are open, as a build does, but not altered. A row is counted over all FAISS files.
-    Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest.
+    `device` compares many queries with all stored vectors; if `is_on_device`, it also searches a copy of the
+    index, without filters.
+    Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest,
+    InputError for `is_on_device` with an index that a GPU cannot hold.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, device: Device = CPU, *, is_on_device: bool = False) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
-        self._shards = [*_open_shards(uri, self.manifest)]
+        if is_on_device:
+            require_gpu_kind(uri, self.manifest)
+        self._shards = [*_open_shards(uri, self.manifest, device, is_on_device)]
         self._first_rows = [*itertools.accumulate(map(len, self._shards), initial=0)]
         names = {name for shard in self._shards for name in shard.items.attributes}
         self._attributes: Attributes = dict.fromkeys(sorted(names))
@@ -156,6 +163,15 @@ class Searcher:
         return [Neighbour(self.item(row), score) for score, row in kept[:k]]
 
 
+def require_gpu_kind(uri: str, manifest: IndexBundleManifest) -> None:
+    """Raises: InputError for an index that a GPU cannot hold."""
+    if manifest.index_kind not in GPU_KINDS:
+        raise InputError(
+            f"{uri}: a GPU searches an index of kind {' or '.join(GPU_KINDS)}, found {manifest.index_kind}; "
+            "set index.kind and run `raysys index`, or set serve.search_on_gpu=false"
+        )
+
+
 @dataclass(frozen=True)
 class _OpenShard:
     """A FAISS file with the items of its rows."""
@@ -172,11 +188,15 @@ class _OpenShard:
         return self.vectors.search(queries, k, passing, is_exact=is_exact)
 
 
-def _open_shards(uri: str, manifest: IndexBundleManifest) -> Iterator[_OpenShard]:
+def _open_shards(
+    uri: str, manifest: IndexBundleManifest, device: Device, is_on_device: bool
+) -> Iterator[_OpenShard]:
     first_row = 0
     for number in range(sum(name.endswith(".faiss") for name in manifest.files)):
         with intact_file(uri, index_file(number), manifest) as path:
-            vectors = Shard(read_shard(path), manifest.search, first_row, manifest.max_exact_rows)
+            index = read_shard(path)
+        copy = IndexCopy.of(index, device) if is_on_device else None
+        vectors = Shard(index, manifest.search, first_row, manifest.max_exact_rows, device, copy)
         with intact_file(uri, items_file(number), manifest) as path:
             items = Items(path)
         first_row += len(items)

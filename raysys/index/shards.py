@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
+from raysys.index.device import CPU, Device, IndexCopy
 from raysys.index.nearest import exact_nearest, nearest
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import Passing
@@ -35,6 +36,10 @@ class Shard:
     first_row: int = 0
     max_exact_rows: int = 0
     """If at most this many rows pass a filter, they are searched exactly."""
+    device: Device = CPU
+    """Compares many queries with stored vectors."""
+    copy: IndexCopy | None = None
+    """Of the index, for searches without a filter."""
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
@@ -50,10 +55,18 @@ class Shard:
         """The `k` nearest rows of this file, of those that pass; as many as exist if these are fewer."""
         if is_exact:
             rows = None if passing is None else passing.rows()
-            found = exact_nearest(self.index, queries, k, rows)
+            found = exact_nearest(self.index, queries, k, rows, self.device)
         else:
-            limit = self.max_exact_rows
-            found = nearest(self.index, self.settings, queries, k, passing, max_exact_rows=limit)
+            found = nearest(
+                self.index,
+                self.settings,
+                queries,
+                k,
+                passing,
+                max_exact_rows=self.max_exact_rows,
+                device=self.device,
+                copy=self.copy,
+            )
         return Neighbours(found.scores, found.rows + self.first_row)
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:

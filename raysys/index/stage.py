@@ -5,6 +5,7 @@ from __future__ import annotations
 from raysys.artifacts import ArtifactSpec, Manifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
+from raysys.parallel import Parallel
 
 
 def steps(config: Config) -> list[Step]:
@@ -15,6 +16,31 @@ def steps(config: Config) -> list[Step]:
         from raysys.index.build import publish_index
 
         embeddings = specs.served_embeddings(config)
-        return publish_index(spec, embeddings, config.index, connected_map(config.ray))
+        parallel, gpu_tasks = connected_map(config.ray), gpu_tasks_of(config)
+        return publish_index(spec, embeddings, config.index, parallel, gpu_tasks)
 
     return [Step.single(specs.layout_of(config).index, lambda: specs.index(config), build)]
+
+
+def gpu_tasks_of(config: Config) -> Parallel | None:
+    """Ray tasks with a GPU each, if this process has none and a running cluster has; otherwise None.
+
+    `index.device: auto` takes a free GPU only; `gpu` waits for nodes with one.
+    Raises: InputError for `gpu` if the cluster has none in time.
+    """
+    from raysys.cluster import nodes, session
+    from raysys.cluster.capacity import Demand
+    from raysys.cluster.task_map import connected_map
+    from raysys.index.device import CPU, device_of
+
+    device = config.index.device
+    if device == "cpu" or device_of("auto") is not CPU or not session.may_grow(config.ray):
+        return None
+    session.connect(config.ray)
+    if device == "auto" and nodes.num_free_gpus() < 1:
+        return None
+    if device == "gpu":
+        each = {"CPU": 1.0, "GPU": 1.0}
+        demand = Demand(1, "task", "index.device", each, ("set index.device=cpu",))
+        nodes.wait_for_nodes("index", lambda _: [demand], may_grow=True)
+    return connected_map(config.ray, num_gpus=1)

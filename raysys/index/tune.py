@@ -24,6 +24,7 @@ from numpy import ndarray
 from raysys.artifacts import IndexCandidate
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError
+from raysys.index.device import CPU, Device, filled
 from raysys.index.kinds import (
     HNSW_KINDS,
     RERANKED_KINDS,
@@ -66,6 +67,7 @@ class _Task:
     base: Float32[ndarray, "n d"]
     queries: Float32[ndarray, "q d"]
     exact: Neighbours
+    device: Device
 
     @property
     def recall(self) -> float:
@@ -79,13 +81,15 @@ class _Task:
         return math.inf if budget.bytes_per_vector is None else budget.bytes_per_vector
 
 
-def choose(section: IndexConfig, sample: Float32[ndarray, "n d"], num_items: int) -> Choice:
+def choose(
+    section: IndexConfig, sample: Float32[ndarray, "n d"], num_items: int, device: Device = CPU
+) -> Choice:
     """The cheapest index that meets `index.budget`; few items are searched exactly if the budget allows it.
 
     Raises: InputError with the nearest that can be met.
     """
     dimensions = sample.shape[1]
-    task = _task(section, sample, num_items)
+    task = _task(section, sample, num_items, device)
     exact = recipe_of(section, "exact", num_items, dimensions)
     if num_items < _EXACT_BELOW and dimensions * _FLOAT_BYTES <= task.bytes_per_vector:
         return Choice(exact, [])
@@ -111,13 +115,13 @@ def describe(candidate: IndexCandidate) -> str:
     )
 
 
-def _task(section: IndexConfig, sample: ndarray, num_items: int) -> _Task:
+def _task(section: IndexConfig, sample: ndarray, num_items: int, device: Device) -> _Task:
     """The last vectors of a random order of the sample are the queries, and not in the indexes."""
     shuffled = np.random.default_rng(0).permutation(sample)
     num_queries = min(_QUERIES, len(sample) // 2)
     base, queries = shuffled[num_queries:][:SAMPLE_VECTORS], shuffled[:num_queries]
-    exact = exact_neighbours(queries, [(np.arange(len(base)), base)], depth(_K))
-    return _Task(section, num_items, base, queries, exact)
+    exact = exact_neighbours(queries, [(np.arange(len(base)), base)], depth(_K), device)
+    return _Task(section, num_items, base, queries, exact, device)
 
 
 def _recipes(section: IndexConfig, num_items: int, dimensions: int) -> list[Recipe]:
@@ -154,11 +158,11 @@ def _measure(
     num, dimensions = task.base.shape
     variant = task.section.model_copy(update={"num_lists": None, "refine": full.refine})
     recipe = recipe_of(variant, full.kind, num, dimensions)
-    index = trained_index(recipe, task.base, centroids if recipe.num_lists else None)
+    index = trained_index(recipe, task.base, centroids if recipe.num_lists else None, task.device)
     if recipe.num_lists and centroids is None:
         centroids = centroids_of(index)
     fixed_bytes = _file_bytes(index)
-    index.add(task.base)
+    index = filled(index, [task.base], task.device)
     num_bytes = (_file_bytes(index) - fixed_bytes) / num
     num_bytes += fixed_bytes * max(full.num_lists, 1) / max(recipe.num_lists, 1) / task.num_items
     if isinstance(index, faiss.IndexIVF):

@@ -24,9 +24,13 @@ from raysys.artifacts import (
     require_same_space,
     specs,
 )
-from raysys.cluster import session
+from raysys.cluster import nodes, session
+from raysys.cluster.capacity import Demand
 from raysys.config import Config, load_config
+from raysys.config.schema import ServeConfig
 from raysys.errors import ClusterError
+from raysys.index.device import device_of
+from raysys.index.search import require_gpu_kind
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.gateway import Gateway
 from raysys.serve.search_deployment import SearchDeployment
@@ -43,13 +47,16 @@ def build(args: dict[str, Any]) -> Application:
 def bind(config: Config) -> Application:
     """The application of a configuration.
 
-    Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ.
+    Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ,
+    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold.
     """
     encoder_uri, index_uri = specs.served_encoder(config), specs.layout_of(config).index
     encoder = open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
     require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     section = config.serve
+    if section.search_on_gpu:
+        require_gpu_kind(index_uri, index)
     encoder_app = (
         _deployment(EncoderDeployment)
         .options(
@@ -69,9 +76,10 @@ def bind(config: Config) -> Application:
         .options(
             num_replicas=section.search_replicas,
             max_ongoing_requests=64,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
             user_config={"index_uri": index_uri},
         )
-        .bind()
+        .bind(section.search_on_gpu)
     )
     gateway_app: Application = (
         _deployment(Gateway)
@@ -85,12 +93,17 @@ def bind(config: Config) -> Application:
 def served(config: Config) -> Iterator[str]:
     """Run the application on this Ray session; yields its address once ready, and shuts it down at the end.
 
-    Raises: ClusterError if the port is in use or the deployments do not start.
+    Raises: InputError if the replicas need more GPUs than there are, ClusterError if the port is in use or
+    the deployments do not start.
     """
     section = config.serve
     application = bind(config)
     _require_free_port(section.host, section.port)
+    may_grow = session.may_grow(config.ray)
+    if section.search_on_gpu and not may_grow:
+        device_of("gpu", instead="serve.search_on_gpu=false")
     session.connect(config.ray)
+    nodes.wait_for_nodes("serve", lambda _: gpu_demands(section), may_grow=may_grow)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": section.host, "port": section.port})
     try:
@@ -101,6 +114,21 @@ def served(config: Config) -> Iterator[str]:
         raise ClusterError(f"serve: the application did not start ({reason})") from error
     finally:
         serve.shutdown()
+
+
+def gpu_demands(section: ServeConfig) -> list[Demand]:
+    """The replicas that need a GPU, for which Ray Serve would wait without a limit."""
+    each = {"CPU": 1.0, "GPU": 1.0}
+    demands = []
+    if section.use_gpu:
+        remedy = ("set serve.use_gpu=false",)
+        demands.append(Demand(section.encoder_replicas, "encoder", "serve.encoder_replicas", each, remedy))
+    if section.search_on_gpu:
+        remedy = ("set serve.search_on_gpu=false",)
+        demands.append(
+            Demand(section.search_replicas, "search replica", "serve.search_replicas", each, remedy)
+        )
+    return demands
 
 
 def wait_for_stop() -> None:

@@ -11,6 +11,7 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts import require_same_space
+from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
 from raysys.serve.opening_item import opening_row
@@ -38,7 +39,8 @@ class SearchResult:
 class SearchDeployment:
     """Searches one version of one index; each result contains the version."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_on_gpu: bool = False) -> None:
+        self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
         self._loaded: Searcher | None = None
         self._opening_lock = asyncio.Lock()
         self._opening: tuple[Searcher, int | None] | None = None
@@ -46,7 +48,8 @@ class SearchDeployment:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the index at `index_uri`; later requests use it."""
-        self._loaded = Searcher(user_config["index_uri"])
+        is_on_gpu = isinstance(self._device, Gpu)
+        self._loaded = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
 
     async def info(self) -> IndexInfo:
         """The loaded index."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import pytest
 
 from raysys.artifacts import ArtifactSpec, IndexBundleManifest
+from raysys.cluster import nodes
 from raysys.cluster.task_map import connected_map
+from raysys.config import Config
 from raysys.config.schema import IndexConfig, RayConfig
-from raysys.errors import DamagedData
+from raysys.errors import DamagedData, InputError, known_cause
 from raysys.index.build import publish_index
+from raysys.index.device import Gpu
+from raysys.index.stage import gpu_tasks_of
 from tests.unit.index.embedding_sets import clustered_vectors, publish_embeddings
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -43,3 +48,32 @@ def test_damaged_vectors_are_named_by_the_task_that_reads_them(tmp_path: Path) -
         )
     assert isinstance(caught.value, DamagedData)
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "address", "free_gpus", "has_tasks"),
+    [
+        ("auto", "auto", 1, True),
+        ("auto", "auto", 0, False),  # others hold them
+        ("auto", None, 1, False),  # a cluster on this machine has no GPU that this process does not see
+        ("cpu", "auto", 1, False),
+    ],
+)
+def test_build_without_a_gpu_uses_free_ones_of_a_running_cluster(
+    monkeypatch: pytest.MonkeyPatch, device: str, address: str | None, free_gpus: int, has_tasks: bool
+) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    monkeypatch.setattr(nodes, "num_free_gpus", lambda: free_gpus)
+    config = Config.model_validate({"index": {"device": device}, "ray": {"address": address}})
+    assert (gpu_tasks_of(config) is not None) is has_tasks
+
+
+def test_task_without_a_gpu_names_the_setting() -> None:
+    tasks = connected_map(RayConfig())
+    with pytest.raises(Exception, match=r"index\.device: .* or set index\.device=auto") as caught:
+        list(tasks(str, [Gpu()]))
+    assert isinstance(known_cause(caught.value), InputError)
+
+
+def test_cluster_of_cpus_has_no_free_gpu() -> None:
+    assert nodes.num_free_gpus() == 0

@@ -270,3 +270,12 @@ def test_report_follows_the_content_of_a_baseline_and_not_its_place(
     first = spec_hash("old", "1.parquet", 1.0)
     assert spec_hash("old", "2.parquet", 1.0) == first
     assert len({first, spec_hash("old", "1.parquet", 2.0), spec_hash("new", "1.parquet", 1.0)}) == 3
+
+
+@pytest.mark.usefixtures("all_inputs_exist")
+def test_index_of_another_device_is_the_same() -> None:
+    hashes = {
+        specs.index(Config.model_validate({"index": index})).spec_hash
+        for index in ({}, {"device": "cpu"}, {"device": "gpu"}, {"kind": "exact"})
+    }
+    assert len(hashes) == 2

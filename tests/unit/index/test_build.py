@@ -269,3 +269,20 @@ def test_index_of_fewer_items_than_k_returns_all_of_them(tmp_path: Path, kind: s
     searcher = Searcher(spec.uri)
     assert len(searcher.search(searcher.vector(0)[None], 10)[0]) == num
     assert len(searcher.search(searcher.vector(0)[None], 10, exclude_rows=[0])[0]) == num - 1
+
+
+def test_gpu_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    embeddings = publish_embeddings(tmp_path / "embeddings", unit_vectors(20))
+    with pytest.raises(InputError, match=r"index\.device: .* set index\.device=auto"):
+        publish(tmp_path, embeddings, device="gpu")
+    assert not (tmp_path / "index").exists()
+
+
+def test_device_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    with caplog.at_level("INFO", "raysys"):
+        publish(tmp_path, publish_embeddings(tmp_path / "embeddings", unit_vectors(20)))
+    assert "index  FAISS on CPUs" in caplog.text

@@ -19,6 +19,7 @@ from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.build import publish_index
 from raysys.index.search import Neighbour, Searcher
+from tests.unit.index.embedding_sets import publish_embeddings
 
 NUM, DIMENSIONS = 60, 8
 ATTRIBUTES = [
@@ -214,3 +215,14 @@ def test_child_that_was_forked_after_a_search_can_search(tmp_path: Path) -> None
     open_index(tmp_path)
     command = [sys.executable, "-c", FORK, str(tmp_path / "index")]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+
+
+def test_gpu_holds_some_kinds_only(tmp_path: Path) -> None:
+    spec = ArtifactSpec(str(tmp_path / "index"), IndexBundleManifest, {}, {})
+    publish_index(spec, publish_embeddings(tmp_path / "e", VECTORS), IndexConfig(kind="hnsw"))
+    with pytest.raises(InputError) as caught:
+        Searcher(spec.uri, is_on_device=True)
+    assert str(caught.value) == (
+        f"{spec.uri}: a GPU searches an index of kind exact or ivf_sq8, found hnsw; "
+        "set index.kind and run `raysys index`, or set serve.search_on_gpu=false"
+    )
