@@ -24,7 +24,7 @@ from raysys.config import Config, load_config
 from raysys.encoder import hub_limits
 from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
-from raysys.pipeline import STAGES, plan_stages, run_stages
+from raysys.pipeline import FRONTIER, STAGES, plan_stages, run_stages
 from raysys.storage.retry import unusable_place
 from raysys.terminal import (
     drop_unwritable_output,
@@ -207,6 +207,13 @@ def _parser() -> argparse.ArgumentParser:
                 "--to", metavar="NAME", help="the EmbeddingSet of --encoder: embeddings/NAME"
             )
             commands.choices["embed"].set_defaults(call=_embed)
+        if stage == "index":
+            commands.choices["index"].add_argument(
+                "--frontier",
+                action="store_true",
+                help="build no index; measure bytes and latency against quality by dimensions and encoding",
+            )
+            commands.choices["index"].set_defaults(call=_index)
     _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
     submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
     submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
@@ -294,6 +301,10 @@ def _embed(arguments: argparse.Namespace) -> int:
         if (value := getattr(arguments, name)) is not None:
             arguments.overrides.append(f"embed.{name}={json.dumps(value)}")
     return _stage(arguments)
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    return _run_stages(arguments, [FRONTIER if arguments.frontier else "index"])
 
 
 def _verify(arguments: argparse.Namespace) -> int:

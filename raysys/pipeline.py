@@ -19,6 +19,7 @@ STAGES = {
     "index": "an IndexBundle from an EmbeddingSet",
     "evaluate": "a Report on all of them",
 }
+FRONTIER = "frontier"  # `raysys index --frontier`: judged by the protocols of `raysys evaluate`
 
 
 def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
@@ -64,7 +65,8 @@ def run_stage(name: str, config: Config) -> Outcome:
 
 def stage_steps(name: str, config: Config) -> list[Step]:
     """The steps of one stage: `raysys.<name>.stage.steps(config)`."""
-    module = importlib.import_module(f"raysys.{name}.stage")
+    folder = "evaluate.frontier" if name == FRONTIER else name
+    module = importlib.import_module(f"raysys.{folder}.stage")
     steps: list[Step] = module.steps(config)
     return steps
 

@@ -26,7 +26,7 @@ SECTIONS = set(BenchRunConfig.model_fields)
 FILE_ENDINGS = (".py", ".yaml", ".toml", ".md", ".js", ".html", ".css", ".j2", ".txt")
 # Files of artifacts and of users, which are not in the repository.
 NOT_IN_THE_REPOSITORY = re.compile(
-    r"(items|metadata|config|report|my|FILE|x|out|index|shop|company|a|b)(-\*)?\.\w+$|.*[<>{}*].*|/.*"
+    r"(items|metadata|config|report|frontier|my|FILE|x|out|index|shop|company|a|b)(-\*)?\.\w+$|.*[<>{}*].*|/.*"
 )
 
 # A dotted name alone, or with a value: `train.epochs`, `train.epochs=3`, `catalog.kind: table`.
@@ -98,7 +98,7 @@ def test_named_settings_exist(readme: Path) -> None:
 
 
 def is_file(span: str) -> bool:
-    return span.endswith((*FILE_ENDINGS, ".safetensors"))
+    return span.endswith((*FILE_ENDINGS, ".safetensors", ".json", ".png"))
 
 
 def test_front_page_has_at_most_750_words() -> None:

@@ -78,3 +78,8 @@ class ArtifactLayout:
     def report(self) -> str:
         """The report."""
         return storage.join(self.root, "reports", self.name)
+
+    @property
+    def frontier(self) -> str:
+        """The frontier of sizes and qualities, beside the report: making a report deletes its folder."""
+        return storage.join(self.root, "reports", f"{self.name}-frontier")

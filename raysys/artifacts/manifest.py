@@ -219,6 +219,16 @@ class ReportManifest(Manifest):
     command: str
 
 
+class FrontierManifest(Manifest):
+    """`frontier.json`, `frontier.md` and `frontier.png`."""
+
+    kind: str = "Frontier"
+    made_by: ClassVar[str] = "raysys index --frontier"
+
+    seed: int
+    command: str
+
+
 AnyManifest = TypeVar("AnyManifest", bound=Manifest)
 
 

@@ -16,6 +16,7 @@ from raysys.artifacts import (
     CatalogManifest,
     EmbeddingSetManifest,
     EncoderBundleManifest,
+    FrontierManifest,
     IndexBundleManifest,
     InputEntry,
     ReportManifest,
@@ -223,6 +224,22 @@ def index(config: Config) -> ArtifactSpec:
     inputs = {"embeddings": as_input(served_embeddings(config), EmbeddingSetManifest)}
     settings = _settings(config.index, without={"device"})
     return ArtifactSpec(layout_of(config).index, IndexBundleManifest, settings, inputs)
+
+
+def frontier(config: Config) -> ArtifactSpec:
+    """Size and latency of the full vectors and of shorter ones against quality."""
+    layout, evaluated = layout_of(config), config.evaluate
+    inputs = {"embeddings": as_input(layout.embeddings, EmbeddingSetManifest)}
+    inputs |= {f"shards/{split}": as_input(layout.shards(split), ShardSetManifest) for split in SPLITS}
+    settings = {
+        "frontier": _settings(config.frontier),
+        "index": config.index.model_dump(mode="json", include={"recall_queries", "recall_k"}),
+        "whiten": config.projection.whiten,
+        "evaluate": evaluated.model_dump(
+            mode="json", include={"log", "attribute_precision", "splits", "bootstrap_samples", "seed"}
+        ),
+    }
+    return ArtifactSpec(layout.frontier, FrontierManifest, settings, inputs)
 
 
 def report(config: Config) -> ArtifactSpec:

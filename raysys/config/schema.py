@@ -306,6 +306,15 @@ class IndexConfig(Section):
         return self.min_recall if self.budget.recall_at_10 is None else self.budget.recall_at_10
 
 
+class FrontierConfig(Section):
+    """`raysys index --frontier`: size and latency of the vectors against quality."""
+
+    dimensions: tuple[Annotated[int, Field(ge=2)], ...] | None = None
+    """Numbers of dimensions to compare with all of them, by one PCA. Null: the powers of two from 32."""
+    max_items: Annotated[int, Field(ge=2)] = 100_000
+    """Recall and latency are measured among at most so many items, a random sample of the catalogue."""
+
+
 class ServeConfig(Section):
     """`raysys serve`: the HTTP service."""
 
@@ -409,6 +418,7 @@ class Config(Section):
     embed: EmbedConfig = EmbedConfig()
     projection: ProjectionConfig = ProjectionConfig()
     index: IndexConfig = IndexConfig()
+    frontier: FrontierConfig = FrontierConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()

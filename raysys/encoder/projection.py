@@ -39,6 +39,10 @@ class Projection:
         lengths = np.linalg.norm(projected, axis=1, keepdims=True)
         return np.asarray(projected / np.maximum(lengths, 1e-12), dtype=np.float32)
 
+    def first(self, dimensions: int) -> Projection:
+        """The projection on the first components alone: the PCA of fewer dimensions."""
+        return Projection(self.mean, self.components[:dimensions])
+
     def save(self, folder: Path) -> None:
         """Write `projection.safetensors` to `folder`."""
         tensors = {"mean": self.mean, "components": np.ascontiguousarray(self.components)}

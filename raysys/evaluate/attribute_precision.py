@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from raysys.config.schema import AttributePrecisionConfig
 from raysys.errors import InputError, did_you_mean
-from raysys.evaluate.metrics import precision_at
+from raysys.evaluate.metrics import Score, inner_products, precision_at
 
 ALL = "all"  # all attributes of `match` are equal
 _MAX_SCORES_AT_ONCE = 1 << 22  # 16 MB of float32, about 100 MB with the arrays computed from it
@@ -28,20 +28,21 @@ def attribute_precision(
     splits: ndarray,
     protocol: AttributePrecisionConfig,
     groups: Sequence[str] | None = None,
+    score: Score = inner_products,
 ) -> dict[str, Float[ndarray, " queries"]]:
     """Precision of each query's k nearest items: under `all`, and under each attribute of `match` alone.
 
     Row i of `vectors` is L2-normalised and belongs to entry i of each attribute, `splits` and `groups`.
     A missing value (None, NaN or empty text) equals nothing, not even another missing one. A query with
     fewer than k allowed neighbours has misses for the rest. Items of the query's own group (listings of
-    the same thing) are left out.
+    the same thing) are left out. `score` compares the vectors as an index does.
     Raises: InputError if an attribute is unknown, or if there is no query or no gallery item.
     """
     encoded = _encode(attributes, splits, protocol, groups)
     precision: dict[str, list[ndarray]] = {name: [] for name in (ALL, *protocol.match)}
     gallery_vectors = vectors[encoded.gallery].astype(np.float32, copy=False)
     for queries in encoded.query_chunks():
-        scores = vectors[queries].astype(np.float32, copy=False) @ gallery_vectors.T
+        scores = score(vectors[queries].astype(np.float32, copy=False), gallery_vectors)
         is_allowed = encoded.is_allowed(queries)
         nearest = _top_columns(np.where(is_allowed, scores, -np.inf), protocol.k)
         is_nearest_allowed = np.take_along_axis(is_allowed, nearest, axis=1)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,8 +18,9 @@ from raysys.evaluate.attribute_precision import ALL, attribute_precision, chance
 from raysys.evaluate.baselines import Baselines, read_baselines
 from raysys.evaluate.index_comparison import compare_index
 from raysys.evaluate.interaction_log import InteractionLog, read_log
-from raysys.evaluate.items import EvaluationItems, known_attributes, read_items
+from raysys.evaluate.items import EvaluationItems, known_attributes, read_items, splits_to_read
 from raysys.evaluate.metrics import PerQuery
+from raysys.evaluate.provenance import command_line, provenance
 from raysys.evaluate.report import QueryNeighbours, ReportData, report_html, report_json, report_lines
 from raysys.evaluate.reranking import (
     FINE_TUNED,
@@ -98,7 +95,7 @@ def evaluate(
     manifest = ReportManifest(
         **artifacts.common_fields(spec, files, len(log.query_ids), seconds),
         seed=section.seed,
-        command=_command_line(),
+        command=command_line(),
     )
     for line in report_lines(data):
         logs.log.info(line)
@@ -164,15 +161,7 @@ def _load_items_and_log(
         baselines = read_baselines(section, read_items(_shards(inputs, inputs.shard_uris), log.item_ids))
         log, warnings = baselines.restrict(log)
         return baselines, log, None, [*baselines.warnings, *warnings]
-    splits = {
-        *section.splits,
-        *(
-            (section.attribute_precision.query_split, *section.attribute_precision.gallery_splits)
-            if section.attribute_precision
-            else ()
-        ),
-    }
-    baselines = read_baselines(section, read_items(_shards(inputs, sorted(splits))))
+    baselines = read_baselines(section, read_items(_shards(inputs, splits_to_read(section))))
     table = simulate_log_for_items(
         baselines.items.select_splits(section.splits), inputs.latent_uri, section.log
     )
@@ -268,12 +257,5 @@ def _describe_provenance(
         "items": f"{index.num_items:,} in the index, {index.dimensions} dimensions",
         "inputs": ", ".join(f"{name} {entry.fingerprint[:12]}" for name, entry in spec.inputs.items()),
         "seed": str(section.seed),
-        "command": _command_line(),
-        "code version": artifacts.code_version(),
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **provenance(),
     }
-
-
-def _command_line() -> str:
-    return shlex.join(["raysys", *sys.argv[1:]])

@@ -15,6 +15,7 @@ from raysys import storage
 from raysys.artifacts import CatalogManifest
 from raysys.artifacts.intact import damage_named
 from raysys.columns import ITEM_ID
+from raysys.config.schema import EvaluateConfig
 from raysys.encoder.preprocess import decode_image
 from raysys.errors import InputError, UnreadableImage
 from raysys.shards.reader import BadSample, Item, ShardRef, open_shard, read_shard
@@ -80,6 +81,12 @@ def read_items(
         attributes={name: _object_array(item.attributes.get(name) for item in items) for name in names},
         groups=[item.group or item.item_id for item in items],
     )
+
+
+def splits_to_read(section: EvaluateConfig) -> list[str]:
+    """The splits of a simulated log and of attribute precision."""
+    protocol = section.attribute_precision
+    return sorted({*section.splits, *((protocol.query_split, *protocol.gallery_splits) if protocol else ())})
 
 
 class UsableItem(NamedTuple):

@@ -1,10 +1,11 @@
-"""Ranking metrics: nDCG, hit rate and precision of ranked gains, and the ranking itself.
+"""Ranking metrics: nDCG, hit rate and precision of ranked gains, the ranking itself, and its scores.
 
 One row a query, columns in ranked order. Rows of unequal length are padded; padding has gain 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +18,17 @@ _TIEBREAK_STREAM = 0x71E
 
 Gains: TypeAlias = Shaped[ndarray, "queries ranks"]  # booleans or numbers from 0 up
 PerQuery: TypeAlias = Float[ndarray, " queries"]
+Score: TypeAlias = Callable[
+    [Float[ndarray, "queries dim"], Float[ndarray, "items dim"]], Float[ndarray, "queries items"]
+]
+"""Compares every query with every item."""
+
+
+def inner_products(
+    queries: Float[ndarray, "queries dim"], vectors: Float[ndarray, "items dim"]
+) -> Float[ndarray, "queries items"]:
+    """The exact scores of L2-normalised vectors."""
+    return np.asarray(queries @ vectors.T)
 
 
 def ndcg_at(k: int, gains: Gains) -> PerQuery:

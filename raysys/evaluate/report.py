@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysys.encoder.interpolation import SCORE, Interpolation
 from raysys.evaluate import plots
+from raysys.evaluate.formatting import (
+    aligned,
+    finite_or_none,
+    format_interval,
+    format_percent,
+    format_value,
+    interval_json,
+)
 from raysys.evaluate.index_comparison import IndexComparison
 from raysys.evaluate.plots import is_fine_tuned, metric_label
 from raysys.evaluate.reranking import FINE_TUNED, NDCG_AT_5, WISE_FT, ZERO_SHOT, SystemResult
@@ -151,13 +159,13 @@ def report_json(data: ReportData) -> dict[str, Any]:
         report["warnings"] = list(data.warnings)
     if data.attribute_precision is not None:
         report["shelf"] = {
-            name: _finite_or_none(result)
+            name: finite_or_none(result)
             if isinstance(result, int | float)
-            else {metric: _interval_json(interval) for metric, interval in result.items()}
+            else {metric: interval_json(interval) for metric, interval in result.items()}
             for name, result in data.attribute_precision.items()
         }
         report["shelf_lifts"] = {
-            name: {metric: _interval_json(lift) for metric, lift in lifts.items()}
+            name: {metric: interval_json(lift) for metric, lift in lifts.items()}
             for name, lifts in data.attribute_precision_lifts.items()
         }
     if data.index is not None:
@@ -173,13 +181,13 @@ def report_lines(data: ReportData) -> list[str]:
     rows = [["system", *(metric_label(metric) for metric in metrics), f"nDCG@5 against {data.compare_to}"]]
     for system in data.systems:
         if system.available:
-            cells = [_format_interval(system.metrics.get(metric), _format_value) for metric in metrics]
-            rows.append([system.name, *cells, _format_interval(system.lift, _format_percent)])
+            cells = [format_interval(system.metrics.get(metric), format_value) for metric in metrics]
+            rows.append([system.name, *cells, format_interval(system.lift, format_percent)])
         else:
             rows.append([system.name, f"not available: {system.reason}"])
-    lines = [*_aligned(rows), *_reason_lines(data.systems)]
+    lines = [*aligned(rows), *_reason_lines(data.systems)]
     if data.attribute_precision is not None:
-        lines += _aligned(_precision_rows(data))
+        lines += aligned(_precision_rows(data))
     if data.index is not None:
         lines.append(_index_line(data.index))
     if any(system.available for system in data.systems):
@@ -192,7 +200,7 @@ def report_lines(data: ReportData) -> list[str]:
 def _reason_lines(systems: Sequence[SystemResult]) -> list[str]:
     """What each row of the table tells the reader; the others have the reason of their absence there."""
     reasons = [[system.name, system_reason(system.name)] for system in systems if system.available]
-    return _aligned([["system", "what its row tells you"], *reasons]) if reasons else []
+    return aligned([["system", "what its row tells you"], *reasons]) if reasons else []
 
 
 def system_reason(name: str) -> str:
@@ -210,8 +218,8 @@ def _precision_rows(data: ReportData) -> list[list[str]]:
     rows = [["system", *(metric_label(metric) for metric in metrics), against]]
     for name, result in systems.items():
         lift = data.attribute_precision_lifts.get(name, {}).get(metrics[0])
-        cells = [_format_interval(result.get(metric), _format_value) for metric in metrics]
-        rows.append([name, *cells, _format_interval(lift, _format_percent)])
+        cells = [format_interval(result.get(metric), format_value) for metric in metrics]
+        rows.append([name, *cells, format_interval(lift, format_percent)])
     return rows
 
 
@@ -223,9 +231,9 @@ def precision_systems(data: ReportData) -> dict[str, Mapping[str, Interval]]:
 
 def _index_line(index: IndexComparison) -> str:
     """The index in one line for a terminal."""
-    parts = [f"{name} {_format_interval(recall, _format_value)}" for name, recall in index.recall.items()]
+    parts = [f"{name} {format_interval(recall, format_value)}" for name, recall in index.recall.items()]
     parts += [
-        f"{metric_label(index.precision_name or '')} by {name} {_format_interval(value, _format_value)}"
+        f"{metric_label(index.precision_name or '')} by {name} {format_interval(value, format_value)}"
         for name, value in index.precision.items()
     ]
     searched = f"{index_name(index)} against exact search, {index.num_queries} queries"
@@ -235,21 +243,6 @@ def _index_line(index: IndexComparison) -> str:
 def index_name(index: IndexComparison) -> str:
     """Kind and settings of an index: `hnsw, ef_search 128`."""
     return ", ".join([index.kind, *(f"{name} {value}" for name, value in index.settings.items())])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns; a row of fewer cells than the first does not widen them."""
-    if not rows:
-        return []
-    complete_rows = [row for row in rows if len(row) == len(rows[0])]
-    widths = [
-        max(len(row[0]) for row in rows),
-        *(max(map(len, cells)) for cells in list(zip(*complete_rows, strict=True))[1:]),
-    ]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
-        for row in rows
-    ]
 
 
 def report_html(data: ReportData) -> str:
@@ -266,8 +259,8 @@ def report_html(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         data=data,
         metric_label=metric_label,
-        format_value=_format_value,
-        format_percent=_format_percent,
+        format_value=format_value,
+        format_percent=format_percent,
         data_uri=_data_uri,
         metrics=_metric_names(data.systems),
         headline=_headline(data),
@@ -297,8 +290,8 @@ def _headline(data: ReportData) -> str:
         return _headline_against(data, lift)
     if lift is None:
         return "Fine-tuning could not be compared with the start encoder."
-    bounds = f"{_format_percent(lift.low)} to {_format_percent(lift.high)}"
-    change = f"nDCG@5 {_format_percent(lift.value)} ({bounds})"
+    bounds = f"{format_percent(lift.low)} to {format_percent(lift.high)}"
+    change = f"nDCG@5 {format_percent(lift.value)} ({bounds})"
     subject = "On a simulated log, fine-tuning" if data.simulated else "Fine-tuning"
     if lift.low > 0:
         return f"{subject} improved the order of the shelf: {change}."
@@ -311,8 +304,8 @@ def _headline_against(data: ReportData, lift: Interval | None) -> str:
     """The result in one sentence, against a system other than the start encoder."""
     if lift is None:
         return f"The fine-tuned encoder could not be compared with {data.compare_to}."
-    bounds = f"{_format_percent(lift.low)} to {_format_percent(lift.high)}"
-    change = f"nDCG@5 {_format_percent(lift.value)} ({bounds})"
+    bounds = f"{format_percent(lift.low)} to {format_percent(lift.high)}"
+    change = f"nDCG@5 {format_percent(lift.value)} ({bounds})"
     subject = "On a simulated log, the" if data.simulated else "The"
     if lift.low > 0:
         return f"{subject} fine-tuned encoder orders the shelf better than {data.compare_to}: {change}."
@@ -355,20 +348,6 @@ def _metric_names(systems: Sequence[SystemResult]) -> list[str]:
     return list(dict.fromkeys(metric for system in systems for metric in system.metrics)) or [NDCG_AT_5]
 
 
-def _format_interval(interval: Interval | None, format_number: Callable[[float], str]) -> str:
-    if interval is None:
-        return "-"
-    return f"{format_number(interval.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
-
-
-def _format_value(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _format_percent(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}%"
-
-
 def _index_json(index: IndexComparison) -> dict[str, Any]:
     content: dict[str, Any] = {
         "kind": index.kind,
@@ -376,14 +355,14 @@ def _index_json(index: IndexComparison) -> dict[str, Any]:
         "items": index.num_items,
         "queries": index.num_queries,
         "unknown_queries": index.num_unknown,
-        "recall": {name: _interval_json(recall) for name, recall in index.recall.items()},
+        "recall": {name: interval_json(recall) for name, recall in index.recall.items()},
     }
     if index.precision_name is not None:
         content[index.precision_name] = {
-            name: _interval_json(value) for name, value in index.precision.items()
+            name: interval_json(value) for name, value in index.precision.items()
         }
     if index.precision_lift is not None:
-        content["lift_vs_exact"] = _interval_json(index.precision_lift)
+        content["lift_vs_exact"] = interval_json(index.precision_lift)
     return content
 
 
@@ -392,21 +371,9 @@ def _system_json(system: SystemResult, compare_to: str) -> dict[str, Any]:
         "name": system.name,
         "available": system.available,
         "reason": system.reason,
-        "metrics": {metric: _interval_json(interval) for metric, interval in system.metrics.items()},
+        "metrics": {metric: interval_json(interval) for metric, interval in system.metrics.items()},
     }
-    return entry if system.lift is None else {**entry, f"lift_vs_{compare_to}": _interval_json(system.lift)}
-
-
-def _interval_json(interval: Interval) -> dict[str, float | None]:
-    return {
-        "value": _finite_or_none(interval.value),
-        "low": _finite_or_none(interval.low),
-        "high": _finite_or_none(interval.high),
-    }
-
-
-def _finite_or_none(number: float) -> float | None:
-    return float(number) if math.isfinite(number) else None
+    return entry if system.lift is None else {**entry, f"lift_vs_{compare_to}": interval_json(system.lift)}
 
 
 def _data_uri(photo: bytes) -> str:

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from raysys.errors import InputError
 from raysys.evaluate.interaction_log import InteractionLog
-from raysys.evaluate.metrics import PerQuery, hit_at, ndcg_at, rank_by
+from raysys.evaluate.metrics import PerQuery, Score, hit_at, inner_products, ndcg_at, rank_by
 from raysys.evaluate.significance import Interval, bootstrap_lift, bootstrap_mean
 
 NDCG_AT_5, HIT_AT_1, HIT_AT_3 = "ndcg@5", "hit@1", "hit@3"
@@ -123,11 +123,14 @@ def paired_lifts(
 
 
 def cosine_scores(
-    item_ids: Sequence[str], vectors: Float[ndarray, "items dim"], log: InteractionLog
+    item_ids: Sequence[str],
+    vectors: Float[ndarray, "items dim"],
+    log: InteractionLog,
+    score: Score = inner_products,
 ) -> Float[ndarray, "queries max_shown"]:
     """Cosine similarity of the query item and each shown item; NaN in padding and where a vector is missing.
 
-    Rows of `vectors` are L2-normalised and belong to `item_ids`.
+    Rows of `vectors` are L2-normalised and belong to `item_ids`. `score` compares them as an index does.
     Raises: ValueError if the two differ in length.
     """
     if len(item_ids) != len(vectors):
@@ -138,7 +141,7 @@ def cosine_scores(
         query_row = item_id_to_row.get(query_id)
         if query_row is not None:
             rows = np.array([item_id_to_row.get(item_id, -1) for item_id in shown_ids])
-            cosines = vectors[rows] @ vectors[query_row]
+            [cosines] = score(vectors[[query_row]], vectors[rows])
             scores[number, : len(shown_ids)] = np.where(rows < 0, np.nan, cosines)
     return scores
 

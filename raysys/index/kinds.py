@@ -118,7 +118,7 @@ def centroids_of(index: Any) -> Float32[ndarray, "lists d"] | None:
 
 
 def search_parameters(index: Any, settings: Mapping[str, int], selector: Any = None) -> Any:
-    """FAISS `SearchParameters` for an index of any kind; `selector` is a FAISS IDSelector.
+    """FAISS `SearchParameters` for an index of any kind, or None; `selector` is a FAISS IDSelector.
 
     An index that re-ranks passes them to the index that it searches first. No more lists or candidates are
     examined than the index has.
@@ -134,6 +134,8 @@ def search_parameters(index: Any, settings: Mapping[str, int], selector: Any = N
     if isinstance(index, _faiss.IndexHNSW):
         ef_search = min(settings["ef_search"], max(index.ntotal, 1))
         return _faiss.SearchParametersHNSW(efSearch=ef_search, sel=selector)
+    if selector is None:
+        return None  # RaBitQ without lists refuses parameters, even empty ones
     return _faiss.SearchParameters(sel=selector)
 
 

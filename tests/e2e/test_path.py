@@ -191,6 +191,37 @@ def test_only_a_missing_index_is_rebuilt(
     assert len(lines) == len(STAGES)
 
 
+def test_frontier_is_published_beside_the_report_and_no_index(
+    completed_run: CompletedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(completed_run.root, root)
+    shutil.rmtree(root / "indexes")
+    words = ["index", str(completed_run.config), f"root={root}", UNREACHABLE_RAY, "--frontier"]
+    protocol = "evaluate.attribute_precision={match: [kind]}"
+
+    assert cli.main([*words, "frontier.dimensions=[8]", protocol]) == 0
+    folder = root / "reports" / "small-frontier"
+    assert capsys.readouterr().out == f"{folder}\n"
+    frontier = json.loads((folder / "frontier.json").read_text())
+    assert {row["dimensions"] for row in frontier["rows"]} == {32, 8}
+    assert all({"recall@10", "ndcg@5", "p@5"} == row["metrics"].keys() for row in frontier["rows"])
+    # The log is that of the report, and the vectors are those of the delivered encoder.
+    report = json.loads((root / "reports" / "small" / "report.json").read_text())
+    (delivered,) = (system for system in report["rungs"] if system["name"] == "wise_ft")
+    assert frontier["rows"][0]["metrics"]["ndcg@5"] == delivered["metrics"]["ndcg@5"]
+    assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert not (root / "indexes").exists()
+
+    assert cli.main([*words, "frontier.dimensions=[8]", protocol]) == 0
+    assert "up to date: skipped" in capsys.readouterr().err
+    assert cli.main([*words, "frontier.dimensions=[64]"]) == 2
+    assert "frontier.dimensions: 64 is above the 32 dimensions" in capsys.readouterr().err
+    shutil.rmtree(root / "embeddings")
+    assert cli.main([*words, "frontier.dimensions=[8]"]) == 2
+    assert "make it with `raysys embed`" in capsys.readouterr().err
+
+
 def test_json_is_one_object(completed_run: CompletedRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["index", str(completed_run.config), UNREACHABLE_RAY, "--json"]) == 0
     stage = json.loads(capsys.readouterr().out)

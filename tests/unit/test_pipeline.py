@@ -8,7 +8,7 @@ import pytest
 
 from raysys.config import Config
 from raysys.errors import InputError
-from raysys.pipeline import STAGES, plan_stages, run_stages
+from raysys.pipeline import FRONTIER, STAGES, plan_stages, run_stages
 
 
 def planned(config: Config, stages: list[str] | None = None) -> list[str]:
@@ -44,6 +44,11 @@ def test_plan_without_projection_and_interpolation(tmp_path: Path) -> None:
         }
     )
     assert planned(config, ["train", "embed"]) == ["encoders/shop-start", "encoders/shop", "embeddings/shop"]
+
+
+def test_frontier_is_a_plan_of_its_own(tmp_path: Path) -> None:
+    assert planned(Config(name="shop", root=str(tmp_path)), [FRONTIER]) == ["reports/shop-frontier"]
+    assert FRONTIER not in STAGES  # `raysys run` does not measure it
 
 
 def test_missing_catalogue_is_an_error_and_not_a_plan(tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ def test_whitened_projection_equals_scikit_learns() -> None:
     np.testing.assert_allclose(np.abs(projected), np.abs(expected), atol=1e-5)
 
 
+@pytest.mark.parametrize("whiten", [False, True])
+def test_first_components_are_the_pca_of_fewer_dimensions(whiten: bool) -> None:
+    moments, vectors = Moments.of(unit_vectors(100, 16)), unit_vectors(20, 16, seed=1)
+    first = fit_projection(moments, 9, whiten=whiten).first(5)
+    expected = fit_projection(moments, 5, whiten=whiten)
+    assert first.dimensions == 5
+    np.testing.assert_array_equal(first.apply(vectors), expected.apply(vectors))
+
+
 def test_moments_of_parts_add_up() -> None:
     vectors = unit_vectors(100, 16)
     parts = Moments.of(vectors[:30]) + Moments.of(vectors[30:30]) + Moments.of(vectors[30:])

@@ -1,0 +1,1 @@
+"""`raysys index --frontier`: bytes and latency of shorter vectors and codes against quality."""
