@@ -8,7 +8,7 @@ from raysys.config import Config
 
 
 def steps(config: Config) -> list[Step]:
-    """One step: the index of the served embeddings."""
+    """One step: the index of the served embeddings, or of `index.embeddings`."""
 
     def build(spec: ArtifactSpec) -> Manifest:
         from raysys.cluster.task_map import connected_map
@@ -17,4 +17,4 @@ def steps(config: Config) -> list[Step]:
         embeddings = specs.served_embeddings(config)
         return publish_index(spec, embeddings, config.index, connected_map(config.ray))
 
-    return [Step.single(specs.layout_of(config).index, lambda: specs.index(config), build)]
+    return [Step.single(specs.served_index(config), lambda: specs.index(config), build)]
