@@ -204,14 +204,21 @@ def _parser() -> argparse.ArgumentParser:
                 "--encoder", metavar="URI_OR_HUB_ID", help="embed with this bundle or image model instead"
             )
             commands.choices["embed"].add_argument(
-                "--to", metavar="NAME", help="the EmbeddingSet of --encoder: embeddings/NAME"
+                "--vectors", metavar="URI", help="take vectors that were made elsewhere (Parquet) instead"
+            )
+            commands.choices["embed"].add_argument(
+                "--to", metavar="NAME", help="the EmbeddingSet of --encoder or --vectors: embeddings/NAME"
             )
             commands.choices["embed"].set_defaults(call=_embed)
         if stage == "index":
-            commands.choices["index"].add_argument(
+            only_one = commands.choices["index"].add_mutually_exclusive_group()
+            only_one.add_argument(
                 "--frontier",
                 action="store_true",
                 help="build no index; measure bytes and latency against quality by dimensions and encoding",
+            )
+            only_one.add_argument(
+                "--embeddings", metavar="NAME", help="index embeddings/NAME, as indexes/NAME, instead"
             )
             commands.choices["index"].set_defaults(call=_index)
     _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
@@ -297,13 +304,15 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _embed(arguments: argparse.Namespace) -> int:
-    for name in ("encoder", "to"):
+    for name in ("encoder", "vectors", "to"):
         if (value := getattr(arguments, name)) is not None:
             arguments.overrides.append(f"embed.{name}={json.dumps(value)}")
     return _stage(arguments)
 
 
 def _index(arguments: argparse.Namespace) -> int:
+    if arguments.embeddings is not None:
+        arguments.overrides.append(f"index.embeddings={json.dumps(arguments.embeddings)}")
     return _run_stages(arguments, [FRONTIER if arguments.frontier else "index"])
 
 

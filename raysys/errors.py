@@ -55,6 +55,13 @@ class SpaceMismatch(InputError):
     code = "space_mismatch"
 
 
+class NoEncoder(InputError):
+    """A photo or a text was to be embedded, but the served vectors are of no EncoderBundle."""
+
+    http_status = 409
+    code = "no_encoder"
+
+
 class UnreadableImage(InputError):
     """Bytes that cannot be decoded as a photo; `reason` is a short word for ledgers."""
 

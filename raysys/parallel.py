@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -25,8 +25,8 @@ class Parallel(Protocol):
     Results come in the order of the pieces.
     """
 
-    def __call__(self, work: Callable[[Piece], Result], pieces: Sequence[Piece], /) -> Iterable[Result]:
-        """Yield `work(piece)` for every piece."""
+    def __call__(self, work: Callable[[Piece], Result], pieces: Iterable[Piece], /) -> Iterable[Result]:
+        """Yield `work(piece)` for every piece; few pieces are taken before their results are."""
         ...
 
 

@@ -26,9 +26,9 @@ def run_stages(config: Config, names: Sequence[str]) -> Iterator[Outcome]:
     """Run the named stages in order and log one line each.
 
     Raises: InputError before the first stage if the last one needs an attribute that the catalogue lacks, or
-    vectors that do not exist, or if `embed.encoder` is set for another stage than `embed`.
+    vectors that do not exist, or if other vectors than the trained encoder's are set for these stages.
     """
-    require_own_encoder(config, names)
+    require_own_vectors(config, names)
     require_known_attributes(config, names)
     require_baselines(config, names)
     for name in names:
@@ -50,7 +50,7 @@ def plan_stages(config: Config, names: Sequence[str]) -> Iterator[str]:
 
     A step whose inputs do not exist yet has one line, without its artifacts.
     """
-    require_own_encoder(config, names)
+    require_own_vectors(config, names)
     require_known_attributes(config, names)
     require_baselines(config, names)
     planned: set[str] = set()
@@ -71,15 +71,22 @@ def stage_steps(name: str, config: Config) -> list[Step]:
     return steps
 
 
-def require_own_encoder(config: Config, names: Sequence[str]) -> None:
-    """Check that only `raysys embed` runs with the encoder of `embed.encoder`.
+def require_own_vectors(config: Config, names: Sequence[str]) -> None:
+    """Check that stages that need the vectors of the trained encoder do not run with others.
 
-    Raises: InputError, because the stages behind it need the vectors of the trained encoder.
+    Raises: InputError for `embed.encoder` or `embed.vectors` in another command than `raysys embed`, and for
+    `index.embeddings` before `evaluate`.
     """
-    if config.embed.encoder is not None and [*names] != ["embed"]:
+    for key, value in (("encoder", config.embed.encoder), ("vectors", config.embed.vectors)):
+        if value is not None and [*names] != ["embed"]:
+            raise InputError(
+                f"embed.{key}: {value} is for `raysys embed` alone, not for {', '.join(names)}; "
+                f"remove embed.{key} and embed.to from the configuration"
+            )
+    if config.index.embeddings is not None and {"index", "evaluate"} <= {*names}:
         raise InputError(
-            f"embed.encoder: {config.embed.encoder} is for `raysys embed` alone, not for "
-            f"{', '.join(names)}; remove embed.encoder and embed.to from the configuration"
+            f"index.embeddings: {config.index.embeddings} is for `raysys index` and `raysys serve`, not for "
+            f"{', '.join(names)}: the report is on the index of the trained encoder; set it to null"
         )
 
 

@@ -61,7 +61,7 @@ class ArtifactLayout:
         return self.embeddings_named(self.name)
 
     def embeddings_named(self, name: str) -> str:
-        """The catalogue in the space of any encoder (`raysys embed --to NAME`)."""
+        """The catalogue in any other space (`raysys embed --to NAME`)."""
         return storage.join(self.root, "embeddings", name)
 
     @property
@@ -71,8 +71,12 @@ class ArtifactLayout:
 
     @property
     def index(self) -> str:
-        """The index over the served space."""
-        return storage.join(self.root, "indexes", self.name)
+        """The index over the vectors of the delivered bundle."""
+        return self.index_named(self.name)
+
+    def index_named(self, name: str) -> str:
+        """The index over any EmbeddingSet (`raysys index --embeddings NAME`)."""
+        return storage.join(self.root, "indexes", name)
 
     @property
     def report(self) -> str:

@@ -23,14 +23,16 @@ from raysys.artifacts import (
     ShardSetManifest,
     as_input,
     canonical_json,
+    open_artifact,
 )
+from raysys.artifacts.directory import read_manifest
 from raysys.artifacts.layout import LATENT, ArtifactLayout
 from raysys.artifacts.shipped import tiny_checkpoint
 from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.config.schema import SPLITS, Columns, DrawnCatalog, Section, TrainConfig
 from raysys.config.section import ChangeableOnResume, SelectsAlpha, SelectsCheckpoint, marked_names
-from raysys.errors import InputError
+from raysys.errors import InputError, MissingArtifact
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,12 @@ def embeddings_by(config: Config, encoder: InputEntry, uri: str) -> ArtifactSpec
     return _embeddings(config, _embedded_shards(config), encoder, uri)
 
 
+def joined_embeddings(config: Config, vectors: InputEntry, uri: str) -> ArtifactSpec:
+    """The catalogue with vectors that were made elsewhere, at `uri`."""
+    settings = {"splits": list(config.embed.splits)}
+    return ArtifactSpec(uri, EmbeddingSetManifest, settings, {**_embedded_shards(config), "vectors": vectors})
+
+
 def projected_encoder(config: Config) -> ArtifactSpec:
     """The delivered encoder with a projection fitted to its embeddings of the training split."""
     layout = layout_of(config)
@@ -220,10 +228,12 @@ def projected_embeddings(config: Config) -> ArtifactSpec:
 
 
 def index(config: Config) -> ArtifactSpec:
-    """The index over the served embeddings."""
-    inputs = {"embeddings": as_input(served_embeddings(config), EmbeddingSetManifest)}
-    settings = _settings(config.index, without={"device"})
-    return ArtifactSpec(layout_of(config).index, IndexBundleManifest, settings, inputs)
+    """The index over the served embeddings. Raises: MissingArtifact without them."""
+    uri = served_embeddings(config)
+    _require_named_embeddings(config)
+    settings = _settings(config.index, without={"device", "embeddings"})
+    inputs = {"embeddings": as_input(uri, EmbeddingSetManifest)}
+    return ArtifactSpec(served_index(config), IndexBundleManifest, settings, inputs)
 
 
 def frontier(config: Config) -> ArtifactSpec:
@@ -259,16 +269,33 @@ def report(config: Config) -> ArtifactSpec:
     return ArtifactSpec(layout.report, ReportManifest, settings, inputs)
 
 
-def served_encoder(config: Config) -> str:
-    """URI of the EncoderBundle that embeds queries."""
+def served_encoder(config: Config) -> str | None:
+    """URI of the EncoderBundle that embeds queries; None if the vectors of `index.embeddings` are of none.
+
+    Raises: MissingArtifact if there is no EmbeddingSet of that name.
+    """
     layout = layout_of(config)
-    return layout.projected_encoder if config.projection.dimensions else layout.encoder
+    if config.index.embeddings is None:
+        return layout.projected_encoder if config.projection.dimensions else layout.encoder
+    _require_named_embeddings(config)
+    embeddings = open_artifact(served_embeddings(config), EmbeddingSetManifest)
+    encoder = embeddings.inputs.get("encoder")
+    if encoder is None or read_manifest(encoder.uri, EncoderBundleManifest) is None:
+        return None
+    return encoder.uri
 
 
 def served_embeddings(config: Config) -> str:
-    """URI of the EmbeddingSet that is indexed."""
+    """URI of the EmbeddingSet that is indexed and served."""
     layout = layout_of(config)
+    if config.index.embeddings is not None:
+        return layout.embeddings_named(config.index.embeddings)
     return layout.projected_embeddings if config.projection.dimensions else layout.embeddings
+
+
+def served_index(config: Config) -> str:
+    """URI of the IndexBundle that is made and served."""
+    return layout_of(config).index_named(config.index.embeddings or config.name)
 
 
 def latent_uri(config: Config) -> str | None:
@@ -318,6 +345,15 @@ def _settings(section: Section, without: Set[str] = frozenset()) -> dict[str, An
 
 def _marked_settings(section: Section, marker: type[SelectsAlpha | SelectsCheckpoint]) -> dict[str, Any]:
     return section.model_dump(mode="json", include=marked_names(type(section), marker))
+
+
+def _require_named_embeddings(config: Config) -> None:
+    name, uri = config.index.embeddings, served_embeddings(config)
+    if name is not None and read_manifest(uri, EmbeddingSetManifest) is None:
+        raise MissingArtifact(
+            f"index.embeddings: {uri}: no EmbeddingSet here; make it with "
+            f"`raysys embed CONFIG --vectors URI --to {name}`, or with --encoder instead of --vectors"
+        )
 
 
 def _embedded_shards(config: Config) -> dict[str, InputEntry]:

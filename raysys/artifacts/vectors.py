@@ -46,6 +46,7 @@ def read_vectors(
 def read_item_ids(uri: str) -> pa.Array:
     """The ids of a source in its order. Raises: as `read_vectors`, but for the vectors."""
     ids = pa.chunked_array([ids for _, ids, _ in _batches(uri, [ITEM_ID])], pa.string()).combine_chunks()
+    _require_rows(uri, len(ids))
     _require_unique(uri, ids)
     return ids
 
@@ -73,8 +74,17 @@ def _unit_parts(
             if part.shape[1] != (dimensions := dimensions or part.shape[1]):
                 raise _unequal_lengths(where, dimensions, part.shape[1], ids[0].as_py())
             yield ids, part
-    if not num_rows:
-        raise InputError(f"{uri}: no rows; vectors of items are needed")
+    _require_rows(uri, num_rows)
+
+
+def space_id_of(source: InputEntry) -> str:
+    """The embedding space of a source: that of an EmbeddingSet, else a hash of its content.
+
+    The encoder of plain vectors is not known, so two such sources are never compared.
+    """
+    if _is_embedding_set(source.uri):
+        return open_artifact(source.uri, EmbeddingSetManifest).space_id
+    return source.fingerprint
 
 
 def vectors_input(uri: str) -> InputEntry:
@@ -204,6 +214,11 @@ def _list_lengths(column: pa.ChunkedArray) -> ndarray:
     if pa.types.is_fixed_size_list(column.type):
         return np.full(len(column), column.type.list_size)
     return np.asarray(pc.list_value_length(column).to_numpy())
+
+
+def _require_rows(uri: str, num_rows: int) -> None:
+    if not num_rows:
+        raise InputError(f"{uri}: no rows; vectors of items are needed")
 
 
 def _require_unique(uri: str, item_ids: pa.Array) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
@@ -15,14 +15,14 @@ from raysys.parallel import Parallel, Piece, Result
 def connected_map(section: RayConfig, *, num_gpus: int = 0) -> Parallel:
     """A `Parallel` that runs pieces as Ray tasks, each with so many GPUs; its first call connects to Ray."""
 
-    def run(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterable[Result]:
+    def run(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterable[Result]:
         session.connect(section)
         return _map_tasks(work, pieces, num_gpus)
 
     return run
 
 
-def _map_tasks(work: Callable[[Piece], Result], pieces: Sequence[Piece], num_gpus: int) -> Iterable[Result]:
+def _map_tasks(work: Callable[[Piece], Result], pieces: Iterable[Piece], num_gpus: int) -> Iterable[Result]:
     """Results in the order of the pieces, with a bounded number of tasks in flight."""
     submit: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_call).remote
     in_flight: list[Any] = []

@@ -211,8 +211,11 @@ class EmbedConfig(Section):
     encoder: Annotated[str | None, HubIdOrPath()] = None
     """`raysys embed --encoder`: instead of the trained one an EncoderBundle (path or URI), or any Hugging
     Face image model (hub id or local path), for example as a baseline. Null: the trained one."""
+    vectors: Annotated[str | None, UriPath()] = None
+    """`raysys embed --vectors`: instead of embedding, take vectors that were made elsewhere: a Parquet file
+    or a folder of them with `item_id` and `embedding`, or an EmbeddingSet (path or URI)."""
     to: RunName | None = None
-    """`raysys embed --to`: the EmbeddingSet of `embed.encoder` is `embeddings/<to>`."""
+    """`raysys embed --to`: the EmbeddingSet of `embed.encoder` or `embed.vectors` is `embeddings/<to>`."""
     parity_items: NonNegativeInt = 32
     """Items of the catalogue whose vectors are compared before the others are embedded: as training (without
     augmentation), this command and the service compute them. 0: none."""
@@ -228,12 +231,17 @@ class EmbedConfig(Section):
     state the cost of a million photos. Null: they do not."""
 
     @model_validator(mode="after")
-    def _encoder_has_a_place(self) -> EmbedConfig:
-        if (self.encoder is None) != (self.to is None):
-            missing = "to (--to NAME)" if self.to is None else "encoder (--encoder URI_OR_HUB_ID)"
+    def _other_vectors_have_a_place(self) -> EmbedConfig:
+        if self.encoder is not None and self.vectors is not None:
+            raise ValueError("encoder and vectors are two sources of one set; set one of them")
+        if self.encoder is None and self.vectors is None and self.to is not None:
             raise ValueError(
-                f"an encoder needs a name for its vectors, and the reverse; set embed.{missing}, too"
+                "to is the place of other vectors than the trained encoder's; set embed.encoder (--encoder "
+                "URI_OR_HUB_ID) or embed.vectors (--vectors URI), too"
             )
+        if (self.encoder is not None or self.vectors is not None) and self.to is None:
+            source = "vectors" if self.encoder is None else "encoder"
+            raise ValueError(f"{source} needs a name for the set; set embed.to (--to NAME), too")
         return self
 
 
@@ -260,6 +268,10 @@ class BudgetConfig(Section):
 class IndexConfig(Section):
     """`raysys index`: the FAISS nearest-neighbour index."""
 
+    embeddings: RunName | None = None
+    """`raysys index --embeddings`: index the EmbeddingSet `embeddings/<this>` (of `raysys embed --to`) as
+    `indexes/<this>`; `raysys serve` with the same setting serves it. Null: that of the trained encoder, as
+    `indexes/<name>`."""
     kind: Literal["auto", "exact", "ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8"] = "auto"
     """`auto`: chosen by `index.budget` and measurements on a sample. `exact` compares a query with every
     vector. `ivf_sq8` searches the nearest lists of 8-bit vectors; `ivf_pq` and `ivf_rabitq` search lists of
@@ -427,9 +439,15 @@ class Config(Section):
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
-    def _other_encoders_have_places_of_their_own(self) -> Config:
-        if self.embed.to in (self.name, f"{self.name}-pca"):
+    def _other_vectors_have_places_of_their_own(self) -> Config:
+        own = (self.name, f"{self.name}-pca")
+        if self.embed.to in own:
             raise ValueError(
                 f"embed.to: '{self.embed.to}' holds the vectors of the trained encoder; choose another name"
+            )
+        if self.index.embeddings in own:
+            raise ValueError(
+                f"index.embeddings: '{self.index.embeddings}' has the vectors of the trained encoder, which "
+                "are indexed by default; set it to null, or to a set of `raysys embed --to`"
             )
         return self

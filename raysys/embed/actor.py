@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from raysys import storage
@@ -18,15 +17,10 @@ from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.columns import (
     DETAIL,
     EMBEDDING,
-    IMAGE_OFFSET,
-    ITEM_ID,
-    LEDGER_SCHEMA,
     PIXELS,
     REASON,
-    SHARD,
-    SPLIT,
-    embedding_schema,
 )
+from raysys.embed.parts import ledger_rows, part_name, write_part
 from raysys.encoder.image_encoder import ImageEncoderInfo, open_image_encoder
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.encoder.vision import VisionEncoder
@@ -78,18 +72,18 @@ class EmbeddingActor:
     def _embed(self, block: pa.Table) -> tuple[int, list[dict[str, str]]]:
         """The number of items written, and the ledger rows of the others."""
         has_photo = pc.equal(block.column(REASON), "")
-        block, refused = block.filter(has_photo), _ledger(block.filter(pc.invert(has_photo)))
+        block, refused = block.filter(has_photo), ledger_rows(block.filter(pc.invert(has_photo)))
         if len(block):
-            name, vectors = _part_name(block), self._vectors(block)
+            name, vectors = part_name(block), self._vectors(block)
             bad = bad_rows(vectors)
             if len(bad):
                 refused += [
                     {**row, REASON: BAD_VECTOR, DETAIL: f"its vector {fault_of(vector)}"}
-                    for row, vector in zip(_ledger(block.take(bad)), vectors[bad], strict=True)
+                    for row, vector in zip(ledger_rows(block.take(bad)), vectors[bad], strict=True)
                 ]
                 good = np.setdiff1d(np.arange(len(block)), bad)
                 block, vectors = block.take(good), vectors[good]
-            self._write(name, block, vectors)
+            write_part(storage.join(self._output_uri, name), block, vectors)
         return len(block), refused
 
     def _vectors(self, block: pa.Table) -> np.ndarray:
@@ -97,14 +91,6 @@ class EmbeddingActor:
         vectors = block_vectors(self._encoder, block, self._batch_size)
         self._seconds += time.monotonic() - started
         return vectors
-
-    def _write(self, name: str, block: pa.Table, vectors: np.ndarray) -> None:
-        uri = storage.join(self._output_uri, name)
-        if not len(block):
-            storage.delete(uri)  # of an earlier attempt
-            return
-        with storage.writable_file(uri) as path:
-            pq.write_table(_with_vectors(block, vectors), path)
 
 
 def block_vectors(
@@ -121,31 +107,3 @@ def block_vectors(
         pixels = np.stack([np.frombuffer(row.as_buffer(), image.dtype) for row in column])
         vectors[is_new] = encoder.embed_pixels(pixels.reshape(-1, *image.shape), batch_size)
     return vectors
-
-
-def part_prefix(split: str, shard_uri: str) -> str:
-    """How the names of all parts of a shard begin: `<split>-<shard name without .tar>-<hash of its folder>`.
-
-    A ShardSet may refer to tars of one name in several folders.
-    """
-    folder, _, name = shard_uri.rpartition("/")
-    return f"{split}-{name.removesuffix('.tar')}-{storage.sha256_of_bytes(folder.encode())[:8]}"
-
-
-def _part_name(block: pa.Table) -> str:
-    """`<split>-<shard>-<offset of the first photo>.parquet`."""
-    first = block.slice(0, 1).select([SPLIT, SHARD, IMAGE_OFFSET]).to_pylist()[0]
-    return f"{part_prefix(first[SPLIT], first[SHARD])}-{first[IMAGE_OFFSET]:012d}.parquet"
-
-
-def _with_vectors(block: pa.Table, vectors: np.ndarray) -> pa.Table:
-    schema = embedding_schema(vectors.shape[1])
-    columns = {name: block.column(name) for name in schema.names}
-    columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
-
-
-def _ledger(block: pa.Table) -> list[dict[str, str]]:
-    """The ledger rows of a block, with its own reasons and details."""
-    rows = block.select([ITEM_ID, REASON, DETAIL, SHARD]).rename_columns(LEDGER_SCHEMA.names)
-    return list(rows.to_pylist())

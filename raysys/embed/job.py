@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import pickle
@@ -11,20 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import ray.data.exceptions
 
 from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, Parity, Throughput
-from raysys.artifacts.embedding_set import LEDGER
+from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, Parity, Throughput
 from raysys.cluster.capacity import Demand, Node
 from raysys.cluster.datasource import open_rows
-from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
+from raysys.columns import DETAIL, ITEM_ID, REASON
 from raysys.config.schema import EmbedConfig, StreamConfig
-from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
+from raysys.embed.actor import BAD_VECTOR, EmbeddingActor
 from raysys.embed.delta import Changes, EarlierSet, count_changes, open_vectors
+from raysys.embed.parts import (
+    incomplete_shards,
+    publish_embedding_set,
+    require_few_refused,
+    write_ledger,
+)
 from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.image_encoder import ImageEncoderInfo
 from raysys.errors import DamagedData, known_cause
@@ -34,7 +36,6 @@ from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
 
-_NO_CHANGES = Changes()
 _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
 
@@ -64,7 +65,7 @@ def embed(
     vectors = open_vectors(earlier, uri) if earlier else None
     decoder = EmbeddingDecoder(encoder.image, vectors)
     parity = check(decoder) if check else None
-    incomplete = _incomplete_shards(uri, shards)
+    incomplete = incomplete_shards(uri, shards)
     total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
@@ -119,66 +120,6 @@ def require_usable_encoder(encoder_uri: str, refused: list[dict[str, str]], num_
         )
 
 
-def require_few_refused(refused: list[dict[str, str]], total: int, max_bad_fraction: float) -> None:
-    """Check that at most `max_bad_fraction` of all items were refused.
-
-    Raises: DamagedData, which names the shard with the most refused items.
-    """
-    if len(refused) > max_bad_fraction * total:
-        shard, num_of_shard = collections.Counter(row[SOURCE] for row in refused).most_common(1)[0]
-        first = refused[0]
-        raise DamagedData(
-            f"{shard}: has {num_of_shard} of the {len(refused)} items (of {total}) that cannot be embedded "
-            f"(first {first[ITEM_ID]}: {first[REASON]}: {first[DETAIL]}); run `raysys verify`, pack again, "
-            "or raise stream.max_bad_fraction"
-        )
-
-
-def write_ledger(uri: str, refused: list[dict[str, str]]) -> None:
-    """Write the ledger of an EmbeddingSet."""
-    with storage.writable_file(storage.join(uri, LEDGER)) as path:
-        pq.write_table(pa.Table.from_pylist(refused, schema=LEDGER_SCHEMA), path)
-
-
-def publish_embedding_set(
-    spec: ArtifactSpec,
-    folder: str,
-    encoder: EncoderBundleManifest | ImageEncoderInfo,
-    seconds: float,
-    *,
-    num_refused: int,
-    changes: Changes = _NO_CHANGES,
-    throughput: Throughput | None = None,
-    parity: Parity | None = None,
-) -> EmbeddingSetManifest:
-    """Publish the parts in the folder below `spec.uri` as an EmbeddingSet in the space of `encoder`.
-
-    It takes the place of the one that is published, whose files are then deleted.
-    Raises: DamagedData if no item is left.
-    """
-    uri = storage.join(spec.uri, folder)
-    files = artifacts.describe_files(uri)
-    num_items = sum(_num_rows(storage.join(uri, name)) for name in files if name != LEDGER)
-    if not num_items:
-        raise DamagedData(
-            f"{spec.uri}: not published, because all {num_refused} items were refused (reasons in {LEDGER}); "
-            "run `raysys verify`, and pack again"
-        )
-    manifest = EmbeddingSetManifest(
-        **artifacts.common_fields(spec, files, num_items, seconds),
-        space_id=encoder.space_id,
-        dimensions=encoder.dimensions,
-        num_refused=num_refused,
-        num_carried_over=changes.num_carried_over,
-        num_removed=changes.num_removed,
-        throughput=throughput,
-        parity=parity,
-    )
-    published = artifacts.publish_version(spec.uri, folder, manifest)
-    artifacts.delete_other_versions(spec.uri, EmbeddingSetManifest)
-    return published
-
-
 def summary_line(manifest: EmbeddingSetManifest) -> str:
     """What was embedded, carried over and removed, how fast, and at which cost."""
     num_embedded = manifest.num_items - manifest.num_carried_over
@@ -209,18 +150,6 @@ def _throughput(
         busy_fraction=round(busy_seconds / device_seconds, 4),
         cost_per_million=None if price is None else price * device_seconds / 3600 / num_photos * 1e6,
     )
-
-
-def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
-    """The shards for which not every row is written yet."""
-    num_rows: collections.Counter[str] = collections.Counter()
-    for name in storage.list_files(uri):
-        if name.endswith(".parquet") and name != LEDGER:
-            try:
-                num_rows[name.rsplit("-", 1)[0]] += _num_rows(storage.join(uri, name))
-            except (pa.ArrowInvalid, OSError):  # damaged since an earlier attempt wrote it
-                storage.delete(storage.join(uri, name))
-    return [shard for shard in shards if num_rows[part_prefix(shard.split, shard.uri)] != shard.num_items]
 
 
 def _embed_shards(
@@ -260,8 +189,3 @@ def _embed_shards(
                 yield row
     except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
         raise known_cause(error) or error from error
-
-
-def _num_rows(uri: str) -> int:
-    with storage.open_input(uri) as stream:
-        return int(pq.read_metadata(stream).num_rows)

@@ -26,7 +26,7 @@ from raysys.artifacts.intact import damage_named, require_intact
 from raysys.columns import DETAIL, EMBEDDING, ITEM_ID, REASON, SHARD, SOURCE, SPLIT, embedding_schema
 from raysys.config.schema import ProjectionConfig
 from raysys.embed.actor import BAD_VECTOR
-from raysys.embed.job import publish_embedding_set, require_few_refused, write_ledger
+from raysys.embed.parts import publish_embedding_set, require_few_refused, write_ledger
 from raysys.encoder.bundle import copy_checkpoint, preprocessing_of, publish_bundle
 from raysys.encoder.projection import PROJECTION_FILE, Moments, Projection, fit_projection, load_projection
 from raysys.errors import InputError

@@ -1,6 +1,7 @@
 """`raysys embed`: an EmbeddingSet of the catalogue; with `projection.dimensions` also its PCA projection.
 
-With `embed.encoder` only an EmbeddingSet by that encoder, at `embeddings/<embed.to>`.
+With `embed.encoder` or `embed.vectors` only an EmbeddingSet by that encoder or of those vectors, at
+`embeddings/<embed.to>`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from raysys import storage
 from raysys.artifacts import (
     ArtifactSpec,
     EncoderBundleManifest,
@@ -19,6 +21,7 @@ from raysys.artifacts import (
     specs,
 )
 from raysys.artifacts.build import Step
+from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.errors import InputError
 from raysys.shards.reader import ShardRef, require_items, shards_of
@@ -33,6 +36,8 @@ def steps(config: Config) -> list[Step]:
     layout = specs.layout_of(config)
     if config.embed.encoder is not None:
         return [_step_of_other_encoder(config)]
+    if config.embed.vectors is not None:
+        return [_step_of_vectors(config)]
     embed = Step.single(
         layout.embeddings, lambda: specs.embeddings(config), lambda spec: _embed(config, spec)
     )
@@ -67,6 +72,31 @@ def _step_of_other_encoder(config: Config) -> Step:
     return Step.single(
         uri, spec, lambda spec: _embed_by(config, spec, _shards_with_items(config), describe())
     )
+
+
+def _step_of_vectors(config: Config) -> Step:
+    """The EmbeddingSet of the vectors of `embed.vectors`."""
+    assert config.embed.vectors is not None, "the caller has checked it"
+    assert config.embed.to is not None, "the configuration has both or neither"
+    source_uri = storage.absolute(config.embed.vectors)
+    source = functools.cache(functools.partial(vectors_input, source_uri))
+    uri = specs.layout_of(config).embeddings_named(config.embed.to)
+    if f"{source_uri}/".startswith(f"{uri}/"):
+        raise InputError(
+            f"embed.vectors: {source_uri} is in the folder of the set that is made from it; move it, or "
+            "choose another embed.to (--to NAME)"
+        )
+
+    def build(spec: ArtifactSpec) -> Manifest:
+        from raysys.cluster.task_map import connected_map
+        from raysys.embed.join import publish_joined
+        from raysys.embed.unique import require_unique_items
+
+        shards = _shards_with_items(config)
+        require_unique_items(spec.uri, shards)
+        return publish_joined(spec, source(), shards, config.stream, connected_map(config.ray))
+
+    return Step.single(uri, lambda: specs.joined_embeddings(config, source(), uri), build)
 
 
 def _embed(config: Config, spec: ArtifactSpec) -> Manifest:

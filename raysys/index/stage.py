@@ -9,7 +9,7 @@ from raysys.parallel import Parallel
 
 
 def steps(config: Config) -> list[Step]:
-    """One step: the index of the served embeddings."""
+    """One step: the index of the served embeddings, or of `index.embeddings`."""
 
     def build(spec: ArtifactSpec) -> Manifest:
         from raysys.cluster.task_map import connected_map
@@ -19,7 +19,7 @@ def steps(config: Config) -> list[Step]:
         parallel, gpu_tasks = connected_map(config.ray), gpu_tasks_of(config)
         return publish_index(spec, embeddings, config.index, parallel, gpu_tasks)
 
-    return [Step.single(specs.layout_of(config).index, lambda: specs.index(config), build)]
+    return [Step.single(specs.served_index(config), lambda: specs.index(config), build)]
 
 
 def gpu_tasks_of(config: Config) -> Parallel | None:

@@ -47,30 +47,21 @@ def build(args: dict[str, Any]) -> Application:
 def bind(config: Config) -> Application:
     """The application of a configuration.
 
+    For indexed vectors of no EncoderBundle there is no encoder deployment: queries are items and vectors.
     Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ,
     InputError for `serve.search_on_gpu` with an index that a GPU cannot hold.
     """
-    encoder_uri, index_uri = specs.served_encoder(config), specs.layout_of(config).index
-    encoder = open_artifact(encoder_uri, EncoderBundleManifest)
+    encoder_uri, index_uri = specs.served_encoder(config), specs.served_index(config)
+    encoder = None if encoder_uri is None else open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
-    require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
+    if encoder is None or encoder_uri is None:
+        log.info("    serve  %s: its vectors are of no EncoderBundle; no queries by photo or text", index_uri)
+    else:
+        require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     section = config.serve
     if section.search_on_gpu:
         require_gpu_kind(index_uri, index)
-    encoder_app = (
-        _deployment(EncoderDeployment)
-        .options(
-            num_replicas=section.encoder_replicas,
-            max_ongoing_requests=4 * section.max_batch_size,
-            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
-        )
-        .bind(
-            encoder_uri,
-            "cuda" if section.use_gpu else "cpu",
-            section.max_batch_size,
-            section.batch_wait_ms / 1000,
-        )
-    )
+    encoder_app = None if encoder_uri is None else _encoder_application(section, encoder_uri)
     search_app = (
         _deployment(SearchDeployment)
         .options(
@@ -87,6 +78,24 @@ def bind(config: Config) -> Application:
         .bind(section.model_dump(mode="json"), encoder_app, search_app)
     )
     return gateway_app
+
+
+def _encoder_application(section: ServeConfig, encoder_uri: str) -> Application:
+    application: Application = (
+        _deployment(EncoderDeployment)
+        .options(
+            num_replicas=section.encoder_replicas,
+            max_ongoing_requests=4 * section.max_batch_size,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
+        )
+        .bind(
+            encoder_uri,
+            "cuda" if section.use_gpu else "cpu",
+            section.max_batch_size,
+            section.batch_wait_ms / 1000,
+        )
+    )
+    return application
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
-from raysys.errors import DamagedData, InputError, MissingError, RaysysError
+from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
 from raysys.index.items import IndexedItem
 from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
@@ -119,7 +119,7 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 @serve.deployment(name="Gateway")
 @serve.ingress(app)
 class Gateway:
-    """The routes of the HTTP contract."""
+    """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
 
     def __init__(self, section: dict[str, Any], encoder: Any, search: Any) -> None:
         self._section = ServeConfig.model_validate(section)
@@ -142,14 +142,17 @@ class Gateway:
 
     @app.get("/readyz")
     async def readyz(self) -> dict[str, Any]:
-        """Encoder and index are loaded and belong to the same embedding space."""
-        encoder, index = await self._encoder_info(), await self._index_info()
-        require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
+        """The index is loaded, and the encoder, if there is one, belongs to the same embedding space."""
+        index = await self._index_info()
+        if self._encoder is not None:
+            encoder = await self._encoder_info()
+            require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
         return {
             "status": "ready",
             "space_id": index.space_id,
             "index_version": index.index_version,
             "num_items": index.num_items,
+            "has_encoder": self._encoder is not None,
         }
 
     @app.get("/v1/items")
@@ -163,7 +166,7 @@ class Gateway:
         """Texts and an item to start from, the same ones for the same index."""
         item: IndexedItem | None = await self._search.opening_item.remote()
         return ExamplesResponse(
-            texts=list(self._section.example_queries),
+            texts=list(self._section.example_queries) if self._encoder is not None else [],
             item=None if item is None else self._item_response(item),
         )
 
@@ -228,6 +231,11 @@ class Gateway:
         return vector, info.space_id
 
     async def _encoder_info(self) -> EncoderInfo:
+        if self._encoder is None:
+            raise NoEncoder(
+                "photos and texts cannot be embedded: the vectors of the index are of no EncoderBundle; "
+                "search by item, or by a vector and the space_id of /readyz"
+            )
         if self._cached_encoder_info is None:
             self._cached_encoder_info = await self._encoder.info.remote()
         return self._cached_encoder_info

@@ -82,7 +82,7 @@ class ExamplesResponse(BaseModel):
     """Queries to start from."""
 
     texts: list[str]
-    """`serve.example_queries`."""
+    """`serve.example_queries`; none without an encoder."""
     item: ItemResponse | None
     """An item whose neighbours are clear; null if no item of the index has a neighbour."""
 

@@ -71,10 +71,20 @@ def embedding_stream(
     shards: Sequence[ShardRef], decode: Decode, section: StreamConfig, concurrency: Concurrency
 ) -> ray.data.Dataset:
     """Every item of the shards once, in order, decoded; a block has items of one shard only."""
-    reads = [functools.partial(_read_shard, shard, number, section) for number, shard in enumerate(shards)]
+    reads = [functools.partial(read_blocks, shard, number, section) for number, shard in enumerate(shards)]
     rows = _read(reads, [shard.num_items for shard in shards], section, concurrency)
     watch(rows, WaitInDriver("embed", section.first_batch_timeout_s))
     return _decode_blocks(rows, decode, concurrency)
+
+
+def read_blocks(shard: ShardRef, shard_number: int, section: StreamConfig) -> Iterator[pa.Table]:
+    """The samples of one shard in stored order, as blocks of compressed photos and titles."""
+    block = BlockBuilder(section.block_megabytes * 2**20)
+    with contextlib.ExitStack() as stack:
+        read_sample = _open(stack, shard)
+        for number in range(shard.num_items):
+            yield from block.add(read_sample(number), shard, (0, number, shard_number, number))
+    yield from block.flush()
 
 
 def prepare_context() -> None:
@@ -153,16 +163,6 @@ def _read_window(shards: Sequence[ShardRef], window: Window, section: StreamConf
                 shards[shard_number],
                 (window.epoch, position, shard_number, sample_number),
             )
-    yield from block.flush()
-
-
-def _read_shard(shard: ShardRef, shard_number: int, section: StreamConfig) -> Iterator[pa.Table]:
-    """The samples of one shard in stored order."""
-    block = BlockBuilder(section.block_megabytes * 2**20)
-    with contextlib.ExitStack() as stack:
-        read_sample = _open(stack, shard)
-        for number in range(shard.num_items):
-            yield from block.add(read_sample(number), shard, (0, number, shard_number, number))
     yield from block.flush()
 
 

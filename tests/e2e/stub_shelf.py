@@ -57,6 +57,7 @@ class StubShelf:
     )  # text -> set to send its response
     uploads: list[bytes] = field(default_factory=list)
     examples: Json | None = None  # instead of the usual texts and item
+    has_encoder: bool = True
 
     def reset(self) -> None:
         """Restore the initial state, before a test."""
@@ -64,6 +65,7 @@ class StubShelf:
         self.delayed_texts.clear()
         self.uploads.clear()
         self.examples = None
+        self.has_encoder = True
 
     def fail_next(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         """Make the next search fail with this error."""
@@ -108,7 +110,13 @@ def build_app(shelf: StubShelf) -> FastAPI:
 
     @app.get("/readyz")
     def ready() -> Json:
-        return {"status": "ready", "space_id": SPACE_ID, "index_version": INDEX_VERSION, "num_items": 2980}
+        return {
+            "status": "ready",
+            "space_id": SPACE_ID,
+            "index_version": INDEX_VERSION,
+            "num_items": 2980,
+            "has_encoder": shelf.has_encoder,
+        }
 
     @app.get("/v1/items")
     def sample(limit: int, seed: int) -> Json:

@@ -62,6 +62,7 @@ def test_service_is_alive_and_ready_with_its_index(client: httpx.Client, served:
         "space_id": index["space_id"],
         "index_version": f"{index['fingerprint'][:12]}.0",
         "num_items": NUM_ITEMS,
+        "has_encoder": True,
     }
 
 

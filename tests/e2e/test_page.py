@@ -169,6 +169,21 @@ def test_uploaded_photo_is_sent_unchanged_and_shown(page: Page, shelf: StubShelf
     page.locator("#query-title", has_text="coat.png").wait_for()
 
 
+def test_without_an_encoder_only_products_are_queries(page: Page, shelf: StubShelf) -> None:
+    shelf.has_encoder = False
+    page.goto("/")
+    page.locator("#items-only").wait_for()
+    assert texts(page, "#items-only") == [
+        "Choose a product. The results are the products that look most similar."
+    ]
+    assert [page.locator(part).is_visible() for part in ("#search", "#hero .actions")] == [False, False]
+    for gesture in ("drop", "paste"):
+        give_file(page, gesture, "coat.png", "image/png", list(photo_of(5)))
+    page.locator("#starts a.card").first.click()
+    page.locator("#shelf .title", has_text="Blue shirt").wait_for()
+    assert shelf.uploads == []
+
+
 @pytest.mark.parametrize("gesture", ["drop", "paste"])
 def test_photo_can_be_dropped_or_pasted(page: Page, shelf: StubShelf, gesture: str) -> None:
     page.goto("/")

@@ -27,6 +27,7 @@ from raysys.config import Config
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed import job
 from raysys.embed.delta import find_earlier
+from raysys.embed.parts import require_few_refused
 from raysys.encoder.bundle import copy_checkpoint, publish_bundle
 from raysys.encoder.image_encoder import describe_image_encoder
 from raysys.encoder.start import text_preprocessing, write_start
@@ -349,9 +350,9 @@ def embed_val(embedded: Embedded, folder: Path, section: StreamConfig) -> None:
 
 def test_too_many_refused_items_are_an_error_naming_the_worst_shard() -> None:
     row = {"item_id": "i3", "reason": "missing", "detail": "2 of 3 samples are there", "source": "a.tar"}
-    job.require_few_refused([row], total=100, max_bad_fraction=0.01)
+    require_few_refused([row], total=100, max_bad_fraction=0.01)
     with pytest.raises(DamagedData) as caught:
-        job.require_few_refused([row, row], total=100, max_bad_fraction=0.01)
+        require_few_refused([row, row], total=100, max_bad_fraction=0.01)
     assert str(caught.value) == (
         "a.tar: has 2 of the 2 items (of 100) that cannot be embedded (first i3: missing: 2 of 3 samples are there); "
         "run `raysys verify`, pack again, or raise stream.max_bad_fraction"

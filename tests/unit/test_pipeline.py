@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysys.config import Config
-from raysys.errors import InputError
+from raysys.errors import InputError, MissingArtifact
 from raysys.pipeline import FRONTIER, STAGES, plan_stages, run_stages
 
 
@@ -87,4 +87,29 @@ def test_other_encoder_is_for_embed_alone(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "embed.encoder: google/vit is for `raysys embed` alone, not for embed, index; "
         "remove embed.encoder and embed.to from the configuration"
+    )
+
+
+def test_other_vectors_are_for_embed_alone(tmp_path: Path) -> None:
+    config = Config.model_validate({"root": str(tmp_path), "embed": {"vectors": "v.parquet", "to": "old"}})
+    with pytest.raises(
+        InputError, match="^embed.vectors: v.parquet is for `raysys embed` alone, not for index; "
+    ):
+        planned(config, ["index"])
+
+
+def test_named_embeddings_are_indexed_by_index_and_not_by_run(tmp_path: Path) -> None:
+    config = Config.model_validate({"root": str(tmp_path), "index": {"embeddings": "old"}})
+    with pytest.raises(InputError) as caught:
+        list(run_stages(config, list(STAGES)))
+    assert str(caught.value) == (
+        "index.embeddings: old is for `raysys index` and `raysys serve`, not for pack, train, embed, index, "
+        "evaluate: the report is on the index of the trained encoder; set it to null"
+    )
+    assert planned(config, ["index"]) == ["indexes/old"]
+    with pytest.raises(MissingArtifact) as missing:
+        list(run_stages(config, ["index"]))
+    assert str(missing.value) == (
+        f"index.embeddings: {tmp_path}/embeddings/old: no EmbeddingSet here; make it with "
+        "`raysys embed CONFIG --vectors URI --to old`, or with --encoder instead of --vectors"
     )

@@ -144,6 +144,7 @@ async function loadStartItems() {
       fetchJson(`/v1/items?limit=${NUM_START_ITEMS}&seed=${seed}`, {}, signal),
     ]);
     renderSpace(ready);
+    renderEncoder(ready.has_encoder);
     byId("items").textContent = integer.format(ready.num_items);
     byId("starts").replaceChildren(...items.map((item) => cardOf(item)));
   } catch (error) {
@@ -244,6 +245,12 @@ function renderFailure({ query }) {
 function renderEmpty(reason) {
   byId("empty").hidden = !reason;
   byId("empty-reason").textContent = reason;
+}
+
+// Without an encoder the service answers queries by item only.
+function renderEncoder(hasEncoder) {
+  for (const element of document.querySelectorAll("[data-encoder]")) element.hidden = !hasEncoder;
+  byId("items-only").hidden = hasEncoder;
 }
 
 function renderSpace({ space_id, index_version }) {
@@ -350,7 +357,7 @@ function addPhotoListeners() {
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
-    byId("drop").hidden = false;
+    byId("drop").hidden = byId("search").hidden;
   });
   addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) byId("drop").hidden = true; // the pointer left the window
@@ -364,7 +371,7 @@ function addPhotoListeners() {
 }
 
 function openPhoto(file) {
-  if (!file) return;
+  if (!file || byId("search").hidden) return;
   if (!file.type.startsWith("image/")) {
     showError(new Error(`“${file.name}” is not a photo. Choose a JPEG, PNG or WebP file.`));
     return;

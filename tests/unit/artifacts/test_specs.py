@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysys import artifacts
 from raysys.artifacts import InputEntry, specs
 from raysys.artifacts.layout import ArtifactLayout
 from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
-from raysys.config.schema import TrainConfig
+from raysys.config.schema import IndexConfig, TrainConfig
 from raysys.config.section import ChangeableOnResume, marked_names
+from tests.embedding_sets import publish_set
 from tests.factories import tiny_bundle
 from tests.shards_by_hand import write_shard_set
 
@@ -279,3 +282,33 @@ def test_index_of_another_device_is_the_same() -> None:
         for index in ({}, {"device": "cpu"}, {"device": "gpu"}, {"kind": "exact"})
     }
     assert len(hashes) == 2
+
+
+def publish_vectors(config: Config, inputs: dict[str, InputEntry]) -> None:
+    """Publish the set of `index.embeddings`, made from these inputs."""
+    uri = specs.served_embeddings(config)
+    manifest = publish_set(uri, {"a.parquet": [("i0", b"")]}, np.ones((1, 1), np.float32))
+    artifacts.publish(uri, manifest.model_copy(update={"inputs": inputs}))
+
+
+def test_index_of_named_embeddings_has_a_place_and_a_spec_of_its_own(tmp_path: Path) -> None:
+    named = Config.model_validate({"name": "shop", "root": str(tmp_path), "index": {"embeddings": "old"}})
+    own = named.model_copy(update={"index": IndexConfig()})
+    publish_vectors(named, {})
+    assert specs.index(named).uri == f"{tmp_path}/indexes/old" == specs.served_index(named)
+    assert specs.served_index(own) == f"{tmp_path}/indexes/shop"
+    assert "embeddings" not in specs.index(named).config
+
+
+def test_queries_are_embedded_by_the_bundle_of_named_embeddings(tmp_path: Path) -> None:
+    named = Config.model_validate({"name": "shop", "root": str(tmp_path), "index": {"embeddings": "old"}})
+    bundle = tiny_bundle(tmp_path / "bundle", ["red cup"])
+    publish_vectors(named, {"encoder": InputEntry(uri=bundle, fingerprint="x")})
+    assert specs.served_encoder(named) == bundle
+
+
+@pytest.mark.parametrize("role", ["encoder", "vectors"])
+def test_vectors_of_no_bundle_have_no_encoder(tmp_path: Path, role: str) -> None:
+    named = Config.model_validate({"name": "shop", "root": str(tmp_path), "index": {"embeddings": "old"}})
+    publish_vectors(named, {role: InputEntry(uri="facebook/dinov2-small", fingerprint="x")})
+    assert specs.served_encoder(named) is None

@@ -80,6 +80,7 @@ def test_marked_values_follow_the_chosen_kind() -> None:
         "catalog.images": None,
         "pack.parent": "old",
         "train.robust.retention_set": "drawn",
+        "embed.vectors": None,
         "embed.reuse": "published",
     }
 
@@ -146,10 +147,24 @@ def test_settings_that_contradict_each_other_are_refused(
     ("embed", "message"),
     [
         ({"encoder": "google/vit"}, "set embed.to .--to NAME., too"),
-        ({"to": "vit"}, "set embed.encoder .--encoder URI_OR_HUB_ID., too"),
+        ({"vectors": "v.parquet"}, "vectors needs a name for the set; set embed.to .--to NAME., too"),
+        ({"to": "vit"}, "set embed.encoder .--encoder URI_OR_HUB_ID. or embed.vectors .--vectors URI., too"),
+        (
+            {"encoder": "google/vit", "vectors": "v.parquet", "to": "x"},
+            "two sources of one set; set one of them",
+        ),
         ({"encoder": "google/vit", "to": "shop-pca"}, "'shop-pca' holds the vectors of the trained encoder"),
+        ({"vectors": "v.parquet", "to": "shop"}, "'shop' holds the vectors of the trained encoder"),
     ],
 )
-def test_other_encoder_needs_a_place_of_its_own(embed: dict[str, str], message: str) -> None:
+def test_other_vectors_need_a_place_of_their_own(embed: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.model_validate({"name": "shop", "embed": embed})
+
+
+@pytest.mark.parametrize("name", ["shop", "shop-pca"])
+def test_vectors_of_the_trained_encoder_are_not_indexed_by_name(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"index.embeddings: '{name}' has the vectors of the trained encoder"
+    ):
+        Config.model_validate({"name": "shop", "index": {"embeddings": name}})

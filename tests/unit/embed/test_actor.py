@@ -12,7 +12,8 @@ import pytest
 import safetensors.torch
 
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
-from raysys.embed.actor import EmbeddingActor, part_prefix
+from raysys.embed.actor import EmbeddingActor
+from raysys.embed.parts import part_prefix
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.image_encoder import describe_image_encoder
 from raysys.encoder.text import TextPreprocessing

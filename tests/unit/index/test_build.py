@@ -1,7 +1,7 @@
 """Building and publishing an index of every kind, in one file or several."""
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +212,8 @@ def test_files_of_a_killed_build_are_deleted(tmp_path: Path) -> None:
 def test_several_files_are_filled_by_the_given_map_and_one_is_not(tmp_path: Path) -> None:
     calls: list[int] = []
 
-    def counted(work: Callable[[Any], Any], pieces: Sequence[Any], /) -> Iterable[Any]:
-        calls.append(len(pieces))
+    def counted(work: Callable[[Any], Any], pieces: Iterable[Any], /) -> Iterable[Any]:
+        calls.append(len(pieces := [*pieces]))
         sent = pickle.loads(pickle.dumps((work, pieces)))  # as for a task of another process
         return map(sent[0], sent[1])
 

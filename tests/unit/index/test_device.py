@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ def test_pieces_of_work_on_a_device_write_the_files_of_the_cpu(tmp_path: Path) -
     recipe = recipe_of(SECTION, "ivf_pq", NUM, DIMENSIONS)
     num_pieces = []
 
-    def parallel(work: Any, pieces: Sequence[Any]) -> Iterable[Any]:
+    def parallel(work: Any, pieces: Iterable[Any]) -> Iterable[Any]:
+        pieces = [*pieces]
         num_pieces.append(len(pieces))
         return map(work, pieces)
 

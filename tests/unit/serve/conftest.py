@@ -106,14 +106,14 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
-    """Start the gateway with these settings of `serve`."""
+    """Start the gateway with these settings of `serve`, with or without an encoder."""
 
-    def start(**settings: Any) -> Service:
+    def start(*, has_encoder: bool = True, **settings: Any) -> Service:
         encoder, search = HashEncoder(), _class_of(SearchDeployment)()
         search.reconfigure({"index_uri": index_uri})
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
-        routes = gateway_class(section, Handle(encoder), Handle(search))
+        routes = gateway_class(section, Handle(encoder) if has_encoder else None, Handle(search))
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 
