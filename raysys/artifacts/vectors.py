@@ -24,6 +24,8 @@ from raysys.columns import EMBEDDING, ITEM_ID
 from raysys.errors import InputError, MissingError, did_you_mean
 
 _ROWS_AT_ONCE = 8192  # 32 MB of 1,024 float32
+# Of a column. By default pyarrow 26 has the columns of the whole file in memory.
+_BUFFER_BYTES = 4 << 20
 
 
 def read_vectors(
@@ -156,7 +158,10 @@ def _tables(uri: str, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
 def _opened(file_uri: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file whose columns are checked. Raises: InputError."""
     try:
-        with storage.open_input(file_uri) as stream, pq.ParquetFile(stream) as file:
+        with (
+            storage.open_input(file_uri) as stream,
+            pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
+        ):
             _check_schema(file_uri, file.schema_arrow)
             yield file
     except (pa.ArrowException, OSError) as error:

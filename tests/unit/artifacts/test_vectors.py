@@ -12,7 +12,7 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest
-from raysys.artifacts.vectors import read_vectors, require_vectors, vectors_input
+from raysys.artifacts.vectors import iter_vectors, read_vectors, require_vectors, vectors_input
 from raysys.columns import embedding_schema
 from raysys.errors import InputError, MissingError
 
@@ -167,3 +167,15 @@ def test_file_without_rows_is_an_error(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "v.parquet")
     with pytest.raises(InputError, match="no rows"):
         read_vectors(str(tmp_path / "v.parquet"))
+
+
+def test_memory_holds_a_part_of_a_file_and_not_all_of_it(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(80_000, 128)).astype(np.float32)  # 41 MB in one row group
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 128)
+    pq.write_table(
+        pa.table({"item_id": np.arange(len(vectors)), "embedding": embedding}), tmp_path / "v.parquet"
+    )
+    before = pa.total_allocated_bytes()
+    allocated = [pa.total_allocated_bytes() - before for _ in iter_vectors(str(tmp_path / "v.parquet"))]
+    assert len(allocated) == 10  # parts of 8,192 vectors, 4 MB
+    assert max(allocated) < 30e6
