@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from numpy import ndarray
 from raysys.index.filters import Filter, meets
 
 _CACHE_BYTES = 64 << 20  # 50 conditions over 10 million rows
+_MAX_KEPT_ROWS = 16_384  # 128 kB: as many as are searched exactly
 
 
 class Passing:
@@ -25,6 +28,7 @@ class Passing:
         """Bit i % 8 of byte i // 8 is row i."""
         self.num_rows = num_rows
         self.count = int(np.bitwise_count(bitmap).sum(dtype=np.int64))
+        self._rows: ndarray | None = None
 
     @classmethod
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:
@@ -33,10 +37,15 @@ class Passing:
 
     def rows(self) -> Int64[ndarray, " count"]:
         """The rows that pass, ascending."""
+        if self._rows is not None:
+            return self._rows
         places = np.flatnonzero(self.bitmap)
         bits = np.unpackbits(self.bitmap[places], bitorder="little").reshape(-1, 8)
         byte, bit = np.nonzero(bits)
-        return np.asarray(8 * places[byte] + bit, np.int64)
+        rows = np.asarray(8 * places[byte] + bit, np.int64)
+        if self.count <= _MAX_KEPT_ROWS:
+            self._rows = rows
+        return rows
 
     def contains(self, rows: Int64[ndarray, " *shape"]) -> Bool[ndarray, " *shape"]:
         """Which of these rows pass; never row -1."""
@@ -46,39 +55,50 @@ class Passing:
 
 
 class FilterBitmaps:
-    """Evaluates filters on the columns of one file of items, and caches the bitmap of each condition.
+    """Evaluates filters on the columns of one file of items, and caches the rows of filters and conditions.
 
-    The least recently used conditions leave a full cache. Threads may share it.
+    The least recently used ones leave a full cache. Threads may share it.
     """
 
     def __init__(self, columns: Mapping[str, pa.Array], num_rows: int, max_bytes: int = _CACHE_BYTES) -> None:
         self._columns, self._num_rows, self._max_bytes = columns, num_rows, max_bytes
-        self._bitmaps: OrderedDict[bytes, ndarray] = OrderedDict()
+        self._cached: OrderedDict[bytes, Passing] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """The number of cached conditions."""
-        return len(self._bitmaps)
+        """The number of cached bitmaps."""
+        return len(self._cached)
 
     def passing(self, where: Filter) -> Passing:
         """The rows that meet every condition of a valid filter. Raises: as `meets`."""
-        bitmap = np.packbits(np.ones(self._num_rows, bool), bitorder="little")
-        for name, conditions in where.items():
-            for operator, operand in conditions.items():
-                bitmap = bitmap & self._bitmap(name, operator, operand)
-        return Passing(bitmap, self._num_rows)
+        conditions = [(name, *condition) for name, some in where.items() for condition in some.items()]
+        if len(conditions) == 1:
+            return self._of_condition(*conditions[0])
+        return self._kept(conditions, lambda: self._of_all(conditions))
 
-    def _bitmap(self, name: str, operator: str, operand: object) -> ndarray:
-        key = hashlib.sha256(repr((name, operator, operand)).encode("utf-8", "backslashreplace")).digest()
-        with self._lock:
-            if key in self._bitmaps:
-                self._bitmaps.move_to_end(key)
-                return self._bitmaps[key]
+    def _of_all(self, conditions: list[tuple[str, str, Any]]) -> Passing:
+        if not conditions:
+            return Passing.of_mask(np.ones(self._num_rows, bool))
+        bitmaps = (self._of_condition(*condition).bitmap for condition in conditions)
+        return Passing(functools.reduce(np.bitwise_and, bitmaps), self._num_rows)
+
+    def _of_condition(self, name: str, operator: str, operand: Any) -> Passing:
         column = self._columns.get(name)
-        mask = meets(pa.nulls(self._num_rows) if column is None else column, operator, operand)
-        bitmap = np.packbits(mask, bitorder="little")
+        if column is None:
+            column = pa.nulls(self._num_rows)
+        condition = name, operator, operand
+        return self._kept([condition], lambda: Passing.of_mask(meets(column, operator, operand)))
+
+    def _kept(self, conditions: list[tuple[str, str, Any]], make: Callable[[], Passing]) -> Passing:
+        """What the cache has for these conditions, or what `make` returns, which it keeps."""
+        key = hashlib.sha256(repr(conditions).encode("utf-8", "backslashreplace")).digest()
         with self._lock:
-            self._bitmaps[key] = bitmap
-            while len(self._bitmaps) > 1 and len(self._bitmaps) * bitmap.nbytes > self._max_bytes:
-                self._bitmaps.popitem(last=False)
-        return bitmap
+            if key in self._cached:
+                self._cached.move_to_end(key)
+                return self._cached[key]
+        passing = make()
+        with self._lock:
+            self._cached[key] = passing
+            while len(self._cached) > 1 and len(self._cached) * passing.bitmap.nbytes > self._max_bytes:
+                self._cached.popitem(last=False)
+        return passing

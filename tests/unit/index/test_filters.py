@@ -148,3 +148,12 @@ def test_cache_of_conditions_is_bounded() -> None:
         for bound in range(5):
             assert bitmaps.passing({"x": {"gte": bound}}).count == 8_000 - bound
     assert len(bitmaps) == 3
+
+
+def test_cached_filters_are_told_apart() -> None:
+    bitmaps = FilterBitmaps({"x": pa.array(np.arange(100)), "y": pa.array(np.arange(100))}, 100)
+    filters: list[Any] = [{"x": {"gte": 90}}, {"y": {"gte": 90}}, {"x": {"gte": 90}, "y": {"lte": 95}}, {}]
+    for _ in range(2):
+        assert [bitmaps.passing(where).count for where in filters] == [10, 10, 6, 100]
+    assert bitmaps.passing(filters[2]).rows().tolist() == [*range(90, 96)]
+    assert bitmaps.passing(filters[2]) is bitmaps.passing(filters[2])
