@@ -19,12 +19,14 @@ import ray.data.exceptions
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, EncoderBundleManifest, Parity, Throughput
 from raysys.artifacts.embedding_set import LEDGER
+from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.capacity import Demand, Node
 from raysys.cluster.datasource import open_rows
 from raysys.columns import DETAIL, ITEM_ID, LEDGER_SCHEMA, REASON, SOURCE
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor, part_prefix
 from raysys.embed.delta import Changes, EarlierSet, count_changes, open_vectors
+from raysys.embed.options import options_line, options_on
 from raysys.embed.unique import require_unique_vectors
 from raysys.encoder.image_encoder import ImageEncoderInfo
 from raysys.errors import DamagedData, known_cause
@@ -33,8 +35,10 @@ from raysys.stream.concurrency import admit
 from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
+from raysys.tracking.logs import log
 
 _NO_CHANGES = Changes()
+_BLOCKS_AT_A_TIME = 3  # in an actor: one is embedded, one written, and one fills the next batch
 _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
 
@@ -68,7 +72,7 @@ def embed(
     total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        for row in _embed_shards(uri, encoder, incomplete, decoder, section, stream, may_grow=may_grow):
+        for row in embed_shards(uri, encoder, incomplete, decoder, section, stream, may_grow=may_grow):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
             busy_seconds += float(row["seconds"])
@@ -94,8 +98,54 @@ def embed(
         throughput=throughput,
         parity=parity,
     )
-    logs.log.info("    embed  %s", summary_line(manifest))
+    log.info("    embed  %s", summary_line(manifest))
     return manifest
+
+
+def embed_shards(
+    uri: str,
+    encoder: ImageEncoderInfo,
+    shards: list[ShardRef],
+    decoder: EmbeddingDecoder,
+    section: EmbedConfig,
+    stream: StreamConfig,
+    *,
+    may_grow: bool,
+) -> Iterator[dict[str, Any]]:
+    """Write the parts of the shards below `uri`; yields the row that EmbeddingActor returns for each block.
+
+    Raises: the error of raysys that an actor met; InputError or ClusterError as `embed`.
+    """
+    if not shards:
+        return
+    concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
+    nodes = cluster_nodes.alive_nodes()
+    options = options_on(section, nodes, cluster_nodes.num_cores(nodes))
+    log.info("%9s  %s", "embed", options_line(options))
+    # Prepared photos of four bytes a value fill the memory like four times as many of one.
+    block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
+    stream = stream.model_copy(update={"block_megabytes": block_megabytes})
+    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
+        EmbeddingActor,
+        fn_constructor_args=(encoder, uri, options),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            size=section.actors,
+            max_concurrent_calls_per_actor=_BLOCKS_AT_A_TIME,
+            max_tasks_in_flight_per_actor=_BLOCKS_AT_A_TIME + 1,
+            enable_true_multi_threading=True,
+        ),
+        num_gpus=1 if section.use_gpu else None,
+    )
+    try:
+        with open_rows(results) as rows:
+            for row in rows:
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                yield row
+    except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
+        raise known_cause(error) or error from error
 
 
 def encoder_demand(section: EmbedConfig, _: Sequence[Node]) -> Demand:
@@ -221,45 +271,6 @@ def _incomplete_shards(uri: str, shards: list[ShardRef]) -> list[ShardRef]:
             except (pa.ArrowInvalid, OSError):  # damaged since an earlier attempt wrote it
                 storage.delete(storage.join(uri, name))
     return [shard for shard in shards if num_rows[part_prefix(shard.split, shard.uri)] != shard.num_items]
-
-
-def _embed_shards(
-    uri: str,
-    encoder: ImageEncoderInfo,
-    shards: list[ShardRef],
-    decoder: EmbeddingDecoder,
-    section: EmbedConfig,
-    stream: StreamConfig,
-    *,
-    may_grow: bool,
-) -> Iterator[dict[str, Any]]:
-    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block.
-
-    Raises: the error of raysys that an actor met; InputError or ClusterError as `embed`.
-    """
-    if not shards:
-        return
-    concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
-    device = "cuda" if section.use_gpu else "cpu"
-    # Prepared photos of four bytes a value fill the memory like four times as many of one.
-    block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
-    stream = stream.model_copy(update={"block_megabytes": block_megabytes})
-    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
-        EmbeddingActor,
-        fn_constructor_args=(encoder, uri, device, section.precision, section.batch_size),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=section.actors),
-        num_gpus=1 if section.use_gpu else None,
-    )
-    try:
-        with open_rows(results) as rows:
-            for row in rows:
-                if row["error"]:
-                    raise pickle.loads(row["error"])
-                yield row
-    except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
-        raise known_cause(error) or error from error
 
 
 def _num_rows(uri: str) -> int:
