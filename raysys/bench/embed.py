@@ -12,7 +12,8 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,10 @@ from raysys.bench.config import BenchRunConfig
 from raysys.bench.cpu_time import cpu_seconds
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.bench.models import write_siglip_b16, write_start
+from raysys.cluster.capacity import Node
 from raysys.config.schema import EmbedConfig, RayConfig, StreamConfig
-from raysys.embed.options import EncoderOptions
-from raysys.embed.shared_encoder import open_encoder
+from raysys.embed.options import EncoderOptions, options_on
+from raysys.embed.shared_encoder import SharedEncoder, open_encoder
 from raysys.encoder import start
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.image_encoder import ImageEncoderInfo, describe_image_encoder
@@ -45,7 +47,7 @@ _NUM_DISTINCT_PHOTOS, _PHOTOS_PER_SHARD, _MAX_PHOTOS = 32, 128, 4096
 _BLOCKS_AHEAD = 8  # decoded blocks that may wait for the encoder
 _MIN_MEASURED_BLOCKS = 4
 _ROLES = {"encoder": "EmbeddingActor", "decoder": "_Decoder"}
-_LOOP_BATCHES = 2  # of prepared photos in memory
+_PROBE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class EmbedWork:
 
     @property
     def options(self) -> EncoderOptions:
-        return EncoderOptions.of(self.section)
+        return _options(self.section)
 
     def shards(self) -> list[ShardRef]:
         """Shards of `num_photos` photos or more: those of the set again and again, as other splits."""
@@ -84,7 +86,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     on_gpu = torch.cuda.is_available()
     section = config.embed.model_copy(update={"use_gpu": on_gpu, "actors": 1})
     encoder = describe_image_encoder(_publish_encoder(config, folder / "encoder", on_gpu=on_gpu))
-    rate = _probed_rate(encoder, EncoderOptions.of(section))
+    rate = _probed_rate(encoder, _options(section))
     num_blocks = max(_MIN_MEASURED_BLOCKS, round(rate * config.bench.embed_seconds / _PHOTOS_PER_SHARD))
     photo_megabytes = int(np.prod(encoder.image.shape)) * np.dtype(encoder.image.dtype).itemsize / 2**20
     ahead_megabytes = max(1, round(_BLOCKS_AHEAD * _PHOTOS_PER_SHARD * photo_megabytes))
@@ -276,21 +278,31 @@ class _LoggingDecoder(EmbeddingDecoder):
         return [(float(at_s), int(num)) for at_s, num in lines]
 
 
-def _encode_in_memory(info: ImageEncoderInfo, options: EncoderOptions) -> Iterator[int]:
-    """Embed prepared photos without end; yields their number so far."""
-    encoder = open_encoder(info.source, options)
-    rng, num_loop = np.random.default_rng(_SEED), _LOOP_BATCHES * options.batch_size
-    pixels = rng.integers(0, 256, (num_loop, *info.image.shape)).astype(info.image.dtype)
-    for turn in itertools.count(1):
-        encoder.embed_pixels(pixels, options.batch_size)
-        yield turn * num_loop
+def _encode_in_memory(info: ImageEncoderInfo, options: EncoderOptions) -> Generator[int, None, None]:
+    """Embed blocks of prepared photos without end, several at a time; yields the number of photos so far."""
+    encoder = SharedEncoder(open_encoder(info.source, options), options)
+    rng = np.random.default_rng(_SEED)
+    block = list(rng.integers(0, 256, (_PHOTOS_PER_SHARD, *info.image.shape)).astype(info.image.dtype))
+    waiting = deque(encoder.submit(block) for _ in range(options.blocks_at_a_time))
+    for number in itertools.count(1):
+        waiting.popleft().result()
+        waiting.append(encoder.submit(block))
+        yield number * _PHOTOS_PER_SHARD
+
+
+def _options(section: EmbedConfig) -> EncoderOptions:
+    """As on a cluster of this machine."""
+    cores = os.cpu_count() or 1
+    return options_on(section, [Node("", {"CPU": float(cores)})], cores)
 
 
 def _probed_rate(info: ImageEncoderInfo, options: EncoderOptions) -> float:
     """Photos per second of the encoder, roughly, to choose how many photos to embed."""
     encoded = _encode_in_memory(info, options)
     warm_up, began = next(encoded), time.monotonic()
-    return (next(encoded) - warm_up) / (time.monotonic() - began)
+    while time.monotonic() - began < _PROBE_S:
+        num_photos = next(encoded)
+    return (num_photos - warm_up) / (time.monotonic() - began)
 
 
 def _publish_encoder(config: BenchRunConfig, folder: Path, *, on_gpu: bool) -> str:

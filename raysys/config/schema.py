@@ -207,8 +207,8 @@ class EmbedConfig(Section):
     """Embed on GPUs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Floating-point format of the encoder. `auto`: bf16 on a GPU, fp32 on a CPU."""
-    compile: bool | None = None
-    """Compile the encoder with torch.compile for batches of `embed.batch_size`. Null: on a GPU."""
+    compile: bool = True
+    """On a GPU, compile the encoder with torch.compile for batches of `embed.batch_size`."""
     batch_size: PositiveInt = 64
     """Photos per forward pass. On a GPU every batch has this many, filled across blocks."""
     encoder: Annotated[str | None, HubIdOrPath()] = None
@@ -247,7 +247,7 @@ class EmbedConfig(Section):
     @property
     def is_compiled(self) -> bool:
         """Whether the encoder is compiled."""
-        return self.use_gpu if self.compile is None else self.compile
+        return self.use_gpu and self.compile
 
 
 class BudgetConfig(Section):

@@ -38,7 +38,6 @@ from raysys.tracking import logs
 from raysys.tracking.logs import log
 
 _NO_CHANGES = Changes()
-_BLOCKS_AT_A_TIME = 3  # in an actor: one is embedded, one written, and one fills the next batch
 _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
 
@@ -132,8 +131,8 @@ def embed_shards(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=section.actors,
-            max_concurrent_calls_per_actor=_BLOCKS_AT_A_TIME,
-            max_tasks_in_flight_per_actor=_BLOCKS_AT_A_TIME + 1,
+            max_concurrent_calls_per_actor=options.blocks_at_a_time,
+            max_tasks_in_flight_per_actor=options.blocks_at_a_time + 1,
             enable_true_multi_threading=True,
         ),
         num_gpus=1 if section.use_gpu else None,

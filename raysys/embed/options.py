@@ -17,7 +17,7 @@ class EncoderOptions:
     precision: str
     batch_size: int
     is_compiled: bool = False
-    num_threads: int | None = None  # on a CPU; None leaves PyTorch's number
+    num_threads: int | None = None  # on a CPU, with a core each; None: one, with PyTorch's number of cores
 
     @classmethod
     def of(cls, section: EmbedConfig, num_threads: int | None = None) -> EncoderOptions:
@@ -33,7 +33,15 @@ class EncoderOptions:
     @property
     def has_fixed_batches(self) -> bool:
         """Whether every batch has exactly `batch_size` photos."""
-        return self.device == "cuda" or self.is_compiled
+        return self.device == "cuda"
+
+    @property
+    def blocks_at_a_time(self) -> int:
+        """How many an actor gets: one to be written, one to fill the next batch, and those that are computed.
+
+        A block has two batches or more, if it is not the last of a shard.
+        """
+        return 2 + -(-(self.num_threads or 1) // 2)
 
 
 def options_on(section: EmbedConfig, nodes: Sequence[Node], cores: int) -> EncoderOptions:

@@ -19,7 +19,7 @@ def test_gpu_embeds_in_bf16_compiled_in_fixed_batches_and_a_cpu_in_fp32() -> Non
 def test_precision_and_compile_can_be_set_by_hand() -> None:
     section = EmbedConfig(use_gpu=True, precision="fp32", compile=False)
     assert EncoderOptions.of(section) == EncoderOptions("cuda", "fp32", 64, False)
-    assert EncoderOptions.of(EmbedConfig(precision="bf16", compile=True)).has_fixed_batches
+    assert EncoderOptions.of(EmbedConfig(precision="bf16", compile=True)) == EncoderOptions("cpu", "bf16", 64)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,11 @@ def test_precision_and_compile_can_be_set_by_hand() -> None:
 def test_encoders_on_a_cpu_share_all_cores(cpus: list[int], cores: int, actors: int, expected: int) -> None:
     nodes = [Node(f"10.0.0.{number}", {"CPU": float(count)}) for number, count in enumerate(cpus)]
     assert options_on(EmbedConfig(actors=actors), nodes, cores).num_threads == expected
+
+
+@pytest.mark.parametrize(("num_threads", "expected"), [(None, 3), (1, 3), (2, 3), (16, 10)])
+def test_actor_gets_enough_blocks_for_its_threads(num_threads: int | None, expected: int) -> None:
+    assert EncoderOptions("cpu", "fp32", 64, num_threads=num_threads).blocks_at_a_time == expected
 
 
 def test_line_states_precision_and_threads() -> None:

@@ -43,7 +43,7 @@ class FakeEncoder:
 
 
 def shared(encoder: FakeEncoder, *, fixed: bool, num_threads: int | None = None) -> SharedEncoder:
-    options = EncoderOptions("cpu", "fp32", 4, is_compiled=fixed, num_threads=num_threads)
+    options = EncoderOptions("cuda" if fixed else "cpu", "fp32", 4, num_threads=num_threads)
     return SharedEncoder(cast(Any, encoder), options)
 
 
@@ -98,14 +98,19 @@ def test_block_without_photos_needs_no_batch() -> None:
     assert encoder.batches == []
 
 
-def test_encoder_computes_with_the_given_threads_whatever_this_thread_has() -> None:
-    encoder, before = FakeEncoder(), torch.get_num_threads()
+def test_each_thread_of_a_cpu_computes_a_batch_on_one_core() -> None:
+    class Meeting(FakeEncoder):
+        def start_pixels(self, pixels: ndarray) -> PendingVectors:
+            both_compute.wait(60)  # the other thread has a batch, too
+            return super().start_pixels(pixels)
+
+    both_compute = threading.Barrier(2)
+    encoder = Meeting()
     encoder.go.set()
-    try:
-        shared(encoder, fixed=False, num_threads=before + 1).submit(photos(1)).result(60)
-        assert encoder.num_threads == before + 1
-    finally:
-        torch.set_num_threads(before)
+    vectors = shared(encoder, fixed=False, num_threads=2).submit(photos(*range(7))).result(60)
+    assert vectors[:, 0].tolist() == [*range(7)]
+    assert sorted(encoder.batches) == [[0, 1, 2, 3], [4, 5, 6]]
+    assert encoder.num_threads == 1
 
 
 def test_seconds_of_the_encoder_are_counted_once() -> None:
