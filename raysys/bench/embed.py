@@ -44,7 +44,7 @@ from raysys.stream.decode import EmbeddingDecoder
 RAYSYS, BASELINE, LIMIT = "raysys embed", "DataLoader over webdataset", "encoder alone"
 _SEED = 7
 _NUM_DISTINCT_PHOTOS, _PHOTOS_PER_SHARD, _MAX_PHOTOS = 32, 128, 4096
-_BLOCKS_AHEAD = 8  # decoded blocks that may wait for the encoder
+_BLOCKS_AHEAD = 24  # that may wait for decoders and encoder
 _MIN_MEASURED_BLOCKS = 4
 _ROLES = {"encoder": "EmbeddingActor", "decoder": "_Decoder"}
 _PROBE_S = 1.0
@@ -88,31 +88,20 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     encoder = describe_image_encoder(_publish_encoder(config, folder / "encoder", on_gpu=on_gpu))
     rate = _probed_rate(encoder, _options(section))
     num_blocks = max(_MIN_MEASURED_BLOCKS, round(rate * config.bench.embed_seconds / _PHOTOS_PER_SHARD))
-    photo_megabytes = int(np.prod(encoder.image.shape)) * np.dtype(encoder.image.dtype).itemsize / 2**20
-    ahead_megabytes = max(1, round(_BLOCKS_AHEAD * _PHOTOS_PER_SHARD * photo_megabytes))
-    stream = config.stream.model_copy(
-        update={"object_store_megabytes": config.stream.object_store_megabytes or ahead_megabytes}
-    )
+    num_measured = num_blocks * _PHOTOS_PER_SHARD
+    num_warm_up = max(num_measured // 2, 2 * _PHOTOS_PER_SHARD)
     for megapixels in config.bench.embed_megapixels:
-        num_measured = num_blocks * _PHOTOS_PER_SHARD
-        work = EmbedWork(
-            folder / f"{megapixels:g}",
-            str(folder / f"{megapixels:g}" / "shards"),
-            encoder,
-            section,
-            stream,
-            config.ray,
-            num_warm_up=max(num_measured // 2, 2 * _PHOTOS_PER_SHARD),
-            num_measured=num_measured,
-        )
-        photos.make_shard_set(
-            work.folder / "shards",
+        place = folder / f"{megapixels:g}"
+        shards_uri = photos.make_shard_set(
+            place / "shards",
             megapixels,
-            num_items=min(_MAX_PHOTOS, work.num_photos),
+            num_items=min(_MAX_PHOTOS, num_warm_up + num_measured),
             num_distinct=_NUM_DISTINCT_PHOTOS,
             items_per_shard=_PHOTOS_PER_SHARD,
             seed=_SEED,
         )
+        stream = _bounded(config.stream, shards_uri, encoder)
+        work = EmbedWork(place, shards_uri, encoder, section, stream, config.ray, num_warm_up, num_measured)
         contenders: dict[str, Callable[[], Measurement]] = {
             RAYSYS: partial(run_raysys, work),
             BASELINE: partial(run_dataloader, work),
@@ -127,6 +116,16 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         }
         name = f"{'B/16-256' if on_gpu else config.encoder.start}, {megapixels:g} Mpx"
         yield Case(name, "photos/s", contenders, BASELINE, LIMIT, properties)
+
+
+def _bounded(stream: StreamConfig, shards_uri: str, encoder: ImageEncoderInfo) -> StreamConfig:
+    """The stream with a limit for photos that wait, compressed or decoded, unless it has one."""
+    shard = shards_of(shards_uri)[0]
+    decoded_bytes = (
+        shard.num_items * int(np.prod(encoder.image.shape)) * np.dtype(encoder.image.dtype).itemsize
+    )
+    megabytes = max(1, _BLOCKS_AHEAD * (shard.num_bytes + decoded_bytes) >> 20)
+    return stream.model_copy(update={"object_store_megabytes": stream.object_store_megabytes or megabytes})
 
 
 def conclusions(results: Sequence[CaseResult]) -> list[str]:
