@@ -42,6 +42,7 @@ BENCHES = {
     "pack": "packing many small photos, compared with a plain writer",
     "loss": "the loss over 1 to 8 ranks, compared with autograd on gathered captions",
     "train": "training steps, compared with open_clip, transformers and the towers alone",
+    "embed": "from tar to vectors on disk, compared with a DataLoader and the encoder alone",
     "index": "search in an index of `index.*`, compared with FAISS alone and autofaiss",
     "scaling": "a plan for more GPUs, and its check on processes of this machine",
 }
@@ -52,7 +53,7 @@ _QUICK = (
     "bench.megapixels=[0.05]",
     "bench.workers=[1]",
     "bench.batch_size=16",
-    "ray.num_cpus=2",  # Ray starts one process per CPU; one reader and one decoder fit
+    "ray.num_cpus=3",  # Ray starts one process per CPU; a reader, a decoder and an encoder fit
     "bench.pack_items=[2000]",
     "bench.loss_ranks=[1, 2]",
     "bench.loss_rows=64",
@@ -66,6 +67,7 @@ _QUICK = (
     "bench.train_steps=1",
     "bench.train_warm_up_steps=1",
     "bench.train_megapixels=0.05",
+    "bench.embed_seconds=0.5",
     "encoder.scratch.image_size_px=64",
 )
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE

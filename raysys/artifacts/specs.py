@@ -366,5 +366,5 @@ def _embedded_shards(config: Config) -> dict[str, InputEntry]:
 def _embeddings(
     config: Config, shards: Mapping[str, InputEntry], encoder: InputEntry, uri: str
 ) -> ArtifactSpec:
-    settings = {"splits": list(config.embed.splits), "precision": config.embed.precision}
+    settings = {"splits": list(config.embed.splits), "precision": config.embed.chosen_precision}
     return ArtifactSpec(uri, EmbeddingSetManifest, settings, {**shards, "encoder": encoder})

@@ -57,6 +57,10 @@ class BenchConfig(Section):
     """Size of the photos that `bench train` streams."""
     train_compile: bool = True
     """On a GPU, compile the towers of all contenders with torch.compile."""
+    embed_megapixels: SeveralFloats = (0.05,)
+    """Photo sizes of `bench embed`."""
+    embed_seconds: PositiveFloat = 10.0
+    """Approximate length of one measurement of `bench embed`, at the speed of the limit."""
     gpu_hour_price: PositiveFloat = 3.0
     """USD per GPU hour: an assumption, set your own price."""
     gpu_pairs_per_s: PositiveFloat = 1000.0

@@ -201,13 +201,16 @@ class EmbedConfig(Section):
     splits: SplitNames = ("train", "val", "test")
     """Splits to embed."""
     actors: PositiveInt = 1
-    """Number of Ray actors that run the encoder; one GPU each with `embed.use_gpu`."""
+    """Number of Ray actors that run the encoder; one GPU each with `embed.use_gpu`. On a CPU they share all
+    cores, so more than one for each machine only takes more memory."""
     use_gpu: bool = False
     """Embed on GPUs."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Floating-point format of the encoder."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Floating-point format of the encoder. `auto`: bf16 on a GPU, fp32 on a CPU."""
+    compile: bool = True
+    """On a GPU, compile the encoder with torch.compile for batches of `embed.batch_size`."""
     batch_size: PositiveInt = 64
-    """Photos per forward pass."""
+    """Photos per forward pass. On a GPU every batch has this many, filled across blocks."""
     encoder: Annotated[str | None, HubIdOrPath()] = None
     """`raysys embed --encoder`: instead of the trained one an EncoderBundle (path or URI), or any Hugging
     Face image model (hub id or local path), for example as a baseline. Null: the trained one."""
@@ -243,6 +246,18 @@ class EmbedConfig(Section):
             source = "vectors" if self.encoder is None else "encoder"
             raise ValueError(f"{source} needs a name for the set; set embed.to (--to NAME), too")
         return self
+
+    @property
+    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+        """`precision`, or the one of the device."""
+        if self.precision == "auto":
+            return "bf16" if self.use_gpu else "fp32"
+        return self.precision
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the encoder is compiled."""
+        return self.use_gpu and self.compile
 
 
 class BudgetConfig(Section):

@@ -46,13 +46,13 @@ def find_earlier(spec: ArtifactSpec, space_id: str, section: EmbedConfig) -> Ear
     if section.reuse == "none":
         return None
     if section.reuse == "published":
-        return _published(spec, space_id, section.precision)
+        return _published(spec, space_id, section.chosen_precision)
     uri = storage.absolute(section.reuse)
     manifest = artifacts.open_artifact(uri, EmbeddingSetManifest)
     require_same_space(f"embed.reuse: {uri}", manifest.space_id, "the encoder", space_id)
-    if (precision := manifest.config.get("precision")) != section.precision:
+    if (precision := manifest.config.get("precision")) != section.chosen_precision:
         raise InputError(
-            f"embed.reuse: {uri} was embedded in {precision}, embed.precision is {section.precision}; "
+            f"embed.reuse: {uri} was embedded in {precision}, embed.precision is {section.chosen_precision}; "
             "set one of them"
         )
     return EarlierSet(uri, manifest)

@@ -15,12 +15,14 @@ import ray.data.exceptions
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, Parity, Throughput
+from raysys.cluster import nodes as cluster_nodes
 from raysys.cluster.capacity import Demand, Node
 from raysys.cluster.datasource import open_rows
 from raysys.columns import DETAIL, ITEM_ID, REASON
 from raysys.config.schema import EmbedConfig, StreamConfig
 from raysys.embed.actor import BAD_VECTOR, EmbeddingActor
 from raysys.embed.delta import Changes, EarlierSet, count_changes, open_vectors
+from raysys.embed.options import options_line, options_on
 from raysys.embed.parts import (
     incomplete_shards,
     publish_embedding_set,
@@ -35,6 +37,7 @@ from raysys.stream.concurrency import admit
 from raysys.stream.decode import EmbeddingDecoder
 from raysys.stream.read import embedding_stream
 from raysys.tracking import logs
+from raysys.tracking.logs import log
 
 _ENOUGH_BAD_VECTORS = 1000  # to judge the encoder before the rest of a large catalogue is embedded
 
@@ -69,7 +72,7 @@ def embed(
     total, num_embedded, refused, busy_seconds = sum(shard.num_items for shard in incomplete), 0, [], 0.0
     num_items = sum(shard.num_items for shard in shards)
     with logs.progress("embed", total) as advance:
-        for row in _embed_shards(uri, encoder, incomplete, decoder, section, stream, may_grow=may_grow):
+        for row in embed_shards(uri, encoder, incomplete, decoder, section, stream, may_grow=may_grow):
             refused += json.loads(row["refused"])
             num_embedded += int(row["num_items"])
             busy_seconds += float(row["seconds"])
@@ -95,8 +98,54 @@ def embed(
         throughput=throughput,
         parity=parity,
     )
-    logs.log.info("    embed  %s", summary_line(manifest))
+    log.info("    embed  %s", summary_line(manifest))
     return manifest
+
+
+def embed_shards(
+    uri: str,
+    encoder: ImageEncoderInfo,
+    shards: list[ShardRef],
+    decoder: EmbeddingDecoder,
+    section: EmbedConfig,
+    stream: StreamConfig,
+    *,
+    may_grow: bool,
+) -> Iterator[dict[str, Any]]:
+    """Write the parts of the shards below `uri`; yields the row that EmbeddingActor returns for each block.
+
+    Raises: the error of raysys that an actor met; InputError or ClusterError as `embed`.
+    """
+    if not shards:
+        return
+    concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
+    nodes = cluster_nodes.alive_nodes()
+    options = options_on(section, nodes, cluster_nodes.num_cores(nodes))
+    log.info("%9s  %s", "embed", options_line(options))
+    # Prepared photos of four bytes a value fill the memory like four times as many of one.
+    block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
+    stream = stream.model_copy(update={"block_megabytes": block_megabytes})
+    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
+        EmbeddingActor,
+        fn_constructor_args=(encoder, uri, options),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            size=section.actors,
+            max_concurrent_calls_per_actor=options.blocks_at_a_time,
+            max_tasks_in_flight_per_actor=options.blocks_at_a_time + 1,
+            enable_true_multi_threading=True,
+        ),
+        num_gpus=1 if section.use_gpu else None,
+    )
+    try:
+        with open_rows(results) as rows:
+            for row in rows:
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                yield row
+    except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
+        raise known_cause(error) or error from error
 
 
 def encoder_demand(section: EmbedConfig, _: Sequence[Node]) -> Demand:
@@ -150,42 +199,3 @@ def _throughput(
         busy_fraction=round(busy_seconds / device_seconds, 4),
         cost_per_million=None if price is None else price * device_seconds / 3600 / num_photos * 1e6,
     )
-
-
-def _embed_shards(
-    uri: str,
-    encoder: ImageEncoderInfo,
-    shards: list[ShardRef],
-    decoder: EmbeddingDecoder,
-    section: EmbedConfig,
-    stream: StreamConfig,
-    *,
-    may_grow: bool,
-) -> Iterator[dict[str, Any]]:
-    """Write the parts of the shards; yields the row that EmbeddingActor returns for each block.
-
-    Raises: the error of raysys that an actor met; InputError or ClusterError as `embed`.
-    """
-    if not shards:
-        return
-    concurrency = admit("embed", stream, functools.partial(encoder_demand, section), may_grow=may_grow)
-    device = "cuda" if section.use_gpu else "cpu"
-    # Prepared photos of four bytes a value fill the memory like four times as many of one.
-    block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
-    stream = stream.model_copy(update={"block_megabytes": block_megabytes})
-    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
-        EmbeddingActor,
-        fn_constructor_args=(encoder, uri, device, section.precision, section.batch_size),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=section.actors),
-        num_gpus=1 if section.use_gpu else None,
-    )
-    try:
-        with open_rows(results) as rows:
-            for row in rows:
-                if row["error"]:
-                    raise pickle.loads(row["error"])
-                yield row
-    except ray.data.exceptions.ExecutionTimeoutError as error:  # of the watch over the stream
-        raise known_cause(error) or error from error

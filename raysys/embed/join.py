@@ -188,7 +188,7 @@ def _write_shard(uri: str, source_uri: str, stream: StreamConfig, piece: _ShardV
         num_read += len(block)
         items = _with_reasons(_with_content_hashes(block), rows, source_uri)
         has_vector = pc.equal(items.column(REASON), "")
-        refused += ledger_rows(items.filter(pc.invert(has_vector)))
+        refused += ledger_rows(items, pc.invert(has_vector))
         items = items.filter(has_vector)
         if len(items):
             vectors = piece.vectors[[rows[item_id] for item_id in items.column(ITEM_ID).to_pylist()]]

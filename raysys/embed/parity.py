@@ -25,6 +25,8 @@ from raysys.artifacts.embedding_set import bad_rows
 from raysys.columns import IMAGE, ITEM_ID, SHARD
 from raysys.config.schema import AugmentConfig, Config
 from raysys.embed.actor import block_vectors
+from raysys.embed.options import EncoderOptions
+from raysys.embed.shared_encoder import SharedEncoder, open_encoder
 from raysys.encoder.image_encoder import open_image_encoder
 from raysys.encoder.preprocess import ImageBytes, decode_image, to_pixels
 from raysys.encoder.siglip import SiglipEncoder
@@ -45,9 +47,7 @@ _REMEDIES = {
 class ParityPaths:
     """The settings that determine how a photo becomes a vector in training and in the batch."""
 
-    device: str
-    batch_precision: str
-    batch_size: int
+    batch: EncoderOptions
     training_precision: str | None  # None for an encoder that was not trained here
     scaled_decoding: bool
     augment: AugmentConfig
@@ -57,9 +57,7 @@ class ParityPaths:
         """Those of a configuration; all on the device that embeds."""
         is_trained_here = config.embed.encoder is None
         return cls(
-            device="cuda" if config.embed.use_gpu else "cpu",
-            batch_precision=config.embed.precision,
-            batch_size=config.embed.batch_size,
+            batch=EncoderOptions.of(config.embed),
             training_precision=config.train.precision if is_trained_here else None,
             scaled_decoding=config.stream.scaled_decoding,
             augment=config.train.augment,
@@ -105,14 +103,14 @@ def measure(
     Rows that the service cannot embed, because of weights that are not finite, are left out.
     """
     photos = [row.as_buffer() for row in golden.column(IMAGE)]
-    encoder = open_image_encoder(source, device=paths.device)
+    encoder = open_image_encoder(source, device=paths.batch.device)
     served = np.concatenate([encoder.embed_photos([photo]) for photo in photos])
     vectors = {}
     if paths.training_precision is not None and isinstance(encoder, SiglipEncoder):
         vectors["training"] = _training_vectors(encoder, photos, paths)
-    if paths.batch_precision != "fp32":
-        encoder = open_image_encoder(source, device=paths.device, precision=paths.batch_precision)
-    vectors["batch"] = block_vectors(encoder, decoder(golden), paths.batch_size)
+    if paths.batch.precision != "fp32" or paths.batch.is_compiled:
+        encoder = open_encoder(source, paths.batch)
+    vectors["batch"] = block_vectors(SharedEncoder(encoder, paths.batch), decoder(golden))
     rows = np.setdiff1d(np.arange(len(photos)), bad_rows(served)).tolist()
     return {
         path: {row: float(1.0 - vectors[path][row] @ served[row]) for row in rows} for path in sorted(vectors)
@@ -129,8 +127,8 @@ def _training_vectors(
     ]
     pixels = np.stack([to_pixels(photo, encoder.image) for photo in decoded])
     is_bf16 = paths.training_precision == "bf16"
-    with torch.autocast(paths.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
-        return encoder.embed_pixels(pixels, paths.batch_size)
+    with torch.autocast(paths.batch.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
+        return encoder.embed_pixels(pixels, paths.batch.batch_size)
 
 
 def golden_items(shards: Sequence[ShardRef], num_items: int) -> pa.Table:

@@ -74,10 +74,10 @@ def write_part(uri: str, block: pa.Table, vectors: Float32[np.ndarray, "n d"]) -
         pq.write_table(_with_vectors(block, vectors), path)
 
 
-def ledger_rows(block: pa.Table) -> list[dict[str, str]]:
-    """The ledger rows of a block, with its own reasons and details."""
+def ledger_rows(block: pa.Table, is_refused: pa.Array) -> list[dict[str, str]]:
+    """The ledger rows of these items of a block, with its own reasons and details."""
     rows = block.select([ITEM_ID, REASON, DETAIL, SHARD]).rename_columns(LEDGER_SCHEMA.names)
-    return list(rows.to_pylist())
+    return list(rows.filter(is_refused).to_pylist())
 
 
 def incomplete_shards(uri: str, shards: Sequence[ShardRef]) -> list[ShardRef]:

@@ -100,7 +100,9 @@ def publish_interpolated_bundle(
     )
 
 
-def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> siglip.SiglipEncoder:
+def open_bundle(
+    uri: str, *, device: str = "cpu", precision: str = "fp32", compiled: bool = False
+) -> siglip.SiglipEncoder:
     """The encoder of a bundle on a device.
 
     Raises: SpaceMismatch if its files do not match its space id, DamagedData if one cannot be read.
@@ -118,6 +120,7 @@ def open_bundle(uri: str, *, device: str = "cpu", precision: str = "fp32") -> si
             projection=load_projection(folder),
             device=device,
             precision=precision,
+            compiled=compiled,
         )
 
 

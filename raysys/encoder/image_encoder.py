@@ -24,12 +24,11 @@ class ImageEncoderInfo:
 
 
 def open_image_encoder(
-    source: str, *, device: str = "cpu", precision: str = "fp32"
+    source: str, *, device: str = "cpu", precision: str = "fp32", compiled: bool = False
 ) -> SiglipEncoder | VisionEncoder:
     """The encoder on a device. Raises: as `open_bundle` and `VisionEncoder`."""
-    if is_bundle(source):
-        return open_bundle(source, device=device, precision=precision)
-    return VisionEncoder(source, device=device, precision=precision)
+    open_encoder = open_bundle if is_bundle(source) else VisionEncoder
+    return open_encoder(source, device=device, precision=precision, compiled=compiled)
 
 
 def describe_image_encoder(source: str) -> ImageEncoderInfo:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from raysys.encoder.forward import Forward, PendingVectors
 from raysys.encoder.hub import (
     checkpoint_error,
     load,
@@ -30,7 +32,8 @@ from raysys.errors import InputError
 class SiglipEncoder:
     """A checkpoint with its preprocessing and projection, for inference.
 
-    Vectors are float32 rows of length 1 in the embedding space `space_id`.
+    Vectors are float32 rows of length 1 in the embedding space `space_id`. With `compiled`, torch.compile
+    makes code for each size of a batch of photos: give it batches of one size.
     """
 
     def __init__(
@@ -42,15 +45,20 @@ class SiglipEncoder:
         projection: Projection | None = None,
         device: str = "cpu",
         precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         self.space_id = space_id
         self.text = text
         self.image = image_preprocessing_of(folder)
         self.tokenizer = load_tokenizer(folder)
         self.projection = projection
-        self._device = device
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._model = load_model(folder).to(device=torch.device(device), dtype=dtype).eval()
+        if compiled:
+            self._model.vision_model.compile(dynamic=False)
+        self._mean, self._std = (values.to(self._model.device) for values in mean_and_std(self.image))
+        self._forward_photos = Forward(self._photo_features, self._model.device)
+        self._forward_titles = Forward(functools.partial(text_features, self._model), self._model.device)
 
     @property
     def dimensions(self) -> int:
@@ -61,7 +69,14 @@ class SiglipEncoder:
         self, pixels: UInt8[ndarray, "b h w 3"], batch_size: int = 64
     ) -> Float32[ndarray, "b d"]:
         """Unit vectors of photos prepared by `photo_pixels`."""
-        return self._project(image_vectors(self._model, pixels, self.image, batch_size))
+        if not len(pixels):
+            return np.empty((0, self.dimensions), np.float32)
+        return self._project(self._forward_photos(pixels, batch_size))
+
+    def start_pixels(self, pixels: UInt8[ndarray, "b h w 3"]) -> PendingVectors:
+        """Begin to compute one batch of photos prepared by `photo_pixels`."""
+        pending = self._forward_photos.start(pixels)
+        return lambda: self._project(pending())
 
     def embed_photos(
         self, photos: Sequence[ImageBytes | Image.Image], batch_size: int = 64
@@ -78,30 +93,17 @@ class SiglipEncoder:
 
     def embed_titles(self, titles: Sequence[str], batch_size: int = 64) -> Float32[ndarray, "b d"]:
         """Unit vectors of titles or search queries."""
+        if not titles:
+            return np.empty((0, self.dimensions), np.float32)
         tokens = to_tokens(self.tokenizer, titles, self.text)
-        return self._project(text_vectors(self._model, tokens, batch_size))
+        return self._project(self._forward_titles(tokens, batch_size))
 
-    def _project(self, vectors: Float[Tensor, "b d"]) -> Float32[ndarray, "b k"]:
-        unit: ndarray = vectors.numpy()
+    def _photo_features(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
+        # Mean and standard deviation are on the device: a copy for each batch would make the host wait.
+        return image_features(self._model, standardise(pixels, self._mean, self._std).to(self._model.dtype))
+
+    def _project(self, unit: Float32[ndarray, "b d"]) -> Float32[ndarray, "b k"]:
         return self.projection.apply(unit) if self.projection else unit
-
-
-def image_vectors(
-    model: Any, pixels: UInt8[ndarray, "n h w 3"], preprocessing: ImagePreprocessing, batch_size: int = 64
-) -> Float[Tensor, "n d"]:
-    """Unit vectors of photos, float32 on the CPU, computed on the model's device without dropout."""
-
-    def features(rows: Tensor) -> Tensor:
-        return image_features(model, normalise(rows, preprocessing).to(model.dtype))
-
-    return _unit_vectors(model, features, pixels, batch_size)
-
-
-def text_vectors(
-    model: Any, tokens: Int64[ndarray, "n length"], batch_size: int = 64
-) -> Float[Tensor, "n d"]:
-    """Unit vectors of titles, float32 on the CPU, computed on the model's device without dropout."""
-    return _unit_vectors(model, lambda rows: text_features(model, rows), tokens, batch_size)
 
 
 def normalise(
@@ -197,17 +199,3 @@ def _pooled(output: Any) -> Tensor:
     # transformers 5 returns an output object here, transformers 4 the tensor itself.
     pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return pooled
-
-
-@torch.inference_mode()
-def _unit_vectors(
-    model: Any, features: Callable[[Tensor], Tensor], rows: ndarray, batch_size: int
-) -> Float[Tensor, "n d"]:
-    was_training = model.training
-    model.eval()
-    parts = [torch.empty((0, dimensions_of(model.config)))]
-    for start in range(0, len(rows), batch_size):
-        batch = torch.from_numpy(rows[start : start + batch_size].copy()).to(model.device)
-        parts.append(torch.nn.functional.normalize(features(batch).float(), dim=-1).cpu())
-    model.train(was_training)
-    return torch.cat(parts)

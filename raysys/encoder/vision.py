@@ -17,6 +17,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from raysys.encoder.forward import Forward, PendingVectors
 from raysys.encoder.hub import load, require_reachable, silence_transformers
 from raysys.encoder.preprocess import ImageBytes, decode_image
 from raysys.errors import InputError, MissingError
@@ -42,11 +43,14 @@ class ProcessorPreparation:
 class VisionEncoder:
     """The pooled features of an image model as unit vectors.
 
+    `compiled`: as for SiglipEncoder.
     Raises: MissingError if the weights cannot be loaded from the hub id or the path, InputError for a model
     without pooled features, or whose processor gives inputs of several sizes.
     """
 
-    def __init__(self, source: str, *, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self, source: str, *, device: str = "cpu", precision: str = "fp32", compiled: bool = False
+    ) -> None:
         silence_transformers()
         require_reachable(source)
         try:
@@ -61,8 +65,11 @@ class VisionEncoder:
         self.image = ProcessorPreparation(source, _shape_of(source, processor))
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._model = model.to(device=torch.device(device), dtype=dtype)
+        self._forward = Forward(self._features, self._model.device)
         self.dimensions = self.embed_pixels(np.zeros((1, *self.image.shape), np.float32)).shape[1]
         """Length of the vectors."""
+        if compiled:
+            getattr(self._model, "vision_model", self._model).compile(dynamic=False)
 
     def embed_photos(self, photos: Sequence[ImageBytes], batch_size: int = 64) -> Float32[ndarray, "n d"]:
         """Unit vectors of encoded photos; decodes one batch at a time.
@@ -75,21 +82,20 @@ class VisionEncoder:
             parts.append(self.embed_pixels(np.stack(batch), batch_size))
         return np.concatenate(parts)
 
-    @torch.inference_mode()
     def embed_pixels(
         self, pixels: Float32[ndarray, "n 3 h w"], batch_size: int = 64
     ) -> Float32[ndarray, "n d"]:
-        """Unit vectors of photos prepared by `image`."""
-        parts = []
-        for start in range(0, len(pixels), batch_size):
-            batch = torch.from_numpy(pixels[start : start + batch_size].copy())
-            features = self._features(batch.to(self._model.device, self._model.dtype))
-            parts.append(torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy())
-        return np.concatenate(parts)
+        """Unit vectors of at least one photo prepared by `image`."""
+        return self._forward(pixels, batch_size)
+
+    def start_pixels(self, pixels: Float32[ndarray, "b 3 h w"]) -> PendingVectors:
+        """Begin to compute one batch of photos prepared by `image`."""
+        return self._forward.start(pixels)
 
     def _features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The image embeddings of a model with a text tower, or the pooled output of an image model."""
         has_text_tower = hasattr(self._model, "get_image_features")
+        pixels = pixels.to(self._model.dtype)
         output = (self._model.get_image_features if has_text_tower else self._model)(pixel_values=pixels)
         pooled = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
         if pooled is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raysys.bench import index, loss, pack, scaling, stream, train
+from raysys.bench import embed, index, loss, pack, scaling, stream, train
 from raysys.bench.measure import Case, Measurement, measure
 from tests.e2e.small import run_raysys
 
@@ -25,6 +25,7 @@ from tests.e2e.small import run_raysys
         ("loss", {loss.RAYSYS, loss.AUTOGRAD, loss.LIMIT}),
         ("train", {train.RAYSYS, train.RAYSYS_STREAM, train.TRANSFORMERS, train.LIMIT}),
         ("scaling", {scaling.TOGETHER, scaling.ALONE}),
+        ("embed", {embed.RAYSYS, embed.BASELINE, embed.LIMIT}),
         ("index", {index.RAYSYS, index.BASELINE}),
     ],
 )

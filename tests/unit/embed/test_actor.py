@@ -13,6 +13,7 @@ import safetensors.torch
 
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.embed.actor import EmbeddingActor
+from raysys.embed.options import EncoderOptions
 from raysys.embed.parts import part_prefix
 from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.image_encoder import describe_image_encoder
@@ -21,6 +22,7 @@ from raysys.errors import SpaceMismatch
 from tests.factories import TINY, tiny_checkpoint
 
 SIZE_PX = TINY.image_size_px
+OPTIONS = EncoderOptions("cpu", "fp32", batch_size=2)
 
 
 def bundle(folder: Path, bad_weights: float | None) -> str:
@@ -71,9 +73,7 @@ def block(reasons: list[str], earlier: list[list[float] | None] | None = None) -
 
 
 def run(folder: Path, reasons: list[str], bad_weights: float | None) -> tuple[int, list[dict[str, str]]]:
-    actor = EmbeddingActor(
-        describe_image_encoder(bundle(folder, bad_weights)), str(folder / "out"), "cpu", "fp32", 2
-    )
+    actor = EmbeddingActor(describe_image_encoder(bundle(folder, bad_weights)), str(folder / "out"), OPTIONS)
     (row,) = actor(block(reasons)).to_pylist()
     return row["num_items"], json.loads(row["refused"])
 
@@ -107,12 +107,11 @@ def test_vectors_of_broken_weights_go_to_the_ledger(tmp_path: Path, bad_weights:
 
 
 def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Path) -> None:
-    class OneBad(EmbeddingActor):
-        def _vectors(self, block: pa.Table) -> np.ndarray:
-            return np.array([[np.nan, 0.0], [0.6, 0.8], [0.0, 0.0]], np.float32)
-
-    actor = OneBad(describe_image_encoder(bundle(tmp_path, None)), str(tmp_path / "out"), "cpu", "fp32", 2)
-    (row,) = actor(block(["", "", ""])).to_pylist()
+    encoder = describe_image_encoder(bundle(tmp_path, None))
+    actor = EmbeddingActor(encoder, str(tmp_path / "out"), OPTIONS)
+    # Vectors of an earlier set are written as they are.
+    first, *rest = np.eye(encoder.dimensions, dtype=np.float32)[:2].tolist()
+    (row,) = actor(block(["", "", ""], [[float("nan"), *first[1:]], *rest, [0.0] * len(first)])).to_pylist()
     assert row["num_items"] == 1
     assert [entry["item_id"] for entry in json.loads(row["refused"])] == ["i0", "i2"]
     # Named by the block's first photo: a repeated attempt overwrites it, whichever vectors are bad.
@@ -120,9 +119,7 @@ def test_one_bad_vector_leaves_the_others_in_the_part_of_its_block(tmp_path: Pat
 
 
 def test_vectors_of_an_earlier_set_are_written_as_they_are_and_others_computed(tmp_path: Path) -> None:
-    actor = EmbeddingActor(
-        describe_image_encoder(bundle(tmp_path, None)), str(tmp_path / "out"), "cpu", "fp32", 2
-    )
+    actor = EmbeddingActor(describe_image_encoder(bundle(tmp_path, None)), str(tmp_path / "out"), OPTIONS)
     actor(block(["", "", ""]))
     (path,) = (tmp_path / "out").glob("*.parquet")
     computed = np.array(pq.read_table(path).column("embedding").to_pylist())
@@ -140,7 +137,7 @@ def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
     encoder = describe_image_encoder(uri)
     config = Path(uri, "manifest.json")
     config.write_text(config.read_text().replace('"lower_case": true', '"lower_case": false'))
-    actor = EmbeddingActor(encoder, str(tmp_path / "out"), "cpu", "fp32", 2)
+    actor = EmbeddingActor(encoder, str(tmp_path / "out"), OPTIONS)
     (row,) = actor(block([""])).to_pylist()
     assert (row["num_items"], row["refused"]) == (0, "[]")
     error = pickle.loads(row["error"])
@@ -150,7 +147,7 @@ def test_error_of_raysys_is_a_result(tmp_path: Path) -> None:
 
 def test_copy_of_an_encoder_that_is_of_another_space_is_refused(tmp_path: Path) -> None:
     encoder = dataclasses.replace(describe_image_encoder(bundle(tmp_path, None)), space_id="of the driver")
-    (row,) = EmbeddingActor(encoder, str(tmp_path / "out"), "cpu", "fp32", 2)(block([""])).to_pylist()
+    (row,) = EmbeddingActor(encoder, str(tmp_path / "out"), OPTIONS)(block([""])).to_pylist()
     with pytest.raises(SpaceMismatch, match="is of embedding space of the drive, its copy here of "):
         raise pickle.loads(row["error"])
 

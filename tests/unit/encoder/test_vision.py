@@ -8,7 +8,8 @@ import torch
 import transformers
 
 from raysys.encoder.preprocess import decode_image
-from raysys.encoder.siglip import image_preprocessing_of, image_vectors, load_model
+from raysys.encoder.siglip import SiglipEncoder
+from raysys.encoder.text import TextPreprocessing
 from raysys.encoder.vision import VisionEncoder
 from raysys.errors import InputError, MissingError
 from tests.factories import photo, save_vision_model, tiny_checkpoint
@@ -35,8 +36,7 @@ def test_folder_without_weights_is_missing(tmp_path: Path) -> None:
 def test_checkpoint_with_a_text_tower_gives_its_image_embeddings(tmp_path: Path) -> None:
     source = tiny_checkpoint(tmp_path / "siglip", ["red cup", "blue cup"])
     photos = [photo(colour, (20, 12)) for colour in ("red", "blue")]
-    pixels = np.stack([image_preprocessing_of(source)(data) for data in photos])
-    expected = image_vectors(load_model(source), pixels, image_preprocessing_of(source)).numpy()
+    expected = SiglipEncoder(Path(source), space_id="", text=TextPreprocessing(8)).embed_photos(photos)
     np.testing.assert_allclose(VisionEncoder(source).embed_photos(photos), expected, atol=1e-6)
 
 

@@ -1,0 +1,66 @@
+"""Batches of rows through an encoder on a device, as unit vectors on the host.
+
+On a GPU the host does not wait: a batch is copied from pinned memory on a CUDA stream of its own while the
+batch before it is computed, and its vectors are waited for only when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+from torch import Tensor
+
+# Waits for the vectors of a batch: float32 [rows, dimensions], of length 1.
+PendingVectors: TypeAlias = Callable[[], ndarray]
+
+
+class Forward:
+    """Computes `features` of batches on a device, without gradients, and scales each row to length 1."""
+
+    def __init__(self, features: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self._features, self._device = features, device
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def start(self, rows: ndarray) -> PendingVectors:
+        """Begin to compute a batch; on a CPU it is complete at once."""
+        # PyTorch warns of arrays that cannot be written, such as views of Arrow's memory.
+        batch = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
+        if self._copies is None:
+            vectors = self._unit_vectors(batch)
+            return vectors.numpy
+        with torch.cuda.stream(self._copies):
+            on_device = batch.pin_memory().to(self._device, non_blocking=True)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_stream(self._copies)
+        on_device.record_stream(compute)  # its memory is not used again before the batch is computed
+        vectors = self._unit_vectors(on_device)
+        on_host = torch.empty(vectors.shape, pin_memory=True)
+        on_host.copy_(vectors, non_blocking=True)
+        computed = torch.cuda.Event()
+        computed.record(compute)
+
+        def wait() -> ndarray:
+            computed.synchronize()
+            return on_host.numpy()
+
+        return wait
+
+    def __call__(self, rows: ndarray, batch_size: int) -> Float32[ndarray, "n d"]:
+        """The vectors of at least one row, in batches; the next one is started before one is waited for."""
+        parts, pending = [], None
+        for first in range(0, len(rows), batch_size):
+            started = self.start(rows[first : first + batch_size])
+            if pending is not None:
+                parts.append(pending())
+            pending = started
+        assert pending is not None, "no rows"
+        return np.concatenate([*parts, pending()])
+
+    def _unit_vectors(self, batch: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self._features(batch).float(), dim=-1)
