@@ -152,11 +152,13 @@ def _measure(
 ) -> tuple[IndexCandidate, Float32[ndarray, "lists d"] | None]:
     """Build a candidate over the base of the sample and time its fastest settings with the recall.
 
-    Without such settings, those with the highest recall. The centroids of its lists are returned for the
-    next candidate.
+    Its lists are as long as those of the complete index, so a search visits as many of them: with more items,
+    the nearest are closer, and so are the centroids. Without settings that have the recall, those with the
+    highest. The centroids of its lists are returned for the next candidate.
     """
     num, dimensions = task.base.shape
-    variant = task.section.model_copy(update={"num_lists": None, "refine": full.refine})
+    num_lists = max(1, round(full.num_lists * num / task.num_items)) if full.num_lists else None
+    variant = task.section.model_copy(update={"num_lists": num_lists, "refine": full.refine})
     recipe = recipe_of(variant, full.kind, num, dimensions)
     index = trained_index(recipe, task.base, centroids if recipe.num_lists else None, task.device)
     if recipe.num_lists and centroids is None:

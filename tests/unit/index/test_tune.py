@@ -11,7 +11,7 @@ from raysys.config import load_config
 from raysys.config.schema import IndexConfig
 from raysys.errors import ConfigError, InputError
 from raysys.index import tune
-from raysys.index.kinds import recipe_of
+from raysys.index.kinds import Recipe, recipe_of, trained_index
 from raysys.index.tune import choose
 from tests.unit.index.embedding_sets import clustered_vectors
 
@@ -44,6 +44,21 @@ def test_cheapest_candidate_that_reaches_the_recall_is_chosen(sample: np.ndarray
     # 32 dimensions of 8 bits, the row and the place of the vector, and 1,024 centroids over 50,000 items.
     assert sq8.bytes_per_vector == pytest.approx(32 + 16 + 1024 * 128 / NUM_ITEMS, abs=1)
     assert 0 < last.p50_ms <= last.p99_ms
+
+
+def test_lists_of_a_candidate_are_as_long_as_those_of_the_index(
+    sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = []
+
+    def trained(recipe: Recipe, *arguments: Any) -> Any:
+        recipes.append(recipe)
+        return trained_index(recipe, *arguments)
+
+    monkeypatch.setattr(tune, "trained_index", trained)
+    choose(section_with(recall_at_10=0.5), sample, NUM_ITEMS)
+    # 1,024 lists of 50,000 items; the candidates have 1,970 of the 2,000 items.
+    assert {recipe.num_lists for recipe in recipes} == {round(1024 * 1970 / NUM_ITEMS)}
 
 
 def test_few_items_are_exact_if_the_budget_has_the_memory(sample: np.ndarray) -> None:
