@@ -60,8 +60,7 @@ def write_checkpoint(
     """Write a `TrainState.state_dict()` as a checkpoint folder; removes an existing folder at `uri` first."""
     storage.delete(uri)
     with storage.writable_file(storage.join(uri, STATE)) as path:
-        with path.open("wb") as stream:  # given a path, torch does not report a full disk as such
-            torch.save({"step": step, **state}, stream)
+        _save({"step": step, **state}, path)
         num_bytes, sha256 = storage.sha256_of(str(path))
     manifest = CheckpointManifest(
         uri=uri,
@@ -73,6 +72,21 @@ def write_checkpoint(
         code_version=code_version(),
     )
     storage.write_bytes(storage.join(uri, MANIFEST), manifest.model_dump_json(indent=2).encode())
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """`torch.save`. Raises: OSError for a full disk.
+
+    Given a path, torch does not report a full disk as such. Given a stream, it ends its archive after the
+    error, and so replaces it by its own.
+    """
+    with path.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(train_state: TrainState, folder: Path) -> int:

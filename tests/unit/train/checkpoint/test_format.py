@@ -25,9 +25,9 @@ from raysys.train.model import TrainState
 from raysys.train.model.optim import learning_rate_factor, make_optimizers
 
 
-def new_state(seed: int, num_steps: int = 8) -> TrainState:
+def new_state(seed: int, num_steps: int = 8, width: int = 4) -> TrainState:
     torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Linear(width, 2))
     optimizers = make_optimizers(model, TrainConfig(learning_rate=0.1))
     factor = learning_rate_factor(num_steps, 0.25)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
@@ -160,19 +160,25 @@ def test_checkpoint_without_a_valid_manifest_is_refused(tmp_path: Path, content:
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 256 bytes, which a writer sees as a full disk."""
+def full_disk(num_bytes: int) -> Iterator[None]:
+    """No file may grow beyond this size, which a writer sees as a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
         yield
     finally:  # before pytest writes its report to a file
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_full_disk_leaves_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="could not be written .*; free space there"), full_disk():
-        write(new_state(1), tmp_path / "checkpoint", step=3)
+# At the end of the archive; in a tensor, which torch's writer reports as an error of its own.
+@pytest.mark.parametrize(("num_bytes", "width"), [(256, 4), (300_000, 30_000)])
+def test_full_disk_leaves_no_checkpoint(tmp_path: Path, num_bytes: int, width: int) -> None:
+    state = new_state(1, width=width)
+    with (
+        pytest.raises(StorageError, match="could not be written .*; free space there"),
+        full_disk(num_bytes),
+    ):
+        write(state, tmp_path / "checkpoint", step=3)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
