@@ -76,10 +76,8 @@ class Gpu(Device):
         return scores, places
 
     def copy_of(self, index: Any) -> Any:
-        options = _faiss.GpuClonerOptions()
-        options.allowCpuCoarseQuantizer = True  # a graph over many centroids
         with self.claimed():
-            return _faiss.index_cpu_to_gpu(_resources(), 0, index, options)
+            return _faiss.index_cpu_to_gpu(_resources(), 0, index)
 
     @property
     def builds_graphs(self) -> bool:
@@ -139,7 +137,7 @@ def train(index: Any, sample: Float32[ndarray, "n d"], device: Device) -> None:
     ivf = _faiss.try_extract_index_ivf(index)
     with device.claimed():
         if ivf is not None:
-            clusters = device.copy_of(_centroids_of(ivf.quantizer))
+            clusters = device.copy_of(_faiss.downcast_index(ivf.quantizer))
             ivf.clustering_index = clusters
         try:
             index.train(sample)
@@ -151,8 +149,7 @@ def train(index: Any, sample: Float32[ndarray, "n d"], device: Device) -> None:
 def filled(index: Any, blocks: Iterable[Float32[ndarray, "n d"]], device: Device) -> Any:
     """The trained index with all vectors; the device finds their lists, or builds the graph.
 
-    The same index as on the CPU, but for the rounding of distances, for graphs, and for vectors whose nearest
-    list the CPU misses, because it searches a graph over many centroids.
+    The same index as on the CPU, but for the rounding of distances and for graphs.
     """
     if device.builds_graphs and isinstance(index, _faiss.IndexHNSWFlat):
         vectors = np.concatenate([*blocks])
@@ -200,7 +197,7 @@ def _lists_found_on(device: Device, index: Any) -> Iterator[None]:
     ivf = _faiss.try_extract_index_ivf(index)
     quantizer = None if ivf is None else _faiss.downcast_index(ivf.quantizer)
     with device.claimed():
-        copy = None if quantizer is None else device.copy_of(_centroids_of(quantizer))
+        copy = None if quantizer is None else device.copy_of(quantizer)
         if copy is None:
             yield
             return
@@ -210,13 +207,6 @@ def _lists_found_on(device: Device, index: Any) -> Iterator[None]:
             yield
         finally:
             ivf.quantizer = quantizer  # which the index still owns
-
-
-def _centroids_of(quantizer: Any) -> Any:
-    """The `Flat` index of the centroids, also if a graph over them finds the nearest."""
-    quantizer = _faiss.downcast_index(quantizer)
-    is_graph = isinstance(quantizer, _faiss.IndexHNSW)
-    return _faiss.downcast_index(quantizer.storage) if is_graph else quantizer
 
 
 @functools.cache

@@ -30,8 +30,6 @@ GPU_KINDS = ("exact", "ivf_sq8")  # of which a GPU can hold a copy
 _MIN_TRAINED = 1000  # k-means and product quantisers refuse, or warn about, fewer vectors
 _VECTORS_PER_LIST = 39  # the fewest with which FAISS trains a list without a warning
 _TRAINING_VECTORS_PER_LIST = 64
-_GRAPH_FROM_LISTS = 8192  # as many centroids are found faster by a graph over them
-_GRAPH_COMPARISONS = 1000  # of a search in it
 _LISTS_PER_ROOT = 4.0  # lists as a multiple of the root of the items: the usual rule for FAISS
 _REFINE = {"sq4": "SQ4", "sq6": "SQ6", "sq8": "SQ8", "fp16": "SQfp16"}
 _MAX_RAISE = 16  # how far `raised` goes beyond the start
@@ -77,7 +75,7 @@ def recipe_of(section: IndexConfig, kind: str, num_items: int, dimensions: int) 
         return Recipe(kind, f"HNSW{section.hnsw_m},{codes}", search, section.ef_construction)
     num_lists = _num_lists(section, num_items)
     search = {"nprobe": min(section.nprobe, num_lists)}
-    factory = f"IVF{num_lists}_HNSW32" if num_lists >= _GRAPH_FROM_LISTS else f"IVF{num_lists}"
+    factory = f"IVF{num_lists}"
     if kind == "ivf_sq8":
         return Recipe(kind, f"{factory},SQ8", search, num_lists=num_lists)
     codes = f"PQ{_num_subquantizers(section, dimensions)}x4fsr"
@@ -157,8 +155,7 @@ def raised(recipe: Recipe) -> Iterator[Recipe]:
 def cost(recipe: Recipe, num_items: int) -> float:
     """The vectors that one search compares, for the ratio of two sizes of a catalogue."""
     if recipe.num_lists:
-        centroids = recipe.num_lists if recipe.num_lists < _GRAPH_FROM_LISTS else _GRAPH_COMPARISONS
-        return centroids + recipe.search["nprobe"] * num_items / recipe.num_lists
+        return recipe.num_lists + recipe.search["nprobe"] * num_items / recipe.num_lists
     if recipe.search:
         return recipe.search["ef_search"] * math.log2(num_items + 2)
     return float(num_items)

@@ -14,7 +14,6 @@ from numpy import ndarray
 
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError
-from raysys.index import kinds
 from raysys.index.device import CPU, Device, Gpu, IndexCopy, device_of, filled
 from raysys.index.fill import fill_shards
 from raysys.index.kinds import recipe_of, search_parameters, trained_index
@@ -65,17 +64,6 @@ def test_files_are_those_of_the_cpu(kind: str) -> None:
     assert found.tobytes() == faiss.serialize_index(built(kind, CPU)).tobytes()
     # One clusters the sample, one finds the lists.
     assert [copy.ntotal for copy in device.copies] == ([32, 32] if kind.startswith("ivf") else [])
-
-
-def test_lists_that_a_graph_finds_are_exact_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "_GRAPH_FROM_LISTS", 32)
-    device, vectors = OtherDevice(), clustered_vectors(NUM, DIMENSIONS)
-    index = built("ivf_sq8", device)
-    assert isinstance(_faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
-    assert [isinstance(copy, faiss.IndexFlat) for copy in device.copies] == [True, True]
-    centroids = index.quantizer.reconstruct_n(0, 32)
-    lists = np.argmax(vectors @ centroids.T, axis=1)
-    assert [index.invlists.list_size(number) for number in range(32)] == np.bincount(lists).tolist()
 
 
 def test_pieces_of_work_on_a_device_write_the_files_of_the_cpu(tmp_path: Path) -> None:
