@@ -115,13 +115,13 @@ def device_of(setting: Literal["auto", "cpu", "gpu"], instead: str = "index.devi
 
     Raises: InputError for `gpu` without a GPU, or with the FAISS wheel for CPUs.
     """
-    has_gpu = hasattr(_faiss, "StandardGpuResources") and _faiss.get_num_gpus() > 0
+    has_gpu = has_gpu_wheel() and _faiss.get_num_gpus() > 0
     key = instead.partition("=")[0]
     if setting == "cpu" or (setting == "auto" and not has_gpu):
         return CPU
     if has_gpu:
         return Gpu()
-    if not hasattr(_faiss, "StandardGpuResources"):
+    if not has_gpu_wheel():
         raise InputError(
             f"{key}: a GPU needs another wheel of FAISS, found faiss-cpu {_faiss.__version__}; "
             f"pip uninstall faiss-cpu and pip install 'raysys[gpu]', or set {instead}"
@@ -130,6 +130,11 @@ def device_of(setting: Literal["auto", "cpu", "gpu"], instead: str = "index.devi
         f"{key}: FAISS {_faiss.__version__} found no NVIDIA GPU; run on a machine where `nvidia-smi` "
         f"lists one, or set {instead}"
     )
+
+
+def has_gpu_wheel() -> bool:
+    """Whether the FAISS that is installed can use a GPU."""
+    return hasattr(_faiss, "StandardGpuResources")
 
 
 def train(index: Any, sample: Float32[ndarray, "n d"], device: Device) -> None:

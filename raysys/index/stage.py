@@ -25,16 +25,19 @@ def steps(config: Config) -> list[Step]:
 def gpu_tasks_of(config: Config) -> Parallel | None:
     """Ray tasks with a GPU each, if this process has none and a running cluster has; otherwise None.
 
-    `index.device: auto` takes a free GPU only; `gpu` waits for nodes with one.
+    `index.device: auto` takes a free GPU only, and asks for none with the wheel of FAISS for CPUs, which the
+    workers have, too; `gpu` waits for nodes with one.
     Raises: InputError for `gpu` if the cluster has none in time.
     """
     from raysys.cluster import nodes, session
     from raysys.cluster.capacity import Demand
     from raysys.cluster.task_map import connected_map
-    from raysys.index.device import CPU, device_of
+    from raysys.index.device import CPU, device_of, has_gpu_wheel
 
     device = config.index.device
     if device == "cpu" or device_of("auto") is not CPU or not session.may_grow(config.ray):
+        return None
+    if device == "auto" and not has_gpu_wheel():
         return None
     session.connect(config.ray)
     if device == "auto" and nodes.num_free_gpus() < 1:

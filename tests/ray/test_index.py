@@ -63,9 +63,16 @@ def test_build_without_a_gpu_uses_free_ones_of_a_running_cluster(
     monkeypatch: pytest.MonkeyPatch, device: str, address: str | None, free_gpus: int, has_tasks: bool
 ) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)  # as with the wheel for GPUs
     monkeypatch.setattr(nodes, "num_free_gpus", lambda: free_gpus)
     config = Config.model_validate({"index": {"device": device}, "ray": {"address": address}})
     assert (gpu_tasks_of(config) is not None) is has_tasks
+
+
+def test_wheel_for_cpus_asks_no_cluster_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
+    config = Config.model_validate({"ray": {"address": "10.255.255.1:6379"}})  # where nobody answers
+    assert gpu_tasks_of(config) is None
 
 
 def test_task_without_a_gpu_names_the_setting() -> None:
