@@ -173,7 +173,6 @@ def _bulk(here: Device, parallel: Parallel, gpu_tasks: Parallel | None) -> tuple
     if gpu_tasks is not None:
         log.info("    index  FAISS on GPUs of the cluster")
         return Gpu(), gpu_tasks
-    log.info("    index  FAISS on CPUs")
     return here, parallel
 
 

@@ -14,7 +14,9 @@ from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, IndexBundleManifest
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, DiskFull, InputError, MissingError
+from raysys.index import build
 from raysys.index.build import num_shards_of, publish_index
+from raysys.index.device import CPU, Gpu
 from raysys.index.neighbours import exact_neighbours
 from raysys.index.search import Searcher
 from raysys.index.source import shard_numbers
@@ -279,10 +281,14 @@ def test_gpu_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "index").exists()
 
 
-def test_device_is_logged(
+def test_work_on_gpus_of_the_cluster_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     with caplog.at_level("INFO", "raysys"):
         publish(tmp_path, publish_embeddings(tmp_path / "embeddings", unit_vectors(20)))
-    assert "index  FAISS on CPUs" in caplog.text
+        assert "FAISS on" not in caplog.text
+        device, parallel = build._bulk(CPU, map, map)
+    assert isinstance(device, Gpu)
+    assert parallel is map
+    assert caplog.text.count("index  FAISS on GPUs of the cluster") == 1
