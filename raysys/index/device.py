@@ -50,7 +50,7 @@ class Device:
 
     def graph_of(self, index: Any, vectors: Float32[ndarray, "n d"]) -> Any:
         """The HNSW index of `vectors` that replaces the empty `index`, with as many links."""
-        raise NotImplementedError
+        raise NotImplementedError  # the CPU adds to the index instead: `builds_graphs` is False
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
