@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 from raysys.terminal import printable
 
 REASON_LENGTH = 300  # characters of an error of other software that a message quotes
+# Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|CU\w+_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED when calling `?cublasCreate"
+    r"|Failed to CUDA \w*alloc|can't allocate memory",
+    re.IGNORECASE,
+)
 
 
 class RaysysError(Exception):
@@ -99,7 +106,7 @@ class TrainingDiverged(RaysysError):
 
 
 class OutOfMemory(RaysysError):
-    """A worker has too little memory for its share of a batch."""
+    """A device or a process has too little memory for its work."""
 
     code = "out_of_memory"
 
@@ -154,6 +161,22 @@ class ClusterError(RaysysError):
 
     http_status = 503
     code = "unavailable"
+
+
+def out_of_memory_reason(error: BaseException) -> str | None:
+    """How an error says that memory ran out; None if it is another error.
+
+    CUDA, cuBLAS, NCCL and the compiler each have a message of their own, and errors of the compiler wrap
+    others.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, RuntimeError):
+            for line in str(link).splitlines():
+                if _OUT_OF_MEMORY.search(line):
+                    return printable(line.split(". ")[0], 200)
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ from raysys.encoder.forward import PendingVectors
 from raysys.encoder.image_encoder import open_image_encoder
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.encoder.vision import VisionEncoder
+from raysys.errors import OutOfMemory, out_of_memory_reason
 
 _FILL_S = 0.1  # how long an incomplete batch waits for photos of another block
 
@@ -120,6 +121,9 @@ class SharedEncoder:
 
     def _fail(self, batch: list[_Photo], error: Exception) -> None:
         """Pass the error on to the blocks of a batch, which never get all of their vectors."""
+        if reason := out_of_memory_reason(error):
+            remedy = f"lower embed.batch_size (now {self._options.batch_size})"
+            error = OutOfMemory(f"embed: the encoder has too little memory ({reason}); {remedy}")
         with self._changed:
             for photo in batch:
                 if not photo.work.finished.done():

@@ -12,13 +12,14 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 import transformers
+from torch import Tensor
 
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
@@ -71,6 +72,34 @@ def publish_bundle(
     return artifacts.publish(spec.uri, manifest)
 
 
+def publish_trained_bundle(
+    spec: ArtifactSpec,
+    start_uri: str,
+    weights: Mapping[str, Tensor],
+    *,
+    training_run: str,
+    num_items: int,
+    seconds: float,
+) -> EncoderBundleManifest:
+    """Publish the files of the start with trained weights; `training_run` is where these come from."""
+    start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
+
+    def write_files(folder: Path) -> None:
+        with storage.readable_folder(start_uri) as source:
+            copy_checkpoint(source, folder)
+        _replace_weights(folder, weights)
+
+    return publish_bundle(
+        spec,
+        write_files,
+        text=TextPreprocessing(**start.text),
+        parent_space_id=start.space_id,
+        training_run=training_run,
+        num_items=num_items,
+        seconds=seconds,
+    )
+
+
 def publish_interpolated_bundle(
     spec: ArtifactSpec, start_uri: str, fine_tuned_uri: str, interpolation: Interpolation
 ) -> EncoderBundleManifest:
@@ -84,9 +113,8 @@ def publish_interpolated_bundle(
         if interpolation.alpha < 1.0:
             with storage.readable_folder(start_uri) as source:
                 start = siglip.load_model(source).state_dict()
-            model = siglip.load_model(folder)
-            model.load_state_dict(interpolate(start, model.state_dict(), interpolation.alpha))
-            model.save_pretrained(folder)
+            weights = siglip.load_model(folder).state_dict()
+            _replace_weights(folder, interpolate(start, weights, interpolation.alpha))
 
     return publish_bundle(
         spec,
@@ -98,6 +126,12 @@ def publish_interpolated_bundle(
         seconds=time.monotonic() - started,
         interpolation=interpolation,
     )
+
+
+def _replace_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    model = siglip.load_model(folder)
+    model.load_state_dict(weights)
+    model.save_pretrained(folder)
 
 
 def open_bundle(

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from raysys.encoder.patch_dropout import num_kept_patches
+
 _PEAK_FLOPS = {
     "NVIDIA A100-PCIE-40GB": 312e12,
     "NVIDIA A100-SXM4-40GB": 312e12,
@@ -83,11 +85,6 @@ def _backward(parts: Sequence[_Part], lowest_level: int, trained: Trained) -> in
     # Pixels and tokens, the inputs of level 0, need no gradient.
     of_inputs = sum(part.matrices + 2 * part.attention for part in with_grads if part.level)
     return of_weights + of_inputs
-
-
-def num_kept_patches(num_patches: int, dropout: float) -> int:
-    """How many patches of a photo the image tower sees with `train.patch_dropout`; at least one."""
-    return max(1, round(num_patches * (1.0 - dropout)))
 
 
 def _image_parts(vision: Any, patch_dropout: float) -> list[_Part]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import socket
-import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,9 +33,11 @@ from raysys.index.search import require_gpu_kind
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.gateway import Gateway
 from raysys.serve.search_deployment import SearchDeployment
+from raysys.signals import stop_request
 from raysys.tracking.logs import log
 
 APP_NAME = "raysys"
+_STOP_CHECK_S = 0.2
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -142,11 +143,9 @@ def gpu_demands(section: ServeConfig) -> list[Demand]:
 
 def wait_for_stop() -> None:
     """Block until SIGINT (Ctrl-C) or SIGTERM."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    while not stopped.wait(1.0):
-        pass
+    with stop_request() as request:
+        while request.signal_number is None:
+            time.sleep(_STOP_CHECK_S)
     log.info("    serve  stopping")
 
 

@@ -21,11 +21,12 @@ from raysys.errors import (
     RaysysError,
     TrainingDiverged,
     known_cause,
+    out_of_memory_reason,
 )
 from raysys.tracking import logs
 from raysys.train.job import TrainJob
 from raysys.train.loop import train_worker
-from raysys.train.memory import memory_advice, out_of_memory_reason
+from raysys.train.memory import memory_advice
 from raysys.train.micro_batch import MicroBatch
 
 _NOT_RETRIED = (DamagedData, DiskFull, InputError, OutOfMemory, TrainingDiverged)

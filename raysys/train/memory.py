@@ -1,15 +1,14 @@
-"""Memory of a training step on a worker's device: what it is needed for, what fits, and how its end looks."""
+"""Memory of a training step on a worker's device: what it is needed for and what fits."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 import torch
 
 from raysys.config.schema import TrainConfig
-from raysys.terminal import printable
+from raysys.errors import out_of_memory_reason
 
 _MARGIN = 0.1  # of a device, for fragmentation and for what the libraries allocate later
 _BATCH_SHARE = 0.25  # of a device that photos may take
@@ -18,12 +17,6 @@ _NUM_BATCHES = 3  # on the device: the present one, the next one, and the last o
 # vocabulary, which has one size, can be more than the activations.
 _PROBE_SIZES = (16, 64)
 _TILES = 12  # numbers for every pair of a tile of the loss: logits, labels, weights, and their intermediates
-# Libraries report it in their own words. cuBLAS cannot create a handle without memory for its workspace.
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|CU\w+_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED when calling `?cublasCreate"
-    r"|Failed to CUDA \w*alloc|can't allocate memory",
-    re.IGNORECASE,
-)
 
 
 class DeviceMemory:
@@ -84,22 +77,6 @@ def loss_bytes(section: TrainConfig, *, rows: int, workers: int, dimensions: int
     exchanged = 0 if workers == 1 else 4 * workers * rows  # all captions with their gradients, twice
     tile = _TILES * min(section.loss_tile_rows, rows) ** 2
     return 4 * (dimensions * (embeddings + one_kind + exchanged) + tile)
-
-
-def out_of_memory_reason(error: BaseException) -> str | None:
-    """How an error says that memory ran out; None if it is another error.
-
-    CUDA, cuBLAS, NCCL and the compiler each have a message of their own, and errors of the compiler wrap
-    others.
-    """
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, RuntimeError):
-            for line in str(link).splitlines():
-                if _OUT_OF_MEMORY.search(line):
-                    return printable(line.split(". ")[0], 200)
-        link = link.__cause__ or link.__context__
-    return None
 
 
 def memory_advice(section: TrainConfig, workers: int, micro_batch_size: int) -> str:

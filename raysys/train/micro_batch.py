@@ -18,7 +18,7 @@ from raysys import storage
 from raysys.columns import PATCH_SEEDS, PIXELS, TOKENS
 from raysys.config.schema import TrainConfig
 from raysys.encoder.siglip import dimensions_of
-from raysys.errors import OutOfMemory
+from raysys.errors import OutOfMemory, out_of_memory_reason
 from raysys.stream.order import share_rows
 from raysys.terminal import as_size
 from raysys.tracking.logs import log
@@ -29,7 +29,6 @@ from raysys.train.memory import (
     largest_micro_batch,
     loss_bytes,
     memory_advice,
-    out_of_memory_reason,
 )
 from raysys.train.model import TrainState
 from raysys.train.model.optim import allocate_state

@@ -82,10 +82,10 @@ def _fine_tune(
 
     A stopped or killed run continues after its last checkpoint. Raises: as `_finished_run`.
     """
-    from raysys.encoder.bundle import preprocessing_of
+    from raysys.encoder.bundle import publish_trained_bundle
     from raysys.tracking.wandb import log_end, report_offline_segments
     from raysys.train import trainer
-    from raysys.train.checkpoint.format import export_bundle
+    from raysys.train.checkpoint.format import exported_weights
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
 
     started = time.monotonic()
@@ -93,14 +93,16 @@ def _fine_tune(
     require_attributes(uri, config.train.caption_weights, "train.caption_weights")
     with _finished_run(config, specs.training_run(config), validation, retention) as job:
         trainer.report_skipped_samples(job)
-        manifest = export_bundle(
-            spec,
-            best_checkpoint_uri(job.run_uri),
-            job.start_uri,
-            text=preprocessing_of(job.start_uri)[1],
-            num_items=newest_step(job.run_uri) * config.train.batch_size,
-            seconds=time.monotonic() - started,
-        )
+        checkpoint_uri = best_checkpoint_uri(job.run_uri)
+        with storage.readable_folder(checkpoint_uri) as folder:
+            manifest = publish_trained_bundle(
+                spec,
+                job.start_uri,
+                exported_weights(folder),
+                training_run=checkpoint_uri,
+                num_items=newest_step(job.run_uri) * config.train.batch_size,
+                seconds=time.monotonic() - started,
+            )
         log_end(job.tracked, job.num_steps, spec.uri)
         report_offline_segments(job.run_uri, config.tracking)
     return manifest

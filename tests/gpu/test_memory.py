@@ -10,9 +10,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from raysys.errors import out_of_memory_reason
 from raysys.parallel import run_in_thread
 from raysys.train.batches import BatchJoin, joined
-from raysys.train.memory import DeviceMemory, out_of_memory_reason
+from raysys.train.memory import DeviceMemory
 from raysys.train.micro_batch import MicroBatch
 from raysys.train.model import make_train_state, open_accelerator
 from raysys.train.step import train_step

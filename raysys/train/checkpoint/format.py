@@ -15,10 +15,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from raysys import artifacts, storage
-from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, FileEntry, code_version
-from raysys.encoder import bundle, siglip
-from raysys.encoder.text import TextPreprocessing
+from raysys import storage
+from raysys.artifacts import FileEntry, code_version
 from raysys.errors import DamagedData, InputError
 from raysys.train.model import TrainState
 
@@ -108,39 +106,6 @@ def exported_weights(folder: Path) -> dict[str, torch.Tensor]:
     state = _read(folder, mmap=True)
     weights: dict[str, torch.Tensor] = state.get("weights", state["model"])
     return weights
-
-
-def export_bundle(
-    spec: ArtifactSpec,
-    checkpoint_uri: str,
-    start_uri: str,
-    *,
-    text: TextPreprocessing,
-    num_items: int,
-    seconds: float,
-) -> EncoderBundleManifest:
-    """Publish the EncoderBundle of a checkpoint: the files of the start with the trained weights."""
-    start = artifacts.open_artifact(start_uri, EncoderBundleManifest)
-
-    def write_files(folder: Path) -> None:
-        with (
-            storage.readable_folder(start_uri) as start_folder,
-            storage.readable_folder(checkpoint_uri) as checkpoint_folder,
-        ):
-            bundle.copy_checkpoint(start_folder, folder)
-            model = siglip.load_model(start_folder)
-            model.load_state_dict(exported_weights(checkpoint_folder))
-            model.save_pretrained(folder)
-
-    return bundle.publish_bundle(
-        spec,
-        write_files,
-        text=text,
-        parent_space_id=start.space_id,
-        training_run=checkpoint_uri,
-        num_items=num_items,
-        seconds=seconds,
-    )
 
 
 def _read(folder: Path, *, mmap: bool = False) -> dict[str, Any]:

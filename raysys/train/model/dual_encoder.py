@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,14 +12,12 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from raysys.encoder.flops import num_kept_patches
+from raysys.encoder.float32_attention import FLOAT32_ATTENTION
+from raysys.encoder.patch_dropout import dropped_patches
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.encoder.siglip import image_features, mean_and_std, standardise, text_features
 
-_FLOAT32_ATTENTION = "raysys_float32"  # its name in transformers
 _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
@@ -50,7 +48,7 @@ class DualEncoder(torch.nn.Module):
         self._patch_dropout = patch_dropout
         self._precision, self._is_compiled = precision, False
         if precision == "bf16" and model.device.type == "cpu":
-            model.set_attn_implementation(_FLOAT32_ATTENTION)
+            model.set_attn_implementation(FLOAT32_ATTENTION)
         # Not in the state dict. On the device of the model, so that no step copies them there.
         for name, values in zip(("mean", "std"), mean_and_std(image), strict=True):
             self.register_buffer(name, values.to(model.device), persistent=False)
@@ -65,7 +63,7 @@ class DualEncoder(torch.nn.Module):
         is_bf16 = self._precision == "bf16"
         with (
             torch.autocast(pixels.device.type, torch.bfloat16) if is_bf16 else nullcontext(),
-            self._dropped_patches(seeds),
+            dropped_patches(self.model.vision_model, seeds, self._patch_dropout),
         ):
             images = image_features(self.model, standardise(pixels, self.mean, self.std))
             captions = self._caption_features(tokens)
@@ -120,23 +118,6 @@ class DualEncoder(torch.nn.Module):
         """The scale and the bias of the loss, one number each."""
         return [self.model.logit_scale, self.model.logit_bias]
 
-    @contextmanager
-    def _dropped_patches(self, seeds: Int64[Tensor, " b"] | None) -> Iterator[None]:
-        """Inside the block, the image tower's layers see only the patches that `kept_patches` returns."""
-        if not self._patch_dropout or seeds is None:
-            yield
-            return
-
-        def keep(_: Any, __: Any, patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-            kept = kept_patches(seeds, patches.shape[1], self._patch_dropout)
-            return patches.gather(1, kept[:, :, None].expand(-1, -1, patches.shape[2]))
-
-        hook = self.model.vision_model.embeddings.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
-
     def _caption_features(self, tokens: Int64[Tensor, "b kinds length"]) -> Float[Tensor, "b kinds d"]:
         if tokens.shape[1] == 1:  # titles alone rarely repeat
             return text_features(self.model, tokens[:, 0])[:, None]
@@ -156,31 +137,6 @@ def _checkpointed(forward: Callable[..., Any], options: dict[str, Any]) -> Calla
         return checkpoint(forward, *args, use_reentrant=False, **options, **kwargs)
 
     return run
-
-
-def kept_patches(seeds: Int64[Tensor, " b"], num_patches: int, dropout: float) -> Int64[Tensor, "b k"]:
-    """Random patches of each photo, a pure function of its seed, equal on every device.
-
-    As in FLIP (Li et al. 2023). The random numbers are those of splitmix64 (Steele et al. 2014).
-    """
-    counter = seeds[:, None] * num_patches + torch.arange(num_patches, device=seeds.device)
-    mixed = (counter + 1) * -0x61C8864680B583EB  # products wrap around
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
-        mixed = (mixed ^ (mixed >> shift & (1 << 64 - shift) - 1)) * factor
-    kept = mixed.argsort(dim=1, stable=True)[:, : num_kept_patches(num_patches, dropout)]
-    return kept.sort(dim=1).values
-
-
-def _float32_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
-) -> tuple[Tensor, Tensor | None]:
-    """The fused attention in float32. On a CPU its backward pass in bfloat16 takes half of a step."""
-    with torch.autocast(query.device.type, enabled=False):
-        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
-    return output.to(query.dtype), None
-
-
-AttentionInterface.register(_FLOAT32_ATTENTION, _float32_attention)
 
 
 def _is_stored(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

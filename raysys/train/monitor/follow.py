@@ -1,19 +1,12 @@
-"""Follow a training from the driver to its end: stalls, stop requests, and the error that ended it.
-
-SIGINT and SIGTERM become a request that the driver polls, instead of an exception at an arbitrary line.
-"""
+"""Follow a training from the driver to its end: stalls, stop requests, and the error that ended it."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import ray
@@ -23,6 +16,7 @@ import ray.train.torch
 from raysys import storage
 from raysys.errors import ClusterError, RaysysError, Stopped, known_cause
 from raysys.parallel import run_in_thread
+from raysys.signals import StopRequest, stop_request
 from raysys.tracking.logs import log
 from raysys.train.checkpoint.format import checkpoint_name
 from raysys.train.checkpoint.registry import newest_step
@@ -111,30 +105,3 @@ def _failure(error: BaseException, stall: str | None) -> BaseException:
     return ClusterError(
         f"train: the workers failed ({reason}{where}); run again to continue from the last checkpoint"
     )
-
-
-class StopRequest:
-    """`signal_number` is the first signal's; None while none has arrived."""
-
-    signal_number: int | None = None
-
-    def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Record the first signal. Raises: KeyboardInterrupt at the second."""
-        if self.signal_number is not None:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-
-@contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM while the block runs; outside the main thread nothing is handled."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    previous = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)

@@ -13,6 +13,7 @@ from numpy import ndarray
 from raysys.embed.options import EncoderOptions
 from raysys.embed.shared_encoder import SharedEncoder
 from raysys.encoder.forward import Forward, PendingVectors
+from raysys.errors import OutOfMemory
 
 
 class FakeEncoder:
@@ -86,8 +87,11 @@ def test_error_reaches_the_blocks_of_its_batch_and_no_other() -> None:
     first, *failed, last = [together.submit(block) for block in blocks]
     encoder.go.set()
     for future in failed:
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(OutOfMemory) as caught:
             future.result(60)
+        assert str(caught.value) == (
+            "embed: the encoder has too little memory (out of memory); lower embed.batch_size (now 4)"
+        )
     assert first.result(60)[:, 0].tolist() == [1, 2, 3, 4]
     assert last.result(60)[:, 0].tolist() == [10, 11, 12]
 

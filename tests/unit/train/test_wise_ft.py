@@ -12,13 +12,13 @@ from accelerate import Accelerator
 
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, open_artifact
 from raysys.config.schema import LoraConfig
-from raysys.encoder.bundle import open_bundle, publish_interpolated_bundle
+from raysys.encoder.bundle import open_bundle, publish_interpolated_bundle, publish_trained_bundle
 from raysys.encoder.interpolation import Interpolation, Point, choose_alpha, read_interpolation
 from raysys.encoder.siglip import load_model
 from raysys.evaluate.pairs import DrawnPairs
 from raysys.evaluate.retrieval import recalls
 from raysys.tracking.metrics_log import record_validation
-from raysys.train.checkpoint.format import checkpoint_name, export_bundle, write_checkpoint
+from raysys.train.checkpoint.format import checkpoint_name, exported_weights, write_checkpoint
 from raysys.train.job import Sweep, TrainJob
 from raysys.train.step import train_step
 from raysys.train.validation.checkpoint_validator import CheckpointValidator
@@ -132,9 +132,9 @@ def test_points_are_those_of_the_published_bundles(
     assert [point.alpha for point in points] == [0.0, 0.5, 1.0]
     fine_tuned = str(tmp_path / "tuned")
     spec = ArtifactSpec(fine_tuned, EncoderBundleManifest, {}, {})
-    text = open_bundle(bundles[0]).text
-    export_bundle(
-        spec, f"{job.run_uri}/{checkpoint_name(2)}", bundles[0], text=text, num_items=0, seconds=0.0
+    checkpoint = Path(job.run_uri) / checkpoint_name(2)
+    publish_trained_bundle(
+        spec, bundles[0], exported_weights(checkpoint), training_run=str(checkpoint), num_items=0, seconds=0.0
     )
     for point in points:
         folder = tmp_path / f"{point.alpha}"

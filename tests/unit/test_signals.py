@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from raysys.train.monitor.follow import stop_request
+from raysys.signals import stop_request
 
 
 def test_first_signal_is_recorded_and_the_second_interrupts() -> None:
