@@ -35,12 +35,7 @@ from raysys.evaluate.reranking import (
     mean_intervals,
     paired_lifts,
 )
-from raysys.evaluate.shown_photos import (
-    NUM_NEIGHBOURS,
-    catalogue_photos,
-    query_neighbours,
-    relevance_rule,
-)
+from raysys.evaluate.shown_photos import NUM_NEIGHBOURS, catalogue_photos, query_neighbours, relevance_rule
 from raysys.evaluate.significance import MIN_QUERIES, Interval
 from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.evaluate.systems import EvaluationInputs, score_systems

@@ -1,13 +1,13 @@
-"""Metrics of a model on the validation split: retrieval, and nDCG on an interaction log if there is one.
+"""Validation in training: retrieval, nDCG if there is an interaction log, and when they end a run early.
 
-Both use the same items. The driver chooses them once, before training starts, and sends a `Validation` to the
-workers.
+Both metrics use the same items. The driver chooses them once, before training starts, and sends a
+`Validation` to the workers.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysys.config.schema import EvaluateConfig, RecordedLog, ValidationConfig
@@ -22,6 +22,7 @@ from raysys.evaluate.retrieval import PairEmbeddings, recalls
 from raysys.evaluate.simulation import simulate_log_for_items
 from raysys.shards.reader import ShardRef
 from raysys.tracking import logs
+from raysys.tracking.metrics_log import validation_scores
 
 NDCG, RECALL = "ndcg@5", "r@5"
 _MIN_IMPRESSIONS = 20  # with fewer, the best checkpoint is a matter of chance
@@ -48,6 +49,19 @@ class Validation:
             ranks = metrics.rank_by(scores, self.log.tapped, self.log.shown, seed=self.seed)
             values[NDCG] = float(metrics.ndcg_at(5, ranks).mean())
         return {**values, SCORE: values[self.score]}
+
+
+def has_stopped_early(validations: Iterable[Mapping[str, float]], step: int, patience: int | None) -> bool:
+    """Whether a run whose last checkpoint is that of `step` is finished, however many steps are left.
+
+    It is if none of the last `patience` checkpoints (`train.validation.patience`; None: never) scored higher
+    than the best one before them. `validations` are in order. Ignored are the start, because scores may fall
+    below it and then rise, and those after `step`, whose checkpoints were not saved before a kill.
+    """
+    scores = [score for scored, score in validation_scores(validations).items() if 0 < scored <= step]
+    if patience is None or len(scores) <= patience:
+        return False
+    return max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def make_validation(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysys.config.schema import StreamConfig
+from raysys.shards.reader import ShardRef
 from raysys.stream.order import rows_of, windows
+from raysys.tracking.logs import log
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,22 @@ def measure_shuffle_quality(
         batch_spread=_mean_shards_per_batch(order, shard_starts, batch_size)
         / _mean_shards_per_batch(uniform, shard_starts, batch_size),
     )
+
+
+def log_shuffle_quality(
+    shards: Sequence[ShardRef], stream: StreamConfig, *, seed: int, batch_size: int
+) -> None:
+    """Log the shuffle quality of a training."""
+    quality = measure_shuffle_quality(
+        [shard.num_items for shard in shards],
+        seed=seed,
+        shards_per_window=stream.shuffle_window_shards,
+        batch_size=batch_size,
+    )
+    log.info(
+        "    train  %d shards; relative to a full shuffle: displacement %.2f, shards per batch %.2f",
+        len(shards), quality.displacement, quality.batch_spread,
+    )  # fmt: skip
 
 
 def _mean_shards_per_batch(order: np.ndarray, shard_starts: np.ndarray, batch_size: int) -> float:

@@ -18,6 +18,7 @@ from raysys import storage
 from raysys.columns import EPOCH, SAMPLE_NUMBER, SHARD_NUMBER, SKIP_REASONS, SKIPPED, STREAM_POSITION
 from raysys.errors import DamagedData
 from raysys.shards.reader import ShardRef
+from raysys.tracking.logs import log
 
 SKIPPED_COLUMNS = (SKIPPED, STREAM_POSITION, EPOCH, SHARD_NUMBER, SAMPLE_NUMBER)
 _PREFIX = "skipped-"
@@ -76,6 +77,19 @@ def read_skipped(run_uri: str) -> list[SkippedSample]:
     names = [name for name in storage.list_files(run_uri) if name.startswith(_PREFIX)]
     entries = {entry.position: entry for name in names for entry in _read(storage.join(run_uri, name))}
     return [entry for _, entry in sorted(entries.items())]
+
+
+def report_skipped(
+    run_uri: str, shards: Sequence[ShardRef], *, num_samples: int, max_bad_fraction: float
+) -> None:
+    """Log how many of the run's samples were skipped, and why. Raises: as `check_skipped_fraction`."""
+    skipped = read_skipped(run_uri)
+    check_skipped_fraction(skipped, shards, max_bad_fraction)
+    if skipped:
+        log.warning(
+            "    train  skipped %d of %d samples (%s); listed in %s",
+            len(skipped), num_samples, format_reasons(skipped), run_uri,
+        )  # fmt: skip
 
 
 def check_skipped_fraction(

@@ -23,13 +23,7 @@ from raysys.stream.order import share_rows
 from raysys.terminal import as_size
 from raysys.tracking.logs import log
 from raysys.train.job import TrainJob
-from raysys.train.memory import (
-    DeviceMemory,
-    batches_bytes,
-    largest_micro_batch,
-    loss_bytes,
-    memory_advice,
-)
+from raysys.train.memory import DeviceMemory, batches_bytes, largest_micro_batch, loss_bytes, memory_advice
 from raysys.train.model import TrainState
 from raysys.train.model.optim import allocate_state
 from raysys.train.step import run_micro_batch

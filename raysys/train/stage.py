@@ -83,8 +83,8 @@ def _fine_tune(
     A stopped or killed run continues after its last checkpoint. Raises: as `_finished_run`.
     """
     from raysys.encoder.bundle import publish_trained_bundle
+    from raysys.stream.skipped import report_skipped
     from raysys.tracking.wandb import log_end, report_offline_segments
-    from raysys.train import trainer
     from raysys.train.checkpoint.format import exported_weights
     from raysys.train.checkpoint.registry import best_checkpoint_uri, newest_step
 
@@ -92,7 +92,10 @@ def _fine_tune(
     uri = specs.layout_of(config).shards("train")
     require_attributes(uri, config.train.caption_weights, "train.caption_weights")
     with _finished_run(config, specs.training_run(config), validation, retention) as job:
-        trainer.report_skipped_samples(job)
+        num_samples = job.num_steps * config.train.batch_size
+        report_skipped(
+            job.run_uri, job.shards, num_samples=num_samples, max_bad_fraction=job.max_bad_fraction
+        )
         checkpoint_uri = best_checkpoint_uri(job.run_uri)
         with storage.readable_folder(checkpoint_uri) as folder:
             manifest = publish_trained_bundle(

@@ -21,12 +21,11 @@ from raysys.cluster import session
 from raysys.config.schema import RayConfig, StreamConfig, TrainConfig
 from raysys.encoder.interpolation import SCORE
 from raysys.errors import Busy, ClusterError
+from raysys.evaluate.validation import has_stopped_early
 from raysys.stream.concurrency import Concurrency, admit, choose_concurrency
 from raysys.stream.decode import TrainingDecoder
 from raysys.stream.read import execution_options, prepare_context, training_stream
-from raysys.stream.shuffle_quality import measure_shuffle_quality
-from raysys.stream.skipped import check_skipped_fraction, format_reasons, read_skipped
-from raysys.tracking.logs import log
+from raysys.stream.shuffle_quality import log_shuffle_quality
 from raysys.tracking.metrics_log import read_validations
 from raysys.tracking.progress import RunLength, show_progress
 from raysys.train.attempt import run_attempt
@@ -35,7 +34,6 @@ from raysys.train.job import COORDINATORS, TrainJob
 from raysys.train.monitor.capacity import worker_demand, worker_resources
 from raysys.train.monitor.coordinator import RunCoordinator, StreamReports
 from raysys.train.monitor.follow import follow_to_end
-from raysys.train.validation.checkpoint_validator import has_stopped_early
 from raysys.train.wise_ft import read_points
 
 _NAME_TIMEOUT_S = 10.0  # for Ray to release the actor name of a killed driver
@@ -60,7 +58,7 @@ def fit(job: TrainJob, stream: StreamConfig) -> None:
     may_grow = session.may_grow(RayConfig(**job.config["ray"]))
     concurrency = admit("train", stream, functools.partial(worker_demand, job.section), may_grow=may_grow)
     prepare_context()
-    _log_shuffle_quality(job, stream)
+    log_shuffle_quality(job.shards, stream, seed=job.seed, batch_size=job.section.batch_size)
     length = RunLength(job.num_steps, job.section.batch_size, job.num_items)
     with (
         _run_coordinator(job, stream) as coordinator,
@@ -73,20 +71,6 @@ def fit(job: TrainJob, stream: StreamConfig) -> None:
             f"train: the workers ended after step {newest_step(job.run_uri)} of {job.num_steps}; "
             "run again to continue from the last checkpoint"
         )
-
-
-def report_skipped_samples(job: TrainJob) -> None:
-    """Log the number of skipped samples and the reasons.
-
-    Raises: DamagedData above `stream.max_bad_fraction`.
-    """
-    skipped = read_skipped(job.run_uri)
-    check_skipped_fraction(skipped, job.shards, job.max_bad_fraction)
-    if skipped:
-        log.warning(
-            "    train  skipped %d of %d samples (%s); listed in %s",
-            len(skipped), job.num_steps * job.section.batch_size, format_reasons(skipped), job.run_uri,
-        )  # fmt: skip
 
 
 def spare_blocks(section: TrainConfig) -> int:
@@ -175,19 +159,6 @@ def scaling_config(section: TrainConfig, worker_resources: dict[str, float]) -> 
     return ray.train.ScalingConfig(
         num_workers=workers, use_gpu=section.use_gpu, resources_per_worker=worker_resources
     )
-
-
-def _log_shuffle_quality(job: TrainJob, stream: StreamConfig) -> None:
-    quality = measure_shuffle_quality(
-        [shard.num_items for shard in job.shards],
-        seed=job.seed,
-        shards_per_window=stream.shuffle_window_shards,
-        batch_size=job.section.batch_size,
-    )
-    log.info(
-        "    train  %d shards; relative to a full shuffle: displacement %.2f, shards per batch %.2f",
-        len(job.shards), quality.displacement, quality.batch_spread,
-    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -8,13 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raysys.evaluate.formatting import (
-    aligned,
-    format_interval,
-    format_percent,
-    format_value,
-    interval_json,
-)
+from raysys.evaluate.formatting import aligned, format_interval, format_percent, format_value, interval_json
 from raysys.evaluate.frontier.measure import LeftOut, Row, pareto_optimal
 from raysys.evaluate.plots import metric_label
 

@@ -14,13 +14,7 @@ from typing import Any
 
 from raysys.errors import ClusterError, RaysysError
 from raysys.stream.waiting import StreamWait, first_batch_line
-from raysys.train.monitor.stall import (
-    LastHeartbeat,
-    WorkerStatus,
-    first_batch_wait_s,
-    is_running,
-    stall_line,
-)
+from raysys.train.monitor.stall import LastHeartbeat, WorkerStatus, first_batch_wait_s, is_running, stall_line
 
 _STALL_SHARE = 0.8  # of the collective timeout: the stall is reported before the waiting ranks fail
 _SILENT_S = 5.0  # a worker without a heartbeat for longer is not running

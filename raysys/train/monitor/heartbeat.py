@@ -10,14 +10,7 @@ import ray.util
 import torch
 from accelerate import Accelerator
 
-from raysys.train.monitor.stall import (
-    ENDED,
-    FORWARD,
-    LOSS_AND_BACKWARD,
-    STARTING,
-    VALIDATING,
-    WorkerStatus,
-)
+from raysys.train.monitor.stall import ENDED, FORWARD, LOSS_AND_BACKWARD, STARTING, VALIDATING, WorkerStatus
 
 _INTERVAL_S = 1.0
 

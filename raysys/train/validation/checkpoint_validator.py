@@ -6,13 +6,12 @@ before their checkpoint is saved. After a kill in between, the step is trained a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 
 from raysys.evaluate.neighbour_grid import record_neighbours
 from raysys.evaluate.retrieval import PairEmbeddings
-from raysys.tracking.metrics_log import read_validations, record_validation, validation_scores
+from raysys.evaluate.validation import has_stopped_early
+from raysys.tracking.metrics_log import read_validations, record_validation
 from raysys.train.model import TrainState
 from raysys.train.monitor.stall import VALIDATING
 from raysys.train.validation.worker_pairs import WorkerPairs
@@ -74,16 +73,3 @@ class CheckpointValidator:
         local = self._job.validation.metrics(embedded) if self._is_main else None
         metrics: dict[str, float] = self._worker.consensus.group.from_main(local)
         return metrics
-
-
-def has_stopped_early(validations: Iterable[Mapping[str, float]], step: int, patience: int | None) -> bool:
-    """Whether a run whose last checkpoint is that of `step` is finished, however many steps are left.
-
-    It is if none of the last `patience` checkpoints (`train.validation.patience`; None: never) scored higher
-    than the best one before them. `validations` are in order. Ignored are the start, because scores may fall
-    below it and then rise, and those after `step`, whose checkpoints were not saved before a kill.
-    """
-    scores = [score for scored, score in validation_scores(validations).items() if 0 < scored <= step]
-    if patience is None or len(scores) <= patience:
-        return False
-    return max(scores[-patience:]) <= max(scores[:-patience])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raysys.train.validation.checkpoint_validator import has_stopped_early
+from raysys.evaluate.validation import has_stopped_early
 
 
 def rows(*scores: float) -> list[dict[str, float]]:
