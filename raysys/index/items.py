@@ -8,6 +8,7 @@ item ids, and the row of each.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,10 @@ class Items:
     """
 
     def __init__(self, path: Path) -> None:
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        mapped = pa.memory_map(str(path)).read_buffer()
+        # Reads a byte of every page: otherwise the first query that needs a page waits until it is mapped.
+        np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].sum()
+        batch = pa.ipc.open_file(mapped).get_batch(0)
         self._columns = {name: batch.column(name) for name in batch.schema.names}  # making one costs 1 us
         self._id_hashes: ndarray = self._columns[_ID_HASH].to_numpy()
         self._id_rows: ndarray = self._columns[_ID_ROW].to_numpy()

@@ -3,7 +3,7 @@
 Three searches share the work:
 
 - exact search compares the query with every row that passes, and is the fastest where few pass;
-- the FAISS index with a selector examines more candidates, the fewer pass;
+- the FAISS index with a selector examines more candidates until its result stays the same (`filtered.py`);
 - where most rows pass, a plain search for more neighbours is filtered afterwards.
 
 Every result is checked: a query with fewer neighbours than exist is searched again with the next of these
@@ -16,23 +16,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from raysys.index.device import CPU, Device, IndexCopy
+from raysys.index.filtered import search_passing
 from raysys.index.kinds import search_parameters
 from raysys.index.neighbours import Neighbours, exact_neighbours
 from raysys.index.passing import Passing
 
-_faiss: Any = faiss  # whose type hints lack what Python adds
 _PLAIN_FROM_SHARE = 0.5  # of rows that pass: a plain search for twice as many has enough that pass
 _SPARE = 1.3  # factor on the number that a plain search is expected to need
 _BLOCK_ROWS = 16_384  # vectors of an exact search in memory at a time: 8 MB of 128 dimensions
-# The fewer rows pass, the further away are the nearest of them. With these powers of 1 / share, recall@10
-# stays at 0.96 down to a share of 1 % (100,000 vectors, nprobe 8 of 1,024 lists, efSearch 64).
-_WIDENING = {"ef_search": 0.75, "nprobe": 0.5}
 
 
 def nearest(
@@ -100,7 +96,7 @@ def _searches(
     if passing is None:
         return [plain(k), lambda queries: exact_nearest(index, queries, k, device=device)]
     searches: list[Callable[[ndarray], Neighbours]] = [
-        lambda queries: _search_with_selector(index, settings, queries, k, passing),
+        lambda queries: search_passing(index, settings, queries, k, passing),
         lambda queries: exact_nearest(index, queries, k, passing.rows(), device),
     ]
     if passing.count <= max_exact_rows:
@@ -109,18 +105,6 @@ def _searches(
     if share < _PLAIN_FROM_SHARE:
         return searches
     return [plain(min(index.ntotal, math.ceil(_SPARE * k / share) + 8)), *searches]
-
-
-def _search_with_selector(
-    index: Any, settings: Mapping[str, int], queries: ndarray, k: int, passing: Passing
-) -> Neighbours:
-    """The nearest rows that pass, as FAISS finds them; -1 where it finds too few."""
-    share = passing.count / passing.num_rows
-    widened = {
-        name: math.ceil(value * share ** -_WIDENING.get(name, 0.0)) for name, value in settings.items()
-    }
-    parameters = search_parameters(index, widened, _faiss.IDSelectorBitmap(passing.bitmap))
-    return Neighbours(*index.search(queries, k, params=parameters))
 
 
 def _checked(found: Neighbours, k: int, passing: Passing | None) -> Neighbours:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt8
@@ -29,6 +30,7 @@ class Passing:
         self.num_rows = num_rows
         self.count = int(np.bitwise_count(bitmap).sum(dtype=np.int64))
         self._rows: ndarray | None = None
+        self._count_per_list: ndarray | None = None
 
     @classmethod
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:
@@ -46,6 +48,19 @@ class Passing:
         if self.count <= _MAX_KEPT_ROWS:
             self._rows = rows
         return rows
+
+    def count_per_list(self, ivf: Any) -> Int64[ndarray, " lists"]:
+        """How many rows that pass are in each list of the index that these are the rows of.
+
+        `ivf` is a FAISS IndexIVF, which gets a direct map if it has none.
+        """
+        if self._count_per_list is None:
+            if ivf.direct_map.no():
+                ivf.make_direct_map()
+            places = faiss.rev_swig_ptr(ivf.direct_map.array.data(), self.num_rows)
+            # A place has the number of the list in its upper half (FAISS, `lo_build`).
+            self._count_per_list = np.bincount(places[self.rows()] >> 32, minlength=ivf.nlist)
+        return self._count_per_list
 
     def contains(self, rows: Int64[ndarray, " *shape"]) -> Bool[ndarray, " *shape"]:
         """Which of these rows pass; never row -1."""

@@ -81,13 +81,15 @@ def index_file(number: int) -> str:
 
 
 def read_shard(path: Path) -> Any:
-    """The FAISS index of a file, by memory map where its kind allows; its stored vectors can be read by row.
+    """The FAISS index of a file, by memory map where its kind allows.
 
-    The file may be deleted while the index is open, but not altered.
+    The list and the stored vector of a row can be read. The file may be deleted while the index is open, but
+    not altered.
     """
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    if isinstance(index, faiss.IndexIVF):
-        index.make_direct_map()  # 8 bytes a vector
+    ivf = _faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.make_direct_map()  # 8 bytes a vector
     return index
 
 

@@ -122,3 +122,21 @@ def test_passing_rows_of_a_bitmap() -> None:
         assert passing.count == mask.sum()
         rows = np.array([[-1, 0, num - 1]])
         assert passing.contains(rows).tolist() == [[False, bool(mask[0]), bool(mask[-1])]]
+
+
+@pytest.mark.parametrize("kind", ["ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+def test_filter_that_keeps_another_region_than_the_querys_has_the_same_recall(
+    kind: str, share: float
+) -> None:
+    rng = np.random.default_rng(4)
+    vectors = draw(4000, rng)
+    section = SECTION.model_copy(update={"num_lists": 64, "nprobe": 2})
+    recipe = recipe_of(section, kind, *vectors.shape)
+    index = trained_index(recipe, vectors)
+    index.add(vectors)
+    by_region = np.argsort(vectors[:, 0])
+    mask = np.isin(np.arange(4000), by_region[: int(share * 4000)])
+    queries = vectors[by_region[-200:]]
+    found = nearest(index, recipe.search, queries, 10, Passing.of_mask(mask))
+    assert recall(found, queries, index.reconstruct_batch(np.arange(4000)), mask, 10) >= 0.95
