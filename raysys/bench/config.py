@@ -44,7 +44,9 @@ class BenchConfig(Section):
     index_queries: PositiveInt = 1000
     """Queries of `bench index`, none of them in the index."""
     index_shares: tuple[Fraction, ...] = (0.1, 0.01, 0.001, 0.0001)
-    """Shares of the rows that the filters of `bench index` keep."""
+    """Shares of the rows that random filters of `bench index` keep."""
+    index_region_shares: tuple[Fraction, ...] = (0.1, 0.01)
+    """Shares of filters that keep a region: the rows with the lowest first coordinates."""
     index_autofaiss_python: str | None = None
     """The interpreter of an environment with autofaiss; `bench index` gives it the same budget. Null: not
     measured."""

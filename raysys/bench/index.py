@@ -1,9 +1,9 @@
 """`raysys index` and its search: recall, queries per second, latency, bytes a vector, build and open time.
 
 The baseline is FAISS with the same factory string, trained and filled in one process and searched at the same
-settings; it is the limit, too, because it finds rows and no items. autofaiss gets the same budget if there is
-an environment with it. With filters, the baseline is FAISS's own selector at settings that find as much. All
-search one query at a time on one thread.
+settings; it is the limit, too, because it finds rows and no items. raysys is measured with items and without.
+autofaiss gets the same budget if there is an environment with it. With filters, the baseline is FAISS's own
+selector at settings that find as much. All search one query at a time on one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
 from raysys.artifacts.embedding_set import read_embeddings, read_part, vector_files, vectors_of
 from raysys.bench.config import BenchRunConfig
-from raysys.bench.index_data import ALL, K, Work, bucket_filter, is_kept, write_work
+from raysys.bench.index_data import BenchFilter, K, Work, write_work
 from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.cluster.task_map import connected_map
 from raysys.errors import ClusterError
@@ -38,7 +38,8 @@ from raysys.index.passing import Passing
 from raysys.index.search import Searcher
 from raysys.index.shards import read_shard, write_shard
 
-RAYSYS, BASELINE, AUTOFAISS = "raysys Searcher", "FAISS, the same factory", "autofaiss, the same budget"
+RAYSYS, ROWS = "raysys Searcher", "raysys Searcher, rows without items"
+BASELINE, AUTOFAISS = "FAISS, the same factory", "autofaiss, the same budget"
 SELECTOR = "FAISS, selector"
 _TUNED_QUERIES = 200
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
@@ -54,7 +55,8 @@ print(json.dumps({"seconds": time.monotonic() - started}))
 
 
 def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
-    """For each number of `bench.index_vectors`, a case without a filter and one per `bench.index_shares`.
+    """For each number of `bench.index_vectors`, a case without a filter and one per `bench.index_shares`
+    and `bench.index_region_shares`.
 
     The indexes are built before the first of them.
     """
@@ -62,7 +64,14 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     for num_vectors in bench.index_vectors:
         place = folder / str(num_vectors)
         place.mkdir()
-        work = write_work(place, num_vectors, bench.index_dimensions, bench.index_queries, bench.index_shares)
+        work = write_work(
+            place,
+            num_vectors,
+            bench.index_dimensions,
+            bench.index_queries,
+            bench.index_shares,
+            bench.index_region_shares,
+        )
         started = time.monotonic()
         spec = ArtifactSpec(str(place / "index"), IndexBundleManifest, {}, {})
         manifest = publish_index(spec, work.embeddings_uri, config.index, connected_map(config.ray))
@@ -71,7 +80,8 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         recipe = replace(recipe, factory=manifest.factory, search=manifest.search)
         faiss_s = _build_with_faiss(work, recipe)
         contenders: dict[str, Callable[[], Measurement]] = {
-            RAYSYS: partial(search_with_raysys, work, ALL, build_s),
+            RAYSYS: partial(search_with_raysys, work, None, build_s),
+            ROWS: partial(search_for_rows, work, build_s),
             BASELINE: partial(search_with_faiss, work, manifest.search, faiss_s),
         }
         if bench.index_autofaiss_python is not None:
@@ -80,20 +90,14 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         properties = {"num_vectors": num_vectors, "dimensions": bench.index_dimensions}
         name = f"{num_vectors:,} vectors, {manifest.factory}"
         yield Case(name, "queries/s", contenders, BASELINE, BASELINE, properties)
-        for share in list(work.exact)[1:]:
-            settings = _settings_with_recall(work, share, recipe)
+        for one in work.kept:
+            settings = _settings_with_recall(work, one, recipe)
             contenders = {
-                RAYSYS: partial(search_with_raysys, work, share, build_s),
-                SELECTOR: partial(search_with_selector, work, share, settings, faiss_s),
+                RAYSYS: partial(search_with_raysys, work, one, build_s),
+                SELECTOR: partial(search_with_selector, work, one, settings, faiss_s),
             }
-            yield Case(
-                f"{name}, a filter keeps {share * 100:g} %",
-                "queries/s",
-                contenders,
-                SELECTOR,
-                SELECTOR,
-                {**properties, "share": share},
-            )
+            filtered = {**properties, "share": one.share}
+            yield Case(f"{name}, {one.text}", "queries/s", contenders, SELECTOR, SELECTOR, filtered)
 
 
 def conclusions(results: Sequence[CaseResult]) -> list[str]:
@@ -109,12 +113,16 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
     return lines
 
 
-def search_with_raysys(work: Work, share: float, build_s: float) -> Measurement:
+def search_with_raysys(work: Work, kept: BenchFilter | None, build_s: float) -> Measurement:
     """Search in the published bundle: neighbours with their items."""
-    searcher, open_s = _opened_bundle(str(work.folder / "index"))
-    files = sum(entry.bytes for name, entry in searcher.manifest.files.items() if name.endswith(".faiss"))
-    metrics = {"build_s": build_s, "open_s": open_s, "bytes": files}
-    return _measurement(work, share, _search_of(searcher, share), metrics)
+    searcher, metrics = _bundle_and_metrics(work, build_s)
+    return _measurement(work, kept, _search_of(searcher, kept), metrics)
+
+
+def search_for_rows(work: Work, build_s: float) -> Measurement:
+    """Search in the published bundle: rows and scores, as FAISS returns them."""
+    searcher, metrics = _bundle_and_metrics(work, build_s)
+    return _measurement(work, None, lambda query: searcher.nearest(query, K), metrics)
 
 
 def search_with_faiss(work: Work, settings: Mapping[str, int], build_s: float) -> Measurement:
@@ -123,19 +131,18 @@ def search_with_faiss(work: Work, settings: Mapping[str, int], build_s: float) -
     index, open_s = _opened_index(path)
     search = _faiss_search(index, settings)
     metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
-    return _measurement(work, ALL, search, metrics)
+    return _measurement(work, None, search, metrics)
 
 
 def search_with_selector(
-    work: Work, share: float, settings: Mapping[str, int], build_s: float
+    work: Work, kept: BenchFilter, settings: Mapping[str, int], build_s: float
 ) -> Measurement:
     """Search in one FAISS index with a bitmap as its selector."""
     path = work.folder / "faiss.index"
     index, open_s = _opened_index(path)
-    passing = Passing.of_mask(is_kept(np.arange(work.num_vectors), share))
-    search = _faiss_search(index, settings, passing)
+    search = _faiss_search(index, settings, work.kept[kept])
     metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
-    return _measurement(work, share, search, metrics)
+    return _measurement(work, kept, search, metrics)
 
 
 def search_with_autofaiss(work: Work, build_s: float) -> Measurement:
@@ -143,11 +150,17 @@ def search_with_autofaiss(work: Work, build_s: float) -> Measurement:
     path = work.folder / "autofaiss.index"
     index, open_s = _opened_index(path)
     metrics = {"build_s": build_s, "open_s": open_s, "bytes": path.stat().st_size}
-    return _measurement(work, ALL, lambda query: Neighbours(*index.search(query, K)), metrics)
+    return _measurement(work, None, lambda query: Neighbours(*index.search(query, K)), metrics)
 
 
-def _search_of(searcher: Searcher, share: float) -> Callable[[ndarray], Neighbours]:
-    where = None if share == ALL else bucket_filter(share)
+def _bundle_and_metrics(work: Work, build_s: float) -> tuple[Searcher, dict[str, float]]:
+    searcher, open_s = _opened_bundle(str(work.folder / "index"))
+    files = sum(entry.bytes for name, entry in searcher.manifest.files.items() if name.endswith(".faiss"))
+    return searcher, {"build_s": build_s, "open_s": open_s, "bytes": files}
+
+
+def _search_of(searcher: Searcher, kept: BenchFilter | None) -> Callable[[ndarray], Neighbours]:
+    where = None if kept is None else kept.where
 
     def search(query: ndarray) -> Neighbours:
         neighbours = searcher.search(query, K, where=where)[0]
@@ -165,19 +178,18 @@ def _faiss_search(
     return lambda query: Neighbours(*index.search(query, K, params=parameters))
 
 
-def _settings_with_recall(work: Work, share: float, recipe: Recipe) -> Mapping[str, int]:
+def _settings_with_recall(work: Work, kept: BenchFilter, recipe: Recipe) -> Mapping[str, int]:
     """The fastest settings with which FAISS's selector finds as much as the published bundle.
 
     If none up to 16 times those of the index does, the settings that find most.
     """
     searcher, _ = _opened_bundle(str(work.folder / "index"))
     index, _ = _opened_index(work.folder / "faiss.index")
-    wanted = _recall_of(work, share, _search_of(searcher, share))
-    passing = Passing.of_mask(is_kept(np.arange(work.num_vectors), share))
+    wanted = _recall_of(work, kept, _search_of(searcher, kept))
     best: Mapping[str, int] = {}
     highest = -1.0
     for step in raised(recipe):
-        recall = _recall_of(work, share, _faiss_search(index, step.search, passing))
+        recall = _recall_of(work, kept, _faiss_search(index, step.search, work.kept[kept]))
         if recall > highest:
             best, highest = step.search, recall
         if recall >= wanted:
@@ -185,13 +197,13 @@ def _settings_with_recall(work: Work, share: float, recipe: Recipe) -> Mapping[s
     return best
 
 
-def _recall_of(work: Work, share: float, search: Callable[[ndarray], Neighbours]) -> float:
+def _recall_of(work: Work, kept: BenchFilter, search: Callable[[ndarray], Neighbours]) -> float:
     queries = work.queries[:_TUNED_QUERIES]
     rows = np.full((len(queries), K), -1, np.int64)
     for number in range(len(queries)):
         found = search(queries[number : number + 1]).rows[0]
         rows[number, : len(found)] = found
-    exact = work.exact[share]
+    exact = work.exact[kept]
     exact = Neighbours(exact.scores[: len(queries)], exact.rows[: len(queries)])
     return float(recall_per_query(exact, Neighbours(_no_scores(rows), rows), K).mean())
 
@@ -253,7 +265,7 @@ def _opened_index(path: Path) -> tuple[Any, float]:
 
 
 def _measurement(
-    work: Work, share: float, search: Callable[[ndarray], Neighbours], metrics: dict[str, float]
+    work: Work, kept: BenchFilter | None, search: Callable[[ndarray], Neighbours], metrics: dict[str, float]
 ) -> Measurement:
     """Search for every query once on one thread."""
     faiss.omp_set_num_threads(1)
@@ -265,7 +277,7 @@ def _measurement(
         found = search(queries[number : number + 1])
         seconds.append(time.perf_counter() - started)
         rows[number, : found.rows.shape[1]] = found.rows[0]
-    recall = recall_per_query(work.exact[share], Neighbours(_no_scores(rows), rows), K).mean()
+    recall = recall_per_query(work.exact[kept], Neighbours(_no_scores(rows), rows), K).mean()
     return Measurement(
         len(queries) / sum(seconds),
         {

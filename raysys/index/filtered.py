@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -17,57 +17,118 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from raysys.index.kinds import search_parameters
-from raysys.index.neighbours import Neighbours
+from raysys.index.neighbours import Neighbours, merged
 from raysys.index.passing import Passing
 
 _faiss: Any = faiss  # whose type hints lack what Python adds
 # The fewer of random rows pass, the further away are the nearest. With these powers of 1 / share the first
 # search finds 0.96 of 10 down to a share of 1 % (100,000 vectors, nprobe 8 of 1,024 lists, efSearch 64).
 _WIDENING = {"ef_search": 0.75, "nprobe": 0.5}
+_RANKED = 4  # lists that are ranked at first, as a multiple of those that random rows would need
 
 
 def search_passing(
     index: Any, settings: Mapping[str, int], queries: Float32[ndarray, "q d"], k: int, passing: Passing
 ) -> Neighbours:
-    """The `k` nearest rows that pass, as FAISS finds them; -1 where it finds too few."""
+    """The `k` nearest rows that pass, as FAISS finds them; -1 where exact search takes less time."""
     selector = _faiss.IDSelectorBitmap(passing.bitmap)
     found = Neighbours.none(len(queries), k)
     for number in range(len(queries)):
-        query = queries[number : number + 1]
-        for effort in _efforts(index, settings, query, passing):
-            parameters = search_parameters(index, {**settings, **effort}, selector)
-            last_rows = found.rows[number].copy()
-            scores, rows = index.search(query, k, params=parameters)
-            found.scores[number], found.rows[number] = scores[0], rows[0]
-            if np.array_equal(last_rows, rows[0]):
+        last_rows = None
+        for one in _results(index, settings, queries[number : number + 1], k, passing, selector):
+            found.scores[number], found.rows[number] = one.scores[0], one.rows[0]
+            if last_rows is not None and np.array_equal(last_rows, one.rows):
                 break
+            last_rows = one.rows
     return found
 
 
-def _efforts(
-    index: Any, settings: Mapping[str, int], query: Float32[ndarray, "1 d"], passing: Passing
-) -> Iterator[dict[str, int]]:
-    """Search parameters of growing effort; the last ones examine everything."""
+def _results(
+    index: Any,
+    settings: Mapping[str, int],
+    query: Float32[ndarray, "1 d"],
+    k: int,
+    passing: Passing,
+    selector: Any,
+) -> Iterator[Neighbours]:
+    """Results of growing effort. The last one examines everything, or it is empty, for an exact search."""
     share = passing.count / passing.num_rows
+
+    def search(**effort: int) -> Neighbours:
+        parameters = search_parameters(index, {**settings, **effort}, selector)
+        return Neighbours(*index.search(query, k, params=parameters))
+
     ivf = _faiss.try_extract_index_ivf(index)
     if ivf is not None:
-        candidates, num_lists = _candidates(ivf, query, passing), 0
-        wanted = settings["nprobe"] / ivf.nlist * passing.num_rows * share ** _WIDENING["nprobe"]
-        while num_lists < ivf.nlist:
-            num_lists = min(int(np.searchsorted(candidates, wanted)) + 1, ivf.nlist)
-            yield {"nprobe": num_lists}
-            wanted = 2 * max(wanted, candidates[num_lists - 1])
+        found = Neighbours.none(1, k)
+        for lists in _growing_lists(ivf, settings["nprobe"] * share ** -_WIDENING["nprobe"], query, passing):
+            if isinstance(index, _faiss.IndexIVF):
+                found = merged([found, _search_lists(ivf, query, k, lists, selector)], k)
+            else:  # candidates are re-ranked together
+                found = search(nprobe=lists.nprobe)
+            yield found
     elif "ef_search" in settings:
         ef_search = math.ceil(settings["ef_search"] * share ** -_WIDENING["ef_search"])
-        yield {"ef_search": ef_search}
-        while ef_search < index.ntotal:
+        # Each candidate is compared with its links, each of which is elsewhere in memory.
+        while ef_search * index.hnsw.nb_neighbors(0) < passing.count:
+            yield search(ef_search=ef_search)
             ef_search *= 2
-            yield {"ef_search": ef_search}
+        yield Neighbours.none(1, k)
     else:
-        yield {}
+        yield search()
 
 
-def _candidates(ivf: Any, query: Float32[ndarray, "1 d"], passing: Passing) -> Int64[ndarray, " lists"]:
-    """How many rows that pass are in the nearest list of a query, in the two nearest, and so on."""
-    _, nearest_lists = ivf.quantizer.search(query, ivf.nlist)
-    return np.asarray(passing.count_per_list(ivf)[nearest_lists[0]].cumsum())
+class _Lists(NamedTuple):
+    """Some lists with rows that pass."""
+
+    numbers: Int64[ndarray, "1 n"]
+    scores: Float32[ndarray, "1 n"]
+    """Of their centroids."""
+    nprobe: int
+    """How many of the nearest lists include these."""
+
+
+def _growing_lists(
+    ivf: Any, num_random: float, query: Float32[ndarray, "1 d"], passing: Passing
+) -> Iterator[_Lists]:
+    """The nearest lists that have rows that pass: each time as many such rows as all times before.
+
+    At first they have as many as the `num_random` nearest lists would have if random rows passed.
+    """
+    in_list = passing.count_per_list(ivf)
+    num_ranked = min(math.ceil(_RANKED * num_random), ivf.nlist)
+    scores, numbers = ivf.quantizer.search(query, num_ranked)
+    seen = in_list[numbers[0]].cumsum()
+    wanted, stop = num_random * passing.count / ivf.nlist, 0
+    while stop < ivf.nlist:
+        if seen[-1] < wanted and num_ranked < ivf.nlist:
+            num_ranked = ivf.nlist
+            all_scores, all_numbers = ivf.quantizer.search(query, num_ranked)
+            is_new = ~np.isin(all_numbers, numbers)  # the order of equally near lists may differ
+            scores = np.concatenate([scores, all_scores[is_new][None]], axis=1)
+            numbers = np.concatenate([numbers, all_numbers[is_new][None]], axis=1)
+            seen = in_list[numbers[0]].cumsum()
+        first, stop = stop, min(int(np.searchsorted(seen, wanted)) + 1, num_ranked)
+        places = first + np.flatnonzero(in_list[numbers[0, first:stop]])
+        yield _Lists(numbers[:, places], scores[:, places], stop)
+        wanted = 2 * max(wanted, seen[stop - 1])
+
+
+def _search_lists(
+    ivf: Any, query: Float32[ndarray, "1 d"], k: int, lists: _Lists, selector: Any
+) -> Neighbours:
+    """The `k` nearest rows in these lists. FAISS's Python function for this takes no selector."""
+    found, num_lists = Neighbours.none(1, k), lists.numbers.shape[1]
+    if num_lists:
+        ivf.search_preassigned_c(
+            1,
+            faiss.swig_ptr(query),
+            k,
+            faiss.swig_ptr(lists.numbers),
+            faiss.swig_ptr(lists.scores),
+            faiss.swig_ptr(found.scores),
+            faiss.swig_ptr(found.rows),
+            False,
+            _faiss.SearchParametersIVF(nprobe=num_lists, sel=selector),
+        )
+    return found

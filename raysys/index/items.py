@@ -136,7 +136,10 @@ class Items:
 
 
 def _reader(column: pa.Array) -> Callable[[int], Any]:
-    """Reads the value of a row. Arrow's own reading of a dictionary takes three times as long."""
+    """Reads the value of a row. Arrow's own reading of numbers and dictionaries takes three times as long."""
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
+        values = column.to_numpy()
+        return lambda row: values[row].item()
     if not pa.types.is_dictionary(column.type):
         return lambda row: column[row].as_py()
     codes, texts = column.indices, column.dictionary

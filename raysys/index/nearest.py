@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,21 +42,28 @@ def nearest(
     max_exact_rows: int = 0,
     device: Device = CPU,
     copy: IndexCopy | None = None,
+    parameters: Any = None,
 ) -> Neighbours:
     """The `k` nearest rows of each query; fewer columns if fewer rows pass, and never row -1.
 
-    `settings` are those of `search_parameters`. Exact where at most `max_exact_rows` rows pass.
-    `device` compares many queries with stored vectors, and `copy` searches without a filter.
+    `settings` are those of `search_parameters`, and `parameters` what it returns without a selector, to save
+    making them. Exact where at most `max_exact_rows` rows pass. `device` compares many queries with stored
+    vectors, and `copy` searches without a filter.
     """
     k = min(k, index.ntotal if passing is None else passing.count)
     if not k:
         return Neighbours.none(len(queries), 0)
-    first, *others = _searches(index, settings, k, passing, max_exact_rows, device, copy)
+
+    def plain(num: int, queries: ndarray) -> Neighbours:
+        params = parameters or search_parameters(index, settings)
+        return Neighbours(*(copy or index).search(queries, num, params=params))
+
+    first, *others = _searches(index, settings, k, passing, max_exact_rows, device, plain)
     found = _checked(first(queries), k, passing)
     for search in others:
-        unfinished = np.flatnonzero(found.rows[:, -1] < 0)
-        if not len(unfinished):
+        if _is_complete(found):
             break
+        unfinished = np.flatnonzero(found.rows[:, -1] < 0)
         some = _checked(search(queries[unfinished]), k, passing)
         found.scores[unfinished], found.rows[unfinished] = some.scores, some.rows
     return found
@@ -85,16 +93,11 @@ def _searches(
     passing: Passing | None,
     max_exact_rows: int,
     device: Device,
-    copy: IndexCopy | None,
+    plain: Callable[[int, ndarray], Neighbours],
 ) -> list[Callable[[ndarray], Neighbours]]:
-    """The searches to try, in order."""
-
-    def plain(num: int) -> Callable[[ndarray], Neighbours]:
-        parameters = search_parameters(index, settings)
-        return lambda queries: Neighbours(*(copy or index).search(queries, num, params=parameters))
-
+    """The searches to try, in order; `plain(k, queries)` is the one without a filter."""
     if passing is None:
-        return [plain(k), lambda queries: exact_nearest(index, queries, k, device=device)]
+        return [partial(plain, k), lambda queries: exact_nearest(index, queries, k, device=device)]
     searches: list[Callable[[ndarray], Neighbours]] = [
         lambda queries: search_passing(index, settings, queries, k, passing),
         lambda queries: exact_nearest(index, queries, k, passing.rows(), device),
@@ -104,11 +107,14 @@ def _searches(
     share = passing.count / passing.num_rows
     if share < _PLAIN_FROM_SHARE:
         return searches
-    return [plain(min(index.ntotal, math.ceil(_SPARE * k / share) + 8)), *searches]
+    num = min(index.ntotal, math.ceil(_SPARE * k / share) + 8)
+    return [partial(plain, num), *searches]
 
 
 def _checked(found: Neighbours, k: int, passing: Passing | None) -> Neighbours:
     """The first `k` rows that pass of each result, then -1. FAISS pads with -1, and may return other rows."""
+    if passing is None and found.rows.shape[1] == k and _is_complete(found):
+        return found
     is_kept = found.rows >= 0 if passing is None else passing.contains(found.rows)
     if is_kept[:, :k].all():
         return Neighbours(found.scores[:, :k], found.rows[:, :k])
@@ -117,3 +123,8 @@ def _checked(found: Neighbours, k: int, passing: Passing | None) -> Neighbours:
         np.take_along_axis(values, order, 1) for values in (is_kept, found.scores, found.rows)
     )
     return Neighbours(np.where(is_kept, scores, np.float32(-np.inf)), np.where(is_kept, rows, -1))
+
+
+def _is_complete(found: Neighbours) -> bool:
+    """Whether every query has its neighbours. For one query numpy takes several times as long."""
+    return all(row >= 0 for row in found.rows[:, -1].tolist())

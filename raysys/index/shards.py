@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys.index.device import CPU, Device, IndexCopy
+from raysys.index.kinds import search_parameters
 from raysys.index.nearest import exact_nearest, nearest
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import Passing
@@ -44,6 +45,10 @@ class Shard:
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
+    @cached_property
+    def _parameters(self) -> Any:
+        return search_parameters(self.index, self.settings)
+
     def search(
         self,
         queries: Float32[ndarray, "q d"],
@@ -66,6 +71,7 @@ class Shard:
                 max_exact_rows=self.max_exact_rows,
                 device=self.device,
                 copy=self.copy,
+                parameters=self._parameters,
             )
         return Neighbours(found.scores, found.rows + self.first_row)
 

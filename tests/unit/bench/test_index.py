@@ -10,7 +10,7 @@ import pytest
 
 from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.bench import index_data
-from raysys.bench.index_data import ALL, bucket_filter, draw_vectors, is_kept, write_work
+from raysys.bench.index_data import BenchFilter, draw_vectors, write_work
 from raysys.index.exact import exact_search
 
 
@@ -24,23 +24,30 @@ def test_spectrum_falls_as_stated() -> None:
 
 def test_exact_neighbours_are_those_of_the_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_data, "_ROWS_PER_FILE", 64)
-    work = write_work(tmp_path, 200, dimensions=8, num_queries=5, shares=(0.5, 0.01))
-    assert [*work.exact] == [ALL, 0.5]  # 1 % of the rows are fewer than the neighbours asked for
+    work = write_work(tmp_path, 200, dimensions=8, num_queries=5, shares=(0.5, 0.01), region_shares=(0.3,))
+    # 1 % of the rows are fewer than the neighbours asked for
+    assert [(one.attribute, one.share) for one in work.kept] == [("bucket", 0.5), ("region", 0.3)]
+    assert [*work.exact] == [None, *work.kept]
     table = read_embeddings(work.embeddings_uri)
     assert table.column("item_id").to_pylist() == [str(row) for row in range(200)]
     vectors = vectors_of(table)
-    _, rows = exact_search(work.queries, vectors, 10)
-    assert (work.exact[ALL].rows[:, :10] == rows).all()
-    kept = np.flatnonzero(is_kept(np.arange(200), 0.5))
-    _, places = exact_search(work.queries, vectors[kept], 10)
-    assert (work.exact[0.5].rows[:, :10] == kept[places]).all()
+    attributes = [json.loads(text) for text in table.column("attributes").to_pylist()]
+    for one, exact in work.exact.items():
+        kept = [
+            row for row, values in enumerate(attributes) if one is None or values[one.attribute] <= one.limit
+        ]
+        _, places = exact_search(work.queries, vectors[kept], 10)
+        assert (exact.rows[:, :10] == np.array(kept)[places]).all()
+        if one is not None:
+            assert work.kept[one].rows().tolist() == kept
+            assert one.where == {one.attribute: {"lte": one.limit}}
+            assert len(kept) / 200 == pytest.approx(one.share, abs=0.12)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.001])
-def test_filters_keep_their_share_of_the_rows(share: float) -> None:
-    kept = is_kept(np.arange(100_000), share)
+def test_random_filters_keep_their_share_of_the_rows(share: float) -> None:
+    rows = np.arange(100_000)
+    kept = BenchFilter("bucket", share, round(share * 10_000) - 1).is_kept(
+        rows, np.ones((len(rows), 1), np.float32)
+    )
     assert kept.mean() == pytest.approx(share, rel=0.2)
-    [limit] = bucket_filter(share)["bucket"].values()
-    table = index_data._table(np.arange(1000), np.ones((1000, 2), np.float32))
-    buckets = [json.loads(text)["bucket"] for text in table.column("attributes").to_pylist()]
-    assert [bucket <= limit for bucket in buckets] == kept[:1000].tolist()
