@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import raysys
-from raysys import storage
-from raysys.config import Config, load_config
-from raysys.encoder import hub_limits
+from raysys import commands
 from raysys.errors import known_cause
 from raysys.parallel import has_unfinished_calls
-from raysys.pipeline import FRONTIER, STAGES, plan_stages, run_stages
+from raysys.pipeline import STAGES
 from raysys.storage.retry import unusable_place
 from raysys.terminal import (
     drop_unwritable_output,
@@ -46,30 +41,6 @@ BENCHES = {
     "index": "search in an index of `index.*`, compared with FAISS alone and autofaiss",
     "scaling": "a plan for more GPUs, and its check on processes of this machine",
 }
-# `--quick`: small settings that check in seconds that a benchmark runs.
-_QUICK = (
-    "bench.rounds=1",
-    "bench.seconds=0.2",
-    "bench.megapixels=[0.05]",
-    "bench.workers=[1]",
-    "bench.batch_size=16",
-    "ray.num_cpus=3",  # Ray starts one process per CPU; a reader, a decoder and an encoder fit
-    "bench.pack_items=[2000]",
-    "bench.loss_ranks=[1, 2]",
-    "bench.loss_rows=64",
-    "bench.scaling_ranks=[1, 2]",
-    "bench.scaling_rows=[8]",
-    "bench.index_vectors=[25000]",
-    "bench.index_dimensions=16",
-    "bench.index_queries=50",
-    "index.recall_queries=50",
-    "bench.train_batch_size=8",
-    "bench.train_steps=1",
-    "bench.train_warm_up_steps=1",
-    "bench.train_megapixels=0.05",
-    "bench.embed_seconds=0.5",
-    "encoder.scratch.image_size_px=64",
-)
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 _STOPPED = "stopped; the same command continues where it was"
 
@@ -181,39 +152,59 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune SigLIP on photos and titles; embed, index, serve and evaluate the catalogue.",
     )
     parser.add_argument("--version", action="version", version=f"raysys {raysys.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = _command(
-        commands,
+        subparsers,
         "demo",
-        _demo,
+        commands.run_demo,
         "run every stage on a drawn (synthetic) catalogue, then serve it",
         needs_config=False,
     )
     demo.add_argument(
         "--exit", action="store_true", help="exit after the queries; the default without a terminal"
     )
-    _with_output(_command(commands, "run", _run, "run every stage in order and skip what is up to date"))
+    _with_output(
+        _command(subparsers, "run", commands.run_all, "run every stage in order and skip what is up to date")
+    )
+    _add_stages(subparsers)
+    _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    submit = _command(subparsers, "submit", commands.submit, "run a stage as a job on a Ray cluster")
+    submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
+    submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
+    submit.add_argument("--follow", action="store_true", help="copy the job's log and exit with its status")
+    submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
+    _add_bench(subparsers)
+    show = _command(
+        subparsers, "config", commands.show_config, "print the resolved configuration", needs_config=False
+    )
+    show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
+    show.add_argument("--reference", action="store_true", help="print all settings as Markdown tables")
+    return parser
+
+
+def _add_stages(subparsers: Any) -> None:
     for stage, made in STAGES.items():
-        _with_output(_command(commands, stage, _stage, f"make {made}")).set_defaults(stage=stage)
+        parser = _with_output(_command(subparsers, stage, commands.run_stage, f"make {made}"))
+        parser.set_defaults(stage=stage)
         if stage == "pack":
-            commands.choices["pack"].add_argument(
+            parser.add_argument(
                 "--retry-refused", action="store_true", help="pack again if photos were unreachable"
             )
-            commands.choices["pack"].set_defaults(call=_pack)
-            _with_verify(commands)
+            parser.set_defaults(call=commands.pack)
+            _with_verify(subparsers)
         if stage == "embed":
-            commands.choices["embed"].add_argument(
+            parser.add_argument(
                 "--encoder", metavar="URI_OR_HUB_ID", help="embed with this bundle or image model instead"
             )
-            commands.choices["embed"].add_argument(
+            parser.add_argument(
                 "--vectors", metavar="URI", help="take vectors that were made elsewhere (Parquet) instead"
             )
-            commands.choices["embed"].add_argument(
+            parser.add_argument(
                 "--to", metavar="NAME", help="the EmbeddingSet of --encoder or --vectors: embeddings/NAME"
             )
-            commands.choices["embed"].set_defaults(call=_embed)
+            parser.set_defaults(call=commands.embed)
         if stage == "index":
-            only_one = commands.choices["index"].add_mutually_exclusive_group()
+            only_one = parser.add_mutually_exclusive_group()
             only_one.add_argument(
                 "--frontier",
                 action="store_true",
@@ -222,14 +213,11 @@ def _parser() -> argparse.ArgumentParser:
             only_one.add_argument(
                 "--embeddings", metavar="NAME", help="index embeddings/NAME, as indexes/NAME, instead"
             )
-            commands.choices["index"].set_defaults(call=_index)
-    _command(commands, "serve", _serve, "serve encoder and index over HTTP until Ctrl-C")
-    submit = _command(commands, "submit", _submit, "run a stage as a job on a Ray cluster")
-    submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
-    submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
-    submit.add_argument("--follow", action="store_true", help="copy the job's log and exit with its status")
-    submit.add_argument("--interpreter", help="the cluster's Python (default: python)")
-    bench = commands.add_parser(
+            parser.set_defaults(call=commands.index)
+
+
+def _add_bench(subparsers: Any) -> None:
+    bench = subparsers.add_parser(
         "bench", help="speed and memory, compared with a baseline and a limit", description=_bench_help()
     )
     bench.add_argument("benchmark", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
@@ -242,21 +230,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a short run that only checks that it works",
     )
-    bench.set_defaults(call=_bench, overrides=[])
-    show = _command(commands, "config", _config, "print the resolved configuration", needs_config=False)
-    show.add_argument("--schema", action="store_true", help="print the JSON Schema of all settings")
-    show.add_argument("--reference", action="store_true", help="print all settings as Markdown tables")
-    return parser
+    bench.set_defaults(call=commands.bench, overrides=[])
 
 
 def _command(
-    commands: Any,
+    subparsers: Any,
     name: str,
     call: Callable[[argparse.Namespace], int],
     summary: str,
     needs_config: bool = True,
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=summary, description=summary)
     if name != "demo":
         parser.add_argument(
             "config", metavar="CONFIG", nargs=None if needs_config else "?", help="a YAML file"
@@ -273,9 +257,9 @@ def _command(
     return parser
 
 
-def _with_verify(commands: Any) -> None:
+def _with_verify(subparsers: Any) -> None:
     summary = "check the shards of raysys, or any WebDataset, for damage"
-    parser = commands.add_parser("verify", help=summary, description=summary)
+    parser = subparsers.add_parser("verify", help=summary, description=summary)
     parser.add_argument(
         "paths",
         metavar="PATH",
@@ -286,7 +270,7 @@ def _with_verify(commands: Any) -> None:
         "--repair", metavar="OUT", help="write a clean copy there, with a ledger of lost samples"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.set_defaults(call=_verify, overrides=[])
+    parser.set_defaults(call=commands.verify, overrides=[])
 
 
 def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -295,139 +279,5 @@ def _with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _stage(arguments: argparse.Namespace) -> int:
-    return _run_stages(arguments, [arguments.stage])
-
-
-def _pack(arguments: argparse.Namespace) -> int:
-    if arguments.retry_refused:
-        arguments.overrides.append("pack.retry_refused=true")
-    return _stage(arguments)
-
-
-def _embed(arguments: argparse.Namespace) -> int:
-    for name in ("encoder", "vectors", "to"):
-        if (value := getattr(arguments, name)) is not None:
-            arguments.overrides.append(f"embed.{name}={json.dumps(value)}")
-    return _stage(arguments)
-
-
-def _index(arguments: argparse.Namespace) -> int:
-    if arguments.embeddings is not None:
-        arguments.overrides.append(f"index.embeddings={json.dumps(arguments.embeddings)}")
-    return _run_stages(arguments, [FRONTIER if arguments.frontier else "index"])
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from raysys.verify import stage  # takes a second to import
-
-    stage.run(arguments.paths, arguments.overrides, arguments.repair, arguments.json, arguments.out)
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    return _run_stages(arguments, list(STAGES))
-
-
-def _run_stages(arguments: argparse.Namespace, names: list[str]) -> int:
-    config = _load(arguments.config, arguments.overrides)
-    if arguments.dry_run:
-        for line in plan_stages(config, names):
-            print_line(line, arguments.out)
-        return 0
-    outcomes = list(run_stages(config, names))
-    if arguments.json:
-        made = [dataclasses.asdict(outcome) for outcome in outcomes]
-        answer = made[0] if len(made) == 1 else {"uri": outcomes[-1].uri, "stages": made}
-        print(json.dumps(answer), file=arguments.out)
-    else:
-        print_line(outcomes[-1].uri, arguments.out)
-    return 0
-
-
-def _load(path: str, overrides: list[str]) -> Config:
-    config = load_config(path, overrides)
-    storage.configure(config.storage)
-    hub_limits.configure(config.hub)
-    storage.require_folder(config.root)
-    return config
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    config = _load(arguments.config, arguments.overrides)
-    from raysys.serve import app
-
-    with app.served(config) as address:
-        print_line(address, arguments.out)
-        app.wait_for_stop()
-    return 0
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    config = _load(str(demo_config()), arguments.overrides)
-    from raysys import demo
-
-    exits = arguments.exit or not arguments.out.isatty()
-    demo.run(config, exits=exits, out=arguments.out)
-    return 0
-
-
-def demo_config() -> Path:
-    """`configs/demo.yaml` of the checkout, or of the installed package."""
-    return _shipped_config("demo.yaml")
-
-
-def _shipped_config(name: str) -> Path:
-    package = Path(raysys.__file__).parent
-    places = (package / "configs" / name, package.parent / "configs" / name)
-    return next((place for place in places if place.exists()), places[-1])
-
-
-def _submit(arguments: argparse.Namespace) -> int:
-    from raysys.cluster import jobs
-
-    return jobs.submit(
-        arguments.stage,
-        load_config(arguments.config, arguments.overrides),
-        address=arguments.address,
-        follow=arguments.follow,
-        interpreter=arguments.interpreter,
-        out=arguments.out,
-        err=sys.stderr,
-    )
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    words = [*arguments.words, *arguments.overrides]
-    path = words.pop(0) if words and "=" not in words[0] else str(_shipped_config("bench.yaml"))
-    from raysys.bench import runner
-    from raysys.bench.config import BenchRunConfig
-
-    config = load_config(path, [*(_QUICK if arguments.quick else ()), *words], BenchRunConfig)
-    report = runner.run(arguments.benchmark, config, ["raysys", *sys.argv[1:]])
-    if arguments.json:
-        print(json.dumps(report.as_json()), file=arguments.out)
-    else:
-        report.print_table(arguments.out)
-    return 0
-
-
 def _bench_help() -> str:
     return "; ".join(f"{name}: {description}" for name, description in BENCHES.items())
-
-
-def _config(arguments: argparse.Namespace) -> int:
-    if arguments.schema:
-        print(json.dumps(Config.model_json_schema(), indent=2), file=arguments.out)
-        return 0
-    if arguments.reference:
-        from raysys.config.reference import reference
-
-        print(reference(), end="", file=arguments.out)
-        return 0
-    import yaml
-
-    config = load_config(arguments.config, arguments.overrides) if arguments.config else Config()
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    print(text, end="", file=arguments.out)
-    return 0

@@ -15,6 +15,7 @@ import pytest
 import raysys
 from raysys import cli, pipeline
 from raysys.bench.config import BenchRunConfig
+from raysys.commands import demo_config
 from raysys.config import Config, load_config
 
 ROOT = Path(raysys.__file__).parent.parent
@@ -28,7 +29,7 @@ def test_every_configuration_loads(path: Path) -> None:
 
 
 def test_demo_is_among_the_configurations() -> None:
-    assert cli.demo_config() in CONFIGS
+    assert demo_config() in CONFIGS
 
 
 def test_every_key_is_read_somewhere() -> None:

@@ -9,6 +9,30 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from raysys.config import Config
 from raysys.config.schema import Fraction, Section
 
+# `--quick`: small settings that check in seconds that a benchmark runs.
+QUICK = (
+    "bench.rounds=1",
+    "bench.seconds=0.2",
+    "bench.megapixels=[0.05]",
+    "bench.workers=[1]",
+    "bench.batch_size=16",
+    "ray.num_cpus=3",  # Ray starts one process per CPU; a reader, a decoder and an encoder fit
+    "bench.pack_items=[2000]",
+    "bench.loss_ranks=[1, 2]",
+    "bench.loss_rows=64",
+    "bench.scaling_ranks=[1, 2]",
+    "bench.scaling_rows=[8]",
+    "bench.index_vectors=[25000]",
+    "bench.index_dimensions=16",
+    "bench.index_queries=50",
+    "index.recall_queries=50",
+    "bench.train_batch_size=8",
+    "bench.train_steps=1",
+    "bench.train_warm_up_steps=1",
+    "bench.train_megapixels=0.05",
+    "bench.embed_seconds=0.5",
+    "encoder.scratch.image_size_px=64",
+)
 SeveralInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 SeveralFloats = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 

@@ -1,8 +1,8 @@
 """The complete configuration: every setting of raysys with its type, default and rules.
 
-Defaults are defined only here and in the modules of the larger sections: catalog.py, pack.py, train.py and
-evaluate.py. Sections follow the order of the data, and a stage receives its own section. The docstring below
-a field is its documentation in `raysys config --schema` and `raysys config --reference`.
+Defaults are defined only here and in the modules of the larger sections (catalog.py, pack.py, train.py,
+embed.py, index.py, evaluate.py). Sections follow the order of the data, and a stage receives its own section.
+The docstring below a field is its documentation in `raysys config --schema` and `raysys config --reference`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from raysys.config.catalog import (
     WebDatasetCatalog,
     WebDatasetColumns,
 )
+from raysys.config.embed import EmbedConfig, ProjectionConfig
 from raysys.config.evaluate import (
     CHANCE,
     SYSTEMS,
@@ -31,6 +32,7 @@ from raysys.config.evaluate import (
     RecordedLog,
     SimulatedLog,
 )
+from raysys.config.index import BudgetConfig, FrontierConfig, IndexConfig
 from raysys.config.pack import (
     AttributeSplit,
     ColumnSplit,
@@ -40,7 +42,15 @@ from raysys.config.pack import (
     TimeSplit,
     moment_key,
 )
-from raysys.config.section import SPLITS, Fraction, HubIdOrPath, Section, SplitName, SplitNames, UriPath
+from raysys.config.section import (
+    SPLITS,
+    Fraction,
+    HubIdOrPath,
+    RunName,
+    Section,
+    SplitName,
+    UriPath,
+)
 from raysys.config.train import (
     AugmentConfig,
     FalseNegativesConfig,
@@ -73,6 +83,7 @@ __all__ = [
     "FolderCatalog",
     "FolderColumns",
     "Fraction",
+    "FrontierConfig",
     "GroupSplit",
     "HubConfig",
     "IndexConfig",
@@ -100,9 +111,6 @@ __all__ = [
     "WebDatasetColumns",
     "moment_key",
 ]
-
-
-RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class ScratchConfig(Section):
@@ -184,162 +192,6 @@ class StreamConfig(Section):
     max_bad_fraction: Fraction = 0.01
     """Samples that cannot be used are skipped and counted. The stage stops if they exceed this share of an
     epoch."""
-
-
-class ProjectionConfig(Section):
-    """Reduction of the embeddings by principal components, fitted on the training split."""
-
-    dimensions: PositiveInt | None = 128
-    """Number of principal components. Null: serve the encoder's own dimensions."""
-    whiten: bool = False
-    """Divide each component by its standard deviation, so that all have the same weight in the cosine."""
-
-
-class EmbedConfig(Section):
-    """`raysys embed`: embed the catalogue's photos."""
-
-    splits: SplitNames = ("train", "val", "test")
-    """Splits to embed."""
-    actors: PositiveInt = 1
-    """Number of Ray actors that run the encoder; one GPU each with `embed.use_gpu`. On a CPU they share all
-    cores, so more than one for each machine only takes more memory."""
-    use_gpu: bool = False
-    """Embed on GPUs."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Floating-point format of the encoder. `auto`: bf16 on a GPU, fp32 on a CPU."""
-    compile: bool = True
-    """On a GPU, compile the encoder with torch.compile for batches of `embed.batch_size`."""
-    batch_size: PositiveInt = 64
-    """Photos per forward pass. On a GPU every batch has this many, filled across blocks."""
-    encoder: Annotated[str | None, HubIdOrPath()] = None
-    """`raysys embed --encoder`: instead of the trained one an EncoderBundle (path or URI), or any Hugging
-    Face image model (hub id or local path), for example as a baseline. Null: the trained one."""
-    vectors: Annotated[str | None, UriPath()] = None
-    """`raysys embed --vectors`: instead of embedding, take vectors that were made elsewhere: a Parquet file
-    or a folder of them with `item_id` and `embedding`, or an EmbeddingSet (path or URI)."""
-    to: RunName | None = None
-    """`raysys embed --to`: the EmbeddingSet of `embed.encoder` or `embed.vectors` is `embeddings/<to>`."""
-    parity_items: NonNegativeInt = 32
-    """Items of the catalogue whose vectors are compared before the others are embedded: as training (without
-    augmentation), this command and the service compute them. 0: none."""
-    parity_tolerance: PositiveFloat = 0.01
-    """Largest accepted difference (1 - cosine) from the service. Measured on photos: 1e-4 for bf16, 1e-3 to
-    4e-3 for the scaled decoding of training."""
-    reuse: Annotated[str, UriPath(keywords=("published", "none"))] = "published"
-    """Whose vectors are carried over for items with an unchanged photo and title: `published`, the set that
-    is replaced, if it has the same embedding space and precision; `none`; or another EmbeddingSet: a local
-    path or a URI."""
-    price_per_device_hour: NonNegativeFloat | None = None
-    """Price of an hour of the hardware that an encoder holds, in any currency: the summary and the manifest
-    state the cost of a million photos. Null: they do not."""
-
-    @model_validator(mode="after")
-    def _other_vectors_have_a_place(self) -> EmbedConfig:
-        if self.encoder is not None and self.vectors is not None:
-            raise ValueError("encoder and vectors are two sources of one set; set one of them")
-        if self.encoder is None and self.vectors is None and self.to is not None:
-            raise ValueError(
-                "to is the place of other vectors than the trained encoder's; set embed.encoder (--encoder "
-                "URI_OR_HUB_ID) or embed.vectors (--vectors URI), too"
-            )
-        if (self.encoder is not None or self.vectors is not None) and self.to is None:
-            source = "vectors" if self.encoder is None else "encoder"
-            raise ValueError(f"{source} needs a name for the set; set embed.to (--to NAME), too")
-        return self
-
-    @property
-    def chosen_precision(self) -> Literal["fp32", "bf16"]:
-        """`precision`, or the one of the device."""
-        if self.precision == "auto":
-            return "bf16" if self.use_gpu else "fp32"
-        return self.precision
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the encoder is compiled."""
-        return self.use_gpu and self.compile
-
-
-class BudgetConfig(Section):
-    """What the index may cost. `index.kind: auto` takes the kind that needs the least memory and keeps it."""
-
-    memory_bytes: PositiveInt | None = None
-    """Maximum memory of all vectors in the opened index, in bytes. Null: no limit."""
-    bytes_per_vector: PositiveFloat | None = None
-    """The same per vector; set one of the two."""
-    recall_at_10: Fraction | None = None
-    """Recall@10 that is promised, instead of `index.min_recall`."""
-    latency_ms: PositiveFloat = 5.0
-    """Maximum p99 of one search on one thread, in ms. The search parameters of any kind are raised towards
-    `index.min_recall` only within it."""
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> BudgetConfig:
-        if self.memory_bytes is not None and self.bytes_per_vector is not None:
-            raise ValueError("memory_bytes and bytes_per_vector limit the same; set one of them")
-        return self
-
-
-class IndexConfig(Section):
-    """`raysys index`: the FAISS nearest-neighbour index."""
-
-    embeddings: RunName | None = None
-    """`raysys index --embeddings`: index the EmbeddingSet `embeddings/<this>` (of `raysys embed --to`) as
-    `indexes/<this>`; `raysys serve` with the same setting serves it. Null: that of the trained encoder, as
-    `indexes/<name>`."""
-    kind: Literal["auto", "exact", "ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8"] = "auto"
-    """`auto`: chosen by `index.budget` and measurements on a sample. `exact` compares a query with every
-    vector. `ivf_sq8` searches the nearest lists of 8-bit vectors; `ivf_pq` and `ivf_rabitq` search lists of
-    shorter codes and re-rank the best. `hnsw` searches a graph (Malkov & Yashunin 2016), `hnsw_sq8` one of
-    8-bit vectors."""
-    budget: BudgetConfig = BudgetConfig()
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where FAISS trains and fills the index and compares queries with all vectors. `gpu`: the first NVIDIA
-    GPU of the machine that runs the command, with `raysys[gpu]`. `auto`: the GPU if there is one, else the
-    CPU. The files can be searched without a GPU."""
-    num_lists: PositiveInt | None = None
-    """IVF: number of lists (nlist). Null: the power of two nearest to 4 times the root of the items."""
-    nprobe: PositiveInt = 32
-    """IVF: lists that a search visits."""
-    pq_subquantizers: PositiveInt | None = None
-    """`ivf_pq`: sub-vectors of 4 bits each (M); must divide the dimensions. Null: a quarter of them."""
-    rabitq_bits: Annotated[int, Field(ge=1, le=8)] = 1
-    """`ivf_rabitq`: bits per dimension."""
-    refine: Literal["sq4", "sq6", "sq8", "fp16"] | None = None
-    """`ivf_pq` and `ivf_rabitq`: encoding of the copies that re-rank. Null: `sq8`; `auto` also tries shorter
-    ones."""
-    k_factor: PositiveInt = 10
-    """`ivf_pq` and `ivf_rabitq`: candidates that are re-ranked, as a multiple of k."""
-    hnsw_m: PositiveInt = 32
-    """HNSW: links per node (M)."""
-    ef_construction: PositiveInt = 200
-    """HNSW: candidates while building (efConstruction)."""
-    ef_search: PositiveInt = 128
-    """HNSW: candidates while searching (efSearch)."""
-    shards: PositiveInt | None = None
-    """Files that the items are spread over by the hash of their id; on CPUs, Ray tasks fill more than one.
-    Null: one for every 2 GiB of float32 vectors."""
-    recall_queries: PositiveInt = 1000
-    """Number of queries that measure recall against exact search."""
-    recall_k: PositiveInt = 10
-    """Number of neighbours in that measurement."""
-    min_recall: Fraction = 0.9
-    """The recall that is promised, without and with filters. Below it, search parameters are raised within
-    `index.budget.latency_ms`; if that is not enough, the build fails and publishes nothing."""
-
-    @property
-    def promised_recall(self) -> float:
-        """The lowest recall with which an index is published."""
-        return self.min_recall if self.budget.recall_at_10 is None else self.budget.recall_at_10
-
-
-class FrontierConfig(Section):
-    """`raysys index --frontier`: size and latency of the vectors against quality."""
-
-    dimensions: tuple[Annotated[int, Field(ge=2)], ...] | None = None
-    """Numbers of dimensions to compare with all of them, by one PCA. Null: the powers of two from 32."""
-    max_items: Annotated[int, Field(ge=2)] = 100_000
-    """Recall and latency are measured among at most so many items, a random sample of the catalogue."""
 
 
 class ServeConfig(Section):

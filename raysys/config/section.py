@@ -27,6 +27,9 @@ def _without_repetition(splits: tuple[SplitName, ...]) -> tuple[SplitName, ...]:
 SplitNames = Annotated[tuple[SplitName, ...], Field(min_length=1), AfterValidator(_without_repetition)]
 
 
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
 class Section(BaseModel):
     """Base class of all sections: immutable, and unknown keys are errors."""
 

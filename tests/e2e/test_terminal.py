@@ -47,10 +47,10 @@ def test_serve_prints_only_lines_of_raysys_when_ctrl_c_stops_it(
 def test_unforeseen_traceback_cannot_control_the_terminal(message: str, shown: str, debug: str) -> None:
     program = f"""
 import sys
-from raysys import cli
+from raysys import cli, commands
 def load_config(*_):
     raise ValueError({message!a})
-cli.load_config = load_config
+commands.load_config = load_config
 sys.argv = ["raysys", "config", "a.yaml"]
 sys.exit(cli.run())
 """
