@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 from raysys.artifacts.embedding_set import read_embeddings, vectors_of
 from raysys.bench import index_data
+from raysys.bench.config import BenchConfig, BenchRunConfig
+from raysys.bench.index import _build_with_autofaiss
 from raysys.bench.index_data import BenchFilter, draw_vectors, write_work
+from raysys.errors import ClusterError
 from raysys.index.exact import exact_search
 
 
@@ -51,3 +55,12 @@ def test_random_filters_keep_their_share_of_the_rows(share: float) -> None:
         rows, np.ones((len(rows), 1), np.float32)
     )
     assert kept.mean() == pytest.approx(share, rel=0.2)
+
+
+def test_autofaiss_that_fails_is_reported_by_its_last_line(tmp_path: Path) -> None:
+    work = write_work(tmp_path, 200, dimensions=8, num_queries=5, shares=())
+    config = BenchRunConfig(bench=BenchConfig(index_autofaiss_python=sys.executable))
+    with pytest.raises(
+        ClusterError, match=r"^autofaiss: exit status 1: ModuleNotFoundError: No module named"
+    ):
+        _build_with_autofaiss(work, config)
