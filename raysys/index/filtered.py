@@ -1,8 +1,8 @@
 """FAISS's search among the rows that pass a filter, with as much effort as filter and query need.
 
 Where passing rows are anywhere, or near the query, few lists or candidates have the nearest of them. Where a
-filter keeps regions away from the query, such as another category, many do. So the effort is doubled until
-the result stays the same.
+filter keeps regions away from the query, such as another category, many do. So the effort grows until the
+result stays the same.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _faiss: Any = faiss  # whose type hints lack what Python adds
 # The fewer of random rows pass, the further away are the nearest. With these powers of 1 / share the first
 # search finds 0.96 of 10 down to a share of 1 % (100,000 vectors, nprobe 8 of 1,024 lists, efSearch 64).
 _WIDENING = {"ef_search": 0.75, "nprobe": 0.5}
+# A result that three times as many rows that pass do not change finds 0.956 of 10 or more, and twice as many
+# 0.932 (a million vectors, nprobe 32 of 4,096 lists, regions of 50, 10 and 1 %; 0.965 without a filter).
+_GROWTH = 3
 _RANKED = 4  # lists that are ranked at first, as a multiple of those that random rows would need
 
 
@@ -91,7 +94,7 @@ class _Lists(NamedTuple):
 def _growing_lists(
     ivf: Any, num_random: float, query: Float32[ndarray, "1 d"], passing: Passing
 ) -> Iterator[_Lists]:
-    """The nearest lists that have rows that pass: each time as many such rows as all times before.
+    """The nearest lists that have rows that pass, each time `_GROWTH` times as many such rows in all.
 
     At first they have as many as the `num_random` nearest lists would have if random rows passed.
     """
@@ -111,7 +114,7 @@ def _growing_lists(
         first, stop = stop, min(int(np.searchsorted(seen, wanted)) + 1, num_ranked)
         places = first + np.flatnonzero(in_list[numbers[0, first:stop]])
         yield _Lists(numbers[:, places], scores[:, places], stop)
-        wanted = 2 * max(wanted, seen[stop - 1])
+        wanted = _GROWTH * max(wanted, seen[stop - 1])
 
 
 def _search_lists(
