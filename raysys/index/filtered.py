@@ -1,8 +1,8 @@
 """FAISS's search among the rows that pass a filter, with as much effort as filter and query need.
 
-Where passing rows are anywhere, or near the query, few lists or candidates have the nearest of them. Where a
-filter keeps regions away from the query, such as another category, many do. So the effort grows until the
-result stays the same.
+Where a filter keeps random rows, their share says how many lists have the nearest of them. Where it keeps
+regions, such as a category, few lists do if the query is in it, and many if it is not. Then the effort grows
+until the result stays the same. A graph does not tell where its rows are, so its effort always grows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _results(
     passing: Passing,
     selector: Any,
 ) -> Iterator[Neighbours]:
-    """Results of growing effort. The last one examines everything, or it is empty, for an exact search."""
+    """Results of growing effort. The last one examines enough, or it is empty, for an exact search."""
     share = passing.count / passing.num_rows
 
     def search(**effort: int) -> Neighbours:
@@ -70,6 +70,8 @@ def _results(
             else:  # candidates are re-ranked together
                 found = search(nprobe=lists.nprobe)
             yield found
+            if passing.is_even(ivf):
+                return
     elif "ef_search" in settings:
         ef_search = math.ceil(settings["ef_search"] * share ** -_WIDENING["ef_search"])
         # Each candidate is compared with its links, each of which is elsewhere in memory.

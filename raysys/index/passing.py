@@ -19,6 +19,7 @@ from raysys.index.filters import Filter, meets
 
 _CACHE_BYTES = 64 << 20  # 50 conditions over 10 million rows
 _MAX_KEPT_ROWS = 16_384  # 128 kB: as many as are searched exactly
+_EVEN = 0.3  # largest standard deviation between lists, as a share of the mean
 
 
 class Passing:
@@ -31,6 +32,7 @@ class Passing:
         self.count = int(np.bitwise_count(bitmap).sum(dtype=np.int64))
         self._rows: ndarray | None = None
         self._count_per_list: ndarray | None = None
+        self._is_even: bool | None = None
 
     @classmethod
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:
@@ -61,6 +63,16 @@ class Passing:
             # A place has the number of the list in its upper half (FAISS, `lo_build`).
             self._count_per_list = np.bincount(places[self.rows()] >> 32, minlength=ivf.nlist)
         return self._count_per_list
+
+    def is_even(self, ivf: Any) -> bool:
+        """Whether the lists have about equal shares of rows that pass, as of random rows. `ivf` as above."""
+        if self._is_even is None:
+            sizes = np.fromiter((ivf.invlists.list_size(number) for number in range(ivf.nlist)), np.float64)
+            share = self.count / self.num_rows
+            of_random = sizes * share  # with a binomial variance
+            excess = (self.count_per_list(ivf) - of_random) ** 2 - of_random * (1 - share)
+            self._is_even = bool(excess.sum() <= _EVEN**2 * (of_random**2).sum())
+        return self._is_even
 
     def contains(self, rows: Int64[ndarray, " *shape"]) -> Bool[ndarray, " *shape"]:
         """Which of these rows pass; never row -1."""

@@ -11,6 +11,7 @@ import pytest
 from numpy import ndarray
 
 from raysys.config.schema import IndexConfig
+from raysys.index import filtered
 from raysys.index.exact import exact_search
 from raysys.index.kinds import Recipe, recipe_of, trained_index
 from raysys.index.nearest import exact_nearest, nearest
@@ -140,3 +141,35 @@ def test_filter_that_keeps_another_region_than_the_querys_has_the_same_recall(
     queries = vectors[by_region[-200:]]
     found = nearest(index, recipe.search, queries, 10, Passing.of_mask(mask))
     assert recall(found, queries, index.reconstruct_batch(np.arange(4000)), mask, 10) >= 0.95
+
+
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.9])
+def test_random_rows_are_even_and_a_region_is_not(share: float) -> None:
+    rng = np.random.default_rng(3)
+    vectors = draw(4000, rng)
+    index, _ = built("ivf_sq8", vectors)
+    first = vectors[:, 0]
+    assert Passing.of_mask(rng.random(4000) < share).is_even(index)
+    assert not Passing.of_mask(first < np.quantile(first, share / 2)).is_even(index)
+
+
+def test_random_rows_are_searched_once_and_a_region_until_the_result_stays_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(4)
+    vectors = draw(4000, rng)
+    index, recipe = built("ivf_sq8", vectors)
+    searched = []
+    search_lists = filtered._search_lists
+    monkeypatch.setattr(
+        filtered, "_search_lists", lambda *arguments: searched.append(1) or search_lists(*arguments)
+    )
+    first = vectors[:, 0]
+    query = vectors[[int(first.argmax())]]
+    counts = []
+    for mask in (rng.random(4000) < 0.2, first < np.quantile(first, 0.2)):
+        searched.clear()
+        nearest(index, recipe.search, query, 10, Passing.of_mask(mask))
+        counts.append(len(searched))
+    assert counts[0] == 1
+    assert counts[1] >= 2
