@@ -63,15 +63,17 @@ def _results(
 
     ivf = _faiss.try_extract_index_ivf(index)
     if ivf is not None:
+        num_random = math.ceil(settings["nprobe"] * share ** -_WIDENING["nprobe"])
+        if passing.is_even(ivf):
+            yield search(nprobe=num_random)
+            return
         found = Neighbours.none(1, k)
-        for lists in _growing_lists(ivf, settings["nprobe"] * share ** -_WIDENING["nprobe"], query, passing):
+        for lists in _growing_lists(ivf, num_random, query, passing):
             if isinstance(index, _faiss.IndexIVF):
                 found = merged([found, _search_lists(ivf, query, k, lists, selector)], k)
             else:  # candidates are re-ranked together
                 found = search(nprobe=lists.nprobe)
             yield found
-            if passing.is_even(ivf):
-                return
     elif "ef_search" in settings:
         ef_search = math.ceil(settings["ef_search"] * share ** -_WIDENING["ef_search"])
         # Each candidate is compared with its links, each of which is elsewhere in memory.
@@ -94,14 +96,14 @@ class _Lists(NamedTuple):
 
 
 def _growing_lists(
-    ivf: Any, num_random: float, query: Float32[ndarray, "1 d"], passing: Passing
+    ivf: Any, num_random: int, query: Float32[ndarray, "1 d"], passing: Passing
 ) -> Iterator[_Lists]:
     """The nearest lists that have rows that pass, each time `_GROWTH` times as many such rows in all.
 
     At first they have as many as the `num_random` nearest lists would have if random rows passed.
     """
     in_list = passing.count_per_list(ivf)
-    num_ranked = min(math.ceil(_RANKED * num_random), ivf.nlist)
+    num_ranked = min(_RANKED * num_random, ivf.nlist)
     scores, numbers = ivf.quantizer.search(query, num_ranked)
     seen = in_list[numbers[0]].cumsum()
     wanted, stop = num_random * passing.count / ivf.nlist, 0
