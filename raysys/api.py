@@ -23,6 +23,7 @@ from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.reranking import evaluate_vectors
 from raysys.evaluate.significance import Interval
 from raysys.index.search import Neighbour, Searcher
+from raysys.index.shelf import shelf
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -132,15 +133,34 @@ class Index:
         require_same_space("the queries", queries.space_id, self._uri, self.space_id)
         return [_hits(found) for found in self._searcher.search(queries.array, k, where=where)]
 
-    def similar(self, item_id: str, *, k: int = 10, where: Mapping[str, Any] | None = None) -> list[Hit]:
+    def similar(
+        self,
+        item_id: str,
+        *,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        include_group: bool = False,
+        max_per: Mapping[str, int] | None = None,
+    ) -> list[Hit]:
         """The `k` nearest items of an indexed item, best first, without the item itself.
 
-        Raises: MissingError if the item is not indexed, InputError for an invalid filter.
+        Nor are its copies among them, which `raysys pack` found, unless `include_group`. `max_per` limits how
+        many may share a value of an attribute: `{"seller": 2}`.
+        Raises: MissingError if the item is not indexed, InputError for an invalid filter or `max_per`.
         """
         row = self._searcher.row_of(item_id)
-        query = self._searcher.vector(row)[None]
-        (found,) = self._searcher.search(query, k, where=where, exclude_rows=[row])
-        return _hits(found)
+        query = self._searcher.vector(row)
+        return _hits(
+            shelf(
+                self._searcher,
+                query,
+                k,
+                where=where,
+                query_row=row,
+                include_group=include_group,
+                max_per=max_per,
+            )
+        )
 
 
 def load_encoder(uri: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Encoder:

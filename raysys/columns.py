@@ -98,6 +98,7 @@ def embedding_schema(dimensions: int) -> pa.Schema:
             (ITEM_ID, pa.string()),
             (TITLE, pa.string()),
             (ATTRIBUTES, pa.string()),
+            (GROUP, pa.string()),
             (SPLIT, pa.string()),
             (SHARD, pa.string()),
             (IMAGE_OFFSET, pa.int64()),

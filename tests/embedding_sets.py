@@ -28,7 +28,7 @@ def publish_set(
     folder = artifacts.begin_version(spec)
     for name, items in files.items():
         rows = [
-            {"item_id": item_id, "title": title, "attributes": "{}", "split": "train", "shard": "old.tar",
+            {"item_id": item_id, "title": title, "attributes": "{}", "group": "", "split": "train", "shard": "old.tar",
              "image_offset": 0, "image_bytes": len(photo), "content_hash": content_hash(photo, title),
              "embedding": vector}
             for (item_id, photo), vector in zip(items, vectors[first:].tolist(), strict=False)

@@ -155,6 +155,7 @@ class EmbeddingSetManifest(Manifest):
     """The catalogue as vectors, in Parquet."""
 
     kind: str = "EmbeddingSet"
+    format: int = 5
     made_by: ClassVar[str] = "raysys embed"
 
     space_id: str
@@ -188,7 +189,7 @@ class IndexBundleManifest(Manifest):
     """FAISS indexes, one or more files, and the item of each of their rows."""
 
     kind: str = "IndexBundle"
-    format: int = 5
+    format: int = 6
     made_by: ClassVar[str] = "raysys index"
 
     space_id: str

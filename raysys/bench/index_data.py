@@ -130,7 +130,7 @@ def _table(rows: Int64[ndarray, " n"], vectors: Float32[ndarray, "n d"]) -> pa.T
     attributes = pa.array(
         [json.dumps(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     )
-    texts = [pa.array([text] * num) for text in ("train", "x.tar")]
+    texts = [pa.array([text] * num) for text in ("", "train", "x.tar")]
     places = [pa.array([0] * num, pa.int64()), pa.array([1] * num, pa.int64()), pa.array(["h"] * num)]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     columns = [ids, pa.array(["title"] * num), attributes, *texts, *places, column]

@@ -46,11 +46,16 @@ def check_filter(where: Any) -> Filter:
 def require_known(where: Filter, known: Collection[str]) -> None:
     """Check that an index has every attribute of a filter. Raises: InputError for one that it lacks."""
     for name in where:
-        if name not in known:
-            raise InputError(
-                f"filter: no attribute '{name}' "
-                f"(attributes: {', '.join(sorted(known))}){did_you_mean(name, known)}"
-            )
+        require_attribute("filter", name, known)
+
+
+def require_attribute(field: str, name: str, known: Collection[str]) -> None:
+    """Check that an index has the attribute that `field` names. Raises: InputError if it lacks it."""
+    if name not in known:
+        raise InputError(
+            f"{field}: no attribute '{name}' "
+            f"(attributes: {', '.join(sorted(known))}){did_you_mean(name, known)}"
+        )
 
 
 def meets(column: pa.Array, operator: str, operand: Any) -> Bool[ndarray, " n"]:

@@ -21,6 +21,7 @@ from raysys import storage
 from raysys.columns import (
     ATTRIBUTES,
     CONTENT_HASH,
+    GROUP,
     IMAGE_BYTES,
     IMAGE_OFFSET,
     ITEM_ID,
@@ -34,11 +35,15 @@ _ID_HASH, _ID_ROW = "id_hash", "id_row"
 
 
 class IndexedItem(NamedTuple):
-    """An item of the index; `attributes` has every attribute of the index, None where the item has none."""
+    """An item of the index; `attributes` has every attribute of the index, None where the item has none.
+
+    `group` is equal for listings of the same thing, and "" for an item without copies.
+    """
 
     item_id: str
     title: str
     attributes: Attributes
+    group: str = ""
 
 
 class PhotoPlace(NamedTuple):
@@ -60,7 +65,8 @@ def item_columns(uri: str, embeddings: pa.Table) -> pa.Table:
     ids = embeddings.column(ITEM_ID)
     hashes = np.fromiter((_hash_of(item_id) for item_id in ids.to_pylist()), np.uint64, len(ids))
     order = np.argsort(hashes, kind="stable")
-    texts = {name: embeddings.column(name).cast(pa.large_string()) for name in (ITEM_ID, TITLE, CONTENT_HASH)}
+    names = (ITEM_ID, TITLE, GROUP, CONTENT_HASH)
+    texts = {name: embeddings.column(name).cast(pa.large_string()) for name in names}
     columns = {
         **texts,
         ATTRIBUTES: attribute_columns(uri, ids, embeddings.column(ATTRIBUTES)),
@@ -123,7 +129,7 @@ class Items:
     def item(self, row: int) -> IndexedItem:
         """The item of a row."""
         attributes = {name: read(row) for name, read in self._readers.items()}
-        return IndexedItem(self.item_id(row), self._value(TITLE, row), attributes)
+        return IndexedItem(self.item_id(row), self._value(TITLE, row), attributes, self._value(GROUP, row))
 
     def photo_place(self, row: int) -> PhotoPlace:
         """The place of a row's photo."""

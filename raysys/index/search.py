@@ -60,6 +60,11 @@ class Searcher:
         """A short string that changes with the content of the index."""
         return f"{self.manifest.fingerprint[:12]}.{self.manifest.last_change}"
 
+    @property
+    def attribute_names(self) -> list[str]:
+        """The attributes that at least one item has, sorted."""
+        return [*self._attributes]
+
     def __len__(self) -> int:
         return self._first_rows[-1]
 

@@ -94,7 +94,8 @@ async def _read_form(request: Request, max_photo_bytes: int) -> tuple[SearchRequ
         photo = await upload.read()
         fields: dict[str, Any] = {name: str(value) for name, value in form.items() if name != "image"}
     _check_size("image", len(photo), max_photo_bytes)
-    fields["filter"] = parse_json_field("filter", fields.get("filter"))
+    for name in ("filter", "max_per"):
+        fields[name] = parse_json_field(name, fields.get(name))
     # The values of a form are texts, so `k` is converted: the validation is not strict.
     body: SearchRequest = _validated(
         lambda: SearchRequest.model_validate_json(json.dumps(fields), strict=False)

@@ -40,7 +40,7 @@ from raysys.serve.schemas import (
     SearchResponse,
     SimilarParameters,
 )
-from raysys.serve.search_deployment import IndexInfo, SearchResult
+from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
 from raysys.terminal import printable
 from raysys.version import __version__
 
@@ -175,8 +175,13 @@ class Gateway:
         self, item_id: str, parameters: Annotated[SimilarParameters, Query()]
     ) -> SearchResponse:
         """Neighbours of an item, by its stored vector."""
-        where, k = parse_json_field("filter", parameters.filter), self._checked_k(parameters.k)
-        return self._search_response(await self._search.similar.remote(item_id, k, where))
+        options = ShelfOptions(
+            parse_json_field("filter", parameters.filter),
+            parse_json_field("max_per", parameters.max_per),
+            parameters.include_group,
+        )
+        k = self._checked_k(parameters.k)
+        return self._search_response(await self._search.similar.remote(item_id, k, options))
 
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
@@ -196,7 +201,8 @@ class Gateway:
             vector, space_id = _normalised(body.vector), body.space_id
         else:
             vector, space_id = await self._embed(body.text, photo)
-        return self._search_response(await self._search.nearest.remote(vector, space_id, k, body.filter))
+        options = ShelfOptions(body.filter, body.max_per)
+        return self._search_response(await self._search.nearest.remote(vector, space_id, k, options))
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:

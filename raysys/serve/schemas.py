@@ -21,11 +21,14 @@ class ItemsParameters(_Request):
 
 
 class SimilarParameters(_Request):
-    """The query string of `GET /v1/items/{item_id}/similar`; `filter` is JSON."""
+    """The query string of `GET /v1/items/{item_id}/similar`; `filter` and `max_per` are JSON."""
 
     k: int | None = None
     unit: str | None = None
     filter: str | None = None
+    max_per: str | None = None
+    include_group: bool = False
+    """Also items that show the same thing as the query's item, such as its re-listed copies."""
 
 
 class _JsonRequest(_Request):
@@ -41,6 +44,8 @@ class SearchRequest(_JsonRequest):
     space_id: str | None = None
     k: int | None = None
     filter: dict[str, Any] | None = None
+    max_per: dict[str, int] | None = None
+    """How many items may share a value of an attribute, for example `{"seller": 2}`."""
     unit: str | None = None
     """The experiment unit, for example a user id."""
 

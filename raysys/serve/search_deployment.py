@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -14,6 +14,7 @@ from raysys.artifacts import require_same_space
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
+from raysys.index.shelf import shelf
 from raysys.serve.opening_item import opening_row
 
 
@@ -33,6 +34,14 @@ class SearchResult:
     index: IndexInfo
     neighbours: list[Neighbour]
     query: IndexedItem | None = None
+
+
+class ShelfOptions(NamedTuple):
+    """What may be on a shelf: parameters of `shelf`."""
+
+    where: Any = None
+    max_per: Any = None
+    include_group: bool = False
 
 
 @serve.deployment(name="Searcher")
@@ -55,20 +64,20 @@ class SearchDeployment:
         """The loaded index."""
         return _info(self._searcher)
 
-    async def similar(self, item_id: str, k: int, where: Any) -> SearchResult:
+    async def similar(self, item_id: str, k: int, options: ShelfOptions) -> SearchResult:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError."""
         searcher = self._searcher
         row = searcher.row_of(item_id)
-        (neighbours,) = await asyncio.to_thread(
-            searcher.search, searcher.vector(row)[None], k, where=where, exclude_rows=[row]
+        neighbours = await asyncio.to_thread(
+            shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
         )
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
-    async def nearest(self, vector: ndarray, space_id: str, k: int, where: Any) -> SearchResult:
+    async def nearest(self, vector: ndarray, space_id: str, k: int, options: ShelfOptions) -> SearchResult:
         """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError."""
         searcher = self._searcher
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        (neighbours,) = await asyncio.to_thread(searcher.search, vector[None], k, where=where)
+        neighbours = await asyncio.to_thread(shelf, searcher, vector, k, **options._asdict())
         return SearchResult(_info(searcher), neighbours)
 
     async def sample(self, limit: int, seed: int) -> list[IndexedItem]:

@@ -56,6 +56,7 @@ def block(reasons: list[str], earlier: list[list[float] | None] | None = None) -
             "item_id": [f"i{row}" for row in range(num)],
             "title": ["a cup"] * num,
             "attributes": ["{}"] * num,
+            "group": ["g"] * num,
             "split": ["train"] * num,
             "shard": ["s3://shop/00007.tar"] * num,
             "image_offset": [512 * row for row in range(num)],

@@ -36,14 +36,16 @@ def publish_embeddings(
     num_files: int = 1,
     split: str = "train",
     attributes: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> str:
-    """Publish an EmbeddingSet, without attributes by default; returns its URI."""
+    """Publish an EmbeddingSet, without attributes and groups by default; returns its URI."""
     num, dimensions = vectors.shape
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
     texts = [
         [*ids] if ids else [f"m{row}" for row in range(num)],
         ["title"] * num,
         [*attributes] if attributes else ["{}"] * num,
+        [*groups] if groups else [""] * num,
         [split] * num,
         ["x.tar"] * num,
     ]

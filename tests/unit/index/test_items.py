@@ -16,7 +16,7 @@ IDS = ["m1", "", "写真", "a/b", "m10", "m2", "\n"]
 
 def open_items(folder: Path, ids: list[str]) -> Items:
     rows = [
-        {"item_id": item_id, "title": f"title {row}", "attributes": f'{{"price": {row}}}', "split": "test",
+        {"item_id": item_id, "title": f"title {row}", "attributes": f'{{"price": {row}}}', "group": f"g{row}", "split": "test",
          "shard": "x.tar", "image_offset": row, "image_bytes": 7, "content_hash": f"h{row}", "embedding": [1.0]}
         for row, item_id in enumerate(ids)
     ]  # fmt: skip
@@ -29,7 +29,7 @@ def test_items_are_found_by_id_and_by_row(tmp_path: Path) -> None:
     items = open_items(tmp_path, IDS)
     assert [items.row_of(item_id) for item_id in IDS] == [0, 1, 2, 3, 4, 5, 6]
     assert [items.row_of(item_id) for item_id in ("m3", "M1", "\ud800", "x" * 1000)] == [None] * 4
-    assert items.item(2) == IndexedItem("写真", "title 2", {"price": 2})
+    assert items.item(2) == IndexedItem("写真", "title 2", {"price": 2}, "g2")
     assert items.photo_place(2) == PhotoPlace("x.tar", 2, 7, "h2")
 
 

@@ -51,6 +51,7 @@ def open_index(
             "item_id": f"m{row}",
             "title": f"title {row}",
             "attributes": json.dumps(ATTRIBUTES[row]),
+            "group": "",
             "split": "test",
             "shard": str(shard),
             "image_offset": 3 * row,

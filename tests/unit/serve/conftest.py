@@ -142,6 +142,7 @@ def write_index(folder: Path) -> str:
             "item_id": item_id,
             "title": f"title of {item_id}",
             "attributes": json.dumps({"category": ["shoes", "bags"][row % 2], "price": row}),
+            "group": "a" if item_id in ("a/b", "/a") else "",
             "split": "test",
             "shard": str(shard),
             "image_offset": int(offsets[row]),
