@@ -137,6 +137,13 @@ class DiskFull(StorageError):
     code = "disk_full"
 
 
+class StoreFailed(RaysysError):
+    """The database of the change log failed; nothing of the request was acknowledged."""
+
+    http_status = 503
+    code = "store_failed"
+
+
 class Busy(RaysysError):
     """Another process does the same work in the same place."""
 

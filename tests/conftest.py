@@ -10,6 +10,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+from tests.postgres import PostgresServer, postgres_server
 from tests.s3 import moto_server
 
 os.environ.update(
@@ -30,7 +31,15 @@ os.environ.update(
     }
 )
 GPU_TESTS = Path(__file__).parent / "gpu"
-for name in ("WANDB_API_KEY", "RAY_ADDRESS", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+for name in (
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "WANDB_API_KEY",
+    "RAY_ADDRESS",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+):
     os.environ.pop(name, None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited from a shell that runs `make test &`
@@ -59,6 +68,13 @@ def s3_server() -> Iterator[int]:
     """The port of an S3 server without a bucket."""
     with moto_server() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server."""
+    with postgres_server() as server:
+        yield server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ import rich.table
 
 from raysys import artifacts
 from raysys.bench.measure import CaseResult, ContenderResult
+from raysys.config.store import without_password
 
 _LIBRARIES = ("ray", "webdataset", "torch", "transformers", "pillow", "pyarrow", "numpy")
 _WIDTH = 150
@@ -57,7 +58,7 @@ def describe_environment(command: Sequence[str]) -> dict[str, str]:
         "commit": artifacts.code_version(),
         "hardware": f"{os.cpu_count()} cores, {_cpu_model()}, {platform.machine()}, {platform.system()}",
         "versions": f"Python {platform.python_version()}, {versions}",
-        "command": " ".join(command),
+        "command": without_password(" ".join(command)),
     }
 
 

@@ -94,6 +94,8 @@ def config_text(config: Config, *, where: str, err: TextIO) -> str:
     tree = config.model_dump(mode="json")
     # The job uses the cluster that it runs on; `ray` describes the submitter's.
     del tree["ray"]
+    if tree["store"]["url"] != config.store.url:
+        print_line("store.url: the job gets it without its password; set PGPASSWORD on the nodes", err)
     for key, path in _relative_paths(config):
         if not _is_loopback(where):
             setting = re.split(r"\.\d+\.", key)[0]  # an override replaces a whole list

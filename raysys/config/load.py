@@ -17,6 +17,7 @@ import pydantic
 import yaml
 
 from raysys.config.schema import Config
+from raysys.config.store import without_password
 from raysys.errors import ConfigError, did_you_mean
 
 Tree: TypeAlias = dict[str, Any]
@@ -72,7 +73,8 @@ def load_config(path: str | None, overrides: list[str] | None = None, model: typ
     try:
         return model.model_validate(_with_default_kinds(tree, Config().model_dump()))
     except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error, origins, path or "settings", model)) from error
+        explained = _explain(error, origins, path or "settings", model)
+        raise ConfigError(without_password(explained)) from error
 
 
 def merge(base: Tree, top: Tree) -> Tree:
@@ -132,11 +134,12 @@ def _read_yaml(path: Path) -> Tree:
 def _parse_override(word: str) -> tuple[list[str], Any]:
     key, equals, text = word.partition("=")
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"{word}: not of the form key=value, for example train.epochs=3")
+        raise ConfigError(f"{without_password(word)}: not of the form key=value, for example train.epochs=3")
     try:
         return key.split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{word}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        message = f"{word}: the value is not valid YAML: {' '.join(str(error).split())}"
+        raise ConfigError(without_password(message)) from error
 
 
 def _with_default_kinds(tree: Tree, defaults: Tree, keys: tuple[str, ...] = ()) -> Tree:

@@ -1,7 +1,7 @@
 """The complete configuration: every setting of raysys with its type, default and rules.
 
 Defaults are defined only here and in the modules of the larger sections (catalog.py, pack.py, train.py,
-embed.py, index.py, evaluate.py). Sections follow the order of the data, and a stage receives its own section.
+embed.py, index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its own section.
 The docstring below a field is its documentation in `raysys config --schema` and `raysys config --reference`.
 """
 
@@ -51,6 +51,7 @@ from raysys.config.section import (
     SplitName,
     UriPath,
 )
+from raysys.config.store import StoreConfig
 from raysys.config.train import (
     AugmentConfig,
     FalseNegativesConfig,
@@ -99,6 +100,7 @@ __all__ = [
     "SimulatedLog",
     "SplitName",
     "StorageConfig",
+    "StoreConfig",
     "StreamConfig",
     "TableCatalog",
     "TableFormat",
@@ -299,6 +301,7 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     frontier: FrontierConfig = FrontierConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    store: StoreConfig = StoreConfig()
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: StorageConfig = StorageConfig()

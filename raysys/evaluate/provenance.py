@@ -9,6 +9,7 @@ import sys
 import time
 
 from raysys import artifacts
+from raysys.config.store import without_password
 
 
 def provenance() -> dict[str, str]:
@@ -22,5 +23,5 @@ def provenance() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that runs, as typed in a shell."""
-    return shlex.join(["raysys", *sys.argv[1:]])
+    """The command that runs, as typed in a shell, but without passwords in URLs."""
+    return without_password(shlex.join(["raysys", *sys.argv[1:]]))

@@ -49,7 +49,7 @@ def create_folder(uri: str) -> None:
     """Create a local folder if it does not exist; object stores need none."""
     if uris.is_local(uri):
         with _as_storage_errors(uri):
-            uris.local_path(uri).mkdir(parents=True, exist_ok=True)
+            _create_local_folder(uris.local_path(uri))
 
 
 def require_folder(uri: str) -> None:
@@ -104,7 +104,7 @@ def writable_file(uri: str) -> Iterator[Path]:
     if uris.is_local(uri):
         target = uris.local_path(uri)
         with _as_storage_errors(uri):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _create_local_folder(target.parent)
         with _full_disk_as_storage_error(uri), _draft_folder(target.parent, f".{target.name}.") as folder:
             yield folder / target.name
             with _as_storage_errors(uri):
@@ -127,7 +127,7 @@ def upload_folder(source: Path, uri: str) -> None:
 
 
 def _write_local(target: Path, data: bytes, durable: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _create_local_folder(target.parent)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -142,6 +142,14 @@ def _write_local(target: Path, data: bytes, durable: bool) -> None:
         raise
     if durable:
         _flush_to_disk(target.parent)  # makes the rename durable, too
+
+
+def _create_local_folder(folder: Path) -> None:
+    """Create a folder and those above it that do not exist; a durable file needs durable folders, too."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _flush_to_disk(path.parent)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -1,0 +1,226 @@
+"""The log of all changes of a catalogue, in the order in which they became durable."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
+from sqlalchemy import Connection, ScalarSelect, Select, and_, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from raysys.config.schema import StoreConfig
+from raysys.errors import InputError
+from raysys.store.changes import Change, LoggedChange, Upsert
+from raysys.store.database import Database
+from raysys.store.rows import Row, change_row, item_text, logged_change, vector_bytes
+from raysys.store.tables import COMPARED, FORMAT, changes, formats, metadata, vectors
+
+T = TypeVar("T")
+_VALUES = 1000  # of one IN (..)
+
+
+class ChangeLog:
+    """The change log in a database, for any number of threads and processes.
+
+    Creates the tables if there are none. `timeout_s` is `store.timeout_s`.
+    Raises: InputError if the database cannot be used, StoreFailed if it does not answer. Every method raises
+    StoreFailed.
+    """
+
+    def __init__(self, url: str, timeout_s: float = StoreConfig().timeout_s) -> None:
+        self._database = Database(url, timeout_s)
+        try:
+            self._database.open(partial(_create_tables, name=self._database.name))
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, new: Sequence[Change]) -> list[int]:
+        """Make the changes durable, all or none, and return their sequences, which ascend in commit order.
+
+        A change that equals the latest one of its item is not stored again: its sequence is that of the
+        stored one, which gets the vectors of further spaces. So a request without an answer can be repeated.
+        Raises: InputError for a text, an attribute or a vector that cannot be stored.
+        """
+        rows = [change_row(change) for change in new]
+        vectors_of_rows = [_vectors_of(change) for change in new]
+        if not rows:
+            return []
+        return self._database.write(partial(_append, rows=rows, vectors_of_rows=vectors_of_rows))
+
+    def after(self, sequence: int, space_id: str, limit: int = 1000) -> list[LoggedChange]:
+        """The first `limit` changes after a sequence, in order; none that commits later precedes them.
+
+        An Upsert has only the vector of this space, or none if it was not embedded in it.
+        """
+        query = _logged(space_id).where(changes.c.sequence > sequence).limit(limit)
+        return self._read(query, space_id)
+
+    def latest(self, space_id: str, up_to: int, page: int = 1000) -> Iterator[LoggedChange]:
+        """The last change of each item up to a sequence, in order of their sequences.
+
+        It reads `page` changes at a time, each page in a transaction of its own.
+        """
+        query = _logged(space_id).where(changes.c.sequence == _last_of_item(up_to)).limit(page)
+        sequence = 0
+        while found := self._read(
+            query.where(changes.c.sequence > sequence, changes.c.sequence <= up_to), space_id
+        ):
+            yield from found
+            sequence = found[-1].sequence
+
+    def last(self) -> int:
+        """The sequence of the last change; 0 without a change."""
+        return self._database.read(_last)
+
+    def add_vectors(self, space_id: str, of_sequences: Mapping[int, Float32[np.ndarray, " d"]]) -> None:
+        """Store the vectors of a further space, by the sequence of their Upsert; existing ones stay.
+
+        Raises: InputError for a vector that cannot be stored, or a sequence that is not of an Upsert.
+        """
+        rows = [
+            _vector_row(sequence, space_id, vector_bytes(vector, space_id, f"change {sequence}"))
+            for sequence, vector in of_sequences.items()
+        ]
+
+        def add(connection: Connection) -> None:
+            _check_upserts(connection, of_sequences)
+            _insert_vectors(connection, rows)
+
+        self._database.write(add)
+
+    def without_vector(self, space_id: str, limit: int, after: int = 0) -> list[LoggedChange]:
+        """The first `limit` upserts after a sequence that are the last of their item and lack a vector."""
+        query = (
+            _logged(space_id)
+            .where(changes.c.sequence > after, ~changes.c.is_delete, vectors.c.vector.is_(None))
+            .where(changes.c.sequence == _last_of_item())
+            .limit(limit)
+        )
+        return self._read(query, space_id)
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self._database.close()
+
+    def _read(self, query: Select[Any], space_id: str) -> list[LoggedChange]:
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [logged_change(dict(row), space_id) for row in rows]
+
+
+def _create_tables(connection: Connection, *, name: str) -> None:
+    """Create the tables that do not exist. Raises: InputError for those of another format."""
+    if connection.dialect.name == "postgresql":
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise InputError(f"{name}: has the encoding {encoding}; create a database with ENCODING 'UTF8'")
+    formats.create(connection, checkfirst=True)
+    found = connection.execute(select(formats.c.format)).scalar()
+    if found is None:
+        metadata.create_all(connection)
+        connection.execute(insert(formats).values(format=FORMAT))
+    elif found != FORMAT:
+        raise InputError(
+            f"{name}: has tables of format {found}, this version of raysys has format {FORMAT}; "
+            "use the version that made them, or another database"
+        )
+
+
+def _append(connection: Connection, *, rows: list[Row], vectors_of_rows: list[dict[str, bytes]]) -> list[int]:
+    latest = _latest_by_item(connection, {row["item_key"] for row in rows})
+    next_sequences = itertools.count(_last(connection) + 1)
+    accepted_at = time.time()
+    new_rows: list[Row] = []
+    sequences: list[int] = []
+    for row in rows:
+        known = latest.get(row["item_key"])
+        if known is None or any(known[name] != row[name] for name in COMPARED):
+            known = {**row, "sequence": next(next_sequences), "accepted_at": accepted_at}
+            latest[row["item_key"]] = known
+            new_rows.append(known)
+        sequences.append(known["sequence"])
+    if new_rows:
+        connection.execute(insert(changes), new_rows)
+    vector_rows = [
+        _vector_row(sequence, space_id, vector)
+        for sequence, of_spaces in zip(sequences, vectors_of_rows, strict=True)
+        for space_id, vector in of_spaces.items()
+    ]
+    _insert_vectors(connection, vector_rows)
+    return sequences
+
+
+def _latest_by_item(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, Row]:
+    query = select(changes).where(changes.c.sequence == _last_of_item())
+    return {
+        row["item_key"]: dict(row)
+        for some in _parts(keys)
+        for row in connection.execute(query.where(changes.c.item_key.in_(some))).mappings()
+    }
+
+
+def _logged(space_id: str) -> Select[Any]:
+    """All changes in order, with their vectors of one space."""
+    of_space = and_(vectors.c.sequence == changes.c.sequence, vectors.c.space_id == space_id)
+    joined = changes.outerjoin(vectors, of_space)
+    return select(changes, vectors.c.vector).select_from(joined).order_by(changes.c.sequence)
+
+
+def _last_of_item(up_to: int | None = None) -> ScalarSelect[int]:
+    """The last sequence of the item of a row of `changes`: a look-up in the index for each row.
+
+    A join would let PostgreSQL read the complete table for every page.
+    """
+    other = changes.alias("other")
+    query = select(func.max(other.c.sequence)).where(other.c.item_key == changes.c.item_key)
+    if up_to is not None:
+        query = query.where(other.c.sequence <= up_to)
+    return query.correlate(changes).scalar_subquery()
+
+
+def _last(connection: Connection) -> int:
+    return connection.execute(select(func.coalesce(func.max(changes.c.sequence), 0))).scalar_one()
+
+
+def _check_upserts(connection: Connection, sequences: Iterable[int]) -> None:
+    wanted = set(sequences)
+    query = select(changes.c.sequence).where(~changes.c.is_delete)
+    found = {
+        sequence
+        for some in _parts(wanted)
+        for sequence in connection.execute(query.where(changes.c.sequence.in_(some))).scalars()
+    }
+    if unknown := wanted - found:
+        raise InputError(
+            f"change {min(unknown)}: is no upsert of this log; add vectors by the sequences of `without_vector`"
+        )
+
+
+def _vector_row(sequence: int, space_id: str, vector: bytes) -> Row:
+    return {"sequence": sequence, "space_id": space_id, "vector": vector}
+
+
+def _insert_vectors(connection: Connection, rows: list[Row]) -> None:
+    """Insert the vectors that do not exist yet."""
+    if rows:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        connection.execute(dialect.insert(vectors).on_conflict_do_nothing(), rows)
+
+
+def _parts(values: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(values)
+    while some := list(itertools.islice(remaining, _VALUES)):
+        yield some
+
+
+def _vectors_of(change: Change) -> dict[str, bytes]:
+    """The vectors of a change as they are stored, by space id."""
+    if not isinstance(change, Upsert):
+        return {}
+    where = item_text(change.item_id)
+    return {space: vector_bytes(vector, space, where) for space, vector in change.vectors.items()}
