@@ -1,0 +1,1 @@
+"""Changes of items after the index was built."""
