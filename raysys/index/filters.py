@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 from numpy import ndarray
 
+from raysys.columns import AttributeValue
 from raysys.errors import InputError, did_you_mean
 
 Filter: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -68,6 +69,23 @@ def meets(column: pa.Array, operator: str, operand: Any) -> Bool[ndarray, " n"]:
     return _is_ordered(column, operator, operand)
 
 
+def values_meet(values: Sequence[AttributeValue], operator: str, operand: Any) -> Bool[ndarray, " n"]:
+    """As `meets`, of values whose types may differ; a text among numbers meets no bound.
+
+    Raises: InputError for the order of texts if there are no numbers.
+    """
+    if operator in ("in", "not"):
+        wanted = {one for one in operand if one is None or isinstance(one, str) or _is_number(one)}
+        return np.array([(value in wanted) == (operator == "in") for value in values], bool)
+    has_text = any(isinstance(value, str) for value in values)
+    numbers = [None if isinstance(value, str) else value for value in values]
+    if has_text and all(number is None for number in numbers):
+        raise _no_order(operator, operand)
+    if operator == "gte":
+        return np.array([number is not None and number >= operand for number in numbers], bool)
+    return np.array([number is not None and number <= operand for number in numbers], bool)
+
+
 def _check_condition(attribute: str, operator: str, operand: Any) -> None:
     if operator not in _OPERATORS:
         hint = did_you_mean(operator, _OPERATORS)
@@ -99,12 +117,9 @@ def _is_in(column: pa.Array, values: Sequence[Any]) -> ndarray:
 
 
 def _is_ordered(column: pa.Array, operator: str, operand: float) -> ndarray:
-    sign, compare = (">=", pc.greater_equal) if operator == "gte" else ("<=", pc.less_equal)
+    compare = pc.greater_equal if operator == "gte" else pc.less_equal
     if pa.types.is_dictionary(column.type) or pa.types.is_large_string(column.type):
-        raise InputError(
-            f"filter: the value and the attribute have different types ('{sign}' not supported between "
-            f"instances of 'str' and '{type(operand).__name__}'); give a value of its type"
-        )
+        raise _no_order(operator, operand)
     if pa.types.is_null(column.type):
         return np.zeros(len(column), bool)
     if pa.types.is_floating(column.type):
@@ -116,6 +131,14 @@ def _is_ordered(column: pa.Array, operator: str, operand: float) -> ndarray:
         bound = math.ceil(operand) if operator == "gte" else math.floor(operand)
         column = column.cast(pa.int64())  # of booleans
     return _as_numpy(compare(column, pa.scalar(bound, column.type)).fill_null(False))
+
+
+def _no_order(operator: str, operand: float) -> InputError:
+    sign = ">=" if operator == "gte" else "<="
+    return InputError(
+        f"filter: the value and the attribute have different types ('{sign}' not supported between "
+        f"instances of 'str' and '{type(operand).__name__}'); give a value of its type"
+    )
 
 
 def _text(value: Any) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeAlias
 
 import faiss
 import numpy as np
@@ -16,6 +17,9 @@ from jaxtyping import Bool, Int64, UInt8
 from numpy import ndarray
 
 from raysys.index.filters import Filter, meets
+
+Condition: TypeAlias = tuple[str, str, Any]
+"""Attribute, operator and operand."""
 
 _CACHE_BYTES = 64 << 20  # 50 conditions over 10 million rows
 _MAX_KEPT_ROWS = 16_384  # 128 kB: as many as are searched exactly
@@ -38,6 +42,10 @@ class Passing:
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:
         """The rows where `mask` is true."""
         return cls(np.packbits(mask, bitorder="little"), len(mask))
+
+    def also(self, other: Passing) -> Passing:
+        """The rows that are in both."""
+        return Passing(self.bitmap & other.bitmap, self.num_rows)
 
     def rows(self) -> Int64[ndarray, " count"]:
         """The rows that pass, ascending."""
@@ -84,39 +92,87 @@ class Passing:
 class FilterBitmaps:
     """Evaluates filters on the columns of one file of items, and caches the rows of filters and conditions.
 
-    The least recently used ones leave a full cache. Threads may share it.
+    Hidden rows pass no filter. Threads may share it.
     """
 
     def __init__(self, columns: Mapping[str, pa.Array], num_rows: int, max_bytes: int = _CACHE_BYTES) -> None:
-        self._columns, self._num_rows, self._max_bytes = columns, num_rows, max_bytes
+        self._columns, self.num_rows, self._max_bytes = columns, num_rows, max_bytes
+        self._cached, self._cached_visible = _Cache(max_bytes), _Cache(max_bytes)
+        self._visible: Passing | None = None
+        """The rows that are not hidden; None if none is."""
+
+    def __len__(self) -> int:
+        """The number of cached bitmaps."""
+        return len(self._cached) + len(self._cached_visible)
+
+    @property
+    def num_visible(self) -> int:
+        """The number of rows that are not hidden."""
+        return self.num_rows if self._visible is None else self._visible.count
+
+    def hide(self, rows: Int64[ndarray, " n"]) -> Self:
+        """The same filters with these rows hidden, too; `self` stays as it is, and shares the cache."""
+        if not len(rows):
+            return self
+        visible = self._of_all([]) if self._visible is None else self._visible
+        bitmap = visible.bitmap.copy()
+        np.bitwise_and.at(bitmap, rows >> 3, ~(1 << (rows & 7)).astype(np.uint8))
+        hiding = copy.copy(self)
+        hiding._visible = Passing(bitmap, self.num_rows)
+        hiding._cached_visible = _Cache(self._max_bytes)
+        return hiding
+
+    def is_visible(self, row: int) -> bool:
+        """Whether a row exists and is not hidden."""
+        if not 0 <= row < self.num_rows:
+            return False
+        return self._visible is None or bool(self._visible.bitmap[row >> 3] >> (row & 7) & 1)
+
+    def passing(self, where: Filter | None) -> Passing | None:
+        """The visible rows that meet every condition of a valid filter; None for all rows, without a filter.
+
+        Raises: as `meets`.
+        """
+        visible = self._visible
+        if where is None:
+            return visible
+        conditions = [(name, *condition) for name, some in where.items() for condition in some.items()]
+        if visible is None:
+            return self._of_conditions(conditions)
+        return self._cached_visible.get(conditions, lambda: self._of_conditions(conditions).also(visible))
+
+    def _of_conditions(self, conditions: Sequence[Condition]) -> Passing:
+        """The rows that meet all conditions, hidden or not."""
+        if len(conditions) == 1:
+            return self._of_condition(conditions[0])
+        return self._cached.get(conditions, lambda: self._of_all(conditions))
+
+    def _of_all(self, conditions: Sequence[Condition]) -> Passing:
+        if not conditions:
+            return Passing.of_mask(np.ones(self.num_rows, bool))
+        bitmaps = (self._of_condition(condition).bitmap for condition in conditions)
+        return Passing(functools.reduce(np.bitwise_and, bitmaps), self.num_rows)
+
+    def _of_condition(self, condition: Condition) -> Passing:
+        return self._cached.get([condition], lambda: Passing.of_mask(self._meets(*condition)))
+
+    def _meets(self, name: str, operator: str, operand: Any) -> Bool[ndarray, " n"]:
+        column = self._columns.get(name)
+        return meets(pa.nulls(self.num_rows) if column is None else column, operator, operand)
+
+
+class _Cache:
+    """Bitmaps of conditions; the least recently used ones leave a full cache. Threads may share it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._cached: OrderedDict[bytes, Passing] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """The number of cached bitmaps."""
         return len(self._cached)
 
-    def passing(self, where: Filter) -> Passing:
-        """The rows that meet every condition of a valid filter. Raises: as `meets`."""
-        conditions = [(name, *condition) for name, some in where.items() for condition in some.items()]
-        if len(conditions) == 1:
-            return self._of_condition(*conditions[0])
-        return self._kept(conditions, lambda: self._of_all(conditions))
-
-    def _of_all(self, conditions: list[tuple[str, str, Any]]) -> Passing:
-        if not conditions:
-            return Passing.of_mask(np.ones(self._num_rows, bool))
-        bitmaps = (self._of_condition(*condition).bitmap for condition in conditions)
-        return Passing(functools.reduce(np.bitwise_and, bitmaps), self._num_rows)
-
-    def _of_condition(self, name: str, operator: str, operand: Any) -> Passing:
-        column = self._columns.get(name)
-        if column is None:
-            column = pa.nulls(self._num_rows)
-        condition = name, operator, operand
-        return self._kept([condition], lambda: Passing.of_mask(meets(column, operator, operand)))
-
-    def _kept(self, conditions: list[tuple[str, str, Any]], make: Callable[[], Passing]) -> Passing:
+    def get(self, conditions: Sequence[Condition], make: Callable[[], Passing]) -> Passing:
         """What the cache has for these conditions, or what `make` returns, which it keeps."""
         key = hashlib.sha256(repr(conditions).encode("utf-8", "backslashreplace")).digest()
         with self._lock:

@@ -1,30 +1,28 @@
-"""Search in an opened IndexBundle: nearest neighbours of vectors, with filters."""
+"""Search in an opened IndexBundle: nearest neighbours of vectors, with filters, while items change."""
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import copy
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from raysys import artifacts, storage
+from raysys import artifacts
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import UNIT_TOLERANCE, bad_rows, fault_of
-from raysys.artifacts.intact import intact_file
-from raysys.columns import Attributes, content_hash
-from raysys.errors import DamagedData, InputError, MissingError
-from raysys.index.device import CPU, Device, IndexCopy
+from raysys.errors import InputError, MissingError
+from raysys.index.device import CPU, Device
 from raysys.index.filters import Filter, check_filter, require_known
-from raysys.index.items import IndexedItem, Items, items_file
+from raysys.index.items import IndexedItem
 from raysys.index.kinds import GPU_KINDS
 from raysys.index.neighbours import Neighbours, merged
-from raysys.index.passing import FilterBitmaps
-from raysys.index.shards import Shard, index_file, read_shard
+from raysys.index.parts import open_parts
+from raysys.index.state import State
+from raysys.store.changes import LoggedChange
 
 
 class Neighbour(NamedTuple):
@@ -35,12 +33,14 @@ class Neighbour(NamedTuple):
 
 
 class Searcher:
-    """One version of one index; query vectors must belong to the embedding space `space_id`.
+    """One index, with the changes that were applied; query vectors must belong to the space `space_id`.
 
     Vectors and items are opened by memory map after one reading for their checksums. The files may be deleted
-    while they are open, as a build does, but not altered. A row is counted over all FAISS files.
+    while they are open, as a build does, but not altered. A row is counted over all FAISS files, and the rows
+    of items that were put later come after these; no row is used for two items. Threads may search while one
+    applies changes.
     `device` compares many queries with all stored vectors; if `is_on_device`, it also searches a copy of the
-    index, without filters.
+    index, without filters. A copy cannot leave out rows: after a change of an indexed item, the CPU searches.
     Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest,
     InputError for `is_on_device` with an index that a GPU cannot hold.
     """
@@ -50,15 +50,38 @@ class Searcher:
         self.space_id = self.manifest.space_id
         if is_on_device:
             require_gpu_kind(uri, self.manifest)
-        self._shards = [*_open_shards(uri, self.manifest, device, is_on_device)]
-        self._first_rows = [*itertools.accumulate(map(len, self._shards), initial=0)]
-        names = {name for shard in self._shards for name in shard.items.attributes}
-        self._attributes: Attributes = dict.fromkeys(sorted(names))
+        base = tuple(open_parts(uri, self.manifest, device, is_on_device))
+        self._state = State.of_base(base, self.space_id, self.manifest.dimensions, self.manifest.last_change)
+        self._applying = threading.Lock()
+
+    @property
+    def last_change(self) -> int:
+        """The sequence number of the last change that was applied, also before the index was built."""
+        return self._state.last_change
+
+    @property
+    def num_without_vector(self) -> int:
+        """The number of items that were put without a vector of `space_id`: no search finds them yet."""
+        return len(self._state.delta.without_vector)
 
     @property
     def version(self) -> str:
         """A short string that changes with the content of the index."""
-        return f"{self.manifest.fingerprint[:12]}.{self.manifest.last_change}"
+        return f"{self.manifest.fingerprint[:12]}.{self.last_change}"
+
+    def apply(self, changes: Sequence[LoggedChange]) -> None:
+        """Put and delete items; a search sees all of these changes or none.
+
+        Changes up to `last_change` are ignored, so a batch may be sent again. An item that is put without a
+        vector of `space_id` can no longer be found, until a later change has one.
+        Raises: DamagedData for a vector that does not fit the index; then no change is applied.
+        """
+        with self._applying:
+            self._state = self._state.applied(changes)
+
+    def snapshot(self) -> Searcher:
+        """The index as it is now, for several calls that must agree; later changes do not reach it."""
+        return copy.copy(self)
 
     @property
     def attribute_names(self) -> list[str]:
@@ -66,10 +89,10 @@ class Searcher:
         return [*self._attributes]
 
     def __len__(self) -> int:
-        return self._first_rows[-1]
+        return self._state.num_items
 
     def __contains__(self, item_id: object) -> bool:
-        return isinstance(item_id, str) and self._find(item_id) is not None
+        return isinstance(item_id, str) and self._state.row_of(item_id) is not None
 
     def search(
         self,
@@ -88,11 +111,12 @@ class Searcher:
         that passes, whatever the kind of index.
         Raises: InputError for an invalid `where`, and for vectors of another length or with a NaN.
         """
+        now = self.snapshot()
         excluded = exclude_rows or [None] * len(vectors)
         # One more than `k`, because the excluded row may be among the nearest.
-        found = self.nearest(vectors, k + 1 if exclude_rows else k, where=where, is_exact=is_exact)
+        found = now.nearest(vectors, k + 1 if exclude_rows else k, where=where, is_exact=is_exact)
         return [
-            self._neighbours(*result, k) for result in zip(found.scores, found.rows, excluded, strict=True)
+            now._neighbours(*result, k) for result in zip(found.scores, found.rows, excluded, strict=True)
         ]
 
     def nearest(
@@ -104,44 +128,50 @@ class Searcher:
         is_exact: bool = False,
     ) -> Neighbours:
         """`search` without the items: rows and scores. Raises: as `search`."""
+        state = self._state
         if where is not None:
-            require_known(check_filter(where), self._attributes)
+            require_known(check_filter(where), state.attributes)
         queries = self._checked(vectors)
-        return merged([shard.search(queries, k, where, is_exact) for shard in self._shards], k)
+        return merged([part.search(queries, k, where, is_exact) for part in state.parts], k)
 
     def row_of(self, item_id: str) -> int:
         """The row of an item. Raises: MissingError if the index does not contain it."""
-        row = self._find(item_id)
+        row = self._state.row_of(item_id)
         if row is None:
             raise MissingError(f"item '{item_id}' is not in the index of {len(self)} items; check the id")
         return row
 
+    def random_rows(self, limit: int, seed: int) -> Int64[ndarray, " n"]:
+        """The rows of up to `limit` random items; equal seeds give equal rows of equal items."""
+        state = self._state
+        rows = [first + part.rows() for first, part in zip(state.first_rows, state.parts, strict=False)]
+        return np.random.default_rng(seed).permutation(np.concatenate(rows))[:limit]
+
     def item(self, row: int) -> IndexedItem:
-        """The item of a row; its attributes are null where it has none."""
-        shard, row = self._shard_of(row)
-        item = shard.items.item(row)
-        if len(item.attributes) < len(self._attributes):  # no item of this file has the others
-            return item._replace(attributes={**self._attributes, **item.attributes})
+        """The item of a row; its attributes are null where it has none. Raises: MissingError as `vector`."""
+        state = self._state
+        part, row = state.part_of(row)
+        item = part.item(row)
+        if len(item.attributes) < len(state.attributes):  # no item of this part has the others
+            return item._replace(attributes={**state.attributes, **item.attributes})
         return item
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
-        """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses."""
-        return self._shard_of(row)[0].vectors.vector(row)
+        """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses.
+
+        Raises: MissingError if the item of the row was replaced or deleted.
+        """
+        part, row = self._state.part_of(row)
+        return part.vector(row)
 
     def photo(self, row: int) -> bytes:
-        """The encoded photo of a row, by a ranged read of its shard.
+        """The encoded photo of a row: a ranged read of its shard, or the file with which the item was put.
 
-        Raises: DamagedData if the shard has something else at this place since the item was embedded.
+        Raises: DamagedData if there is something else at this place since the item was embedded, MissingError
+        for an item that was put without a photo, and as `vector`.
         """
-        shard, row = self._shard_of(row)
-        item, place = shard.items.item(row), shard.items.photo_place(row)
-        photo = storage.read_range(place.shard, place.offset, place.num_bytes)
-        if content_hash(photo, item.title) != place.content_hash:
-            raise DamagedData(
-                f"{place.shard}: has changed at byte {place.offset}, where item '{item.item_id}' had its "
-                "photo; run `raysys pack`, `raysys embed` and `raysys index` again"
-            )
-        return photo
+        part, row = self._state.part_of(row)
+        return part.photo(row)
 
     def _checked(self, vectors: ndarray) -> Float32[ndarray, "q d"]:
         """The queries as FAISS reads them."""
@@ -161,18 +191,6 @@ class Searcher:
             )
         return queries
 
-    def _find(self, item_id: str) -> int | None:
-        for first, shard in zip(self._first_rows, self._shards, strict=False):
-            row = shard.items.row_of(item_id)
-            if row is not None:
-                return first + row
-        return None
-
-    def _shard_of(self, row: int) -> tuple[_OpenShard, int]:
-        """The shard of a row, and the row in it."""
-        number = bisect.bisect_right(self._first_rows, row) - 1
-        return self._shards[number], row - self._first_rows[number]
-
     def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
         pairs = zip(scores.tolist(), rows.tolist(), strict=True)
         kept = [(score, row) for score, row in pairs if row != excluded]
@@ -186,34 +204,3 @@ def require_gpu_kind(uri: str, manifest: IndexBundleManifest) -> None:
             f"{uri}: a GPU searches an index of kind {' or '.join(GPU_KINDS)}, found {manifest.index_kind}; "
             "set index.kind and run `raysys index`, or set serve.search_on_gpu=false"
         )
-
-
-@dataclass(frozen=True)
-class _OpenShard:
-    """A FAISS file with the items of its rows."""
-
-    vectors: Shard
-    items: Items
-    bitmaps: FilterBitmaps
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def search(self, queries: ndarray, k: int, where: Filter | None, is_exact: bool) -> Neighbours:
-        passing = None if where is None else self.bitmaps.passing(where)
-        return self.vectors.search(queries, k, passing, is_exact=is_exact)
-
-
-def _open_shards(
-    uri: str, manifest: IndexBundleManifest, device: Device, is_on_device: bool
-) -> Iterator[_OpenShard]:
-    first_row = 0
-    for number in range(sum(name.endswith(".faiss") for name in manifest.files)):
-        with intact_file(uri, index_file(number), manifest) as path:
-            index = read_shard(path)
-        copy = IndexCopy.of(index, device) if is_on_device else None
-        vectors = Shard(index, manifest.search, first_row, manifest.max_exact_rows, device, copy)
-        with intact_file(uri, items_file(number), manifest) as path:
-            items = Items(path)
-        first_row += len(items)
-        yield _OpenShard(vectors, items, FilterBitmaps(items.attributes, len(items)))

@@ -15,7 +15,7 @@ _COPY_COSINE = 0.995  # listings of the same thing: copies say nothing about the
 
 def opening_row(searcher: Searcher) -> int | None:
     """The clearest of at most 256 items, the same one for the same index; None if no item has a neighbour."""
-    rows = np.random.default_rng(0).permutation(len(searcher))[:_NUM_CANDIDATES]
+    rows = searcher.random_rows(_NUM_CANDIDATES, seed=0)
     if len(searcher) < 2:
         return None
     vectors = np.stack([searcher.vector(int(row)) for row in rows])

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy import ndarray
 from ray import serve
 
@@ -52,8 +51,8 @@ class SearchDeployment:
         self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
         self._loaded: Searcher | None = None
         self._opening_lock = asyncio.Lock()
-        self._opening: tuple[Searcher, int | None] | None = None
-        """An index and the row of its opening item."""
+        self._opening: tuple[Searcher, str] | None = None
+        """An index and the id of its opening item."""
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the index at `index_uri`; later requests use it."""
@@ -83,17 +82,18 @@ class SearchDeployment:
     async def sample(self, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
         searcher = self._searcher
-        rows = np.random.default_rng(seed).permutation(len(searcher))[:limit]
-        return [searcher.item(int(row)) for row in rows]
+        return [searcher.item(int(row)) for row in searcher.random_rows(limit, seed)]
 
     async def opening_item(self) -> IndexedItem | None:
-        """The item with which the page opens; computed once for each index."""
-        searcher = self._searcher
+        """The item with which the page opens; computed once for each index, and again when it is deleted."""
         async with self._opening_lock:  # many pages may open at once
-            if self._opening is None or self._opening[0] is not searcher:
-                self._opening = searcher, await asyncio.to_thread(opening_row, searcher)
-            row = self._opening[1]
-        return None if row is None else searcher.item(row)
+            searcher, loaded = self._searcher, self._loaded
+            if self._opening is None or self._opening[0] is not loaded or self._opening[1] not in searcher:
+                row = await asyncio.to_thread(opening_row, searcher)
+                if row is None or loaded is None:
+                    return None
+                self._opening = loaded, searcher.item(row).item_id
+            return searcher.item(searcher.row_of(self._opening[1]))
 
     async def photo(self, item_id: str) -> bytes:
         """The photo of an item, read from its shard. Raises: MissingError."""
@@ -102,8 +102,9 @@ class SearchDeployment:
 
     @property
     def _searcher(self) -> Searcher:
+        """The index as it is now: changes that arrive during a request do not reach it."""
         assert self._loaded is not None, "Serve calls reconfigure before the first request"
-        return self._loaded
+        return self._loaded.snapshot()
 
 
 def _info(searcher: Searcher) -> IndexInfo:
