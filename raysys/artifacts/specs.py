@@ -32,7 +32,11 @@ from raysys.artifacts.vectors import vectors_input
 from raysys.config import Config
 from raysys.config.schema import SPLITS, Columns, DrawnCatalog, Section, TrainConfig
 from raysys.config.section import ChangeableOnResume, SelectsAlpha, SelectsCheckpoint, marked_names
+from raysys.config.store import without_password
 from raysys.errors import InputError, MissingArtifact
+from raysys.store.url import SQLITE_FILE, store_url
+
+CHANGES = "changes"  # the input of an index that is the log of changes
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,22 @@ def index(config: Config) -> ArtifactSpec:
     _require_named_embeddings(config)
     settings = _settings(config.index, without={"device", "embeddings"})
     inputs = {"embeddings": as_input(uri, EmbeddingSetManifest)}
+    if last := last_change(config):
+        inputs[CHANGES] = InputEntry(uri=without_password(store_url(config)), fingerprint=str(last))
     return ArtifactSpec(served_index(config), IndexBundleManifest, settings, inputs)
+
+
+def last_change(config: Config) -> int:
+    """The sequence of the last change in the log; 0 without a log. Raises: StoreFailed, InputError."""
+    if config.store.url is None and not storage.exists(storage.join(config.root, SQLITE_FILE)):
+        return 0
+    from raysys.store.change_log import ChangeLog  # imports SQLAlchemy
+
+    log = ChangeLog(store_url(config), config.store.timeout_s)
+    try:
+        return log.last()
+    finally:
+        log.close()
 
 
 def frontier(config: Config) -> ArtifactSpec:

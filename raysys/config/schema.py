@@ -1,7 +1,8 @@
 """The complete configuration: every setting of raysys with its type, default and rules.
 
 Defaults are defined only here and in the modules of the larger sections (catalog.py, pack.py, train.py,
-embed.py, index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its own section.
+embed.py, index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its
+own section.
 The docstring below a field is its documentation in `raysys config --schema` and `raysys config --reference`.
 """
 
@@ -225,9 +226,12 @@ class ServeConfig(Section):
     """Maximum `k` of a request."""
     max_image_megabytes: PositiveFloat = 10.0
     """Maximum size of an uploaded photo, in MB."""
+    changes_poll_ms: PositiveFloat = 100.0
+    """How often a searcher looks for changes of items, in milliseconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
     """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
-    percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards."""
+    percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards, and keep those of
+    changed items under `root`."""
     example_queries: Annotated[
         tuple[Annotated[str, Field(pattern=r"\S", max_length=60)], ...], Field(max_length=12)
     ] = ()

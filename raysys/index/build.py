@@ -26,6 +26,8 @@ from raysys.artifacts.embedding_set import vectors_of
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData
 from raysys.index import tune
+from raysys.index.changes import FILE as CHANGES_FILE
+from raysys.index.changes import ChangedItems, ChangeSource, write_changes
 from raysys.index.crossover import measure_crossover
 from raysys.index.device import Device, Gpu, device_of
 from raysys.index.fill import fill_shards, open_one_by_one
@@ -78,8 +80,9 @@ def publish_index(
     section: IndexConfig,
     parallel: Parallel = map,
     gpu_tasks: Parallel | None = None,
+    changes: ChangeSource | None = None,
 ) -> IndexBundleManifest:
-    """Build the index of an EmbeddingSet and publish it with its measured recall.
+    """Build the index of an EmbeddingSet, with the `changes` of a log, and publish it with its recall.
 
     `parallel` fills several FAISS files on CPUs; this process fills a single one, and all of them if it has a
     GPU. Without one, `gpu_tasks` train, fill and compare with a GPU each, if there are any.
@@ -93,12 +96,12 @@ def publish_index(
     num_shards = num_shards_of(section, embeddings.num_items, embeddings.dimensions)
     if num_shards == 1:
         parallel = map
-    source = read_source(embeddings_uri, num_shards)
-    sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
-    recipe, candidates = _choose(section, sample, len(source), here)
-    device, parallel = _bulk(here, parallel, gpu_tasks)
     with _version_folder(spec.uri) as version:
         folder = storage.join(spec.uri, version)
+        source = read_source(embeddings_uri, num_shards, _changed(changes, embeddings, folder))
+        sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
+        recipe, candidates = _choose(section, sample, len(source), here)
+        device, parallel = _bulk(here, parallel, gpu_tasks)
         files = fill_shards(source, recipe, sample, folder, parallel, device)
         truth = exact_truth(source.files, queries, section.recall_k, parallel, device)
         shards = partial(open_one_by_one, folder, len(source.shard_sizes), device=here)
@@ -113,12 +116,34 @@ def publish_index(
             recall=measured.recall,
             latency_ms={"p50": measured.latency.p50_ms, "p99": measured.latency.p99_ms},
             candidates=list(candidates),
-            last_change=0,
+            last_change=0 if changes is None else changes.up_to,
             max_exact_rows=measured.max_exact_rows,
         )
+        storage.delete(storage.join(folder, CHANGES_FILE))
         manifest = artifacts.publish_version(spec.uri, version, manifest)
     artifacts.delete_other_versions(spec.uri, IndexBundleManifest)
     return manifest
+
+
+def _changed(
+    changes: ChangeSource | None, embeddings: EmbeddingSetManifest, folder: str
+) -> ChangedItems | None:
+    if changes is None:
+        return None
+    changed = write_changes(changes, embeddings, folder)
+    log.info(
+        "    index  changes up to %d: %d items put, %d deleted",
+        changes.up_to,
+        changed.manifest.num_items,
+        changed.num_deleted,
+    )
+    if changed.num_without_vector:
+        log.warning(
+            "index: %d items were put without a vector of this space, and are not in the index; "
+            "run `raysys embed`, then `raysys index`",
+            changed.num_without_vector,
+        )
+    return changed
 
 
 def num_shards_of(section: IndexConfig, num_items: int, dimensions: int) -> int:

@@ -17,9 +17,9 @@ from numpy import ndarray
 from raysys import storage
 from raysys.artifacts.embedding_set import bad_rows, fault_of
 from raysys.columns import content_hash
-from raysys.errors import DamagedData, MissingError
+from raysys.errors import DamagedData
 from raysys.index.filters import Filter, values_meet
-from raysys.index.items import IndexedItem
+from raysys.index.items import IndexedItem, no_photo
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import FilterBitmaps
 from raysys.store.changes import Change, Upsert
@@ -131,7 +131,7 @@ class Delta:
     def item(self, row: int) -> IndexedItem:
         """The item of a row, with the attributes that it was put with."""
         stored = self.stored[self._place(row)]
-        return IndexedItem(stored.item_id, stored.title, stored.attributes)
+        return IndexedItem(stored.item_id, stored.title, stored.attributes, stored.group)
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The vector of a row, of length 1."""
@@ -144,7 +144,7 @@ class Delta:
         """
         stored = self.stored[self._place(row)]
         if stored.photo is None:
-            raise MissingError(f"item '{stored.item_id}' was put without a photo; put it again with one")
+            raise no_photo(stored.item_id)
         photo = storage.read_bytes(stored.photo.uri)
         if content_hash(photo, stored.title) != stored.content_hash:
             raise DamagedData(

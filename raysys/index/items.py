@@ -29,6 +29,7 @@ from raysys.columns import (
     TITLE,
     Attributes,
 )
+from raysys.errors import MissingError
 from raysys.index.attributes import attribute_columns
 
 _ID_HASH, _ID_ROW = "id_hash", "id_row"
@@ -47,12 +48,17 @@ class IndexedItem(NamedTuple):
 
 
 class PhotoPlace(NamedTuple):
-    """Where the photo of an item is, and the hash of its photo and title."""
+    """Where the photo of an item is, and the hash of its photo and title; no bytes if it has no photo."""
 
     shard: str
     offset: int
     num_bytes: int
     content_hash: str
+
+
+def no_photo(item_id: str) -> MissingError:
+    """The error of an item that was put without a photo."""
+    return MissingError(f"item '{item_id}' was put without a photo; put it again with one")
 
 
 def items_file(number: int) -> str:

@@ -24,7 +24,7 @@ from raysys.index.neighbours import (
 from raysys.index.passing import Passing
 from raysys.index.queries import wilson_interval
 from raysys.index.shards import Shard, one_thread
-from raysys.index.source import SourceFile, blocks, groups
+from raysys.index.source import NO_ROW, SourceFile, blocks, groups
 from raysys.parallel import Parallel
 
 FILTER_SHARES = (0.1, 0.01, 0.001)
@@ -61,7 +61,7 @@ def exact_truth(
     device: Device = CPU,
 ) -> Truth:
     """Compare the queries with all vectors, one file at a time."""
-    num_rows = sum(len(file.rows) for file in files)
+    num_rows = sum(int((file.rows != NO_ROW).sum()) for file in files)
     shares = [share for share in FILTER_SHARES if share * num_rows >= k]
     k = min(k, num_rows)
     found = [Neighbours.none(len(queries), depth(k))] * (1 + len(shares))

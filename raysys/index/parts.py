@@ -17,7 +17,7 @@ from raysys.columns import content_hash
 from raysys.errors import DamagedData
 from raysys.index.device import Device, IndexCopy
 from raysys.index.filters import Filter
-from raysys.index.items import IndexedItem, Items, items_file
+from raysys.index.items import IndexedItem, Items, items_file, no_photo
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import FilterBitmaps
 from raysys.index.shards import Shard, index_file, read_shard
@@ -92,9 +92,12 @@ class BasePart:
     def photo(self, row: int) -> bytes:
         """By a ranged read of its shard.
 
-        Raises: DamagedData if the shard has something else at this place since the item was embedded.
+        Raises: DamagedData if the shard has something else at this place since the item was embedded,
+        MissingError for an item that was put without a photo.
         """
         item, place = self.items.item(row), self.items.photo_place(row)
+        if not place.num_bytes:
+            raise no_photo(item.item_id)
         photo = storage.read_range(place.shard, place.offset, place.num_bytes)
         if content_hash(photo, item.title) != place.content_hash:
             raise DamagedData(

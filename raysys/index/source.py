@@ -22,15 +22,18 @@ from raysys.artifacts.embedding_set import read_part, require_unique_ids, vector
 from raysys.artifacts.intact import read_table
 from raysys.columns import ITEM_ID, SHARD, SPLIT
 from raysys.errors import DamagedData
+from raysys.index.changes import FILE as CHANGES_FILE
+from raysys.index.changes import ChangedItems
 
 _BLOCK_ROWS = 65_536  # 32 MB of 128 float32
 _GROUP_ROWS = 200_000
 _COLUMNS = (ITEM_ID, SPLIT, SHARD)
+NO_ROW = -1  # of an item that a change replaces or deletes
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of an EmbeddingSet, and the row in the index of each of its items."""
+    """A file of an EmbeddingSet, and the row in the index of each of its items, or `NO_ROW`."""
 
     uri: str
     manifest: EmbeddingSetManifest
@@ -58,33 +61,44 @@ class IndexSource:
         return sum(self.shard_sizes)
 
 
-def read_source(uri: str, num_shards: int) -> IndexSource:
+def read_source(uri: str, num_shards: int, changed: ChangedItems | None = None) -> IndexSource:
     """Read the ids and splits of an EmbeddingSet; only rows remain in memory, at most 16 bytes an item.
 
+    The `changed` items come last, and the items of the set that they replace or delete have no row.
     Raises: DamagedData if there are no items, or if two of them have one id.
     """
     manifest = artifacts.open_artifact(uri, EmbeddingSetManifest)
-    remedy, names = artifacts.make_again(uri, manifest), vector_files(manifest)
-    tables = [_with_shards_encoded(read_table(uri, name, manifest, _COLUMNS)) for name in names]
-    if not sum(map(len, tables)):
+    remedy = artifacts.make_again(uri, manifest)
+    files = [(uri, manifest, name) for name in vector_files(manifest)]
+    tables = [_read_columns(*file) for file in files]
+    has_row = [np.ones(len(table), bool) for table in tables]
+    if tables:
+        require_unique_ids(uri, pa.concat_tables(tables), f"make the ids unique, pack again, and {remedy}")
+    if changed is not None:
+        is_changed = (pc.is_in(table.column(ITEM_ID), value_set=changed.ids) for table in tables)
+        has_row = [~mask.to_numpy() for mask in is_changed]
+        files.append((changed.uri, changed.manifest, CHANGES_FILE))
+        tables.append(_read_columns(*files[-1]))
+        has_row.append(np.ones(len(tables[-1]), bool))
+    if not any(mask.any() for mask in has_row):
         raise DamagedData(f"{uri}: an EmbeddingSet without items cannot be indexed; {remedy}")
-    items = pa.concat_tables(tables)
-    require_unique_ids(uri, items, f"make the ids unique, pack again, and {remedy}")
-    shards = shard_numbers(items.column(ITEM_ID), num_shards)
-    rows = np.empty(len(items), np.int64)
-    rows[np.argsort(shards, kind="stable")] = np.arange(len(items))
-    is_held_out = pc.not_equal(items.column(SPLIT), "train").to_numpy()
+    items, with_row = pa.concat_tables(tables), np.concatenate(has_row)
+    shards = shard_numbers(items.column(ITEM_ID).filter(pa.array(with_row)), num_shards)
+    rows = np.full(len(items), NO_ROW, np.int64)
+    rows[np.flatnonzero(with_row)[np.argsort(shards, kind="stable")]] = np.arange(len(shards))
+    is_held_out = with_row & pc.not_equal(items.column(SPLIT), "train").to_numpy()
     file_rows = np.split(rows, np.cumsum([len(table) for table in tables])[:-1])
     return IndexSource(
         uri=uri,
-        files=[SourceFile(uri, manifest, *file) for file in zip(names, file_rows, strict=True)],
+        files=[SourceFile(*file, its_rows) for file, its_rows in zip(files, file_rows, strict=True)],
         shard_sizes=[size for size in np.bincount(shards).tolist() if size],  # no file without items
-        held_out_rows=np.sort(rows[is_held_out]) if is_held_out.any() else np.arange(len(rows)),
+        held_out_rows=np.sort(rows[is_held_out]) if is_held_out.any() else np.arange(len(shards)),
     )
 
 
-def _with_shards_encoded(table: pa.Table) -> pa.Table:
-    """The names of the tars, which repeat, as a dictionary."""
+def _read_columns(uri: str, manifest: EmbeddingSetManifest, name: str) -> pa.Table:
+    """Ids, splits and tars; the names of the tars, which repeat, as a dictionary."""
+    table = read_table(uri, name, manifest, _COLUMNS)
     place = table.column_names.index(SHARD)
     return table.set_column(place, SHARD, table.column(SHARD).dictionary_encode())
 

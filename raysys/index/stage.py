@@ -5,7 +5,9 @@ from __future__ import annotations
 from raysys.artifacts import ArtifactSpec, Manifest, specs
 from raysys.artifacts.build import Step
 from raysys.config import Config
+from raysys.index.changes import ChangeSource
 from raysys.parallel import Parallel
+from raysys.store.url import store_url
 
 
 def steps(config: Config) -> list[Step]:
@@ -17,9 +19,18 @@ def steps(config: Config) -> list[Step]:
 
         embeddings = specs.served_embeddings(config)
         parallel, gpu_tasks = connected_map(config.ray), gpu_tasks_of(config)
-        return publish_index(spec, embeddings, config.index, parallel, gpu_tasks)
+        changes = change_source(config, spec)
+        return publish_index(spec, embeddings, config.index, parallel, gpu_tasks, changes)
 
     return [Step.single(specs.served_index(config), lambda: specs.index(config), build)]
+
+
+def change_source(config: Config, spec: ArtifactSpec) -> ChangeSource | None:
+    """The changes that the spec of an index has among its inputs; None without a change."""
+    if specs.CHANGES not in spec.inputs:
+        return None
+    up_to = int(spec.inputs[specs.CHANGES].fingerprint)
+    return ChangeSource(store_url(config), config.store.timeout_s, up_to)
 
 
 def gpu_tasks_of(config: Config) -> Parallel | None:

@@ -16,6 +16,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from raysys import storage
 from raysys.artifacts import (
     EncoderBundleManifest,
     IndexBundleManifest,
@@ -31,9 +32,12 @@ from raysys.errors import ClusterError
 from raysys.index.device import device_of
 from raysys.index.search import require_gpu_kind
 from raysys.serve.encoder_deployment import EncoderDeployment
+from raysys.serve.follower import FollowerConfig
 from raysys.serve.gateway import Gateway
+from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SearchDeployment
 from raysys.signals import stop_request
+from raysys.store.url import store_url
 from raysys.tracking.logs import log
 
 APP_NAME = "raysys"
@@ -62,6 +66,7 @@ def bind(config: Config) -> Application:
     section = config.serve
     if section.search_on_gpu:
         require_gpu_kind(index_uri, index)
+    changes = _changes(config)
     encoder_app = None if encoder_uri is None else _encoder_application(section, encoder_uri)
     search_app = (
         _deployment(SearchDeployment)
@@ -69,16 +74,34 @@ def bind(config: Config) -> Application:
             num_replicas=section.search_replicas,
             max_ongoing_requests=64,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
-            user_config={"index_uri": index_uri},
+            user_config={"index_uri": index_uri, "changes": changes},
         )
         .bind(section.search_on_gpu)
     )
+    writer = None if changes is None else _writer(config, changes)
     gateway_app: Application = (
         _deployment(Gateway)
         .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
-        .bind(section.model_dump(mode="json"), encoder_app, search_app)
+        .bind(section.model_dump(mode="json"), encoder_app, search_app, writer)
     )
     return gateway_app
+
+
+def _changes(config: Config) -> FollowerConfig | None:
+    """Where the changes are; None if there is no place for them."""
+    if config.store.url is None and not storage.is_local(config.root):
+        log.info("    serve  without changes of items: set store.url to a database to accept them")
+        return None
+    return FollowerConfig(
+        url=store_url(config),
+        timeout_s=config.store.timeout_s,
+        poll_s=config.serve.changes_poll_ms / 1000,
+    )
+
+
+def _writer(config: Config, changes: FollowerConfig) -> ItemWriterConfig:
+    root = config.root if config.serve.image_url is None else None  # the shop serves its own photos
+    return ItemWriterConfig(changes["url"], changes["timeout_s"], root)
 
 
 def _encoder_application(section: ServeConfig, encoder_uri: str) -> Application:

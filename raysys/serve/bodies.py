@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from raysys.errors import InputError, TooLarge
-from raysys.serve.schemas import SearchRequest
+from raysys.serve.schemas import ItemFields, SearchRequest
 
 _OTHER_FIELDS_BYTES = 1_000_000  # of a body, beside its photo
 
@@ -38,22 +38,46 @@ async def read_search(request: Request, max_photo_megabytes: float) -> tuple[Sea
     photo: bytes | None = None
     queries = []
     if content_type == "multipart/form-data":
-        body, photo = await _read_form(request, max_photo_bytes)
+        fields, photo = await _read_form(request, max_photo_bytes)
+        for name in ("filter", "max_per"):
+            fields[name] = parse_json_field(name, fields.get(name))
+        # The values of a form are texts, so `k` is converted: the validation is not strict.
+        body: SearchRequest = _validated(
+            lambda: SearchRequest.model_validate_json(json.dumps(fields), strict=False)
+        )
         queries.append("image")
     elif content_type == "application/json":
         body = await read_json(SearchRequest, request, max_photo_megabytes)
         if body.image_base64 is not None:
             photo = decode_photo("image_base64", body.image_base64, max_photo_megabytes)
     else:
-        raise UnsupportedType(
-            f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
-        )
+        raise _wrong_type(content_type)
     queries += [name for name in ("text", "image_base64", "vector") if getattr(body, name) is not None]
     if len(queries) != 1:
         raise InputError(
             f"search: exactly one of text, image, vector is required, got {', '.join(queries) or 'none'}"
         )
     return body, photo
+
+
+async def read_item(request: Request, max_photo_megabytes: float) -> tuple[ItemFields, bytes | None]:
+    """The body of an upsert, JSON or a form, and its photo if it has one. Raises: InputError, TooLarge."""
+    content_type = _content_type(request)
+    if content_type == "multipart/form-data":
+        fields, photo = await _read_form(request, _bytes(max_photo_megabytes))
+        fields["attributes"] = parse_json_field("attributes", fields.get("attributes")) or {}
+        return _validated(lambda: ItemFields.model_validate(fields)), photo
+    if content_type != "application/json":
+        raise _wrong_type(content_type)
+    item: ItemFields = await read_json(ItemFields, request, max_photo_megabytes)
+    return item, item_photo(item, "image_base64", max_photo_megabytes)
+
+
+def item_photo(item: ItemFields, name: str, max_photo_megabytes: float) -> bytes | None:
+    """The photo of an item in JSON, whose field is named `name` in messages. Raises: InputError, TooLarge."""
+    if item.image_base64 is None:
+        return None
+    return decode_photo(name, item.image_base64, max_photo_megabytes)
 
 
 async def read_json(model: type[BaseModel], request: Request, max_photo_megabytes: float) -> Any:
@@ -86,7 +110,8 @@ def decode_photo(name: str, text: str, max_photo_megabytes: float) -> bytes:
     return photo
 
 
-async def _read_form(request: Request, max_photo_bytes: int) -> tuple[SearchRequest, bytes]:
+async def _read_form(request: Request, max_photo_bytes: int) -> tuple[dict[str, Any], bytes]:
+    """The other fields of a form, and its photo."""
     async with _limited(request, max_photo_bytes + _OTHER_FIELDS_BYTES).form() as form:
         uploads = form.getlist("image")
         if len(uploads) != 1 or not isinstance(upload := uploads[0], UploadFile):
@@ -94,13 +119,13 @@ async def _read_form(request: Request, max_photo_bytes: int) -> tuple[SearchRequ
         photo = await upload.read()
         fields: dict[str, Any] = {name: str(value) for name, value in form.items() if name != "image"}
     _check_size("image", len(photo), max_photo_bytes)
-    for name in ("filter", "max_per"):
-        fields[name] = parse_json_field(name, fields.get(name))
-    # The values of a form are texts, so `k` is converted: the validation is not strict.
-    body: SearchRequest = _validated(
-        lambda: SearchRequest.model_validate_json(json.dumps(fields), strict=False)
+    return fields, photo
+
+
+def _wrong_type(content_type: str) -> UnsupportedType:
+    return UnsupportedType(
+        f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
     )
-    return body, photo
 
 
 def _limited(request: Request, max_bytes: int) -> Request:

@@ -7,6 +7,7 @@ are evaluated (no `from __future__ import annotations`): a replica would not kno
 import asyncio
 import importlib.resources
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,23 +25,38 @@ from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
 from raysys.index.items import IndexedItem
-from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
+from raysys.serve.bodies import (
+    decode_photo,
+    item_photo,
+    parse_json_field,
+    read_item,
+    read_json,
+    read_search,
+)
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
+from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
 from raysys.serve.media_types import media_type_of
 from raysys.serve.schemas import (
+    ChangeResponse,
+    ChangesRequest,
+    ChangesResponse,
+    DeleteRequest,
     EmbedRequest,
     EmbedResponse,
     ErrorDetail,
     ErrorResponse,
     ExamplesResponse,
+    ItemFields,
     ItemResponse,
     ItemsParameters,
     NeighbourResponse,
     SearchResponse,
     SimilarParameters,
+    UpsertRequest,
 )
 from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
+from raysys.store.changes import Delete
 from raysys.terminal import printable
 from raysys.version import __version__
 
@@ -121,10 +137,13 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 class Gateway:
     """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
 
-    def __init__(self, section: dict[str, Any], encoder: Any, search: Any) -> None:
+    def __init__(
+        self, section: dict[str, Any], encoder: Any, search: Any, writer: ItemWriterConfig | None
+    ) -> None:
         self._section = ServeConfig.model_validate(section)
         self._encoder = encoder
         self._search = search
+        self._writer = None if writer is None else ItemWriter(writer)
         self._cached_encoder_info: EncoderInfo | None = None
 
     @app.get("/", include_in_schema=False)
@@ -152,6 +171,7 @@ class Gateway:
             "space_id": index.space_id,
             "index_version": index.index_version,
             "num_items": index.num_items,
+            "last_change": index.last_change,
             "has_encoder": self._encoder is not None,
         }
 
@@ -190,6 +210,33 @@ class Gateway:
         headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(data, media_type=media_type_of(data), headers=headers)
 
+    @app.put("/v1/items/{item_id:item_id}")
+    async def put(self, item_id: str, request: Request) -> ChangeResponse:
+        """Add an item, or replace it: durable when acknowledged, then found within a second."""
+        fields, photo = await read_item(request, self._section.max_image_megabytes)
+        [response] = await self._write([await self._embedded(item_id, fields, photo)])
+        return response
+
+    @app.delete("/v1/items/{item_id:item_id}")
+    async def delete(self, item_id: str) -> ChangeResponse:
+        """Remove an item: durable when acknowledged, and then no longer found. An unknown one is no error."""
+        [response] = await self._write([Delete(item_id)])
+        return response
+
+    @app.post("/v1/changes")
+    async def changes(self, request: Request) -> ChangesResponse:
+        """Up to 64 upserts and deletes, all or none."""
+        max_megabytes = self._section.max_image_megabytes
+        body: ChangesRequest = await read_json(ChangesRequest, request, max_megabytes)
+        photos = [
+            item_photo(change, f"changes.{number}.image_base64", max_megabytes)
+            if isinstance(change, UpsertRequest)
+            else None
+            for number, change in enumerate(body.changes)
+        ]
+        changes = await asyncio.gather(*map(self._change, body.changes, photos))
+        return ChangesResponse(changes=await self._write(changes))
+
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
@@ -222,6 +269,40 @@ class Gateway:
         info = await self._encoder_info()
         vectors = [[float(number) for number in vector] for vector, _ in embedded]
         return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
+
+    async def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[ChangeResponse]:
+        sequences = await self._required_writer().write(changes)
+        return [
+            ChangeResponse(item_id=change.item_id, change=sequence)
+            for change, sequence in zip(changes, sequences, strict=True)
+        ]
+
+    async def _change(
+        self, change: UpsertRequest | DeleteRequest, photo: bytes | None
+    ) -> EmbeddedItem | Delete:
+        if isinstance(change, DeleteRequest):
+            return Delete(change.item_id)
+        return await self._embedded(change.item_id, change, photo)
+
+    def _required_writer(self) -> ItemWriter:
+        if self._writer is None:
+            raise NoStore("changes: the service has no database for them; set store.url, and start it again")
+        return self._writer
+
+    async def _embedded(self, item_id: str, fields: ItemFields, photo: bytes | None) -> EmbeddedItem:
+        """The item with its vector: that of its photo, or the given one."""
+        self._required_writer()
+        if (photo is None) == (fields.vector is None):
+            raise InputError(f"item '{item_id}': a photo or a vector is required, exactly one of them")
+        if fields.vector is None:
+            vector, space_id = await self._embed(None, photo)
+        else:
+            vector, space_id = _normalised(fields.vector), fields.space_id or ""
+        index = await self._index_info()
+        require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
+        if len(vector) != index.dimensions:
+            raise InputError(f"vector: {index.dimensions} numbers are required, got {len(vector)}")
+        return EmbeddedItem(item_id, fields, photo, vector, space_id)
 
     async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
         """The vector of a text or a photo, and its space id."""

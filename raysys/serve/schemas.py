@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,54 @@ class EmbedRequest(_JsonRequest):
 
     texts: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(fail_fast=True)] = []
     images_base64: Annotated[list[str], Field(fail_fast=True)] = []
+
+
+class ItemFields(_JsonRequest):
+    """`PUT /v1/items/{item_id}` as JSON: an item, and its photo or a vector with its space_id."""
+
+    title: Annotated[str, Field(max_length=1000)]
+    attributes: Annotated[dict[str, str | int | float | bool | None], Field(max_length=100)] = {}
+    group: Annotated[str, Field(max_length=1000)] = ""
+    """Equal for listings of the same thing; empty for an item without copies."""
+    image_base64: str | None = None
+    vector: Annotated[list[float], Field(min_length=1, fail_fast=True)] | None = None
+    space_id: str | None = None
+
+
+class UpsertRequest(ItemFields):
+    """An item that is new, or replaces the item of this id."""
+
+    kind: Literal["upsert"]
+    item_id: str
+
+
+class DeleteRequest(_JsonRequest):
+    """An item that is no longer for sale."""
+
+    kind: Literal["delete"]
+    item_id: str
+
+
+class ChangesRequest(_JsonRequest):
+    """`POST /v1/changes`: all of them become durable, or none."""
+
+    changes: Annotated[
+        list[Annotated[UpsertRequest | DeleteRequest, Field(discriminator="kind")]],
+        Field(min_length=1, max_length=64),
+    ]
+
+
+class ChangeResponse(BaseModel):
+    """A durable change; `change` is its sequence number, which a change that is sent again keeps."""
+
+    item_id: str
+    change: int
+
+
+class ChangesResponse(BaseModel):
+    """Durable changes, in the order of the request."""
+
+    changes: list[ChangeResponse]
 
 
 class ItemResponse(BaseModel):

@@ -14,6 +14,7 @@ from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
+from raysys.serve.follower import ChangeFollower, FollowerConfig
 from raysys.serve.opening_item import opening_row
 
 
@@ -24,6 +25,9 @@ class IndexInfo:
     space_id: str
     index_version: str
     num_items: int
+    dimensions: int
+    last_change: int
+    """Sequence number of the last change that was applied."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,23 @@ class SearchDeployment:
     def __init__(self, is_on_gpu: bool = False) -> None:
         self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
         self._loaded: Searcher | None = None
+        self._follower: ChangeFollower | None = None
         self._opening_lock = asyncio.Lock()
         self._opening: tuple[Searcher, str] | None = None
         """An index and the id of its opening item."""
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the index at `index_uri`; later requests use it."""
+        """Load the index at `index_uri` with all changes; later requests use it.
+
+        `changes` says where its changes are (`FollowerConfig`), or is None.
+        """
         is_on_gpu = isinstance(self._device, Gpu)
-        self._loaded = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
+        searcher = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
+        changes: FollowerConfig | None = user_config["changes"]
+        follower = ChangeFollower(searcher, changes) if changes is not None else None
+        self._loaded, self._follower, earlier = searcher, follower, self._follower
+        if earlier is not None:
+            earlier.stop()
 
     async def info(self) -> IndexInfo:
         """The loaded index."""
@@ -108,4 +121,10 @@ class SearchDeployment:
 
 
 def _info(searcher: Searcher) -> IndexInfo:
-    return IndexInfo(searcher.space_id, searcher.version, len(searcher))
+    return IndexInfo(
+        searcher.space_id,
+        searcher.version,
+        len(searcher),
+        searcher.manifest.dimensions,
+        searcher.last_change,
+    )

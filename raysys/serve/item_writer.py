@@ -1,0 +1,73 @@
+"""Upserts and deletes of items: the photo is kept, the change is durable in the log, then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Float32
+from numpy import ndarray
+
+from raysys.columns import content_hash
+from raysys.errors import InputError
+from raysys.serve.schemas import ItemFields
+from raysys.store.change_log import ChangeLog
+from raysys.store.changes import Change, Delete, Upsert
+from raysys.store.photos import keep_photo
+
+
+class NoStore(InputError):
+    """The service has no database for changes."""
+
+    http_status = 409
+    code = "no_store"
+
+
+class EmbeddedItem(NamedTuple):
+    """An item to put, with its vector in the space of the index."""
+
+    item_id: str
+    fields: ItemFields
+    photo: bytes | None
+    vector: Float32[ndarray, " d"]
+    space_id: str
+
+
+class ItemWriterConfig(NamedTuple):
+    """Where changes and photos go; photos are not kept without a `root`."""
+
+    url: str
+    timeout_s: float
+    root: str | None
+
+
+class ItemWriter:
+    """Appends changes to a log, and keeps photos below a root. Raises: as `ChangeLog`."""
+
+    def __init__(self, config: ItemWriterConfig) -> None:
+        self._log, self._root = ChangeLog(config.url, config.timeout_s), config.root
+
+    async def write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:
+        """Make all of the changes durable, or none; their sequence numbers.
+
+        Raises: InputError for a text or attribute that cannot be stored, StoreFailed, StorageError.
+        """
+        return await asyncio.to_thread(self._write, changes)
+
+    def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:
+        return self._log.append(
+            [change if isinstance(change, Delete) else self._upsert(change) for change in changes]
+        )
+
+    def _upsert(self, item: EmbeddedItem) -> Change:
+        fields, photo = item.fields, item.photo
+        return Upsert(
+            item_id=item.item_id,
+            title=fields.title,
+            attributes=fields.attributes,
+            content_hash=content_hash(photo or b"", fields.title),
+            photo=keep_photo(self._root, photo) if photo and self._root is not None else None,
+            vectors={item.space_id: item.vector},
+            group=fields.group,
+        )
