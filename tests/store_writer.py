@@ -44,7 +44,22 @@ def upsert(item_id: str, **fields: Any) -> Upsert:
 def start_writer(url: str, name: str, count: int, timeout_s: float = 10.0) -> subprocess.Popen[str]:
     """A process that runs this file; its stdout has a sequence a line."""
     command = [sys.executable, "-m", "tests.store_writer", url, name, str(count), str(timeout_s)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def read_sequences(writer: subprocess.Popen[str], count: int) -> list[int]:
+    """The next sequences that a writer prints."""
+    assert writer.stdout is not None
+    return [int(writer.stdout.readline()) for _ in range(count)]
+
+
+def remaining_sequences(writer: subprocess.Popen[str]) -> list[int]:
+    """What a writer prints until it ends or was killed; the last line may be cut."""
+    assert writer.stdout is not None
+    lines = writer.stdout.read().split("\n")[:-1]
+    writer.stdout.close()
+    writer.wait()
+    return [int(line) for line in lines]
 
 
 def append_and_print(url: str, name: str, count: int, timeout_s: float) -> None:

@@ -120,7 +120,7 @@ def test_uv_refuses_both_wheels_of_faiss(wheels: Path, tmp_path: Path) -> None:
 def test_makefile_and_image_choose_a_wheel_of_faiss() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.findall(r'--editable "?\.(\[[\w,]+\])?', makefile) == ["[cpu]", "[cpu,dev]"]
-    assert '"/opt/raysys[gpu]"' in (ROOT / "cluster/Dockerfile").read_text(encoding="utf-8")
+    assert '"/opt/raysys[gpu,postgres]"' in (ROOT / "cluster/Dockerfile").read_text(encoding="utf-8")
 
 
 def test_image_has_a_compiler_for_torch_compile() -> None:

@@ -98,7 +98,7 @@ def test_named_settings_exist(readme: Path) -> None:
 
 
 def is_file(span: str) -> bool:
-    return span.endswith((*FILE_ENDINGS, ".safetensors", ".json", ".png"))
+    return span.endswith((*FILE_ENDINGS, ".safetensors", ".json", ".png", ".db"))
 
 
 def test_front_page_has_at_most_750_words() -> None:

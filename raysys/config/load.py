@@ -138,8 +138,9 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
     try:
         return key.split("."), yaml.safe_load(text)
     except yaml.YAMLError as error:
-        message = f"{word}: the value is not valid YAML: {' '.join(str(error).split())}"
-        raise ConfigError(without_password(message)) from error
+        # Not the complete error: it quotes a part of the value, which may end within a password.
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{without_password(word)}: the value is not valid YAML: {problem}") from error
 
 
 def _with_default_kinds(tree: Tree, defaults: Tree, keys: tuple[str, ...] = ()) -> Tree:

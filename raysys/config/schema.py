@@ -1,8 +1,13 @@
 """The complete configuration: every setting of raysys with its type, default and rules.
 
+<<<<<<< HEAD
 Defaults are defined only here and in the modules of the larger sections (catalog.py, pack.py, train.py,
 embed.py, index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its
 own section.
+=======
+Defaults are defined only here and in the modules of some sections (catalog.py, pack.py, train.py, embed.py,
+index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its own section.
+>>>>>>> store
 The docstring below a field is its documentation in `raysys config --schema` and `raysys config --reference`.
 """
 

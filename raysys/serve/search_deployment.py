@@ -68,9 +68,14 @@ class SearchDeployment:
         searcher = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
         changes: FollowerConfig | None = user_config["changes"]
         follower = ChangeFollower(searcher, changes) if changes is not None else None
-        self._loaded, self._follower, earlier = searcher, follower, self._follower
-        if earlier is not None:
-            earlier.stop()
+        self.close()
+        self._loaded, self._follower = searcher, follower
+
+    def close(self) -> None:
+        """Apply no further changes."""
+        if self._follower is not None:
+            self._follower.stop()
+        self._follower = None
 
     async def info(self) -> IndexInfo:
         """The loaded index."""

@@ -197,7 +197,7 @@ def _check_upserts(connection: Connection, sequences: Iterable[int]) -> None:
     }
     if unknown := wanted - found:
         raise InputError(
-            f"change {min(unknown)}: is no upsert of this log; add vectors by the sequences of `without_vector`"
+            f"change {min(unknown)}: is no upsert of this log; give sequences of `without_vector`"
         )
 
 

@@ -72,7 +72,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def _begin(self, connection: Connection) -> None:
-        """Begin a transaction; that of a writer waits for the one before, so that sequences commit in order."""
+        """Begin a transaction. A writer waits for the one before it, so that sequences commit in order."""
         is_writer = connection.get_execution_options().get(_IS_WRITER, False)
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")

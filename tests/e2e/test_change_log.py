@@ -16,10 +16,9 @@ from raysys.store.change_log import ChangeLog
 from raysys.store.changes import Change, Delete, LoggedChange, PhotoFile, Upsert
 from raysys.store.url import parse_url
 from tests.postgres import PostgresServer
-from tests.store_writer import SPACE, start_writer, unit_vector, upsert
+from tests.store_writer import SPACE, read_sequences, remaining_sequences, start_writer, unit_vector, upsert
 
 WRITERS, CHANGES_EACH = 3, 25
-PROCESS_TIMEOUT_S = 120
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -200,9 +199,7 @@ def test_reader_misses_no_change_of_concurrent_writers(url: str) -> None:
         followed += [entry.sequence for entry in log.after(followed[-1] if followed else 0, SPACE)]
         assert thread.is_alive() or any(w.poll() is None for w in writers) or len(followed) == log.last()
     thread.join()
-    acknowledged = [
-        int(line) for w in writers for line in w.communicate(timeout=PROCESS_TIMEOUT_S)[0].split()
-    ]
+    acknowledged = [sequence for writer in writers for sequence in remaining_sequences(writer)]
     assert [writer.returncode for writer in writers] == [0] * (WRITERS - 1)
     assert followed == list(range(1, WRITERS * CHANGES_EACH + 1))
     assert len(set(acknowledged)) == (WRITERS - 1) * CHANGES_EACH
@@ -213,7 +210,7 @@ def test_acknowledged_changes_survive_kill_9_of_the_writer(url: str) -> None:
     writer = start_writer(url, "w", 100_000)
     acknowledged = read_sequences(writer, random.Random().randint(100, 140))
     writer.kill()
-    acknowledged += [int(line) for line in writer.communicate()[0].split("\n")[:-1]]
+    acknowledged += remaining_sequences(writer)
     log = ChangeLog(url)
     assert acknowledged == list(range(1, len(acknowledged) + 1))
     assert log.last() - len(acknowledged) in (0, 1)  # one may be durable and not yet printed
@@ -265,8 +262,3 @@ def test_table_that_is_gone_is_an_error_of_the_store(url: str, log: ChangeLog) -
 def vectors_of(entries: list[LoggedChange]) -> list[dict[str, np.ndarray]]:
     changes = [entry.change for entry in entries]
     return [dict(change.vectors) if isinstance(change, Upsert) else {} for change in changes]
-
-
-def read_sequences(writer: object, count: int) -> list[int]:
-    stdout = writer.stdout  # type: ignore[attr-defined]
-    return [int(stdout.readline()) for _ in range(count)]

@@ -8,6 +8,7 @@ import pytest
 
 from raysys import cli
 from raysys.cluster.jobs import config_text
+from raysys.commands import demo_config
 from raysys.config import Config, load_config
 from raysys.config.store import StoreConfig, without_password
 from raysys.errors import ConfigError
@@ -51,6 +52,7 @@ def test_password_is_kept_in_memory_only() -> None:
         f"store.timeout_s={URL}",
         f"store.url=[{URL}]",
         f"store.url={{{URL}",
+        f"store.url={{{'x' * 40}: {URL}",
         f"{URL}",
     ],
 )
@@ -62,7 +64,7 @@ def test_errors_of_the_configuration_have_no_password(word: str) -> None:
 
 
 def test_printed_configuration_has_no_password(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["config", "configs/demo.yaml", f"store.url={URL}"]) == 0
+    assert cli.main(["config", str(demo_config()), f"store.url={URL}"]) == 0
     printed = capsys.readouterr()
     assert f"url: {without_password(URL)}\n" in printed.out
     assert "secret" not in printed.out + printed.err

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,8 @@ with warnings.catch_warnings():
 
     from raysys.serve import gateway
     from raysys.serve.encoder_deployment import EncoderInfo
+    from raysys.serve.follower import FollowerConfig
+    from raysys.serve.item_writer import ItemWriterConfig
     from raysys.serve.search_deployment import SearchDeployment
 
 SPACE_ID = "5" * 64
@@ -105,19 +107,29 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
-    """Start the gateway with these settings of `serve`, with or without an encoder."""
+def serve_with(
+    index_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Service]]:
+    """Start the gateway with these settings of `serve`, with or without an encoder and a log of changes."""
+    searchers: list[Any] = []
 
-    def start(*, has_encoder: bool = True, **settings: Any) -> Service:
+    def start(
+        *, has_encoder: bool = True, has_store: bool = False, root: Path = tmp_path, **settings: Any
+    ) -> Service:
         encoder, search = HashEncoder(), _class_of(SearchDeployment)()
-        search.reconfigure({"index_uri": index_uri})
+        follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
+        search.reconfigure({"index_uri": index_uri, "changes": follower if has_store else None})
+        searchers.append(search)
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
-        routes = gateway_class(section, Handle(encoder) if has_encoder else None, Handle(search))
+        writer = ItemWriterConfig(follower["url"], 5.0, str(root)) if has_store else None
+        routes = gateway_class(section, Handle(encoder) if has_encoder else None, Handle(search), writer)
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 
-    return start
+    yield start
+    for search in searchers:
+        search.close()
 
 
 @pytest.fixture

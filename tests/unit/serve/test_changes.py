@@ -1,0 +1,174 @@
+"""Upserts and deletes over HTTP: durable when acknowledged, found soon after, and safe to send again."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.factories import photo
+from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service
+
+RED, BLUE = photo((250, 0, 0)), photo((0, 0, 250))
+WAIT_S = 10.0
+
+
+@pytest.fixture
+def service(serve_with: Callable[..., Service]) -> Service:
+    return serve_with(has_store=True)
+
+
+def put(service: Service, item_id: str, image: bytes = RED, **fields: Any) -> int:
+    body = {"title": "new", "image_base64": base64.b64encode(image).decode(), **fields}
+    response = service.request("PUT", f"/v1/items/{quote(item_id, safe='')}", json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["item_id"] == item_id
+    return int(response.json()["change"])
+
+
+def wait_for(service: Service, change: int) -> dict[str, Any]:
+    deadline = time.monotonic() + WAIT_S
+    while (ready := service.get("/readyz").json())["last_change"] < change:
+        assert time.monotonic() < deadline, ready
+        time.sleep(0.01)
+    return dict(ready)
+
+
+def found(service: Service, image: bytes = RED, **fields: str) -> list[dict[str, Any]]:
+    response = service.post("/v1/search", files={"image": image}, data={"k": "100", **fields})
+    assert response.status_code == 200, response.text
+    return list(response.json()["items"])
+
+
+def test_new_item_is_found_with_everything_that_was_put(service: Service) -> None:
+    num_before = service.get("/readyz").json()["num_items"]
+    ready = wait_for(service, put(service, "a/new", attributes={"price": 7, "brand": "x"}))
+    assert ready["num_items"] == num_before + 1
+    first = found(service)[0]
+    assert first["score"] == pytest.approx(1.0, abs=1e-5)
+    assert first["item_id"] == "a/new"
+    assert first["title"] == "new"
+    assert first["attributes"] == {"brand": "x", "category": None, "price": 7}
+    assert service.get(first["image_url"]).content == RED
+    assert found(service, filter='{"brand": {"in": ["x"]}}') == [first]
+    assert service.get("/v1/items/a%2Fnew/similar").json()["query"]["title"] == "new"
+
+
+def test_put_replaces_an_indexed_item(service: Service) -> None:
+    wait_for(service, put(service, ITEM_IDS[1]))
+    items = found(service)
+    assert [item["title"] for item in items if item["item_id"] == ITEM_IDS[1]] == ["new"]
+    assert len(items) == len(ITEM_IDS)
+
+
+def test_deleted_item_is_gone_whether_it_was_indexed_or_put(service: Service) -> None:
+    put(service, "put")
+    for item_id in ("put", "m1", "never known"):
+        change = service.request("DELETE", f"/v1/items/{item_id}").json()["change"]
+    wait_for(service, change)
+    assert {item["item_id"] for item in found(service)} == {*ITEM_IDS} - {"m1"}
+    assert service.get("/v1/items/m1/similar").status_code == 404
+    assert service.get("/v1/items/put/photo").status_code == 404
+
+
+def test_same_change_again_has_the_same_number(service: Service) -> None:
+    first = put(service, "a")
+    assert put(service, "a") == first
+    assert put(service, "a", BLUE) == first + 1
+    assert put(service, "a") == first + 2
+    delete = service.request("DELETE", "/v1/items/a").json()
+    assert service.request("DELETE", "/v1/items/a").json() == delete == {"item_id": "a", "change": first + 3}
+
+
+def test_form_puts_what_json_puts(service: Service) -> None:
+    change = put(service, "a", attributes={"price": 1.5}, group="g")
+    form = {"title": "new", "attributes": '{"price": 1.5}', "group": "g"}
+    response = service.request("PUT", "/v1/items/a", files={"image": RED}, data=form)
+    assert response.json() == {"item_id": "a", "change": change}
+
+
+def test_group_of_a_new_item_is_left_out_of_its_shelf(service: Service) -> None:
+    put(service, "copy 1", group="g")
+    wait_for(service, put(service, "copy 2", group="g"))
+    shown = service.get("/v1/items/copy%201/similar", params={"k": 100}).json()["items"]
+    assert {item["item_id"] for item in shown} == {*ITEM_IDS}
+
+
+def test_batch_is_applied_whole_or_not_at_all(service: Service) -> None:
+    good = {"kind": "upsert", "item_id": "b", "title": "b", "image_base64": base64.b64encode(RED).decode()}
+    delete = {"kind": "delete", "item_id": "m1"}
+    response = service.post("/v1/changes", json={"changes": [good, delete]})
+    numbers = [change["change"] for change in response.json()["changes"]]
+    assert numbers == [numbers[0], numbers[0] + 1]
+    assert [change["item_id"] for change in response.json()["changes"]] == ["b", "m1"]
+    bad = {**good, "item_id": "c", "image_base64": base64.b64encode(b"no photo").decode()}
+    other = {**good, "item_id": "d"}
+    assert service.post("/v1/changes", json={"changes": [other, bad]}).status_code == 415
+    wait_for(service, numbers[1])
+    assert {item["item_id"] for item in found(service)} == {*ITEM_IDS, "b"} - {"m1"}
+
+
+def test_vector_can_stand_for_the_photo(serve_with: Callable[..., Service]) -> None:
+    service = serve_with(has_store=True, has_encoder=False)
+    vector = [2.0, *[0.0] * (DIMENSIONS - 1)]
+    body = {"title": "v", "vector": vector, "space_id": SPACE_ID}
+    response = service.request("PUT", "/v1/items/v", json=body)
+    wait_for(service, response.json()["change"])
+    search = service.post("/v1/search", json={"vector": vector, "space_id": SPACE_ID, "k": 1})
+    assert search.json()["items"][0]["item_id"] == "v"
+    assert service.get("/v1/items/v/photo").json()["error"]["message"] == (
+        "item 'v' was put without a photo; put it again with one"
+    )
+
+
+def test_restarted_service_has_every_change(serve_with: Callable[..., Service], tmp_path: Path) -> None:
+    change = put(serve_with(has_store=True, root=tmp_path), "kept")
+    again = serve_with(has_store=True, root=tmp_path)
+    assert again.get("/readyz").json()["last_change"] == change  # at once
+    assert found(again)[0]["item_id"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({}, 422, "title: field required"),
+        ({"title": "a"}, 422, "item 'x': a photo or a vector is required, exactly one of them"),
+        ({"title": "a", "image_base64": "?"}, 422, "image_base64: not base64"),
+        (
+            {"title": "a", "vector": [1, 0], "space_id": SPACE_ID},
+            422,
+            "vector: 4 numbers are required, got 2",
+        ),
+        ({"title": "a", "vector": [1, 0, 0, 0], "space_id": "other"}, 409, "item 'x' and the index belong"),
+        ({"title": "a", "vector": [1, 0, 0, 0]}, 409, "item 'x' and the index belong"),
+        ({"title": "a\0", "vector": [1, 0, 0, 0], "space_id": SPACE_ID}, 422, "item 'x'"),
+        ({"title": "a", "attributes": {"price": [1]}}, 422, "attributes.price"),
+        ({"title": "a", "colour": "red"}, 422, "colour: extra inputs"),
+    ],
+)
+def test_wrong_items_are_refused_and_not_kept(
+    service: Service, body: dict[str, Any], status: int, message: str
+) -> None:
+    response = service.request("PUT", "/v1/items/x", json=body)
+    assert (response.status_code, response.json()["error"]["message"].startswith(message)) == (
+        status,
+        True,
+    ), response.text
+    assert service.request("DELETE", "/v1/items/y").json()["change"] == 1
+
+
+def test_service_without_a_database_refuses_changes(serve_with: Callable[..., Service]) -> None:
+    service = serve_with()
+    body = {"title": "a", "image_base64": base64.b64encode(RED).decode()}
+    for response in (
+        service.request("PUT", "/v1/items/a", json=body),
+        service.request("DELETE", "/v1/items/a"),
+        service.post("/v1/changes", json={"changes": [{"kind": "delete", "item_id": "a"}]}),
+    ):
+        assert response.status_code == 409
+        assert response.json()["error"]["code"] == "no_store"
