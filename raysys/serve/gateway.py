@@ -100,8 +100,10 @@ async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
     return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
 
 
-def _normalised(vector: list[float]) -> ndarray:
-    """The vector scaled to length 1, so that scores are cosines."""
+def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, str]:
+    """The vector of a request, scaled to length 1 so that scores are cosines, and its space id."""
+    if space_id is None:
+        raise InputError("space_id: is required with vector; /v1/embed returns both")
     largest = float(np.abs(vector).max())
     if not 0 < largest < np.inf:
         length = float(np.linalg.norm(vector))
@@ -109,7 +111,7 @@ def _normalised(vector: list[float]) -> ndarray:
     scaled = (
         np.asarray(vector) / largest
     )  # the squares of very large or very small numbers are not finite or 0
-    return np.asarray(scaled / np.linalg.norm(scaled), np.float32)
+    return np.asarray(scaled / np.linalg.norm(scaled), np.float32), space_id
 
 
 def _require_finite(what: str, numbers: Any, remedy: str) -> None:
@@ -243,9 +245,7 @@ class Gateway:
         body, photo = await read_search(request, self._section.max_image_megabytes)
         k = self._checked_k(body.k)
         if body.vector is not None:
-            if body.space_id is None:
-                raise InputError("space_id: is required with vector; /v1/embed returns both")
-            vector, space_id = _normalised(body.vector), body.space_id
+            vector, space_id = _given_vector(body.vector, body.space_id)
         else:
             vector, space_id = await self._embed(body.text, photo)
         options = ShelfOptions(body.filter, body.max_per)
@@ -297,7 +297,7 @@ class Gateway:
         if fields.vector is None:
             vector, space_id = await self._embed(None, photo)
         else:
-            vector, space_id = _normalised(fields.vector), fields.space_id or ""
+            vector, space_id = _given_vector(fields.vector, fields.space_id)
         index = await self._index_info()
         require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
         if len(vector) != index.dimensions:
