@@ -90,7 +90,9 @@ class Database:
 def _engine(text: str, timeout_s: float) -> Engine:
     url = parse_url(text)
     if url.get_backend_name() == "sqlite":
-        storage.create_folder(str(storage.local_path(str(url.database)).parent))
+        folder = str(storage.local_path(str(url.database)).parent)
+        storage.require_folder(folder)
+        storage.create_folder(folder)
         engine = create_engine(url, connect_args={"timeout": timeout_s}, pool_timeout=timeout_s)
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
