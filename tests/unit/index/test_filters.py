@@ -147,7 +147,9 @@ def test_values_of_items_meet_what_their_column_does(kind: str) -> None:
     column, values = columns_of([{"x": value} for value in VALUES[kind]])["x"], VALUES[kind]
     for operand in [[], OPERANDS, *([one] for one in OPERANDS), *([one, None] for one in OPERANDS)]:
         for operator in ("in", "not"):
-            assert values_meet(values, operator, operand).tolist() == meets(column, operator, operand).tolist()
+            assert (
+                values_meet(values, operator, operand).tolist() == meets(column, operator, operand).tolist()
+            )
     for bound in (one for one in OPERANDS if type(one) in (int, float) and one == one):
         for operator in ("gte", "lte"):
             if "texts" in kind:
