@@ -48,6 +48,7 @@ class Delta:
     """Which of the stored items are neither replaced nor deleted."""
     numbers: Int64[ndarray, " n"]
     """The row of each stored item, ascending."""
+    next_row: int
     places: Mapping[str, int]
     """Item id to its place among the stored items."""
     without_vector: frozenset[str]
@@ -57,11 +58,19 @@ class Delta:
     @classmethod
     def empty(cls, space_id: str, dimensions: int, first_row: int, base_attributes: frozenset[str]) -> Delta:
         """No items yet."""
-        vectors, none = VectorBuffer(dimensions), np.empty(0, np.int64)
-        bitmaps = _bitmaps((), none.astype(bool), base_attributes)
-        ids: frozenset[str] = frozenset()
+        is_live = np.empty(0, bool)
         return cls(
-            space_id, first_row, base_attributes, (), vectors, none.astype(bool), none, {}, ids, bitmaps
+            space_id=space_id,
+            first_row=first_row,
+            base_attributes=base_attributes,
+            stored=(),
+            vectors=VectorBuffer(dimensions),
+            is_live=is_live,
+            numbers=np.empty(0, np.int64),
+            next_row=0,
+            places={},
+            without_vector=frozenset(),
+            bitmaps=_bitmaps((), is_live, base_attributes),
         )
 
     @property
@@ -82,14 +91,15 @@ class Delta:
         waiting = {upsert.item_id for upsert in upserts} - places.keys()
         is_live = np.concatenate([self.is_live, np.ones(len(found), bool)])
         is_live[stale] = False
-        next_row = int(self.numbers[-1]) + 1 if num else 0
+        next_row = self.next_row + len(found)
         stored = (*self.stored, *(replace(upsert, vectors={}) for upsert in found))
         after = replace(
             self,
             stored=stored,
             vectors=self.vectors.with_more(num, self._vectors_of(found)),
             is_live=is_live,
-            numbers=np.concatenate([self.numbers, np.arange(next_row, next_row + len(found))]),
+            numbers=np.concatenate([self.numbers, np.arange(self.next_row, next_row)]),
+            next_row=next_row,
             places=places,
             without_vector=self.without_vector.difference(changes).union(waiting),
             bitmaps=_bitmaps(stored, is_live, self.base_attributes),

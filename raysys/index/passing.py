@@ -37,6 +37,8 @@ class Passing:
         self._rows: ndarray | None = None
         self._count_per_list: ndarray | None = None
         self._is_even: bool | None = None
+        self._superset: Passing | None = None
+        """Of which few rows are missing here."""
 
     @classmethod
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:
@@ -44,8 +46,10 @@ class Passing:
         return cls(np.packbits(mask, bitorder="little"), len(mask))
 
     def also(self, other: Passing) -> Passing:
-        """The rows that are in both."""
-        return Passing(self.bitmap & other.bitmap, self.num_rows)
+        """The rows that are in both; most rows of `self` should be."""
+        both = Passing(self.bitmap & other.bitmap, self.num_rows)
+        both._superset = self
+        return both
 
     def rows(self) -> Int64[ndarray, " count"]:
         """The rows that pass, ascending."""
@@ -64,6 +68,10 @@ class Passing:
 
         `ivf` is a FAISS IndexIVF, which gets a direct map if it has none.
         """
+        if self._count_per_list is None and self._superset is not None:
+            # Of 10 million rows, to count all takes 0.3 s, and to count the missing ones 1 ms.
+            missing = Passing(self._superset.bitmap & ~self.bitmap, self.num_rows)
+            self._count_per_list = self._superset.count_per_list(ivf) - missing.count_per_list(ivf)
         if self._count_per_list is None:
             if ivf.direct_map.no():
                 ivf.make_direct_map()
@@ -114,11 +122,11 @@ class FilterBitmaps:
         """The same filters with these rows hidden, too; `self` stays as it is, and shares the cache."""
         if not len(rows):
             return self
-        visible = self._of_all([]) if self._visible is None else self._visible
-        bitmap = visible.bitmap.copy()
+        all_rows = self._of_conditions([])
+        bitmap = (self._visible or all_rows).bitmap.copy()
         np.bitwise_and.at(bitmap, rows >> 3, ~(1 << (rows & 7)).astype(np.uint8))
         hiding = copy.copy(self)
-        hiding._visible = Passing(bitmap, self.num_rows)
+        hiding._visible = all_rows.also(Passing(bitmap, self.num_rows))
         hiding._cached_visible = _Cache(self._max_bytes)
         return hiding
 

@@ -40,7 +40,8 @@ class Searcher:
     of items that were put later come after these; no row is used for two items. Threads may search while one
     applies changes.
     `device` compares many queries with all stored vectors; if `is_on_device`, it also searches a copy of the
-    index, without filters. A copy cannot leave out rows: after a change of an indexed item, the CPU searches.
+    index, without filters. A copy cannot leave out the rows of changed items: it searches for more neighbours
+    if at least half of the rows are left, otherwise the CPU searches.
     Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest,
     InputError for `is_on_device` with an index that a GPU cannot hold.
     """
@@ -86,7 +87,7 @@ class Searcher:
     @property
     def attribute_names(self) -> list[str]:
         """The attributes that at least one item has, sorted."""
-        return [*self._attributes]
+        return [*self._state.attributes]
 
     def __len__(self) -> int:
         return self._state.num_items

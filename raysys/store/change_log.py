@@ -184,7 +184,7 @@ def _last_of_item(up_to: int | None = None) -> ScalarSelect[int]:
 
 
 def _last(connection: Connection) -> int:
-    return connection.execute(select(func.coalesce(func.max(changes.c.sequence), 0))).scalar_one()
+    return int(connection.execute(select(func.coalesce(func.max(changes.c.sequence), 0))).scalar_one())
 
 
 def _check_upserts(connection: Connection, sequences: Iterable[int]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from raysys.columns import Attributes
 from raysys.errors import InputError
 from raysys.index.attributes import attribute_columns
-from raysys.index.filters import check_filter, meets, require_known
+from raysys.index.filters import check_filter, meets, require_known, values_meet
 from raysys.index.passing import FilterBitmaps
 
 ROWS: list[Attributes] = [
@@ -139,6 +140,32 @@ def test_conditions_compare_as_python_does(kind: str) -> None:
         is_at_most = [value is not None and value <= bound for value in values]
         assert meets(column, "gte", bound).tolist() == is_at_least, bound
         assert meets(column, "lte", bound).tolist() == is_at_most, bound
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_of_items_meet_what_their_column_does(kind: str) -> None:
+    column, values = columns_of([{"x": value} for value in VALUES[kind]])["x"], VALUES[kind]
+    for operand in [[], OPERANDS, *([one] for one in OPERANDS), *([one, None] for one in OPERANDS)]:
+        for operator in ("in", "not"):
+            assert (
+                values_meet(values, operator, operand).tolist() == meets(column, operator, operand).tolist()
+            )
+    for bound in (one for one in OPERANDS if type(one) in (int, float) and one == one):
+        for operator in ("gte", "lte"):
+            if "texts" in kind:
+                with pytest.raises(InputError) as of_column:
+                    meets(column, operator, bound)
+                with pytest.raises(InputError, match=re.escape(str(of_column.value))):
+                    values_meet(values, operator, bound)
+            else:
+                found = values_meet(values, operator, bound)
+                assert found.tolist() == meets(column, operator, bound).tolist(), bound
+
+
+def test_text_among_numbers_meets_no_bound() -> None:
+    assert values_meet([5, "XL", None, 7.5], "gte", 5).tolist() == [True, False, False, True]
+    assert values_meet([5, "XL", None, 7.5], "lte", 5).tolist() == [True, False, False, False]
+    assert values_meet([5, "XL", None, 7.5], "in", ["XL", 7.5]).tolist() == [False, True, False, True]
 
 
 def test_cache_of_conditions_is_bounded() -> None:
