@@ -131,7 +131,7 @@ class Delta:
 
     def rows(self) -> Int64[ndarray, " n"]:
         """The rows of all items, ascending."""
-        return self.numbers[self.is_live]
+        return np.asarray(self.numbers[self.is_live])
 
     def has(self, row: int) -> bool:
         """Whether a row is that of an item."""
@@ -240,7 +240,7 @@ def _largest(scores: Float32[ndarray, " n"], k: int) -> Int64[ndarray, " k"]:
     """The places of the `k` largest scores, best first; equal ones in the order of their places."""
     limit = np.partition(scores, len(scores) - k)[len(scores) - k]
     places = np.flatnonzero(scores >= limit)
-    return places[np.argsort(-scores[places], kind="stable")[:k]]
+    return np.asarray(places[np.argsort(-scores[places], kind="stable")[:k]])
 
 
 def _unusable(upsert: Upsert, fault: str) -> DamagedData:

@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, overload
 
 import faiss
 import numpy as np
@@ -82,6 +82,8 @@ class Passing:
 
     def is_even(self, ivf: Any) -> bool:
         """Whether the lists have about equal shares of rows that pass, as of random rows. `ivf` as above."""
+        if self._is_even is None and self._superset is not None:
+            self._is_even = self._superset.is_even(ivf)
         if self._is_even is None:
             sizes = np.fromiter((ivf.invlists.list_size(number) for number in range(ivf.nlist)), np.float64)
             share = self.count / self.num_rows
@@ -135,6 +137,12 @@ class FilterBitmaps:
         if not 0 <= row < self.num_rows:
             return False
         return self._visible is None or bool(self._visible.bitmap[row >> 3] >> (row & 7) & 1)
+
+    @overload
+    def passing(self, where: Filter) -> Passing: ...
+
+    @overload
+    def passing(self, where: None) -> Passing | None: ...
 
     def passing(self, where: Filter | None) -> Passing | None:
         """The visible rows that meet every condition of a valid filter; None for all rows, without a filter.

@@ -185,7 +185,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "item unknown": ("GET", "/v1/items/nothing/photo", {}, 404, "item 'nothing' is not in the index"),
     "route unknown": ("GET", "/v1/nothing", {}, 404, "Not Found"),
     "page file": ("GET", "/page/..%2Fgateway.py", {}, 404, ""),
-    "method": ("DELETE", "/v1/items/m1/similar", {}, 405, "Method Not Allowed"),
+    "method": ("PATCH", "/v1/items/m1/similar", {}, 405, "Method Not Allowed"),
 }
 FORM_FIELDS: dict[str, tuple[dict[str, str], str]] = {
     "k 0": ({"k": "0"}, "k: must be 1 to 100, got 0"),
