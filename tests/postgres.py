@@ -60,10 +60,16 @@ class PostgresServer:
         """`kill -9` of the server and all its processes."""
         assert self._process is not None
         starter = psutil.Process(self._process.pid)
-        for process in [starter, *starter.children(recursive=True)]:
+        for process in starter.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()  # so that the server starts no further process meanwhile
+        processes = [starter, *starter.children(recursive=True)]
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+        # The server refuses to start while a process of the killed one holds its shared memory.
+        psutil.wait_procs(processes, timeout=START_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop the server if it runs."""

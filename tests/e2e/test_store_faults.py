@@ -82,15 +82,15 @@ def test_disk_that_becomes_read_only_is_an_error_of_the_store(small_disk: Path) 
 
 def test_acknowledged_changes_survive_kill_9_of_the_server(postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    writer = start_writer(url, "w", 250, timeout_s=60)
-    acknowledged = read_sequences(writer, random.Random().randint(100, 140))
+    writer = start_writer(url, "w", 160, timeout_s=60)
+    acknowledged = read_sequences(writer, random.Random().randint(100, 120))
     postgres.kill()
     postgres.start()
     acknowledged += remaining_sequences(writer)  # it waits for the server and goes on
     assert writer.returncode == 0
-    assert acknowledged == list(range(1, 251))  # none lost, none stored twice
+    assert acknowledged == list(range(1, 161))  # none lost, none stored twice
     log = ChangeLog(url)
-    assert [entry.change.item_id for entry in log.after(0, SPACE)] == [f"w-{number}" for number in range(250)]
+    assert [entry.change.item_id for entry in log.after(0, SPACE)] == [f"w-{number}" for number in range(160)]
     log.close()
 
 
