@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, overload
 
 import faiss
 import numpy as np
@@ -124,6 +124,10 @@ class FilterBitmaps:
             return False
         return self._visible is None or bool(self._visible.bitmap[row >> 3] >> (row & 7) & 1)
 
+    @overload
+    def passing(self, where: Filter) -> Passing: ...
+    @overload
+    def passing(self, where: None) -> Passing | None: ...
     def passing(self, where: Filter | None) -> Passing | None:
         """The visible rows that meet every condition of a valid filter; None for all rows, without a filter.
 
