@@ -24,7 +24,7 @@ from raysys.index.neighbours import Neighbours
 from raysys.index.passing import FilterBitmaps
 from raysys.store.changes import Change, Upsert
 
-_BLOCK_SCORES = 1 << 24  # cosines of a block of queries in memory at a time: 64 MB
+_BLOCK_SCORES = 1 << 22  # cosines of a block of queries in memory at a time: 16 MB
 _MIN_CAPACITY = 64
 
 

@@ -56,7 +56,7 @@ def test_delta_stays_as_it_is_when_others_are_made_of_it() -> None:
 
 
 def test_many_queries_find_what_exact_search_does() -> None:
-    queries = unit_vectors(40_000, 4, seed=1)  # 20 million cosines are two blocks
+    queries = unit_vectors(10_000, 4, seed=1)  # 5 million cosines are two blocks
     found = put(EMPTY, *range(500)).search(queries, 3, None, False)
     scores, rows = exact_search(queries, VECTORS, 3)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
