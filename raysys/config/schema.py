@@ -230,6 +230,12 @@ class ServeConfig(Section):
         tuple[Annotated[str, Field(pattern=r"\S", max_length=60)], ...], Field(max_length=12)
     ] = ()
     """Texts that the page offers as examples: frequent words of your titles, in each of their languages."""
+    tokens_file: Annotated[str, UriPath()] | None = None
+    """YAML or JSON list of the bearer tokens (name, sha256, scopes); `raysys serve CONFIG --new-token NAME`
+    prints an entry. Required unless `host` is a loopback address or `allow_anonymous` is set."""
+    allow_anonymous: Literal["read", "write", "admin"] | None = None
+    """Scope of requests without a token, for example behind your own gateway. Null: `admin` on a loopback
+    address without a `tokens_file`, else none."""
 
 
 class TrackingConfig(Section):

@@ -10,7 +10,7 @@ import uuid
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy import ndarray
@@ -40,7 +40,9 @@ from raysys.serve.schemas import (
     SearchResponse,
     SimilarParameters,
 )
+from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import IndexInfo, SearchResult
+from raysys.serve.tokens import Access
 from raysys.terminal import printable
 from raysys.version import __version__
 
@@ -49,15 +51,28 @@ _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
+
+async def _authorize(request: Request) -> None:
+    request.state.token_name = authorize(request, serve.get_replica_context().servable_object.access)
+
+
 register_item_ids()
-app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
+app = FastAPI(
+    title="raysys",
+    version=__version__,
+    summary="Similar looks for a marketplace",
+    dependencies=[Depends(_authorize)],
+    docs_url=None,  # these pages load scripts of another site
+    redoc_url=None,
+)
 
 
 @app.exception_handler(RaysysError)
 async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
     # The message of an error from another deployment contains its traceback; the cause is one line.
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return _error(error.http_status, error.code, str(cause))
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    return _error(error.http_status, error.code, str(cause), headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -121,8 +136,9 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 class Gateway:
     """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
 
-    def __init__(self, section: dict[str, Any], encoder: Any, search: Any) -> None:
+    def __init__(self, section: dict[str, Any], access: Access, encoder: Any, search: Any) -> None:
         self._section = ServeConfig.model_validate(section)
+        self.access = access
         self._encoder = encoder
         self._search = search
         self._cached_encoder_info: EncoderInfo | None = None
@@ -182,7 +198,9 @@ class Gateway:
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
         data: bytes = await self._search.photo.remote(item_id)
-        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        # Shared caches would give the photo to requests without a token.
+        visibility = "private" if self.access.anonymous is None else "public"
+        headers = {"Cache-Control": f"{visibility}, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.post("/v1/search", response_model_exclude_none=True)

@@ -33,7 +33,9 @@ with warnings.catch_warnings():
     from raysys.serve import gateway
     from raysys.serve.encoder_deployment import EncoderInfo
     from raysys.serve.search_deployment import SearchDeployment
+    from raysys.serve.tokens import Access
 
+OPEN = Access(anonymous="admin")  # as on a loopback address
 SPACE_ID = "5" * 64
 DIMENSIONS = 4
 # Every id can be in a catalogue, so every one must be reachable over HTTP.
@@ -108,12 +110,12 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
     """Start the gateway with these settings of `serve`, with or without an encoder."""
 
-    def start(*, has_encoder: bool = True, **settings: Any) -> Service:
+    def start(*, has_encoder: bool = True, access: Access = OPEN, **settings: Any) -> Service:
         encoder, search = HashEncoder(), _class_of(SearchDeployment)()
         search.reconfigure({"index_uri": index_uri})
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
-        routes = gateway_class(section, Handle(encoder) if has_encoder else None, Handle(search))
+        routes = gateway_class(section, access, Handle(encoder) if has_encoder else None, Handle(search))
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 
