@@ -236,6 +236,10 @@ class ServeConfig(Section):
     allow_anonymous: Literal["read", "write", "admin"] | None = None
     """Scope of requests without a token, for example behind your own gateway. Null: `admin` on a loopback
     address without a `tokens_file`, else none."""
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
+    """Origins of other sites whose scripts may call the API, for example `https://shop.example.com`."""
+    access_log: Literal["none", "json"] = "none"
+    """`json`: one line per request on stderr of the gateway replicas, without queries, bodies and tokens."""
 
 
 class TrackingConfig(Section):

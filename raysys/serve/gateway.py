@@ -24,10 +24,13 @@ from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
 from raysys.index.items import IndexedItem
+from raysys.serve.access_log import start_access_log
 from raysys.serve.bodies import decode_photo, parse_json_field, read_json, read_search
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.media_types import media_type_of
+from raysys.serve.metrics import timed
+from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.schemas import (
     EmbedRequest,
     EmbedResponse,
@@ -52,6 +55,15 @@ _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
+def _settings() -> ServeConfig:
+    section: ServeConfig = serve.get_replica_context().servable_object.section
+    return section
+
+
+def _on_unexpected_error(error: Exception) -> JSONResponse:
+    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
+
+
 async def _authorize(request: Request) -> None:
     request.state.token_name = authorize(request, serve.get_replica_context().servable_object.access)
 
@@ -65,6 +77,7 @@ app = FastAPI(
     docs_url=None,  # these pages load scripts of another site
     redoc_url=None,
 )
+app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
 
 
 @app.exception_handler(RaysysError)
@@ -87,11 +100,6 @@ async def _on_invalid_parameter(_: Request, error: RequestValidationError) -> JS
 async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return _error(error.status_code, code, str(error.detail))
-
-
-@app.exception_handler(Exception)
-async def _on_unexpected_error(_: Request, error: Exception) -> JSONResponse:
-    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
 
 
 @app.exception_handler(BackPressureError)
@@ -137,8 +145,10 @@ class Gateway:
     """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
 
     def __init__(self, section: dict[str, Any], access: Access, encoder: Any, search: Any) -> None:
-        self._section = ServeConfig.model_validate(section)
+        self.section = ServeConfig.model_validate(section)
         self.access = access
+        if self.section.access_log == "json":
+            start_access_log()
         self._encoder = encoder
         self._search = search
         self._cached_encoder_info: EncoderInfo | None = None
@@ -182,7 +192,7 @@ class Gateway:
         """Texts and an item to start from, the same ones for the same index."""
         item: IndexedItem | None = await self._search.opening_item.remote()
         return ExamplesResponse(
-            texts=list(self._section.example_queries) if self._encoder is not None else [],
+            texts=list(self.section.example_queries) if self._encoder is not None else [],
             item=None if item is None else self._item_response(item),
         )
 
@@ -192,7 +202,9 @@ class Gateway:
     ) -> SearchResponse:
         """Neighbours of an item, by its stored vector."""
         where, k = parse_json_field("filter", parameters.filter), self._checked_k(parameters.k)
-        return self._search_response(await self._search.similar.remote(item_id, k, where))
+        with timed("search"):
+            result = await self._search.similar.remote(item_id, k, where)
+        return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
@@ -200,13 +212,13 @@ class Gateway:
         data: bytes = await self._search.photo.remote(item_id)
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
-        headers = {"Cache-Control": f"{visibility}, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        headers = {"Cache-Control": f"{visibility}, max-age=86400"}
         return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
-        body, photo = await read_search(request, self._section.max_image_megabytes)
+        body, photo = await read_search(request, self.section.max_image_megabytes)
         k = self._checked_k(body.k)
         if body.vector is not None:
             if body.space_id is None:
@@ -214,12 +226,14 @@ class Gateway:
             vector, space_id = _normalised(body.vector), body.space_id
         else:
             vector, space_id = await self._embed(body.text, photo)
-        return self._search_response(await self._search.nearest.remote(vector, space_id, k, body.filter))
+        with timed("search"):
+            result = await self._search.nearest.remote(vector, space_id, k, body.filter)
+        return self._search_response(result)
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
         """Vectors of texts and photos."""
-        max_megabytes = self._section.max_image_megabytes
+        max_megabytes = self.section.max_image_megabytes
         body: EmbedRequest = await read_json(EmbedRequest, request, max_megabytes)
         count = len(body.texts) + len(body.images_base64)
         if not 1 <= count <= _MAX_EMBED_INPUTS:
@@ -239,10 +253,13 @@ class Gateway:
         """The vector of a text or a photo, and its space id."""
         info = await self._encoder_info()
         if photo is not None:
-            pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
-            vector = await self._encoder.embed_pixels.remote(pixels)
+            with timed("decode"):
+                pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
+            with timed("encode"):
+                vector = await self._encoder.embed_pixels.remote(pixels)
         elif (text or "").strip():
-            vector = await self._encoder.embed_title.remote(text)
+            with timed("encode"):
+                vector = await self._encoder.embed_title.remote(text)
         else:
             raise InputError("text: is empty; give at least one word")
         _require_finite("the vector of the query", vector, "serve another encoder")
@@ -263,9 +280,9 @@ class Gateway:
         return info
 
     def _checked_k(self, k: int | None) -> int:
-        k = self._section.default_k if k is None else k
-        if not 1 <= k <= self._section.max_k:
-            raise InputError(f"k: must be 1 to {self._section.max_k}, got {k}")
+        k = self.section.default_k if k is None else k
+        if not 1 <= k <= self.section.max_k:
+            raise InputError(f"k: must be 1 to {self.section.max_k}, got {k}")
         return k
 
     def _item_response(self, item: IndexedItem) -> ItemResponse:
@@ -273,7 +290,7 @@ class Gateway:
             item_id=item.item_id,
             title=item.title,
             attributes=item.attributes,
-            image_url=photo_url(item.item_id, self._section.image_url),
+            image_url=photo_url(item.item_id, self.section.image_url),
         )
 
     def _search_response(self, result: SearchResult) -> SearchResponse:

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 from starlette.datastructures import UploadFile
 
 import raysys
+from raysys.serve.security_headers import PAGE_POLICY
 
 Json: TypeAlias = dict[str, Any]
 
@@ -112,7 +113,7 @@ def build_app(shelf: StubShelf) -> FastAPI:
 
     @app.get("/")
     def index() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/page/{name}")
     def asset(name: str) -> FileResponse:

@@ -110,9 +110,13 @@ def index_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def serve_with(index_uri: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Service]:
     """Start the gateway with these settings of `serve`, with or without an encoder."""
 
-    def start(*, has_encoder: bool = True, access: Access = OPEN, **settings: Any) -> Service:
-        encoder, search = HashEncoder(), _class_of(SearchDeployment)()
-        search.reconfigure({"index_uri": index_uri})
+    def start(
+        *, has_encoder: bool = True, access: Access = OPEN, search: Any = None, **settings: Any
+    ) -> Service:
+        encoder = HashEncoder()
+        if search is None:
+            search = _class_of(SearchDeployment)()
+            search.reconfigure({"index_uri": index_uri})
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
         routes = gateway_class(section, access, Handle(encoder) if has_encoder else None, Handle(search))
