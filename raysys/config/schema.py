@@ -223,6 +223,8 @@ class ServeConfig(Section):
     """Maximum `k` of a request."""
     max_image_megabytes: PositiveFloat = 10.0
     """Maximum size of an uploaded photo, in MB."""
+    body_timeout_s: PositiveFloat = 30.0
+    """Maximum time in which the body of a request must arrive, in seconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
     """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
     percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards."""

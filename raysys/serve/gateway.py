@@ -31,6 +31,7 @@ from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
+from raysys.serve.openapi import openapi_schema
 from raysys.serve.schemas import (
     EmbedRequest,
     EmbedResponse,
@@ -76,6 +77,7 @@ app = FastAPI(
     dependencies=[Depends(_authorize)],
     docs_url=None,  # these pages load scripts of another site
     redoc_url=None,
+    openapi_url=None,  # served below, with the headers and errors of every route
 )
 app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
 
@@ -181,6 +183,10 @@ class Gateway:
             "has_encoder": self._encoder is not None,
         }
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(self, request: Request) -> dict[str, Any]:
+        return openapi_schema(request.app)
+
     @app.get("/v1/items")
     async def items(self, parameters: Annotated[ItemsParameters, Query()]) -> dict[str, list[ItemResponse]]:
         """Random items; equal seeds give equal items."""
@@ -218,7 +224,7 @@ class Gateway:
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
-        body, photo = await read_search(request, self.section.max_image_megabytes)
+        body, photo = await read_search(request, self.section)
         k = self._checked_k(body.k)
         if body.vector is not None:
             if body.space_id is None:
@@ -234,7 +240,7 @@ class Gateway:
     async def embed(self, request: Request) -> EmbedResponse:
         """Vectors of texts and photos."""
         max_megabytes = self.section.max_image_megabytes
-        body: EmbedRequest = await read_json(EmbedRequest, request, max_megabytes)
+        body: EmbedRequest = await read_json(EmbedRequest, request, self.section)
         count = len(body.texts) + len(body.images_base64)
         if not 1 <= count <= _MAX_EMBED_INPUTS:
             raise InputError(f"texts, images_base64: 1 to {_MAX_EMBED_INPUTS} in total, got {count}")

@@ -12,6 +12,7 @@ ROUTE_SCOPES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/page/{name}"): None,
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
+    ("GET", "/openapi.json"): None,
     ("GET", "/v1/items"): "read",
     ("GET", "/v1/examples"): "read",
     ("GET", "/v1/items/{item_id}/similar"): "read",
