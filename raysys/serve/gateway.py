@@ -56,8 +56,12 @@ _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
+def _this_gateway() -> Any:
+    return serve.get_replica_context().servable_object
+
+
 def _settings() -> ServeConfig:
-    section: ServeConfig = serve.get_replica_context().servable_object.section
+    section: ServeConfig = _this_gateway().section
     return section
 
 
@@ -66,7 +70,7 @@ def _on_unexpected_error(error: Exception) -> JSONResponse:
 
 
 async def _authorize(request: Request) -> None:
-    request.state.token_name = authorize(request, serve.get_replica_context().servable_object.access)
+    request.state.token_name = authorize(request, _this_gateway().access)
 
 
 register_item_ids()

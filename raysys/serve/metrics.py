@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-_BUCKETS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
+_BUCKETS_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def timed(stage: str) -> Iterator[None]:
 def _instrument(name: str) -> Any:
     # Made at the first use, inside a replica: its context has the labels that Serve adds.
     metric = METRICS[name]
+    labels: Any = metric.labels  # annotated as a tuple of one text
     if metric.kind == "histogram":
-        return Histogram(name, metric.meaning, boundaries=_BUCKETS_MS, tag_keys=metric.labels)
-    return (Counter if metric.kind == "counter" else Gauge)(name, metric.meaning, tag_keys=metric.labels)
+        return Histogram(name, metric.meaning, boundaries=_BUCKETS_MS, tag_keys=labels)
+    return (Counter if metric.kind == "counter" else Gauge)(name, metric.meaning, tag_keys=labels)
