@@ -167,7 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         _command(subparsers, "run", commands.run_all, "run every stage in order and skip what is up to date")
     )
     _add_stages(subparsers)
-    _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    serve = _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    serve.add_argument(
+        "--new-token", metavar="NAME", help="print a token and its entry for serve.tokens_file"
+    )
+    serve.add_argument(
+        "--scope", choices=("read", "write", "admin"), default="read", help="scope of --new-token"
+    )
     submit = _command(subparsers, "submit", commands.submit, "run a stage as a job on a Ray cluster")
     submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
     submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")

@@ -14,6 +14,7 @@ from raysys.config import Config, load_config
 from raysys.encoder import hub_limits
 from raysys.pipeline import FRONTIER, STAGES, plan_stages, run_stages
 from raysys.terminal import print_line
+from raysys.tracking.logs import log
 
 
 def run_stage(arguments: argparse.Namespace) -> int:
@@ -81,13 +82,25 @@ def _load(path: str, overrides: list[str]) -> Config:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Serve over HTTP until a signal arrives."""
+    """Serve over HTTP until a signal arrives; with `--new-token`, only print a token."""
     config = _load(arguments.config, arguments.overrides)
+    if arguments.new_token is not None:
+        return _print_token(arguments)
     from raysys.serve import app
 
     with app.served(config) as address:
         print_line(address, arguments.out)
         app.wait_for_stop()
+    return 0
+
+
+def _print_token(arguments: argparse.Namespace) -> int:
+    """The token on stderr, which is shown once, and its entry for the tokens file on stdout."""
+    from raysys.serve.tokens import as_yaml, new_token
+
+    text, token = new_token(arguments.new_token, arguments.scope)
+    log.info("    serve  token of '%s', shown only here: %s", token.name, text)
+    print_line(as_yaml(token), arguments.out)
     return 0
 
 

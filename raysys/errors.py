@@ -87,6 +87,20 @@ class TooLarge(InputError):
     code = "too_large"
 
 
+class Unauthorized(InputError):
+    """A request without a bearer token, or with an unknown one."""
+
+    http_status = 401
+    code = "unauthorized"
+
+
+class Forbidden(InputError):
+    """The scopes of the token do not include that of the route."""
+
+    http_status = 403
+    code = "forbidden"
+
+
 class DamagedData(RaysysError):
     """Stored data differs from its manifest, or too much of it is bad."""
 

@@ -1,13 +1,7 @@
 """The complete configuration: every setting of raysys with its type, default and rules.
 
-<<<<<<< HEAD
-Defaults are defined only here and in the modules of the larger sections (catalog.py, pack.py, train.py,
-embed.py, index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its
-own section.
-=======
 Defaults are defined only here and in the modules of some sections (catalog.py, pack.py, train.py, embed.py,
 index.py, evaluate.py, store.py). Sections follow the order of the data, and a stage receives its own section.
->>>>>>> store
 The docstring below a field is its documentation in `raysys config --schema` and `raysys config --reference`.
 """
 
@@ -233,6 +227,8 @@ class ServeConfig(Section):
     """Maximum size of an uploaded photo, in MB."""
     changes_poll_ms: PositiveFloat = 100.0
     """How often a searcher looks for changes of items, in milliseconds."""
+    body_timeout_s: PositiveFloat = 30.0
+    """Maximum time in which the body of a request must arrive, in seconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
     """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
     percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards, and keep those of
@@ -241,6 +237,16 @@ class ServeConfig(Section):
         tuple[Annotated[str, Field(pattern=r"\S", max_length=60)], ...], Field(max_length=12)
     ] = ()
     """Texts that the page offers as examples: frequent words of your titles, in each of their languages."""
+    tokens_file: Annotated[str, UriPath()] | None = None
+    """YAML or JSON list of the bearer tokens (name, sha256, scopes); `raysys serve CONFIG --new-token NAME`
+    prints an entry. Required unless `host` is a loopback address or `allow_anonymous` is set."""
+    allow_anonymous: Literal["read", "write", "admin"] | None = None
+    """Scope of requests without a token, for example behind your own gateway. Null: `admin` on a loopback
+    address without a `tokens_file`, else none."""
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
+    """Origins of other sites whose scripts may call the API, for example `https://shop.example.com`."""
+    access_log: Literal["none", "json"] = "none"
+    """`json`: one line per request on stderr of the gateway replicas, without queries, bodies and tokens."""
 
 
 class TrackingConfig(Section):

@@ -18,7 +18,7 @@ class StoreConfig(Section):
 
     url: str | None = Field(default=None, repr=False)
     """SQLAlchemy URL of the database: `postgresql://USER@HOST/DATABASE`, or `sqlite:////PATH`. Null: SQLite,
-    in the file `store.db` under `root`, which must then be on a local disk. PGPASSWORD or PGPASSFILE holds the
+    in the file `store.db` under `root`, which must then be on a local disk. PGPASSWORD or PGPASSFILE has the
     password; one in the URL is used, but not printed, written or submitted with a configuration."""
     timeout_s: PositiveFloat = 10.0
     """Maximum wait for the database, in seconds: for a connection, for the end of another process's write,

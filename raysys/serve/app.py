@@ -36,6 +36,7 @@ from raysys.serve.follower import FollowerConfig
 from raysys.serve.gateway import Gateway
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SearchDeployment
+from raysys.serve.tokens import access_of
 from raysys.signals import stop_request
 from raysys.store.url import store_url
 from raysys.tracking.logs import log
@@ -45,8 +46,12 @@ _STOP_CHECK_S = 0.2
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application of `{"config": path, "overrides": [key=value, ..]}`; KubeRay imports this function."""
-    return bind(load_config(args["config"], list(args.get("overrides", []))))
+    """The application of `{"config": path, "overrides": [key=value, ..]}`; KubeRay imports this function.
+
+    The manifest, not `serve.host`, decides where Serve listens, so tokens are required as for every address.
+    """
+    overrides = [*args.get("overrides", []), "serve.host=0.0.0.0"]
+    return bind(load_config(args["config"], overrides))
 
 
 def bind(config: Config) -> Application:
@@ -54,8 +59,15 @@ def bind(config: Config) -> Application:
 
     For indexed vectors of no EncoderBundle there is no encoder deployment: queries are items and vectors.
     Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ,
-    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold.
+    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold, and for an address that others
+    can reach without tokens.
     """
+    access = access_of(config.serve)
+    if config.serve.allow_anonymous is not None:
+        log.info(
+            "    serve  requests without a token have the scope '%s' (serve.allow_anonymous)",
+            access.anonymous,
+        )
     encoder_uri, index_uri = specs.served_encoder(config), specs.served_index(config)
     encoder = None if encoder_uri is None else open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
@@ -82,7 +94,7 @@ def bind(config: Config) -> Application:
     gateway_app: Application = (
         _deployment(Gateway)
         .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
-        .bind(section.model_dump(mode="json"), encoder_app, search_app, writer)
+        .bind(section.model_dump(mode="json"), access, encoder_app, search_app, writer)
     )
     return gateway_app
 

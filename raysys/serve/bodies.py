@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pydantic
@@ -15,10 +17,15 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.types import Message
 
+from raysys.config.schema import ServeConfig
 from raysys.errors import InputError, TooLarge
 from raysys.serve.schemas import ItemFields, SearchRequest
 
 _OTHER_FIELDS_BYTES = 1_000_000  # of a body, beside its photo
+_MAX_FORM_FIELDS = 16
+_MAX_FORM_FILES = 4  # more than one, so that the error of a second photo names the field
+_MAX_FILTER_ATTRIBUTES = 32
+_MAX_FILTER_VALUES = 10_000
 
 
 class UnsupportedType(InputError):
@@ -28,17 +35,23 @@ class UnsupportedType(InputError):
     code = "unsupported_media_type"
 
 
-async def read_search(request: Request, max_photo_megabytes: float) -> tuple[SearchRequest, bytes | None]:
+class BodyTimeout(InputError):
+    """A body that did not arrive in time; its connection would hold a slot of the gateway."""
+
+    http_status = 408
+    code = "body_timeout"
+
+
+async def read_search(request: Request, section: ServeConfig) -> tuple[SearchRequest, bytes | None]:
     """The body of a search and its photo, if there is one.
 
-    Raises: InputError unless there is exactly one query, TooLarge.
+    Raises: InputError unless there is exactly one query, TooLarge, BodyTimeout.
     """
     content_type = _content_type(request)
-    max_photo_bytes = _bytes(max_photo_megabytes)
     photo: bytes | None = None
     queries = []
     if content_type == "multipart/form-data":
-        fields, photo = await _read_form(request, max_photo_bytes)
+        fields, photo = await _read_form(request, section)
         for name in ("filter", "max_per"):
             fields[name] = parse_json_field(name, fields.get(name))
         # The values of a form are texts, so `k` is converted: the validation is not strict.
@@ -47,9 +60,9 @@ async def read_search(request: Request, max_photo_megabytes: float) -> tuple[Sea
         )
         queries.append("image")
     elif content_type == "application/json":
-        body = await read_json(SearchRequest, request, max_photo_megabytes)
+        body = await read_json(SearchRequest, request, section)
         if body.image_base64 is not None:
-            photo = decode_photo("image_base64", body.image_base64, max_photo_megabytes)
+            photo = decode_photo("image_base64", body.image_base64, section.max_image_megabytes)
     else:
         raise _wrong_type(content_type)
     queries += [name for name in ("text", "image_base64", "vector") if getattr(body, name) is not None]
@@ -57,36 +70,41 @@ async def read_search(request: Request, max_photo_megabytes: float) -> tuple[Sea
         raise InputError(
             f"search: exactly one of text, image, vector is required, got {', '.join(queries) or 'none'}"
         )
+    _check_filter_size(body.filter or {})
     return body, photo
 
 
-async def read_item(request: Request, max_photo_megabytes: float) -> tuple[ItemFields, bytes | None]:
-    """The body of an upsert, JSON or a form, and its photo if it has one. Raises: InputError, TooLarge."""
+async def read_item(request: Request, section: ServeConfig) -> tuple[ItemFields, bytes | None]:
+    """The body of an upsert, JSON or a form, and its photo if it has one.
+
+    Raises: InputError that names the field, TooLarge, BodyTimeout.
+    """
     content_type = _content_type(request)
     if content_type == "multipart/form-data":
-        fields, photo = await _read_form(request, _bytes(max_photo_megabytes))
+        fields, photo = await _read_form(request, section)
         fields["attributes"] = parse_json_field("attributes", fields.get("attributes")) or {}
         return _validated(lambda: ItemFields.model_validate(fields)), photo
     if content_type != "application/json":
         raise _wrong_type(content_type)
-    item: ItemFields = await read_json(ItemFields, request, max_photo_megabytes)
-    return item, item_photo(item, "image_base64", max_photo_megabytes)
+    item: ItemFields = await read_json(ItemFields, request, section)
+    return item, item_photo(item, "image_base64", section)
 
 
-def item_photo(item: ItemFields, name: str, max_photo_megabytes: float) -> bytes | None:
+def item_photo(item: ItemFields, name: str, section: ServeConfig) -> bytes | None:
     """The photo of an item in JSON, whose field is named `name` in messages. Raises: InputError, TooLarge."""
     if item.image_base64 is None:
         return None
-    return decode_photo(name, item.image_base64, max_photo_megabytes)
+    return decode_photo(name, item.image_base64, section.max_image_megabytes)
 
 
-async def read_json(model: type[BaseModel], request: Request, max_photo_megabytes: float) -> Any:
-    """The JSON body as `model`. Raises: InputError that names the field, TooLarge."""
+async def read_json(model: type[BaseModel], request: Request, section: ServeConfig) -> Any:
+    """The JSON body as `model`. Raises: InputError that names the field, TooLarge, BodyTimeout."""
     if (content_type := _content_type(request)) != "application/json":
         raise UnsupportedType(f"content-type: application/json is required, got '{content_type}'")
     # Base64 adds one third.
-    limited = _limited(request, _bytes(max_photo_megabytes * 4 / 3) + _OTHER_FIELDS_BYTES)
-    data = await limited.body()
+    max_bytes = _bytes(section.max_image_megabytes * 4 / 3) + _OTHER_FIELDS_BYTES
+    async with _within(section.body_timeout_s):
+        data = await _limited(request, max_bytes).body()
     return _validated(lambda: model.model_validate_json(data))
 
 
@@ -110,9 +128,14 @@ def decode_photo(name: str, text: str, max_photo_megabytes: float) -> bytes:
     return photo
 
 
-async def _read_form(request: Request, max_photo_bytes: int) -> tuple[dict[str, Any], bytes]:
+async def _read_form(request: Request, section: ServeConfig) -> tuple[dict[str, Any], bytes]:
     """The other fields of a form, and its photo."""
-    async with _limited(request, max_photo_bytes + _OTHER_FIELDS_BYTES).form() as form:
+    max_photo_bytes = _bytes(section.max_image_megabytes)
+    limited = _limited(request, max_photo_bytes + _OTHER_FIELDS_BYTES)
+    parser = limited.form(max_files=_MAX_FORM_FILES, max_fields=_MAX_FORM_FIELDS)
+    async with contextlib.AsyncExitStack() as stack:
+        async with _within(section.body_timeout_s):
+            form = await stack.enter_async_context(parser)
         uploads = form.getlist("image")
         if len(uploads) != 1 or not isinstance(upload := uploads[0], UploadFile):
             raise InputError("image: a file is required in the multipart field 'image', exactly one")
@@ -126,6 +149,18 @@ def _wrong_type(content_type: str) -> UnsupportedType:
     return UnsupportedType(
         f"content-type: multipart/form-data or application/json is required, got '{content_type}'"
     )
+
+
+@contextlib.asynccontextmanager
+async def _within(timeout_s: float) -> AsyncIterator[None]:
+    """A deadline for receiving a body, because a slow sender occupies a slot of the gateway."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise BodyTimeout(
+            f"body: did not arrive within {timeout_s:g} s; send a smaller photo, or set serve.body_timeout_s"
+        ) from error
 
 
 def _limited(request: Request, max_bytes: int) -> Request:
@@ -152,6 +187,18 @@ def _check_size(name: str, num_bytes: int, max_bytes: int) -> None:
             f"{name}: {num_bytes:,} bytes, at most {max_bytes:,} are accepted; "
             "send a smaller photo, or set serve.max_image_megabytes"
         )
+
+
+def _check_filter_size(where: dict[str, Any]) -> None:
+    """A search compares every item with every value of a filter. Raises: InputError."""
+    if len(where) > _MAX_FILTER_ATTRIBUTES:
+        raise InputError(
+            f"filter: at most {_MAX_FILTER_ATTRIBUTES} attributes are accepted, got {len(where)}"
+        )
+    conditions = [each for each in where.values() if isinstance(each, dict)]
+    lists = [values for each in conditions for values in each.values() if isinstance(values, list)]
+    if (num_values := sum(map(len, lists))) > _MAX_FILTER_VALUES:
+        raise InputError(f"filter: at most {_MAX_FILTER_VALUES} values are accepted, got {num_values}")
 
 
 def _validated(validate: Callable[[], Any]) -> Any:

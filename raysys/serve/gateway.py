@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy import ndarray
@@ -25,6 +25,7 @@ from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
 from raysys.index.items import IndexedItem
+from raysys.serve.access_log import start_access_log
 from raysys.serve.bodies import (
     decode_photo,
     item_photo,
@@ -37,6 +38,9 @@ from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
 from raysys.serve.media_types import media_type_of
+from raysys.serve.metrics import timed
+from raysys.serve.middleware import ServiceMiddleware
+from raysys.serve.openapi import openapi_schema
 from raysys.serve.schemas import (
     ChangeResponse,
     ChangesRequest,
@@ -55,7 +59,9 @@ from raysys.serve.schemas import (
     SimilarParameters,
     UpsertRequest,
 )
+from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
+from raysys.serve.tokens import Access
 from raysys.store.changes import Delete
 from raysys.terminal import printable
 from raysys.version import __version__
@@ -65,15 +71,43 @@ _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
+
+def _this_gateway() -> Any:
+    return serve.get_replica_context().servable_object
+
+
+def _settings() -> ServeConfig:
+    section: ServeConfig = _this_gateway().section
+    return section
+
+
+def _on_unexpected_error(error: Exception) -> JSONResponse:
+    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
+
+
+async def _authorize(request: Request) -> None:
+    request.state.token_name = authorize(request, _this_gateway().access)
+
+
 register_item_ids()
-app = FastAPI(title="raysys", version=__version__, summary="Similar looks for a marketplace")
+app = FastAPI(
+    title="raysys",
+    version=__version__,
+    summary="Similar looks for a marketplace",
+    dependencies=[Depends(_authorize)],
+    docs_url=None,  # these pages load scripts of another site
+    redoc_url=None,
+    openapi_url=None,  # served below, with the headers and errors of every route
+)
+app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
 
 
 @app.exception_handler(RaysysError)
 async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
     # The message of an error from another deployment contains its traceback; the cause is one line.
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return _error(error.http_status, error.code, str(cause))
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    return _error(error.http_status, error.code, str(cause), headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -88,11 +122,6 @@ async def _on_invalid_parameter(_: Request, error: RequestValidationError) -> JS
 async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return _error(error.status_code, code, str(error.detail))
-
-
-@app.exception_handler(Exception)
-async def _on_unexpected_error(_: Request, error: Exception) -> JSONResponse:
-    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
 
 
 @app.exception_handler(BackPressureError)
@@ -140,9 +169,17 @@ class Gateway:
     """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
 
     def __init__(
-        self, section: dict[str, Any], encoder: Any, search: Any, writer: ItemWriterConfig | None
+        self,
+        section: dict[str, Any],
+        access: Access,
+        encoder: Any,
+        search: Any,
+        writer: ItemWriterConfig | None,
     ) -> None:
-        self._section = ServeConfig.model_validate(section)
+        self.section = ServeConfig.model_validate(section)
+        self.access = access
+        if self.section.access_log == "json":
+            start_access_log()
         self._encoder = encoder
         self._search = search
         self._writer = None if writer is None else ItemWriter(writer)
@@ -177,6 +214,10 @@ class Gateway:
             "has_encoder": self._encoder is not None,
         }
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(self, request: Request) -> dict[str, Any]:
+        return openapi_schema(request.app)
+
     @app.get("/v1/items")
     async def items(self, parameters: Annotated[ItemsParameters, Query()]) -> dict[str, list[ItemResponse]]:
         """Random items; equal seeds give equal items."""
@@ -188,7 +229,7 @@ class Gateway:
         """Texts and an item to start from, the same ones for the same index."""
         item: IndexedItem | None = await self._search.opening_item.remote()
         return ExamplesResponse(
-            texts=list(self._section.example_queries) if self._encoder is not None else [],
+            texts=list(self.section.example_queries) if self._encoder is not None else [],
             item=None if item is None else self._item_response(item),
         )
 
@@ -203,19 +244,23 @@ class Gateway:
             parameters.include_group,
         )
         k = self._checked_k(parameters.k)
-        return self._search_response(await self._search.similar.remote(item_id, k, options))
+        with timed("search"):
+            result = await self._search.similar.remote(item_id, k, options)
+        return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
         data: bytes = await self._search.photo.remote(item_id)
-        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        # Shared caches would give the photo to requests without a token.
+        visibility = "private" if self.access.anonymous is None else "public"
+        headers = {"Cache-Control": f"{visibility}, max-age=86400"}
         return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.put("/v1/items/{item_id:item_id}")
     async def put(self, item_id: str, request: Request) -> ChangeResponse:
         """Add an item, or replace it: durable when acknowledged, then found within a second."""
-        fields, photo = await read_item(request, self._section.max_image_megabytes)
+        fields, photo = await read_item(request, self.section)
         [response] = await self._write([await self._embedded(item_id, fields, photo)])
         return response
 
@@ -228,10 +273,9 @@ class Gateway:
     @app.post("/v1/changes")
     async def changes(self, request: Request) -> ChangesResponse:
         """Up to 64 upserts and deletes, all or none."""
-        max_megabytes = self._section.max_image_megabytes
-        body: ChangesRequest = await read_json(ChangesRequest, request, max_megabytes)
+        body: ChangesRequest = await read_json(ChangesRequest, request, self.section)
         photos = [
-            item_photo(change, f"changes.{number}.image_base64", max_megabytes)
+            item_photo(change, f"changes.{number}.image_base64", self.section)
             if isinstance(change, UpsertRequest)
             else None
             for number, change in enumerate(body.changes)
@@ -242,20 +286,22 @@ class Gateway:
     @app.post("/v1/search", response_model_exclude_none=True)
     async def search(self, request: Request) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
-        body, photo = await read_search(request, self._section.max_image_megabytes)
+        body, photo = await read_search(request, self.section)
         k = self._checked_k(body.k)
         if body.vector is not None:
             vector, space_id = _given_vector(body.vector, body.space_id)
         else:
             vector, space_id = await self._embed(body.text, photo)
         options = ShelfOptions(body.filter, body.max_per)
-        return self._search_response(await self._search.nearest.remote(vector, space_id, k, options))
+        with timed("search"):
+            result = await self._search.nearest.remote(vector, space_id, k, options)
+        return self._search_response(result)
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
         """Vectors of texts and photos."""
-        max_megabytes = self._section.max_image_megabytes
-        body: EmbedRequest = await read_json(EmbedRequest, request, max_megabytes)
+        max_megabytes = self.section.max_image_megabytes
+        body: EmbedRequest = await read_json(EmbedRequest, request, self.section)
         count = len(body.texts) + len(body.images_base64)
         if not 1 <= count <= _MAX_EMBED_INPUTS:
             raise InputError(f"texts, images_base64: 1 to {_MAX_EMBED_INPUTS} in total, got {count}")
@@ -308,10 +354,13 @@ class Gateway:
         """The vector of a text or a photo, and its space id."""
         info = await self._encoder_info()
         if photo is not None:
-            pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
-            vector = await self._encoder.embed_pixels.remote(pixels)
+            with timed("decode"):
+                pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
+            with timed("encode"):
+                vector = await self._encoder.embed_pixels.remote(pixels)
         elif (text or "").strip():
-            vector = await self._encoder.embed_title.remote(text)
+            with timed("encode"):
+                vector = await self._encoder.embed_title.remote(text)
         else:
             raise InputError("text: is empty; give at least one word")
         _require_finite("the vector of the query", vector, "serve another encoder")
@@ -332,9 +381,9 @@ class Gateway:
         return info
 
     def _checked_k(self, k: int | None) -> int:
-        k = self._section.default_k if k is None else k
-        if not 1 <= k <= self._section.max_k:
-            raise InputError(f"k: must be 1 to {self._section.max_k}, got {k}")
+        k = self.section.default_k if k is None else k
+        if not 1 <= k <= self.section.max_k:
+            raise InputError(f"k: must be 1 to {self.section.max_k}, got {k}")
         return k
 
     def _item_response(self, item: IndexedItem) -> ItemResponse:
@@ -342,7 +391,7 @@ class Gateway:
             item_id=item.item_id,
             title=item.title,
             attributes=item.attributes,
-            image_url=photo_url(item.item_id, self._section.image_url),
+            image_url=photo_url(item.item_id, self.section.image_url),
         )
 
     def _search_response(self, result: SearchResult) -> SearchResponse:

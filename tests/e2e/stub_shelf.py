@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from PIL import Image, ImageDraw
 from starlette.datastructures import UploadFile
 
 import raysys
+from raysys.serve.security_headers import PAGE_POLICY
 
 Json: TypeAlias = dict[str, Any]
 
@@ -58,6 +59,7 @@ class StubShelf:
     uploads: list[bytes] = field(default_factory=list)
     examples: Json | None = None  # instead of the usual texts and item
     has_encoder: bool = True
+    token: str | None = None  # required by the API and the photos
 
     def reset(self) -> None:
         """Restore the initial state, before a test."""
@@ -66,6 +68,7 @@ class StubShelf:
         self.uploads.clear()
         self.examples = None
         self.has_encoder = True
+        self.token = None
 
     def fail_next(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         """Make the next search fail with this error."""
@@ -92,13 +95,25 @@ def open_shelf() -> Iterator[StubShelf]:
 
 def build_app(shelf: StubShelf) -> FastAPI:
     """The routes that the page uses."""
-    app = FastAPI()
+
+    def require_token(request: Request) -> None:
+        is_open = request.url.path in ("/", "/readyz") or request.url.path.startswith("/page/")
+        given = request.headers.get("authorization")
+        if shelf.token is not None and not is_open and given != f"Bearer {shelf.token}":
+            raise PermissionError
+
+    app = FastAPI(dependencies=[Depends(require_token)])
+
+    @app.exception_handler(PermissionError)
+    async def unauthorized(_: Request, __: Exception) -> Response:
+        return error_response(401, "unauthorized", "a token is required", {"WWW-Authenticate": "Bearer"})
+
     items = [item_of(number) for number in range(NUM_ITEMS)]
     items[10]["image_url"] = f"{shelf.url.replace('127.0.0.1', 'localhost')}/images/10.png"  # another origin
 
     @app.get("/")
     def index() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/page/{name}")
     def asset(name: str) -> FileResponse:

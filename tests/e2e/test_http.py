@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
+import os
+import tempfile
+import time
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -15,6 +20,10 @@ import pytest
 
 from tests.e2e.conftest import Served
 from tests.e2e.small import SMALL, stored_vectors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, by the import of Ray Serve
+    from raysys.serve.metrics import METRICS, RAY_METRICS
 
 Json: TypeAlias = Any
 NUM_ITEMS = SMALL["catalog"]["num_items"]
@@ -62,6 +71,7 @@ def test_service_is_alive_and_ready_with_its_index(client: httpx.Client, served:
         "space_id": index["space_id"],
         "index_version": f"{index['fingerprint'][:12]}.0",
         "num_items": NUM_ITEMS,
+        "last_change": 0,
         "has_encoder": True,
     }
 
@@ -358,6 +368,31 @@ def test_concurrent_searches_return_what_sequential_ones_return(
     for expected, result in zip(sequential, concurrent_results, strict=True):
         assert ids(result) == ids(expected)
         assert scores(result) == pytest.approx(scores(expected), abs=1e-5)
+
+
+def test_node_exports_every_metric_after_a_search(client: httpx.Client, served: Served, photo: bytes) -> None:
+    json_of(client.post("/v1/search", files={"image": ("a.jpg", photo)}))
+    # Ray ends the name of a session with the process that started it; an earlier one had the same number.
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray")
+    ports = folder.glob(f"session_*_{served.pid}/metrics_export_port_*")
+    port_file = max(ports, key=lambda path: path.stat().st_mtime)
+    url = f"http://127.0.0.1:{port_file.read_text()}/metrics"
+    missing = ["everything"]
+    deadline = time.monotonic() + 60
+    while missing and time.monotonic() < deadline:  # replicas report every few seconds
+        text = httpx.get(url, timeout=30).text
+        missing = [name for name in [*METRICS, *RAY_METRICS] if f"\nray_{name}" not in text]
+        time.sleep(0.5)
+    assert missing == []
+    for stage in ("decode", "encode", "search"):
+        assert f'stage="{stage}"' in text
+    assert 'route="/v1/search",status="200"' in text
+
+
+def test_response_has_the_id_of_its_request(client: httpx.Client) -> None:
+    assert client.get("/v1/items", headers={"X-Request-Id": "my-id"}).headers["X-Request-Id"] == "my-id"
+    first, second = (client.get("/healthz").headers["X-Request-Id"] for _ in range(2))
+    assert first != second
 
 
 def similar(client: httpx.Client, item_id: str, **parameters: Json) -> Json:

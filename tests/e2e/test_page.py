@@ -382,3 +382,48 @@ def give_file(page: Page, gesture: str, name: str, mime_type: str, content: list
         }""",
         [gesture, name, mime_type, content],
     )
+
+
+def test_page_asks_once_for_a_token_and_sends_it_with_photos(
+    page: Page, shelf: StubShelf, console: list[str]
+) -> None:
+    shelf.token = "raysys_right"
+    page.goto("/?item=item-00")
+    give_token(page, "raysys_wrong")
+    page.get_by_text("The last token was not accepted.").wait_for()
+    give_token(page, "raysys_right")
+    page.wait_for_selector("#shelf a.card")
+    page.wait_for_selector("#starts a.card")
+    first = page.locator("#shelf a.card img").first
+    page.wait_for_function("img => img.complete && img.naturalWidth === 192", arg=first.element_handle())
+    assert str(first.get_attribute("src")).startswith("blob:")
+    assert page.evaluate("document.cookie + JSON.stringify(localStorage) + location") == f"{{}}{page.url}"
+    page.reload()  # the tab keeps the token
+    page.wait_for_selector("#shelf a.card")
+    assert not page.locator("#token-dialog").is_visible()
+    assert set(console) == {FAILED_RESOURCE.format("401 (Unauthorized)")}
+    console.clear()
+
+
+def test_cancelled_token_shows_the_error_of_the_service(
+    page: Page, shelf: StubShelf, console: list[str]
+) -> None:
+    shelf.token = "raysys_right"
+    page.goto("/?item=item-00")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#error-message", has_text="a token is required").wait_for()
+    console.clear()
+
+
+def test_token_that_is_no_longer_needed_is_dropped(page: Page, console: list[str]) -> None:
+    page.goto("/")
+    page.wait_for_selector("#starts a.card")
+    page.evaluate("sessionStorage.setItem('raysys-token', 'old')")
+    page.reload()
+    page.wait_for_selector("#starts a.card")
+    assert not page.locator("#token-dialog").is_visible()
+
+
+def give_token(page: Page, token: str) -> None:
+    page.get_by_placeholder("raysys_").fill(token)
+    page.get_by_role("button", name="Continue").click()

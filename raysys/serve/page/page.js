@@ -9,6 +9,8 @@ const NUM_NEIGHBOURS = 12;
 const NUM_START_ITEMS = 24; // fills complete rows of 2, 3, 4, 6 and 8
 const NUM_ATTRIBUTES = 6;
 
+const TOKEN_KEY = "raysys-token"; // of sessionStorage
+
 const yen = new Intl.NumberFormat("en", { style: "currency", currency: "JPY" });
 const integer = new Intl.NumberFormat("en");
 // history.state.visit -> { query, isStart, response, durationMs }; a start page has no query before its response
@@ -16,6 +18,9 @@ const visits = new Map();
 let examples; // the texts and the item of the start page
 let searchAbort = new AbortController();
 let startItemsAbort = new AbortController();
+let tokenAnswer; // the pending answer of the token dialog
+let wasTokenRejected = false;
+const photoUrls = new Map(); // image_url -> promise of a blob URL, while the service requires a token
 let retryTimer; // counts down to the next retry
 
 const byId = (id) => document.getElementById(id);
@@ -122,7 +127,7 @@ function similarUrl(itemId) {
 async function fetchJson(url, options, signal) {
   let response;
   try {
-    response = await fetch(url, { ...options, signal });
+    response = await fetchWithToken(url, { ...options, signal });
   } catch (error) {
     if (signal.aborted) throw error;
     throw new Error("The service cannot be reached. Check the connection and try again.");
@@ -131,6 +136,39 @@ async function fetchJson(url, options, signal) {
   if (response.ok && body) return body;
   const message = body?.error?.message ?? `The service returned status ${response.status} without a message.`;
   throw Object.assign(new Error(message), { retryAfterS: Number(response.headers.get("Retry-After")) || 0 });
+}
+
+// The token lives as long as this tab. It is sent to the service only, never as a part of a URL.
+async function fetchWithToken(url, options = {}) {
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  const headers = token ? { ...options.headers, Authorization: `Bearer ${token}` } : options.headers;
+  const response = await fetch(url, { ...options, headers });
+  if (response.status !== 401 || options.signal?.aborted) return response;
+  if (token) {
+    // It was not accepted. Without one, the service may still answer.
+    if (sessionStorage.getItem(TOKEN_KEY) === token) sessionStorage.removeItem(TOKEN_KEY);
+    wasTokenRejected = true;
+    return fetchWithToken(url, options);
+  }
+  // Requests that fail together wait for one answer.
+  tokenAnswer ??= askForToken().finally(() => (tokenAnswer = undefined));
+  return (await tokenAnswer) ? fetchWithToken(url, options) : response;
+}
+
+// Whether the user gave a token, which is then stored.
+async function askForToken() {
+  if (sessionStorage.getItem(TOKEN_KEY)) return true; // given since the request was sent
+  const dialog = byId("token-dialog");
+  byId("token-rejected").hidden = !wasTokenRejected;
+  byId("token").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  const token = byId("token").value.trim();
+  byId("token").value = "";
+  if (dialog.returnValue !== "send" || !token) return false;
+  sessionStorage.setItem(TOKEN_KEY, token);
+  return true;
 }
 
 async function loadStartItems() {
@@ -316,9 +354,30 @@ function setPhoto(img, url) {
   img.draggable = false;
   img.onerror = () => setBroken(true);
   img.onload = () => setBroken(false);
-  if (url) img.src = url;
-  else img.removeAttribute("src");
+  img.dataset.url = url ?? "";
+  if (!url) img.removeAttribute("src");
+  else if (needsToken(url)) {
+    img.removeAttribute("src"); // the photo of an earlier query
+    photoUrlOf(url).then((blobUrl) => img.dataset.url === url && (img.src = blobUrl), img.onerror);
+  } else img.src = url;
   return img;
+}
+
+// An <img> sends no Authorization header, so the photos of a service with tokens are fetched.
+function needsToken(url) {
+  const { protocol, origin } = new URL(url, location);
+  return sessionStorage.getItem(TOKEN_KEY) !== null && protocol !== "blob:" && origin === location.origin;
+}
+
+function photoUrlOf(url) {
+  if (!photoUrls.has(url)) photoUrls.set(url, fetchPhoto(url));
+  return photoUrls.get(url);
+}
+
+async function fetchPhoto(url) {
+  const response = await fetchWithToken(url);
+  if (!response.ok) throw new Error(`photo: status ${response.status}`);
+  return URL.createObjectURL(await response.blob()); // not revoked: the cards of other visits show it, too
 }
 
 function priceText(price) {

@@ -100,6 +100,15 @@ def test_secrets_come_from_secret_references() -> None:
                 assert "secretKeyRef" in variable["valueFrom"]
 
 
+@pytest.mark.parametrize("name", ["rayservice/head", "rayservice/serve"])
+def test_service_mounts_its_tokens_where_the_configuration_reads_them(name: str) -> None:
+    pod = pods()[name]
+    assert {"name": "tokens", "secret": {"secretName": "raysys-api-tokens"}} in pod["volumes"]
+    [mount] = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "tokens"]
+    assert mount["readOnly"] is True
+    assert configuration().serve.tokens_file == f"{mount['mountPath']}/tokens.yaml"
+
+
 def test_every_cluster_requires_the_same_token() -> None:
     assert {json.dumps(spec["authOptions"]) for spec in cluster_specs().values()} == {
         '{"mode": "token", "secretName": "raysys-token"}'

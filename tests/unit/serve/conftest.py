@@ -35,7 +35,9 @@ with warnings.catch_warnings():
     from raysys.serve.follower import FollowerConfig
     from raysys.serve.item_writer import ItemWriterConfig
     from raysys.serve.search_deployment import SearchDeployment
+    from raysys.serve.tokens import Access
 
+OPEN = Access(anonymous="admin")  # as on a loopback address
 SPACE_ID = "5" * 64
 DIMENSIONS = 4
 # Every id can be in a catalogue, so every one must be reachable over HTTP.
@@ -114,16 +116,26 @@ def serve_with(
     searchers: list[Any] = []
 
     def start(
-        *, has_encoder: bool = True, has_store: bool = False, root: Path = tmp_path, **settings: Any
+        *,
+        has_encoder: bool = True,
+        access: Access = OPEN,
+        search: Any = None,
+        has_store: bool = False,
+        root: Path = tmp_path,
+        **settings: Any,
     ) -> Service:
-        encoder, search = HashEncoder(), _class_of(SearchDeployment)()
+        encoder = HashEncoder()
         follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
-        search.reconfigure({"index_uri": index_uri, "changes": follower if has_store else None})
-        searchers.append(search)
+        if search is None:
+            search = _class_of(SearchDeployment)()
+            search.reconfigure({"index_uri": index_uri, "changes": follower if has_store else None})
+            searchers.append(search)
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
         writer = ItemWriterConfig(follower["url"], 5.0, str(root)) if has_store else None
-        routes = gateway_class(section, Handle(encoder) if has_encoder else None, Handle(search), writer)
+        routes = gateway_class(
+            section, access, Handle(encoder) if has_encoder else None, Handle(search), writer
+        )
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 

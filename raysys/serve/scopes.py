@@ -1,0 +1,34 @@
+"""The scope that each route requires. A route that is missing here requires `admin`, and fails a test."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from raysys.serve.tokens import Access, Scope
+
+# (method, path template) -> scope; None: no token is required.
+ROUTE_SCOPES: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/"): None,
+    ("GET", "/page/{name}"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/openapi.json"): None,
+    ("GET", "/v1/items"): "read",
+    ("GET", "/v1/examples"): "read",
+    ("GET", "/v1/items/{item_id}/similar"): "read",
+    ("GET", "/v1/items/{item_id}/photo"): "read",
+    ("POST", "/v1/search"): "read",
+    ("POST", "/v1/embed"): "read",
+    ("POST", "/v1/events"): "read",
+    ("PUT", "/v1/items/{item_id}"): "write",
+    ("DELETE", "/v1/items/{item_id}"): "write",
+    ("POST", "/v1/changes"): "write",
+}
+
+
+def authorize(request: Request, access: Access) -> str | None:
+    """The name of the request's token, None for an anonymous one. Raises: Unauthorized, Forbidden."""
+    scope = ROUTE_SCOPES.get((request.method, request.scope["route"].path_format), "admin")
+    if scope is None:
+        return None
+    return access.authorize(request.headers.get("authorization"), scope)
