@@ -41,6 +41,7 @@ class Served:
 
     url: str
     root: Path
+    pid: int
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +63,7 @@ def served(completed_run: CompletedRun, tmp_path_factory: pytest.TempPathFactory
     process = start_raysys("serve", str(completed_run.config), f"serve.port={port}", log_stem=log_stem)
     try:
         wait_until_ready(url, process, log_stem)
-        yield Served(url, completed_run.root)
+        yield Served(url, completed_run.root, process.pid)
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_TIMEOUT_S)
     finally:

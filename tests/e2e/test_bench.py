@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raysys.bench import embed, index, loss, pack, scaling, stream, train
+from raysys.bench import embed, index, loss, pack, scaling, serve, stream, train
 from raysys.bench.measure import Case, Measurement, measure
 from tests.e2e.small import run_raysys
 
@@ -27,6 +28,11 @@ from tests.e2e.small import run_raysys
         ("scaling", {scaling.TOGETHER, scaling.ALONE}),
         ("embed", {embed.RAYSYS, embed.BASELINE, embed.LIMIT}),
         ("index", {index.RAYSYS, index.BASELINE}),
+        pytest.param(
+            "serve",
+            {serve.RAYSYS, serve.BASELINE},
+            marks=pytest.mark.skipif(shutil.which("k6") is None, reason="needs k6"),
+        ),
     ],
 )
 def test_quick_bench_reports_every_contender(benchmark: str, contenders: set[str], tmp_path: Path) -> None:
