@@ -101,7 +101,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     """Item queries, then photo queries, over one index. Raises: InputError without k6."""
     if shutil.which("k6") is None:
         raise InputError("bench serve: k6 is not on the PATH; install it: https://grafana.com/docs/k6")
-    items = _write_work(config, folder)
+    items = write_work(config, folder)
     photos = ServeWork(**{**vars(items), "photos": _write_photos(config.bench, folder)})
     both = {RAYSYS: run_raysys, BASELINE: run_bare}
     properties = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
@@ -122,14 +122,14 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
         ours, bare = result.contenders[RAYSYS], result.contenders[BASELINE]
         of_ours = {name: spread.median for name, spread in ours.metrics.items()}
         more_ms = of_ours["low p50"] - bare.metrics["low p50"].median
+        of_limit = "" if result.limit == BASELINE else f" and {ours.vs_limit:.2f} of {result.limit}"
+        spent = [f"{role} {of_ours[key]:.2f}" for role in _ROLES if (key := f"{role} cpu ms") in of_ours]
         lines += [
-            f"{result.case}: {ours.vs_baseline:.2f} of the queries/s of {result.baseline}, and {ours.vs_limit:.2f}"
-            f" of {result.limit}; at low load {more_ms:+.1f} ms at p50",
-            f"{result.case}: CPU time of a query at saturation: "
-            + ", ".join(
-                f"{role} {of_ours[f'{role} cpu ms']:.2f}" for role in _ROLES if f"{role} cpu ms" in of_ours
-            )
-            + f" ms, {of_ours['cpu ms']:.2f} ms in all; k6 took {of_ours['k6 share']:.0%} of all cores",
+            f"{result.case}: {ours.vs_baseline:.2f} of the queries/s of {BASELINE}{of_limit}; at low load "
+            f"{more_ms:+.1f} ms at p50",
+            f"{result.case}: CPU time of a query at saturation: {', '.join(spent)} ms, with all of Ray "
+            f"{of_ours['cpu ms']:.2f} ms; {bare.metrics['cpu ms'].median:.2f} ms in {BASELINE}; k6 took "
+            f"{of_ours['k6 share']:.0%} of all cores",
         ]
     return lines
 
@@ -168,10 +168,10 @@ def _measured(work: ServeWork, command: tuple[str, ...], port_argument: str) -> 
         steps.append(_run_load(work, url, rate, bench.serve_seconds))
         if not steps[-1].is_sustained:
             break
-    return _measurement(steps)
+    return measurement_of(steps)
 
 
-def _measurement(steps: Sequence[Step]) -> Measurement:
+def measurement_of(steps: Sequence[Step]) -> Measurement:
     """Latencies at low load and at the highest sustained rate; CPU times at saturation."""
     low, most = steps[0], max(steps, key=lambda step: step.answered_per_s)
     sustained = [low, *itertools.takewhile(lambda step: step.is_sustained, steps[1:])]
@@ -263,7 +263,7 @@ def _opened_encoder(uri: str) -> Any:
     return open_bundle(uri)
 
 
-def _write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
+def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
     """Publish a model with random weights and an index of drawn vectors, as the stages name them."""
     changes = {"root": str(folder / "root"), "projection": {"dimensions": None}}
     path = folder / "serve.yaml"
