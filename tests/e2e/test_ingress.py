@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_haproxy_and_gateway_listen_on_the_host_of_the_service_only(served: Serv
     assert {host for host, _ in listening} == {LOOPBACK}
     assert len(listening) == 3  # the service, statistics and metrics
     (gateway,) = [process for process in processes if "Gateway" in "".join(process.cmdline())]
-    assert (LOOPBACK, 30000) in addresses_of(gateway) or len(addresses_of(gateway)) > 1
+    assert LOOPBACK in {host for host, _ in addresses_of(gateway)}  # its other port is Ray's own, of a worker
 
 
 def test_photo_of_the_largest_accepted_size_is_found(served: Served) -> None:
@@ -113,11 +112,12 @@ def test_second_service_of_a_machine_survives_the_loss_of_its_gateway(
         wait_until_ready(url, process, log_stem)
         children = psutil.Process(process.pid).children(recursive=True)
         (gateway,) = [child for child in children if "Gateway" in "".join(child.cmdline())]
-        gateway.suspend()
-        threading.Timer(1.0, gateway.kill).start()
-        lost = httpx.get(f"{url}readyz", timeout=60)
-        assert lost.status_code == 200 or lost.json()["error"]["code"] == "unavailable"
-        assert httpx.get(f"{url}readyz", timeout=60).status_code == 200
+        gateway.kill()
+        deadline = time.monotonic() + 60
+        while (response := httpx.get(f"{url}readyz", timeout=60)).status_code != httpx.codes.OK:
+            assert response.json()["error"]["code"] == "unavailable"
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert httpx.get(f"{served.url}readyz", timeout=60).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_TIMEOUT_S) == 0
