@@ -39,6 +39,7 @@ BENCHES = {
     "train": "training steps, compared with open_clip, transformers and the towers alone",
     "embed": "from tar to vectors on disk, compared with a DataLoader and the encoder alone",
     "index": "search in an index of `index.*`, compared with FAISS alone and autofaiss",
+    "serve": "the HTTP service under load, compared with FastAPI and FAISS in one process",
     "scaling": "a plan for more GPUs, and its check on processes of this machine",
 }
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -86,11 +87,12 @@ def serve(arguments: argparse.Namespace) -> int:
     config = _load(arguments.config, arguments.overrides)
     if arguments.new_token is not None:
         return _print_token(arguments)
-    from raysys.serve import app
+    with _ingress_configured(config):
+        from raysys.serve import app
 
-    with app.served(config) as address:
-        print_line(address, arguments.out)
-        app.wait_for_stop()
+        with app.served(config) as address:
+            print_line(address, arguments.out)
+            app.wait_for_stop()
     return 0
 
 
@@ -104,13 +106,21 @@ def _print_token(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ingress_configured(config: Config) -> contextlib.AbstractContextManager[None]:
+    from raysys.cluster import session
+    from raysys.serve import ingress
+
+    return ingress.configured(config, starts_cluster=not session.may_grow(config.ray))
+
+
 def run_demo(arguments: argparse.Namespace) -> int:
     """Every stage on the drawn catalogue, then the page."""
     config = _load(str(demo_config()), arguments.overrides)
-    from raysys import demo
-
     exits = arguments.exit or not arguments.out.isatty()
-    demo.run(config, exits=exits, out=arguments.out)
+    with _ingress_configured(config):
+        from raysys import demo
+
+        demo.run(config, exits=exits, out=arguments.out)
     return 0
 
 

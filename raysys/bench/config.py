@@ -31,6 +31,10 @@ QUICK = (
     "bench.train_warm_up_steps=1",
     "bench.train_megapixels=0.05",
     "bench.embed_seconds=0.5",
+    "bench.serve_vectors=2000",
+    "bench.serve_seconds=1",
+    "bench.serve_warm_up_s=1",
+    "bench.serve_max_steps=2",
     "encoder.scratch.image_size_px=64",
 )
 SeveralInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -87,6 +91,24 @@ class BenchConfig(Section):
     """Photo sizes of `bench embed`."""
     embed_seconds: PositiveFloat = 10.0
     """Approximate length of one measurement of `bench embed`, at the speed of the limit."""
+    serve_vectors: PositiveInt = 100_000
+    """Items of the index that `bench serve` queries."""
+    serve_megapixels: PositiveFloat = 0.3
+    """Size of the photos that `bench serve` uploads."""
+    serve_item_rate: PositiveInt = 20
+    """Item queries per second at low load."""
+    serve_photo_rate: PositiveInt = 2
+    """Photo queries per second at low load."""
+    serve_seconds: Annotated[float, Field(ge=1)] = 5.0
+    """Length of each step of the load."""
+    serve_warm_up_s: Annotated[float, Field(ge=1)] = 2.0
+    """Length of the load before the first measured step."""
+    serve_growth: Annotated[float, Field(gt=1)] = 1.5
+    """Factor from one rate to the next."""
+    serve_max_steps: PositiveInt = 20
+    """Number of rates after which `bench serve` stops although the service keeps up."""
+    serve_connections: PositiveInt = 64
+    """Maximum number of requests that wait for their response; a request beyond it is dropped and counted."""
     gpu_hour_price: PositiveFloat = 3.0
     """USD per GPU hour: an assumption, set your own price."""
     gpu_pairs_per_s: PositiveFloat = 1000.0

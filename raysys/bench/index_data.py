@@ -94,6 +94,7 @@ def write_work(
     num_queries: int,
     shares: tuple[float, ...],
     region_shares: tuple[float, ...] = (),
+    space_id: str = "b" * 64,
 ) -> Work:
     """Write an EmbeddingSet whose ids are row numbers, and find the exact neighbours under each filter."""
     num_centres = round(_CENTRES_PER_ROOT * num_vectors**0.5)
@@ -118,7 +119,7 @@ def write_work(
             if one is not None:
                 kept[one].append(is_kept)
     fields = artifacts.common_fields(spec, artifacts.describe_files(spec.uri), num_vectors, 0.0)
-    artifacts.publish(spec.uri, EmbeddingSetManifest(**fields, space_id="b" * 64, dimensions=dimensions))
+    artifacts.publish(spec.uri, EmbeddingSetManifest(**fields, space_id=space_id, dimensions=dimensions))
     passing = {one: Passing.of_mask(np.concatenate(masks)) for one, masks in kept.items()}
     return Work(folder, num_vectors, exact, passing)
 

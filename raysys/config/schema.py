@@ -203,6 +203,9 @@ class ServeConfig(Section):
     """Address to listen on."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen on."""
+    ingress: Literal["haproxy", "python"] = "haproxy"
+    """What receives requests on a cluster that `raysys serve` starts: HAProxy, or Ray Serve's Python proxy. A
+    cluster that is already running has its own setting."""
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
     search_replicas: PositiveInt = 1

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
-from raysys.bench import embed, index, loss, pack, scaling, stream, train
+from raysys.bench import bare_service, embed, index, loss, pack, scaling, serve, stream, train
+from raysys.bench.config import QUICK, BenchRunConfig
 from raysys.bench.measure import Case, Measurement, measure
-from tests.e2e.small import run_raysys
+from raysys.config import load_config
+from raysys.index.search import Searcher
+from tests.e2e.small import DEMO, run_raysys
+from tests.factories import photo
 
 
 # Two clusters and five contenders each take a minute: too long for `make test`.
@@ -27,6 +33,11 @@ from tests.e2e.small import run_raysys
         ("scaling", {scaling.TOGETHER, scaling.ALONE}),
         ("embed", {embed.RAYSYS, embed.BASELINE, embed.LIMIT}),
         ("index", {index.RAYSYS, index.BASELINE}),
+        pytest.param(
+            "serve",
+            {serve.RAYSYS, serve.BASELINE},
+            marks=pytest.mark.skipif(shutil.which("k6") is None, reason="needs k6"),
+        ),
     ],
 )
 def test_quick_bench_reports_every_contender(benchmark: str, contenders: set[str], tmp_path: Path) -> None:
@@ -78,3 +89,25 @@ def test_contenders_are_measured_in_turn_in_separate_processes(tmp_path: Path) -
     rate = result.contenders["A"].rate
     assert (rate.median, rate.min, rate.max) == (4.0, 2.0, 6.0)
     assert (result.contenders["A"].vs_baseline, result.contenders["A"].vs_limit) == (1.0, 1.0)
+
+
+def test_bare_service_returns_the_neighbours_of_raysys(tmp_path: Path) -> None:
+    config = load_config(
+        str(DEMO.with_name("bench.yaml")),
+        [*QUICK, "bench.serve_vectors=500", "index.kind=exact"],
+        BenchRunConfig,
+    )
+    work = serve.write_work(config, tmp_path)
+    searcher = Searcher(work.index_uri)
+    row = searcher.row_of("7")
+    (expected,) = searcher.search(searcher.vector(row)[None], 10, exclude_rows=[row])
+    client = TestClient(bare_service.create_app(work.encoder_uri, work.index_uri))
+    found = client.get("/v1/items/7/similar").json()
+    assert [item["item_id"] for item in found["items"]] == [near.item.item_id for near in expected]
+    assert [item["score"] for item in found["items"]] == pytest.approx(
+        [near.score for near in expected], abs=1e-5
+    )
+    assert found["query"]["item_id"] == "7"
+    assert found["query"]["attributes"] == searcher.item(row).attributes
+    uploaded = client.post("/v1/search", files={"image": ("a.jpg", photo(size=(80, 60)))}).json()
+    assert len(uploaded["items"]) == 10

