@@ -80,6 +80,20 @@ class UnreadableImage(InputError):
         self.reason = reason
 
 
+class Unauthorized(InputError):
+    """A request without a valid token."""
+
+    http_status = 401
+    code = "unauthorized"
+
+
+class Forbidden(InputError):
+    """A token without the scope that a request needs."""
+
+    http_status = 403
+    code = "forbidden"
+
+
 class TooLarge(InputError):
     """More bytes, pixels or results than this service accepts."""
 
@@ -161,6 +175,13 @@ class ClusterError(RaysysError):
 
     http_status = 503
     code = "unavailable"
+
+
+class ServiceUnavailable(RaysysError):
+    """The HTTP service cannot be reached, does not answer in time, or is overloaded."""
+
+    http_status = 503
+    code = "overloaded"
 
 
 def out_of_memory_reason(error: BaseException) -> str | None:

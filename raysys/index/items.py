@@ -18,17 +18,9 @@ import pyarrow as pa
 from numpy import ndarray
 
 from raysys import storage
-from raysys.columns import (
-    ATTRIBUTES,
-    CONTENT_HASH,
-    IMAGE_BYTES,
-    IMAGE_OFFSET,
-    ITEM_ID,
-    SHARD,
-    TITLE,
-    Attributes,
-)
+from raysys.columns import ATTRIBUTES, CONTENT_HASH, IMAGE_BYTES, IMAGE_OFFSET, ITEM_ID, SHARD, TITLE
 from raysys.index.attributes import attribute_columns
+from raysys.types import Attributes
 
 _ID_HASH, _ID_ROW = "id_hash", "id_row"
 

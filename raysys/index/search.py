@@ -16,7 +16,7 @@ from raysys import artifacts, storage
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import UNIT_TOLERANCE, bad_rows, fault_of
 from raysys.artifacts.intact import intact_file
-from raysys.columns import Attributes, content_hash
+from raysys.columns import content_hash
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.device import CPU, Device, IndexCopy
 from raysys.index.filters import Filter, check_filter, require_known
@@ -25,6 +25,7 @@ from raysys.index.kinds import GPU_KINDS
 from raysys.index.neighbours import Neighbours, merged
 from raysys.index.passing import FilterBitmaps
 from raysys.index.shards import Shard, index_file, read_shard
+from raysys.types import Attributes
 
 
 class Neighbour(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raysys.columns import Attributes
+from raysys.types import Attributes
 
 
 class _Request(BaseModel):
@@ -50,6 +50,16 @@ class EmbedRequest(_JsonRequest):
 
     texts: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(fail_fast=True)] = []
     images_base64: Annotated[list[str], Field(fail_fast=True)] = []
+
+
+class ReadyResponse(BaseModel):
+    """The response to `GET /readyz`."""
+
+    status: str
+    space_id: str
+    index_version: str
+    num_items: int
+    has_encoder: bool
 
 
 class ItemResponse(BaseModel):
