@@ -81,10 +81,10 @@ def unexpected(response: Response, where: str, reason: str) -> RaysysError:
     kind = _class_of_status(response.status)
     if "location" in response.headers:
         reason = f"a redirect to {printable(response.headers['location'], REASON_LENGTH)}"
-    remedy = "try again" if issubclass(kind, ServiceUnavailable) else "check the URL of the client"
+    remedy = "try again, or check" if issubclass(kind, ServiceUnavailable) else "check the URL, and"
     message = (
         f"{where}: HTTP {response.status}, not a response of raysys ({reason}); "
-        f"check what is in front of the service, and {remedy}"
+        f"{remedy} the proxy in front of the service"
     )
     return _as_error(kind, message, response.status, kind.code)
 
