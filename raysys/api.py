@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float32
-from numpy import ndarray
-
 from raysys import artifacts, storage
 from raysys.artifacts import EmbeddingSetManifest, require_same_space
 from raysys.artifacts.embedding_set import bad_rows, fault_of, read_embeddings, vectors_of
-from raysys.columns import ITEM_ID, Attributes
+from raysys.columns import ITEM_ID
 from raysys.errors import InputError
 from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.reranking import evaluate_vectors
 from raysys.evaluate.significance import Interval
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
+from raysys.types import Attributes, Embeddings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,19 +41,6 @@ __all__ = [
     "load_index",
     "read_log",
 ]
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """L2-normalised vectors of one embedding space, one row each."""
-
-    array: Float32[ndarray, "n d"]
-    space_id: str
-    item_ids: tuple[str, ...] | None = None
-    """The item of each row; None for vectors that were embedded by `Encoder`."""
-
-    def __len__(self) -> int:
-        return len(self.array)
 
 
 @dataclass(frozen=True)

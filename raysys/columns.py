@@ -7,12 +7,8 @@ uses, such as those of the scanned rows of `raysys pack`, are defined in that st
 from __future__ import annotations
 
 import hashlib
-from typing import TypeAlias
 
 import pyarrow as pa
-
-AttributeValue: TypeAlias = str | int | float | bool | None
-Attributes: TypeAlias = dict[str, AttributeValue]
 
 # An item, in shards and in every later artifact.
 ITEM_ID = "item_id"

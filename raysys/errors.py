@@ -184,6 +184,13 @@ class ClusterError(RaysysError):
     code = "unavailable"
 
 
+class ServiceUnavailable(RaysysError):
+    """The HTTP service cannot be reached, does not answer in time, or is overloaded."""
+
+    http_status = 503
+    code = "overloaded"
+
+
 def out_of_memory_reason(error: BaseException) -> str | None:
     """How an error says that memory ran out; None if it is another error.
 

@@ -104,7 +104,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     items = write_work(config, folder)
     photos = ServeWork(**{**vars(items), "photos": _write_photos(config.bench, folder)})
     both = {RAYSYS: run_raysys, BASELINE: run_bare}
-    properties = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
+    properties: dict[str, float] = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
     contenders: dict[str, Callable[[], Measurement]] = {
         name: partial(run, items) for name, run in both.items()
     }

@@ -95,7 +95,7 @@ def photo_pixels(
     Raises: UnreadableImage.
     """
     if isinstance(photo, Image.Image):
-        return to_pixels(_upright_rgb(photo), preprocessing)
+        return to_pixels(upright_rgb(photo), preprocessing)
     image = decode_image(photo, at_least_px=preprocessing.size_px * _PARITY_MARGIN)
     return to_pixels(image, preprocessing)
 
@@ -125,7 +125,7 @@ def decode_image(
         raise UnreadableImage(message, "too_many_pixels")
     if at_least_px is not None:
         image.draft(None, (at_least_px, at_least_px))  # affects only JPEG
-    return _upright_rgb(image, lambda: decode_jpeg(data, image, (width, height)))
+    return upright_rgb(image, lambda: decode_jpeg(data, image, (width, height)))
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -150,7 +150,7 @@ def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> UInt8[nd
     return np.asarray(image, dtype=np.uint8)
 
 
-def _upright_rgb(
+def upright_rgb(
     image: Image.Image, decode_faster: Callable[[], Image.Image | None] = lambda: None
 ) -> Image.Image:
     """An opened image as RGB and upright. Pillow decodes it if `decode_faster` returns None."""

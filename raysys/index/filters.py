@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 from numpy import ndarray
 
-from raysys.columns import AttributeValue
 from raysys.errors import InputError, did_you_mean
+from raysys.types import AttributeValue
 
 Filter: TypeAlias = Mapping[str, Mapping[str, Any]]
 

@@ -27,10 +27,10 @@ from raysys.columns import (
     ITEM_ID,
     SHARD,
     TITLE,
-    Attributes,
 )
 from raysys.errors import MissingError
 from raysys.index.attributes import attribute_columns
+from raysys.types import Attributes
 
 _ID_HASH, _ID_ROW = "id_hash", "id_row"
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from raysys.columns import Attributes
 from raysys.errors import MissingError
 from raysys.index.delta import Delta
 from raysys.index.parts import BasePart, Part
 from raysys.store.changes import Change, LoggedChange, Upsert
+from raysys.types import Attributes
 
 
 @dataclass(frozen=True)

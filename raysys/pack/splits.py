@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from raysys.columns import Attributes, AttributeValue
 from raysys.config.schema import SPLITS, AttributeSplit, ColumnSplit, GroupSplit, TimeSplit, moment_key
 from raysys.errors import InputError
+from raysys.types import Attributes, AttributeValue
 
 
 def split_of(

@@ -55,6 +55,7 @@ from raysys.serve.schemas import (
     ItemResponse,
     ItemsParameters,
     NeighbourResponse,
+    ReadyResponse,
     SearchResponse,
     SimilarParameters,
     UpsertRequest,
@@ -199,20 +200,20 @@ class Gateway:
         return {"status": "alive"}
 
     @app.get("/readyz")
-    async def readyz(self) -> dict[str, Any]:
+    async def readyz(self) -> ReadyResponse:
         """The index is loaded, and the encoder, if there is one, belongs to the same embedding space."""
         index = await self._index_info()
         if self._encoder is not None:
             encoder = await self._encoder_info()
             require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
-        return {
-            "status": "ready",
-            "space_id": index.space_id,
-            "index_version": index.index_version,
-            "num_items": index.num_items,
-            "last_change": index.last_change,
-            "has_encoder": self._encoder is not None,
-        }
+        return ReadyResponse(
+            status="ready",
+            space_id=index.space_id,
+            index_version=index.index_version,
+            num_items=index.num_items,
+            last_change=index.last_change,
+            has_encoder=self._encoder is not None,
+        )
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: Request) -> dict[str, Any]:

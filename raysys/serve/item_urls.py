@@ -10,16 +10,20 @@ from starlette.convertors import Convertor, register_url_convertor
 _DOT_SEGMENTS = (".", "..")
 
 
+def item_url(item_id: str, resource: str) -> str:
+    """The URL of a `resource` of an item (`photo`, `similar`), relative to the service."""
+    slash = "%2F" if item_id in _DOT_SEGMENTS else "/"
+    return f"/v1/items/{quote(item_id, safe='')}{slash}{resource}"
+
+
 def photo_url(item_id: str, template: str | None) -> str:
     """The URL of an item's photo, relative to the service without a `template`.
 
     `template` is `serve.image_url`; the percent-encoded id replaces its `{item_id}`.
     """
-    encoded = quote(item_id, safe="")
     if template is not None:
-        return template.replace("{item_id}", encoded)
-    slash = "%2F" if item_id in _DOT_SEGMENTS else "/"
-    return f"/v1/items/{encoded}{slash}photo"
+        return template.replace("{item_id}", quote(item_id, safe=""))
+    return item_url(item_id, "photo")
 
 
 class _ItemIdConvertor(Convertor[str]):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raysys.columns import Attributes
+from raysys.types import Attributes
 
 
 class _Request(BaseModel):
@@ -103,6 +103,18 @@ class ChangesResponse(BaseModel):
     """Durable changes, in the order of the request."""
 
     changes: list[ChangeResponse]
+
+
+class ReadyResponse(BaseModel):
+    """The response to `GET /readyz`."""
+
+    status: str
+    space_id: str
+    index_version: str
+    num_items: int
+    last_change: int
+    """Number of the last change of an item that can be found."""
+    has_encoder: bool
 
 
 class ItemResponse(BaseModel):

@@ -35,7 +35,6 @@ from raysys.columns import (
     ITEM_ID,
     SHARD,
     TITLE,
-    Attributes,
     item_hash,
 )
 from raysys.errors import DamagedData, InputError, MissingError
@@ -44,6 +43,7 @@ from raysys.shards.open_tar import OpenTar, open_tar
 from raysys.shards.samples import Sample, group_samples
 from raysys.shards.shard_set import ITEMS, TITLE_KEYS, header_hash
 from raysys.shards.tar import Member, key_of
+from raysys.types import Attributes
 
 # A ranged read takes as long as a download of about 4 MiB.
 _RANGED_ABOVE_BYTES = 4 << 20  # of a tar, per item

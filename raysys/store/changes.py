@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-from raysys.columns import Attributes
+from raysys.types import Attributes
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from raysys import columns
-from raysys.columns import Attributes
 from raysys.errors import InputError
 from raysys.store.changes import Change, Delete, LoggedChange, PhotoFile, Upsert
 from raysys.terminal import printable
+from raysys.types import Attributes
 
 Row: TypeAlias = dict[str, Any]
 

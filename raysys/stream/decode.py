@@ -37,7 +37,6 @@ from raysys.columns import (
     TEACHER,
     TITLE,
     TOKENS,
-    AttributeValue,
     content_hash,
 )
 from raysys.config.schema import AugmentConfig
@@ -47,6 +46,7 @@ from raysys.errors import UnreadableImage
 from raysys.stream.augment import augmented_pixels, item_rng
 from raysys.stream.earlier_vectors import EarlierVectors
 from raysys.stream.teacher import TeacherVectors
+from raysys.types import AttributeValue
 
 _COORDINATES = (EPOCH, STREAM_POSITION, SHARD_NUMBER, SAMPLE_NUMBER)
 _UNREADABLE = "unreadable_photo"

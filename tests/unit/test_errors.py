@@ -11,6 +11,7 @@ from raysys.errors import (
     ConfigError,
     DamagedData,
     DiskFull,
+    Forbidden,
     InputError,
     MissingArtifact,
     MissingError,
@@ -18,6 +19,7 @@ from raysys.errors import (
     OutOfMemory,
     ParityFailed,
     RaysysError,
+    ServiceUnavailable,
     SpaceMismatch,
     Stopped,
     StorageError,
@@ -26,6 +28,7 @@ from raysys.errors import (
     TrackingError,
     TrackingRefused,
     TrainingDiverged,
+    Unauthorized,
     UnreadableImage,
     did_you_mean,
     known_cause,
@@ -52,6 +55,9 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     TrackingError: (1, 500, "tracking_failed"),
     Busy: (1, 409, "busy"),
     ClusterError: (1, 503, "unavailable"),
+    ServiceUnavailable: (1, 503, "overloaded"),
+    Unauthorized: (2, 401, "unauthorized"),
+    Forbidden: (2, 403, "forbidden"),
 }
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysys import storage
-from raysys.columns import Attributes, AttributeValue
 from raysys.config.schema import AttributeType, Columns
 from raysys.pack.catalog.raw_rows import RawRow, Refusal
 from raysys.pack.catalog.values import as_id, as_text, as_type, require_unicode
+from raysys.types import Attributes, AttributeValue
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from raysys.columns import AttributeValue
 from raysys.config.schema import AttributeType
 from raysys.pack.catalog.raw_rows import is_unicode
+from raysys.types import AttributeValue
 
 _EXACT_FLOATS = 2**53  # below it every integer has a float of its own
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}

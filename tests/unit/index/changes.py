@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from raysys.columns import Attributes, content_hash
+from raysys.columns import content_hash
 from raysys.store.changes import Change, LoggedChange, PhotoFile, Upsert
+from raysys.types import Attributes
 
 SPACE = "s" * 64  # of `publish_embeddings`
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysys.columns import Attributes
 from raysys.errors import InputError
 from raysys.index.attributes import attribute_columns
 from raysys.index.filters import check_filter, meets, require_known, values_meet
 from raysys.index.passing import FilterBitmaps
+from raysys.types import Attributes
 
 ROWS: list[Attributes] = [
     {"category": "shoes", "seller": "a", "price": 5},

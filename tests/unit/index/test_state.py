@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from raysys.artifacts import ArtifactSpec, IndexBundleManifest
-from raysys.columns import Attributes
 from raysys.config.schema import IndexConfig
 from raysys.errors import DamagedData, InputError, MissingError
 from raysys.index.build import publish_index
 from raysys.index.exact import exact_search
 from raysys.index.search import Searcher
 from raysys.store.changes import Change, Delete, LoggedChange, PhotoFile, Upsert
+from raysys.types import Attributes
 from tests.unit.index.changes import SPACE, Log, upsert
 from tests.unit.index.embedding_sets import publish_embeddings, unit_vectors
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysys.columns import SKIP_REASONS, Attributes, content_hash
+from raysys.columns import SKIP_REASONS, content_hash
 from raysys.config.schema import AugmentConfig
 from raysys.encoder.preprocess import ImagePreprocessing, decode_image, to_pixels
 from raysys.encoder.text import TextPreprocessing, caption_keys
@@ -20,6 +20,7 @@ from raysys.stream.blocks import BlockBuilder
 from raysys.stream.decode import EmbeddingDecoder, TrainingDecoder
 from raysys.stream.earlier_vectors import EarlierVectors
 from raysys.stream.teacher import TeacherVectors
+from raysys.types import Attributes
 from tests.embedding_sets import publish_set
 from tests.factories import photo, tiny_checkpoint
 
