@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -298,6 +298,27 @@ def test_photo_of_a_put_item_is_its_file(small: Searcher, tmp_path: Path) -> Non
     with pytest.raises(MissingError) as caught:
         small.photo(small.row_of("n1"))
     assert str(caught.value) == "item 'n1' was put without a photo; put it again with one"
+
+
+def test_search_in_the_middle_of_a_batch_sees_the_state_before_it(small: Searcher) -> None:
+    seen: list[list[tuple[str, str]]] = []
+
+    class Vectors(dict[str, np.ndarray]):
+        """Searches when the vector is read, which is while the batch is applied."""
+
+        def __getitem__(self, space_id: str) -> np.ndarray:
+            (found,) = small.search(POOL[:1], 99)
+            seen.append(sorted((one.item.item_id, one.item.title) for one in found))
+            return super().__getitem__(space_id)
+
+    log = Log()
+    small.apply(log.batch(upsert("n0", POOL[0], title="old")))
+    before = [*((f"m{row}", "title") for row in range(6)), ("n0", "old")]
+    changes = [upsert(item_id, POOL[1], title="new") for item_id in ("m0", "m1", "n0", "n1")]
+    searching = [replace(change, vectors=Vectors(change.vectors)) for change in changes]
+    small.apply(log.batch(Delete("m5"), *searching))
+    assert seen == [before] * len(seen)
+    assert len(seen) >= 4
 
 
 def test_searches_see_a_batch_whole_or_not_at_all(tmp_path: Path) -> None:
