@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from raysys.serve.schemas import EmbedRequest, ErrorResponse, SearchRequest
+from raysys.serve.schemas import ChangesRequest, EmbedRequest, ErrorResponse, ItemFields, SearchRequest
 from raysys.serve.scopes import ROUTE_SCOPES
 
 _FILTER_EXAMPLE = {"category": {"in": ["fashion/tops"]}, "price": {"lte": 3000}}
@@ -22,12 +22,12 @@ _ERRORS = {
     403: "The scopes of the token do not include that of the route.",
     404: "No such item.",
     408: "The body did not arrive in time.",
-    409: "A vector of another embedding space, or no encoder for photos and texts.",
+    409: "A vector of another embedding space, no encoder for photos and texts, or no database for changes.",
     413: "A body or a photo that is too large.",
     415: "A content type that the route does not read, or an unreadable photo.",
     422: "A field is missing, unknown or invalid.",
     500: "Unexpected error; see the log of the service.",
-    503: "Too many requests are waiting (with Retry-After), or a store cannot be read.",
+    503: "Too many requests are waiting (with Retry-After), or a store or database does not answer.",
 }
 _EVERY_ROUTE = (500, 503)
 _WITH_TOKEN = (401, 403)
@@ -41,6 +41,9 @@ _ROUTE_ERRORS: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/items/{item_id}/photo"): (404,),
     ("POST", "/v1/search"): _WITH_BODY,
     ("POST", "/v1/embed"): _WITH_BODY,
+    ("PUT", "/v1/items/{item_id}"): _WITH_BODY,
+    ("DELETE", "/v1/items/{item_id}"): (409, 422),
+    ("POST", "/v1/changes"): _WITH_BODY,
 }
 _SEARCH_EXAMPLES = {
     "text": {"value": {"text": "red dress", "k": 12, "filter": _FILTER_EXAMPLE}},
@@ -60,7 +63,28 @@ _SEARCH_FORM = {
             "contentMediaType": "application/json",
             "description": "Conditions as a JSON object.",
         },
+        "max_per": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "How many items may share a value of an attribute, as a JSON object.",
+        },
         "unit": {"type": "string", "description": "The experiment unit, for example a user id."},
+    },
+}
+_ITEM = {"title": "red dress", "image_base64": "/9j/4AAQSkZJRg==", "attributes": {"price": 3000}}
+_ITEM_FORM = {
+    "type": "object",
+    "required": ["image", "title"],
+    "additionalProperties": False,
+    "properties": {
+        "image": {"type": "string", "format": "binary", "description": "The photo, as a file."},
+        "title": {"type": "string", "maxLength": 1000},
+        "attributes": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "Names and values as a JSON object.",
+        },
+        "group": {"type": "string", "description": "Equal for listings of the same thing."},
     },
 }
 _BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -71,6 +95,28 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
         },
         "multipart/form-data": {"schema": _SEARCH_FORM},
     },
+    ("PUT", "/v1/items/{item_id}"): {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/ItemFields"},
+            "examples": {"photo": {"value": _ITEM}},
+        },
+        "multipart/form-data": {"schema": _ITEM_FORM},
+    },
+    ("POST", "/v1/changes"): {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/ChangesRequest"},
+            "examples": {
+                "both": {
+                    "value": {
+                        "changes": [
+                            {"kind": "upsert", "item_id": "m1", **_ITEM},
+                            {"kind": "delete", "item_id": "m2"},
+                        ]
+                    }
+                }
+            },
+        },
+    },
     ("POST", "/v1/embed"): {
         "application/json": {
             "schema": {"$ref": "#/components/schemas/EmbedRequest"},
@@ -78,7 +124,13 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
         },
     },
 }
-_BODY_MODELS: tuple[type[BaseModel], ...] = (SearchRequest, EmbedRequest, ErrorResponse)
+_BODY_MODELS: tuple[type[BaseModel], ...] = (
+    SearchRequest,
+    EmbedRequest,
+    ItemFields,
+    ChangesRequest,
+    ErrorResponse,
+)
 
 
 def openapi_schema(app: FastAPI) -> dict[str, Any]:

@@ -160,7 +160,14 @@ def test_items_and_state(send: Send) -> None:
     service = Service(httpx.Response(200, json={"items": [ITEM]}))
     assert [item.image_url for item in send(service, "items", limit=1, seed=3)] == ["/v1/items/m1/photo"]
     assert service.sent == ("GET", "/v1/items?limit=1&seed=3", None)
-    state = {"status": "ready", "space_id": "5", "index_version": "d1.0", "num_items": 9, "has_encoder": True}
+    state = {
+        "status": "ready",
+        "space_id": "5",
+        "index_version": "d1.0",
+        "num_items": 9,
+        "last_change": 0,
+        "has_encoder": True,
+    }
     service = Service(httpx.Response(200, json={**state, "new_field": 1}))
     assert send(service, "ready").model_dump() == state
     assert service.sent == ("GET", "/readyz", None)

@@ -21,7 +21,14 @@ from tests.unit.client.conftest import URL, Send, Service
 
 READY = httpx.Response(
     200,
-    json={"status": "ready", "space_id": "5", "index_version": "d.0", "num_items": 1, "has_encoder": True},
+    json={
+        "status": "ready",
+        "space_id": "5",
+        "index_version": "d.0",
+        "num_items": 1,
+        "last_change": 0,
+        "has_encoder": True,
+    },
 )
 TOKEN = "secret-token-of-a-shop"
 WHERE = f"GET {URL}/readyz"
