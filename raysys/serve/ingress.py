@@ -49,7 +49,7 @@ _MAX_PARENT_BYTES = 12
 
 @contextlib.contextmanager
 def configured(config: Config, *, starts_cluster: bool) -> Iterator[None]:
-    """Set the environment for `serve.ingress`; its files last as long as the block.
+    """Set the environment for `serve.ingress` while the block runs; variables that are set keep their values.
 
     Nothing is set if this process does not start the cluster.
     """
@@ -62,11 +62,14 @@ def configured(config: Config, *, starts_cluster: bool) -> Iterator[None]:
         yield
         return
     folder = _new_folder()
+    wanted = {**_ENVIRONMENT, **_haproxy_environment(folder, binary)}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        for name, value in {**_ENVIRONMENT, **_haproxy_environment(folder, binary)}.items():
-            os.environ.setdefault(name, value)
         yield
     finally:
+        for name in added:
+            del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
 
 
