@@ -7,6 +7,7 @@ upload photos. The limit of the latter is the encoder alone, in batches of `serv
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -78,9 +79,9 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     if shutil.which("k6") is None:
         raise InputError("bench serve: k6 is not on the PATH; install it: https://grafana.com/docs/k6")
     items = write_work(config, folder)
-    photos = ServeWork(**{**vars(items), "photos": write_photos(config.bench, folder)})
+    photos = dataclasses.replace(items, photos=write_photos(config.bench, folder))
     both = {RAYSYS: run_raysys, BASELINE: run_bare}
-    properties = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
+    properties: dict[str, float] = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
     contenders: dict[str, Callable[[], Measurement]] = {
         name: partial(run, items) for name, run in both.items()
     }

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -92,7 +93,7 @@ def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of this service alone, so that a machine can run several."""
     wrapper, error_file = folder / "haproxy", folder / "503.http"
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=binary, **ports)
+    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=shlex.quote(binary), **ports)
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(0o700)
     error_file.write_bytes(_error_response())
