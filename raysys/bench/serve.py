@@ -7,6 +7,7 @@ upload photos. The limit of the latter is the encoder alone, in batches of `serv
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -27,22 +28,15 @@ from typing import Any
 import httpx
 import numpy as np
 
-from raysys.artifacts import ArtifactSpec, EncoderBundleManifest, IndexBundleManifest, specs
-from raysys.bench import index_data
-from raysys.bench.config import BenchConfig, BenchRunConfig
+from raysys.bench.config import BenchRunConfig
 from raysys.bench.cpu_time import cpu_seconds
 from raysys.bench.measure import Case, CaseResult, Measurement
-from raysys.bench.models import write_start
-from raysys.bench.photos import photo_like
-from raysys.config import load_config
-from raysys.encoder import start
-from raysys.encoder.bundle import open_bundle, publish_bundle
+from raysys.bench.serve_data import ServeWork, write_photos, write_work
+from raysys.encoder.bundle import open_bundle
 from raysys.errors import ClusterError, InputError
-from raysys.index.build import publish_index
-from raysys.synth import generate_items
 
 RAYSYS, BASELINE, LIMIT = "raysys serve", "FastAPI and FAISS, one process", "encoder alone"
-_SEED, _NUM_PHOTOS = 7, 16
+_SEED = 7
 _START_TIMEOUT_S, _STOP_TIMEOUT_S = 300.0, 60.0
 _MIN_SHARE = 0.95  # of the load; a service that answers less is saturated
 _ROLES = {
@@ -51,23 +45,6 @@ _ROLES = {
     "searcher": "ServeReplica:raysys:Searcher",
     "encoder": "ServeReplica:raysys:Encoder",
 }
-
-
-@dataclass(frozen=True)
-class ServeWork:
-    """What is served, and the load."""
-
-    config_path: Path
-    encoder_uri: str
-    index_uri: str
-    bench: BenchConfig
-    photos: tuple[Path, ...]
-    """The photos to upload; none for item queries."""
-
-    @property
-    def low_rate(self) -> int:
-        """Requests per second at low load."""
-        return self.bench.serve_photo_rate if self.photos else self.bench.serve_item_rate
 
 
 @dataclass(frozen=True)
@@ -102,7 +79,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     if shutil.which("k6") is None:
         raise InputError("bench serve: k6 is not on the PATH; install it: https://grafana.com/docs/k6")
     items = write_work(config, folder)
-    photos = ServeWork(**{**vars(items), "photos": _write_photos(config.bench, folder)})
+    photos = dataclasses.replace(items, photos=write_photos(config.bench, folder))
     both = {RAYSYS: run_raysys, BASELINE: run_bare}
     properties: dict[str, float] = {"num_vectors": config.bench.serve_vectors, "cores": os.cpu_count() or 1}
     contenders: dict[str, Callable[[], Measurement]] = {
@@ -261,32 +238,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @functools.cache
 def _opened_encoder(uri: str) -> Any:
     return open_bundle(uri)
-
-
-def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
-    """Publish a model with random weights and an index of drawn vectors, as the stages name them."""
-    changes = {"root": str(folder / "root"), "projection": {"dimensions": None}}
-    path = folder / "serve.yaml"
-    tree = {**config.model_dump(mode="json", exclude={"bench"}, exclude_unset=True), **changes}
-    path.write_text(json.dumps(tree), encoding="utf-8")
-    served = load_config(str(path), [])
-    encoder_uri, index_uri = str(specs.served_encoder(served)), specs.served_index(served)
-    spec = ArtifactSpec(encoder_uri, EncoderBundleManifest, {}, {})
-    encoder = publish_bundle(
-        spec, partial(write_start, served), text=start.text_preprocessing(served.encoder)
-    )
-    index_data.write_work(
-        folder, config.bench.serve_vectors, encoder.dimensions, 1, (), space_id=encoder.space_id
-    )
-    publish_index(
-        ArtifactSpec(index_uri, IndexBundleManifest, {}, {}), str(folder / "embeddings"), served.index
-    )
-    return ServeWork(path, encoder_uri, index_uri, config.bench, ())
-
-
-def _write_photos(bench: BenchConfig, folder: Path) -> tuple[Path, ...]:
-    paths = []
-    for number, item in enumerate(generate_items(_NUM_PHOTOS, _SEED)):
-        paths.append(folder / f"{number}.jpg")
-        paths[-1].write_bytes(photo_like(item, bench.serve_megapixels, _SEED + number))
-    return tuple(paths)

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -49,7 +50,7 @@ _MAX_PARENT_BYTES = 12
 
 @contextlib.contextmanager
 def configured(config: Config, *, starts_cluster: bool) -> Iterator[None]:
-    """Set the environment for `serve.ingress`; its files last as long as the block.
+    """Set the environment for `serve.ingress` while the block runs; variables that are set keep their values.
 
     Nothing is set if this process does not start the cluster.
     """
@@ -62,11 +63,14 @@ def configured(config: Config, *, starts_cluster: bool) -> Iterator[None]:
         yield
         return
     folder = _new_folder()
+    wanted = {**_ENVIRONMENT, **_haproxy_environment(folder, binary)}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        for name, value in {**_ENVIRONMENT, **_haproxy_environment(folder, binary)}.items():
-            os.environ.setdefault(name, value)
         yield
     finally:
+        for name in added:
+            del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,7 +93,7 @@ def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of this service alone, so that a machine can run several."""
     wrapper, error_file = folder / "haproxy", folder / "503.http"
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=binary, **ports)
+    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=shlex.quote(binary), **ports)
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(0o700)
     error_file.write_bytes(_error_response())

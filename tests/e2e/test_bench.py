@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from raysys.bench import bare_service, embed, index, loss, pack, scaling, serve, stream, train
+from raysys.bench import bare_service, embed, index, loss, pack, scaling, serve, serve_data, stream, train
 from raysys.bench.config import QUICK, BenchRunConfig
 from raysys.bench.measure import Case, Measurement, measure
 from raysys.config import load_config
@@ -97,7 +97,7 @@ def test_bare_service_returns_the_neighbours_of_raysys(tmp_path: Path) -> None:
         [*QUICK, "bench.serve_vectors=500", "index.kind=exact"],
         BenchRunConfig,
     )
-    work = serve.write_work(config, tmp_path)
+    work = serve_data.write_work(config, tmp_path)
     searcher = Searcher(work.index_uri)
     row = searcher.row_of("7")
     (expected,) = searcher.search(searcher.vector(row)[None], 10, exclude_rows=[row])
