@@ -18,6 +18,7 @@ from raysys.terminal import print_line
 from raysys.tracking.logs import log
 
 _TIMEOUT_S = 30.0
+_NEW_ITEM = "just-listed"
 
 
 def run(config: Config, *, exits: bool, out: TextIO) -> None:
@@ -41,7 +42,7 @@ def run(config: Config, *, exits: bool, out: TextIO) -> None:
 
 
 def _query(address: str) -> None:
-    """Query the service as a shop would: readiness, then neighbours of an item, of a photo and of words."""
+    """Query the service as a shop would: neighbours of an item, of a photo and of words, and a change."""
     with httpx.Client(base_url=address, timeout=_TIMEOUT_S) as client:
         ready = _json(client.get("/readyz"))
         examples = _json(client.get("/v1/examples"))
@@ -60,6 +61,32 @@ def _query(address: str) -> None:
         for query, response in responses.items():
             titles = [f"{item['title']} ({item['score']:.2f})" for item in _json(response)["items"]]
             log.info("    query  %s  ->  %s", query, "  |  ".join(titles))
+        _change(client, photo, item["title"])
+
+
+def _change(client: httpx.Client, photo: bytes, title: str) -> None:
+    """List an item and remove it again, as a seller would, and tell how soon searches followed."""
+    url, form = f"/v1/items/{_NEW_ITEM}", {"image": ("photo.jpg", photo)}
+    for what, request in (
+        ("put", client.build_request("PUT", url, files=form, data={"title": title})),
+        ("deleted", client.build_request("DELETE", url)),
+    ):
+        change = _json(client.send(request))["change"]
+        durable = time.monotonic()
+        while _json(client.get("/readyz"))["last_change"] < change:
+            if time.monotonic() - durable > _TIMEOUT_S:
+                raise ClusterError(f"serve: change {change} was not applied within {_TIMEOUT_S:.0f} s")
+            time.sleep(0.01)
+        seconds = time.monotonic() - durable
+        found = _json(client.post("/v1/search", files=form, data={"k": "5"}))["items"]
+        is_found = _NEW_ITEM in [item["item_id"] for item in found]
+        log.info(
+            "   change  item %s %s: %s after %.2f s",
+            _NEW_ITEM,
+            what,
+            "found" if is_found else "no longer found",
+            seconds,
+        )
 
 
 def _json(response: httpx.Response) -> Any:

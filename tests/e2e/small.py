@@ -63,7 +63,7 @@ SMALL: dict[str, Any] = {
 _SYSTEMS = "random|popularity|thumbnail|mobilenet_v2|zero_shot|fine_tuned|wise_ft|fine_tuned_pca"
 # A stage's label is right-aligned in nine columns; the report's table begins in the first one.
 _OURS = re.compile(
-    rf" *(pack|train|embed|index|evaluate|result|serve|query|report|page|demo|next|draw|scan|write)  \S"
+    rf" *(pack|train|embed|index|evaluate|result|serve|query|change|report|page|demo|next|draw|scan|write)  \S"
     rf"|({_SYSTEMS}|system) +\S|SIMULATED LOG: |WARNING: |Press Ctrl-C to stop\.$"
 )
 

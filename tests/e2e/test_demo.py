@@ -25,9 +25,13 @@ def test_demo_serves_queries_and_exits(completed_run: CompletedRun, tmp_path: Pa
     num_skipped = sum("up to date: skipped" in line for line in lines)
     assert num_skipped == 5  # because the overrides equal the file's settings
     labels = [line.split()[0] for line in lines]
-    # An item, its photo and five texts; then the three commands for another catalogue, under a heading.
+    # An item, its photo and five texts; a listing that comes and goes; then the three commands for another
+    # catalogue, under a heading.
     assert labels[0] == "demo"
-    assert labels[-14:] == ["serve", *["query"] * 7, "report", "page", *["next"] * 4]
+    assert labels[-16:] == ["serve", *["query"] * 7, *["change"] * 2, "report", "page", *["next"] * 4]
+    assert [line.split(": ")[1].split(" after")[0] for line in lines if " just-listed " in line] == [
+        "found", "no longer found",
+    ]  # fmt: skip
     assert f"{root}/reports/small/report.html" in demo.stderr
     photo_query = next(line for line in lines if "photo of this item" in line)
     assert "(1.00)" in photo_query  # the photo of an item finds that item

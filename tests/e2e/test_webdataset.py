@@ -1,18 +1,18 @@
-"""A WebDataset as img2dataset writes it, through every stage; the photos are served from its tars."""
+"""A WebDataset as img2dataset writes it, through every stage; the index reads photos from its tars."""
 
 from __future__ import annotations
 
 import io
 import json
-import signal
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.e2e.conftest import wait_until_ready
-from tests.e2e.small import DEMO, free_port, kill_group, run_raysys, start_raysys, write_config
+from raysys.errors import DamagedData
+from raysys.index.search import Searcher
+from raysys.index.shelf import shelf
+from tests.e2e.small import DEMO, NAME, run_raysys, write_config
 from tests.img2dataset_tars import Download, write_img2dataset
 
 COLOURS = ("red", "green", "blue", "white")
@@ -31,7 +31,7 @@ def drawn(number: int) -> Download:
 
 
 @pytest.mark.timeout(600)
-def test_webdataset_is_trained_on_indexed_and_served(tmp_path: Path) -> None:
+def test_webdataset_is_trained_on_and_indexed(tmp_path: Path) -> None:
     tars = write_img2dataset(
         tmp_path / "tars", *([drawn(40 * shard + n) for n in range(40)] for shard in range(2))
     )
@@ -83,20 +83,11 @@ def test_webdataset_is_trained_on_indexed_and_served(tmp_path: Path) -> None:
     assert [line for line in planned if "up to date" not in line] == []
     assert len(planned) == 8  # three ShardSets, two encoders, embeddings, index, report
 
-    url = f"http://127.0.0.1:{(port := free_port())}/"
-    process = start_raysys("serve", str(config), f"serve.port={port}", log_stem=tmp_path / "serve")
-    try:
-        wait_until_ready(url, process, tmp_path / "serve")
-        first = drawn(3)
-        found = httpx.get(f"{url}v1/items/000000003/similar", params={"k": 5}, timeout=30).json()
-        assert found["query"]["title"] == first.caption
-        assert len(found["items"]) == 5
-        photo = httpx.get(f"{url}v1/items/000000003/photo", timeout=30)
-        assert (photo.content, photo.headers["content-type"]) == (first.photo, "image/jpeg")
-        tars[0].write_bytes(b"x" * 512 + before[0])
-        changed = httpx.get(f"{url}v1/items/000000003/photo", timeout=30)
-        assert (changed.status_code, changed.json()["error"]["code"]) == (500, "damaged_data")
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    finally:
-        kill_group(process)
+    searcher = Searcher(str(root / "indexes" / NAME))
+    first, row = drawn(3), searcher.row_of("000000003")
+    assert searcher.item(row).title == first.caption
+    assert len(shelf(searcher, searcher.vector(row), 5, query_row=row)) == 5
+    assert searcher.photo(row) == first.photo
+    tars[0].write_bytes(b"x" * 512 + before[0])
+    with pytest.raises(DamagedData, match="has changed at byte"):
+        searcher.photo(row)
