@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         _command(subparsers, "run", commands.run_all, "run every stage in order and skip what is up to date")
     )
     _add_stages(subparsers)
-    _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    _add_serve(subparsers)
     submit = _command(subparsers, "submit", commands.submit, "run a stage as a job on a Ray cluster")
     submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
     submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
@@ -214,6 +214,25 @@ def _add_stages(subparsers: Any) -> None:
                 "--embeddings", metavar="NAME", help="index embeddings/NAME, as indexes/NAME, instead"
             )
             parser.set_defaults(call=commands.index)
+
+
+def _add_serve(subparsers: Any) -> None:
+    serve = _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    action = serve.add_mutually_exclusive_group()
+    action.add_argument(
+        "--switch",
+        dest="action",
+        action="store_const",
+        const="switch",
+        help="let the running service serve the encoder and the index that are published now",
+    )
+    action.add_argument(
+        "--rollback",
+        dest="action",
+        action="store_const",
+        const="rollback",
+        help="let the running service serve what it served before",
+    )
 
 
 def _add_bench(subparsers: Any) -> None:

@@ -81,8 +81,13 @@ def _load(path: str, overrides: list[str]) -> Config:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Serve over HTTP until a signal arrives."""
+    """Serve over HTTP until a signal arrives, or let the running service change what it serves."""
     config = _load(arguments.config, arguments.overrides)
+    if arguments.action is not None:
+        from raysys.serve import admin
+
+        print_line(admin.summary(admin.request_switch(config.serve, arguments.action)), arguments.out)
+        return 0
     from raysys.serve import app
 
     with app.served(config) as address:

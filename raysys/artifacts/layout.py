@@ -71,7 +71,7 @@ class ArtifactLayout:
         return storage.join(self.root, "embeddings", f"{self.name}-pca")
 
     def served(self, name: str) -> str:
-        """Which encoder and index the service of the index of this name serves (`raysys/artifacts/served.py`)."""
+        """Which encoder and index are served for the index of this name (`raysys/artifacts/served.py`)."""
         return storage.join(self.root, SERVED, f"{name}.json")
 
     @property

@@ -99,7 +99,8 @@ def publish_index(
     kept = artifacts.versions_to_keep(spec.uri, IndexBundleManifest)
     with _version_folder(spec.uri, kept) as version:
         folder = storage.join(spec.uri, version)
-        source = read_source(embeddings_uri, num_shards, _changed(changes, embeddings, folder))
+        changed = _changed(changes, embeddings, folder)
+        source = read_source(embeddings_uri, num_shards, changed)
         sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
         recipe, candidates = _choose(section, sample, len(source), here)
         device, parallel = _bulk(here, parallel, gpu_tasks)
@@ -118,6 +119,7 @@ def publish_index(
             latency_ms={"p50": measured.latency.p50_ms, "p99": measured.latency.p99_ms},
             candidates=list(candidates),
             last_change=0 if changes is None else changes.up_to,
+            num_without_vector=0 if changed is None else changed.num_without_vector,
             max_exact_rows=measured.max_exact_rows,
         )
         storage.delete(storage.join(folder, CHANGES_FILE))
