@@ -168,13 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         _command(subparsers, "run", commands.run_all, "run every stage in order and skip what is up to date")
     )
     _add_stages(subparsers)
-    serve = _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
-    serve.add_argument(
-        "--new-token", metavar="NAME", help="print a token and its entry for serve.tokens_file"
-    )
-    serve.add_argument(
-        "--scope", choices=("read", "write", "admin"), default="read", help="scope of --new-token"
-    )
+    _add_serve(subparsers)
     submit = _command(subparsers, "submit", commands.submit, "run a stage as a job on a Ray cluster")
     submit.add_argument("stage", metavar="STAGE", help="run, serve or a stage")
     submit.add_argument("--address", help="the cluster's dashboard, http://HEAD:8265 (default: RAY_ADDRESS)")
@@ -221,6 +215,31 @@ def _add_stages(subparsers: Any) -> None:
                 "--embeddings", metavar="NAME", help="index embeddings/NAME, as indexes/NAME, instead"
             )
             parser.set_defaults(call=commands.index)
+
+
+def _add_serve(subparsers: Any) -> None:
+    serve = _command(subparsers, "serve", commands.serve, "serve encoder and index over HTTP until Ctrl-C")
+    action = serve.add_mutually_exclusive_group()
+    action.add_argument(
+        "--switch",
+        dest="action",
+        action="store_const",
+        const="switch",
+        help="let the running service serve the encoder and the index that are published now",
+    )
+    action.add_argument(
+        "--rollback",
+        dest="action",
+        action="store_const",
+        const="rollback",
+        help="let the running service serve what it served before",
+    )
+    action.add_argument(
+        "--new-token", metavar="NAME", help="print a token and its entry for serve.tokens_file"
+    )
+    serve.add_argument(
+        "--scope", choices=("read", "write", "admin"), default="read", help="scope of --new-token"
+    )
 
 
 def _add_bench(subparsers: Any) -> None:

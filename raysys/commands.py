@@ -83,10 +83,18 @@ def _load(path: str, overrides: list[str]) -> Config:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Serve over HTTP until a signal arrives; with `--new-token`, only print a token."""
+    """Serve over HTTP until a signal arrives, or let the running service change what it serves.
+
+    With `--new-token`, only print a token.
+    """
     config = _load(arguments.config, arguments.overrides)
     if arguments.new_token is not None:
         return _print_token(arguments)
+    if arguments.action is not None:
+        from raysys.serve import admin
+
+        print_line(admin.summary(admin.request_switch(config.serve, arguments.action)), arguments.out)
+        return 0
     with _ingress_configured(config):
         from raysys.serve import app
 

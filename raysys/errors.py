@@ -177,6 +177,20 @@ class TrackingError(RaysysError):
     code = "tracking_failed"
 
 
+class GenerationGone(RaysysError):
+    """A replica has no pair of this generation (any more); the active one can be used instead."""
+
+    http_status = 503
+    code = "generation_gone"
+
+
+class SwitchRefused(RaysysError):
+    """The next pair of encoder and index failed its checks; the active one serves on."""
+
+    http_status = 409
+    code = "switch_refused"
+
+
 class ClusterError(RaysysError):
     """Ray, a port or a remote job failed."""
 

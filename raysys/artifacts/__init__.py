@@ -34,7 +34,7 @@ from raysys.artifacts.manifest import (
     Throughput,
     canonical_json,
 )
-from raysys.artifacts.replace import begin_version, delete_other_versions, publish_version
+from raysys.artifacts.replace import begin_version, delete_other_versions, publish_version, versions_to_keep
 
 __all__ = [
     "MANIFEST",
@@ -70,4 +70,5 @@ __all__ = [
     "publish",
     "publish_version",
     "require_same_space",
+    "versions_to_keep",
 ]

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,21 @@ def files_uri(uri: str, manifest: Manifest) -> str:
     return storage.join(uri, manifest.folder) if manifest.folder else uri
 
 
-def begin(spec: ArtifactSpec) -> None:
-    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others."""
+def begin(spec: ArtifactSpec, keep: Collection[str] = ()) -> None:
+    """Prepare the directory: keep the files of an interrupted attempt at the same spec, delete all others.
+
+    The folders `keep`, directly in the directory, are not deleted.
+    """
     marker = storage.join(spec.uri, _IN_PROGRESS)
     if storage.exists(marker) and storage.read_bytes(marker).decode() == spec.spec_hash:
         return
     storage.delete(storage.join(spec.uri, MANIFEST))  # first: from here on the artifact does not exist
-    storage.delete(spec.uri)
+    if keep:
+        names = {path.split("/")[0] for path in storage.list_files(spec.uri, hidden=True)}
+        for name in names.difference(keep):
+            storage.delete(storage.join(spec.uri, name))
+    else:
+        storage.delete(spec.uri)
     storage.write_bytes(marker, spec.spec_hash.encode())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from raysys import storage
 
 LATENT = "latent.parquet"  # the latent attributes of a drawn catalogue
+SERVED = "served"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class ArtifactLayout:
     def projected_embeddings(self) -> str:
         """The catalogue in the projected space."""
         return storage.join(self.root, "embeddings", f"{self.name}-pca")
+
+    def served(self, name: str) -> str:
+        """Which encoder and index are served for the index of this name (`raysys/artifacts/served.py`)."""
+        return storage.join(self.root, SERVED, f"{name}.json")
 
     @property
     def index(self) -> str:

@@ -206,6 +206,8 @@ class IndexBundleManifest(Manifest):
     """What `index.kind: auto` measured, in order; the last one was built."""
     last_change: int
     """Number of the last catalogue change in the index; 0 after a build."""
+    num_without_vector: int = 0
+    """Items that were put up to that change without a vector of the space, and are not in the index."""
     max_exact_rows: int
     """If at most this many rows of a FAISS file pass a filter, they are searched exactly."""
 

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from raysys import storage
 from raysys.artifacts.directory import MANIFEST, intact_files, publish, read_manifest
 from raysys.artifacts.manifest import AnyManifest, ArtifactSpec, Manifest
+from raysys.artifacts.served import version_of, versions_in_use
 from raysys.errors import DamagedData, InputError
 
 
@@ -28,7 +29,7 @@ def begin_version(spec: ArtifactSpec) -> str:
         for name in published.files.keys() - intact_files(spec.uri, published):
             storage.delete(storage.join(spec.uri, folder, name))
         storage.delete(storage.join(spec.uri, MANIFEST))
-    delete_other_versions(spec.uri, spec.manifest, keep=folder)
+    delete_other_versions(spec.uri, spec.manifest, keep={folder})
     return folder
 
 
@@ -37,12 +38,19 @@ def publish_version(uri: str, folder: str, manifest: AnyManifest) -> AnyManifest
     return publish(uri, manifest.model_copy(update={"folder": folder}))
 
 
-def delete_other_versions(uri: str, kind: type[Manifest], *, keep: str | None = None) -> None:
-    """Delete all files below `uri` except those of the published artifact and of the folder `keep`."""
+def versions_to_keep(uri: str, kind: type[Manifest]) -> set[str]:
+    """The folders below `uri` that outlive the next publication: the version that is published, and those
+    that services have (`raysys/artifacts/served.py`)."""
+    published = _read(uri, kind)
+    return versions_in_use(uri) | ({published.folder or version_of(published)} if published else set())
+
+
+def delete_other_versions(uri: str, kind: type[Manifest], *, keep: Collection[str] = ()) -> None:
+    """Delete all files below `uri` except those of the published artifact and of the folders `keep`."""
     published = _published(uri, kind)
     names = storage.list_files(uri, hidden=True)
-    unused = [name for name in names if name not in published and name.split("/")[0] != keep]
-    used_folders = {name.rpartition("/")[0].split("/")[0] for name in published} | {keep}
+    unused = [name for name in names if name not in published and name.split("/")[0] not in keep]
+    used_folders = {name.rpartition("/")[0].split("/")[0] for name in published}.union(keep)
     is_deleted: set[str] = set()
     for name in unused:
         top, _, rest = name.partition("/")

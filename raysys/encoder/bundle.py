@@ -24,6 +24,7 @@ from torch import Tensor
 from raysys import artifacts, storage
 from raysys.artifacts import ArtifactSpec, EncoderBundleManifest
 from raysys.artifacts.intact import damage_named
+from raysys.artifacts.served import version_of
 from raysys.encoder import siglip
 from raysys.encoder.interpolation import Interpolation, interpolate
 from raysys.encoder.preprocess import ImagePreprocessing
@@ -52,7 +53,8 @@ def publish_bundle(
     `seconds` is how long training took, if it did not happen in `write_files`.
     """
     started = time.monotonic()
-    artifacts.begin(spec)
+    kept = artifacts.versions_to_keep(spec.uri, EncoderBundleManifest)
+    artifacts.begin(spec, kept)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder)
@@ -69,7 +71,19 @@ def publish_bundle(
         text=dataclasses.asdict(text),
         interpolation=interpolation.model_dump(mode="json") if interpolation else None,
     )
-    return artifacts.publish(spec.uri, manifest)
+    _copy_version(spec.uri, manifest)
+    artifacts.publish(spec.uri, manifest)
+    version = version_of(manifest)
+    artifacts.delete_other_versions(spec.uri, EncoderBundleManifest, keep={*kept, version})
+    return manifest
+
+
+def _copy_version(uri: str, manifest: EncoderBundleManifest) -> None:
+    """Copy the bundle to the folder at which it can still be opened after the next publication at `uri`."""
+    version = storage.join(uri, version_of(manifest))
+    for name in manifest.files:
+        storage.copy_file(storage.join(uri, name), storage.join(version, name))
+    artifacts.publish(version, manifest)
 
 
 def publish_trained_bundle(

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -96,9 +96,11 @@ def publish_index(
     num_shards = num_shards_of(section, embeddings.num_items, embeddings.dimensions)
     if num_shards == 1:
         parallel = map
-    with _version_folder(spec.uri) as version:
+    kept = artifacts.versions_to_keep(spec.uri, IndexBundleManifest)
+    with _version_folder(spec.uri, kept) as version:
         folder = storage.join(spec.uri, version)
-        source = read_source(embeddings_uri, num_shards, _changed(changes, embeddings, folder))
+        changed = _changed(changes, embeddings, folder)
+        source = read_source(embeddings_uri, num_shards, changed)
         sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
         recipe, candidates = _choose(section, sample, len(source), here)
         device, parallel = _bulk(here, parallel, gpu_tasks)
@@ -117,11 +119,13 @@ def publish_index(
             latency_ms={"p50": measured.latency.p50_ms, "p99": measured.latency.p99_ms},
             candidates=list(candidates),
             last_change=0 if changes is None else changes.up_to,
+            num_without_vector=0 if changed is None else changed.num_without_vector,
             max_exact_rows=measured.max_exact_rows,
         )
         storage.delete(storage.join(folder, CHANGES_FILE))
+        artifacts.publish(folder, manifest)  # this version can still be opened after the next publication
         manifest = artifacts.publish_version(spec.uri, version, manifest)
-    artifacts.delete_other_versions(spec.uri, IndexBundleManifest)
+    artifacts.delete_other_versions(spec.uri, IndexBundleManifest, keep=kept)
     return manifest
 
 
@@ -202,9 +206,10 @@ def _bulk(here: Device, parallel: Parallel, gpu_tasks: Parallel | None) -> tuple
 
 
 @contextlib.contextmanager
-def _version_folder(uri: str) -> Iterator[str]:
+def _version_folder(uri: str, kept: Collection[str]) -> Iterator[str]:
     """The name of a new folder below `uri`; it is deleted if the block fails."""
-    artifacts.delete_other_versions(uri, IndexBundleManifest)  # of a build that was killed
+    # Delete those of builds that were killed, and older ones.
+    artifacts.delete_other_versions(uri, IndexBundleManifest, keep=kept)
     version = f"version-{uuid.uuid4().hex[:12]}"
     try:
         yield version

@@ -22,7 +22,7 @@ from raysys.index.kinds import GPU_KINDS
 from raysys.index.neighbours import Neighbours, merged
 from raysys.index.parts import open_parts
 from raysys.index.state import State
-from raysys.store.changes import LoggedChange
+from raysys.store.changes import LoggedChange, Upsert
 
 
 class Neighbour(NamedTuple):
@@ -74,11 +74,19 @@ class Searcher:
         """Put and delete items; a search sees all of these changes or none.
 
         Changes up to `last_change` are ignored, so a batch may be sent again. An item that is put without a
-        vector of `space_id` can no longer be found, until a later change has one.
+        vector of `space_id` can no longer be found, until a later change has one, or `apply_late_vectors`.
         Raises: DamagedData for a vector that does not fit the index; then no change is applied.
         """
         with self._applying:
             self._state = self._state.applied(changes)
+
+    def apply_late_vectors(self, upserts: Sequence[Upsert]) -> None:
+        """Put items of changes up to `last_change` that had no vector of `space_id` then, and have one now.
+
+        Each must be the last change of its item. Raises: as `apply`.
+        """
+        with self._applying:
+            self._state = self._state.with_late_vectors(upserts)
 
     def snapshot(self) -> Searcher:
         """The index as it is now, for several calls that must agree; later changes do not reach it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -74,6 +74,17 @@ class State:
         for logged in sorted(new, key=lambda logged: logged.sequence):
             last.pop(logged.change.item_id, None)  # its row comes where its last change does
             last[logged.change.item_id] = logged.change
+        return self._after(last, max(logged.sequence for logged in new))
+
+    def with_late_vectors(self, upserts: Sequence[Upsert]) -> State:
+        """The state with items that were put up to `last_change` without a vector, and have one now.
+
+        Raises: as `Delta.applied`.
+        """
+        return self._after({upsert.item_id: upsert for upsert in upserts}, self.last_change)
+
+    def _after(self, last: Mapping[str, Change], last_change: int) -> State:
+        """The state after the last change of each of these ids."""
         upserts = [change for change in last.values() if isinstance(change, Upsert)]
         names = self.attributes.keys() | {name for upsert in upserts for name in upsert.attributes}
         return replace(
@@ -81,5 +92,5 @@ class State:
             base=tuple(part.without(last) for part in self.base),
             delta=self.delta.applied(last),
             attributes=dict.fromkeys(sorted(names)),
-            last_change=max(logged.sequence for logged in new),
+            last_change=last_change,
         )

@@ -84,7 +84,7 @@ def _begin(specs: Mapping[str, ArtifactSpec], plan: Plan, paths: PackPaths) -> N
         keep_intact_shards(plan.shards, paths)
         storage.write_bytes(paths.version_file, version)
     for spec in specs.values():
-        artifacts.delete_other_versions(spec.uri, spec.manifest, keep=paths.version)
+        artifacts.delete_other_versions(spec.uri, spec.manifest, keep={paths.version})
 
 
 def _scan(catalog: Catalog, section: PackConfig, scratch: str, executor: Executor) -> list[str]:

@@ -17,13 +17,8 @@ from ray import serve
 from ray.serve import Application
 
 from raysys import storage
-from raysys.artifacts import (
-    EncoderBundleManifest,
-    IndexBundleManifest,
-    open_artifact,
-    require_same_space,
-    specs,
-)
+from raysys.artifacts import IndexBundleManifest, open_artifact, specs
+from raysys.artifacts.served import ServedPair
 from raysys.cluster import nodes, session
 from raysys.cluster.capacity import Demand
 from raysys.config import Config, load_config
@@ -31,12 +26,14 @@ from raysys.config.schema import ServeConfig
 from raysys.errors import ClusterError
 from raysys.index.device import device_of
 from raysys.index.search import require_gpu_kind
+from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.follower import FollowerConfig
 from raysys.serve.gateway import Gateway
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SearchDeployment
 from raysys.serve.tokens import access_of
+from raysys.serve.versions import pair_to_start_with, served_uri
 from raysys.signals import stop_request
 from raysys.store.url import store_url
 from raysys.tracking.logs import log
@@ -68,33 +65,45 @@ def bind(config: Config) -> Application:
             "    serve  requests without a token have the scope '%s' (serve.allow_anonymous)",
             access.anonymous,
         )
-    encoder_uri, index_uri = specs.served_encoder(config), specs.served_index(config)
-    encoder = None if encoder_uri is None else open_artifact(encoder_uri, EncoderBundleManifest)
-    index = open_artifact(index_uri, IndexBundleManifest)
-    if encoder is None or encoder_uri is None:
-        log.info("    serve  %s: its vectors are of no EncoderBundle; no queries by photo or text", index_uri)
-    else:
-        require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
+    pair, place = pair_to_start_with(config), served_uri(config)
+    if pair.encoder_uri is None:
+        log.info(
+            "    serve  %s: its vectors are of no EncoderBundle; no queries by photo or text",
+            specs.served_index(config),
+        )
     section = config.serve
     if section.search_on_gpu:
-        require_gpu_kind(index_uri, index)
+        require_gpu_kind(specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest))
     changes = _changes(config)
-    encoder_app = None if encoder_uri is None else _encoder_application(section, encoder_uri)
+    encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
     search_app = (
         _deployment(SearchDeployment)
         .options(
             num_replicas=section.search_replicas,
             max_ongoing_requests=64,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
-            user_config={"index_uri": index_uri, "changes": changes},
         )
-        .bind(section.search_on_gpu)
+        .bind(pair, place, changes, section.search_on_gpu)
+    )
+    coordinator_app = (
+        _deployment(Coordinator)
+        .options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})  # each gateway has one waiting
+        .bind(config, pair, encoder_app, search_app, changes)
     )
     writer = None if changes is None else _writer(config, changes)
     gateway_app: Application = (
         _deployment(Gateway)
         .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
-        .bind(section.model_dump(mode="json"), access, encoder_app, search_app, writer)
+        .bind(
+            section.model_dump(mode="json"),
+            access,
+            encoder_app,
+            search_app,
+            writer,
+            coordinator_app,
+            place,
+            pair,
+        )
     )
     return gateway_app
 
@@ -116,7 +125,7 @@ def _writer(config: Config, changes: FollowerConfig) -> ItemWriterConfig:
     return ItemWriterConfig(changes["url"], changes["timeout_s"], root)
 
 
-def _encoder_application(section: ServeConfig, encoder_uri: str) -> Application:
+def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> Application:
     application: Application = (
         _deployment(EncoderDeployment)
         .options(
@@ -125,7 +134,8 @@ def _encoder_application(section: ServeConfig, encoder_uri: str) -> Application:
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
         )
         .bind(
-            encoder_uri,
+            pair,
+            place,
             "cuda" if section.use_gpu else "cpu",
             section.max_batch_size,
             section.batch_wait_ms / 1000,

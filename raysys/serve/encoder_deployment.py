@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 from ray import serve
 
+from raysys.artifacts.served import ServedPair
 from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.serve.generations import Generations
+
+if TYPE_CHECKING:
+    from raysys.encoder.siglip import SiglipEncoder
+
+_batch: Any = serve.batch  # annotated for methods of one argument only
 
 
 @dataclass(frozen=True)
@@ -25,39 +32,76 @@ class EncoderInfo:
 
 @serve.deployment(name="Encoder")
 class EncoderDeployment:
-    """Embeds preprocessed photos and titles as unit vectors of one embedding space."""
+    """Embeds preprocessed photos and titles as unit vectors, each with the encoder of a generation."""
 
-    def __init__(self, bundle_uri: str, device: str, max_batch_size: int, batch_wait_s: float) -> None:
-        from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
-
-        self._encoder = open_bundle(bundle_uri, device=device)
+    def __init__(
+        self,
+        initial: ServedPair,
+        served_uri: str,
+        device: str,
+        max_batch_size: int,
+        batch_wait_s: float,
+    ) -> None:
+        self._device = device
+        self._generations = Generations(
+            served_uri, initial, uri_of=lambda pair: pair.encoder_uri, open_version=self._open
+        )
+        self._generations.start()
         batched: Any
         for batched in (self._embed_pixels, self._embed_titles):
             batched.set_max_batch_size(max_batch_size)
             batched.set_batch_wait_timeout_s(batch_wait_s)
 
-    async def info(self) -> EncoderInfo:
+    async def load(self, pair: ServedPair) -> None:
+        """Load the encoder of a pair beside the others, which embed meanwhile. Raises: as `open_bundle`."""
+        await asyncio.to_thread(self._generations.load, pair)
+
+    async def keep(self, generations: Collection[int]) -> None:
+        """Drop all other generations."""
+        await asyncio.to_thread(self._generations.keep, generations)
+
+    async def info(self, generation: int) -> EncoderInfo:
         """Space id, dimensions and photo preprocessing."""
-        return EncoderInfo(self._encoder.space_id, self._encoder.dimensions, self._encoder.image)
+        encoder = await self._generations.get(generation)
+        return EncoderInfo(encoder.space_id, encoder.dimensions, encoder.image)
 
-    async def embed_pixels(self, pixels: ndarray) -> ndarray:
-        """The vector of one photo prepared by `photo_pixels`."""
-        vector: ndarray = await self._embed_pixels(pixels)
+    async def embed_pixels(self, generation: int, pixels: ndarray) -> ndarray:
+        """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone."""
+        vector: ndarray = await self._embed_pixels(await self._generations.get(generation), pixels)
         return vector
 
-    async def embed_title(self, title: str) -> ndarray:
-        """The vector of one title or search query."""
-        vector: ndarray = await self._embed_titles(title)
+    async def embed_title(self, generation: int, title: str) -> ndarray:
+        """The vector of one title or search query. Raises: GenerationGone."""
+        vector: ndarray = await self._embed_titles(await self._generations.get(generation), title)
         return vector
 
-    @serve.batch
-    async def _embed_pixels(self, pixels: list[ndarray]) -> list[ndarray]:
-        return await self._in_thread(lambda: self._encoder.embed_pixels(np.stack(pixels)))
+    @_batch  # type: ignore[untyped-decorator]
+    async def _embed_pixels(self, encoders: list[SiglipEncoder], pixels: list[ndarray]) -> list[ndarray]:
+        return await _by_encoder(encoders, pixels, lambda encoder, some: encoder.embed_pixels(np.stack(some)))
 
-    @serve.batch
-    async def _embed_titles(self, titles: list[str]) -> list[ndarray]:
-        return await self._in_thread(lambda: self._encoder.embed_titles(titles))
+    @_batch  # type: ignore[untyped-decorator]
+    async def _embed_titles(self, encoders: list[SiglipEncoder], titles: list[str]) -> list[ndarray]:
+        return await _by_encoder(encoders, titles, lambda encoder, some: encoder.embed_titles(some))
 
-    async def _in_thread(self, embed: Callable[[], ndarray]) -> list[ndarray]:
+    def _open(self, uri: str) -> SiglipEncoder:
+        """The encoder of a bundle. It embeds a photo and a title, so that no request is the first."""
+        from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
+
+        encoder = open_bundle(uri, device=self._device)
+        encoder.embed_pixels(np.zeros((1, encoder.image.size_px, encoder.image.size_px, 3), np.uint8))
+        encoder.embed_titles(["a"])
+        return encoder
+
+
+async def _by_encoder(
+    encoders: list[SiglipEncoder], inputs: list[Any], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
+) -> list[ndarray]:
+    """The vectors of a batch; during a switch, it may have inputs of two encoders."""
+    vectors: list[Any] = [None] * len(inputs)
+    for encoder in {id(encoder): encoder for encoder in encoders}.values():
+        numbers = [number for number, other in enumerate(encoders) if other is encoder]
         # The replica's event loop must stay free for health checks and the next batch.
-        return list(await asyncio.to_thread(embed))
+        found = await asyncio.to_thread(embed, encoder, [inputs[number] for number in numbers])
+        for number, vector in zip(numbers, found, strict=True):
+            vectors[number] = vector
+    return vectors

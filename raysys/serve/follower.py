@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import TypedDict
@@ -9,9 +10,11 @@ from typing import TypedDict
 from raysys.errors import RaysysError
 from raysys.index.search import Searcher
 from raysys.store.change_log import ChangeLog
+from raysys.store.changes import Change, Upsert
 from raysys.tracking.logs import log
 
 _PAGE = 1000
+_LATE_VECTORS_S = 1.0  # how often to look for vectors that came after their change
 
 
 class FollowerConfig(TypedDict):
@@ -26,7 +29,8 @@ class ChangeFollower:
     """A thread that brings an index up to date, and keeps it so until `stop`.
 
     The constructor returns when the index has every change that the log has: a service never starts with
-    items that were deleted. While the database does not answer, the index stays as it is.
+    items that were deleted. A vector that comes after its change, as before a switch to another space, is
+    found about a second later. While the database does not answer, the index stays as it is.
     Raises: StoreFailed.
     """
 
@@ -34,9 +38,15 @@ class ChangeFollower:
         self._searcher, self._poll_s = searcher, config["poll_s"]
         self._log = ChangeLog(config["url"], config["timeout_s"])
         self._stopped = threading.Event()
+        self._waiting: dict[str, int] = {}
+        """Items that were put without a vector, to the sequences of these changes."""
+        self._looked_at = time.monotonic()
         self.lag_s = 0.0
         """Seconds from the acceptance of the change that was applied last until it could be found."""
+        self._find_waiting()
         self._catch_up()
+        for _ in range(0, len(self._waiting), _PAGE):
+            self._apply_late_vectors()
         self._thread = threading.Thread(target=self._follow, name="changes", daemon=True)
         self._thread.start()
 
@@ -51,6 +61,8 @@ class ChangeFollower:
         while not self._stopped.wait(self._poll_s):
             try:
                 self._catch_up()
+                if time.monotonic() - self._looked_at >= _LATE_VECTORS_S:
+                    self._apply_late_vectors()
                 if is_failing:
                     log.info("    serve  changes are applied again")
                 is_failing = False
@@ -62,4 +74,34 @@ class ChangeFollower:
     def _catch_up(self) -> None:
         while some := self._log.after(self._searcher.last_change, self._searcher.space_id, _PAGE):
             self._searcher.apply(some)
+            for logged in some:
+                self._waiting.pop(logged.change.item_id, None)
+                if _lacks_vector(logged.change, self._searcher.space_id):
+                    self._waiting[logged.change.item_id] = logged.sequence
             self.lag_s = time.time() - some[-1].accepted_at
+
+    def _find_waiting(self) -> None:
+        """The items that the build of the index left out because they had no vector."""
+        searcher = self._searcher
+        if searcher.manifest.num_without_vector:
+            for logged in self._log.latest(searcher.space_id, searcher.last_change):
+                if isinstance(logged.change, Upsert) and logged.change.item_id not in searcher:
+                    self._waiting[logged.change.item_id] = logged.sequence
+
+    def _apply_late_vectors(self) -> None:
+        """Put the items of up to `_PAGE` changes whose vectors came later; the others are looked at next."""
+        space_id = self._searcher.space_id
+        page = dict(itertools.islice(self._waiting.items(), _PAGE))
+        found = [logged.change for logged in self._log.at(page.values(), space_id)]
+        late = [upsert for upsert in found if isinstance(upsert, Upsert) and space_id in upsert.vectors]
+        self._searcher.apply_late_vectors(late)
+        remaining = page.keys() - {upsert.item_id for upsert in late}
+        for item_id in page:
+            sequence = self._waiting.pop(item_id)
+            if item_id in remaining:
+                self._waiting[item_id] = sequence
+        self._looked_at = time.monotonic()
+
+
+def _lacks_vector(change: Change, space_id: str) -> bool:
+    return isinstance(change, Upsert) and space_id not in change.vectors

@@ -7,8 +7,8 @@ are evaluated (no `from __future__ import annotations`): a replica would not kno
 import asyncio
 import importlib.resources
 import uuid
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -21,9 +21,9 @@ from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
 from raysys.artifacts import require_same_space
+from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
-from raysys.encoder.preprocess import photo_pixels
-from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
+from raysys.errors import DamagedData, GenerationGone, InputError, MissingError, NoEncoder, RaysysError
 from raysys.index.items import IndexedItem
 from raysys.serve.access_log import start_access_log
 from raysys.serve.bodies import (
@@ -36,6 +36,7 @@ from raysys.serve.bodies import (
 )
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
+from raysys.serve.item_vectors import embed_photo, in_all_spaces
 from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
 from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
@@ -58,15 +59,19 @@ from raysys.serve.schemas import (
     ReadyResponse,
     SearchResponse,
     SimilarParameters,
+    SwitchResponse,
     UpsertRequest,
+    VersionsResponse,
 )
 from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
 from raysys.serve.tokens import Access
+from raysys.serve.versions import VersionsWatch
 from raysys.store.changes import Delete
 from raysys.terminal import printable
 from raysys.version import __version__
 
+T = TypeVar("T")
 ARM = "default"  # the only arm while no experiment runs
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
@@ -176,6 +181,9 @@ class Gateway:
         encoder: Any,
         search: Any,
         writer: ItemWriterConfig | None,
+        coordinator: Any,
+        served_uri: str,
+        initial: ServedPair,
     ) -> None:
         self.section = ServeConfig.model_validate(section)
         self.access = access
@@ -184,7 +192,9 @@ class Gateway:
         self._encoder = encoder
         self._search = search
         self._writer = None if writer is None else ItemWriter(writer)
-        self._cached_encoder_info: EncoderInfo | None = None
+        self._coordinator = coordinator
+        self._versions = VersionsWatch(coordinator, served_uri, initial)
+        self._encoder_infos: dict[str, EncoderInfo] = {}
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
@@ -202,35 +212,59 @@ class Gateway:
     @app.get("/readyz")
     async def readyz(self) -> ReadyResponse:
         """The index is loaded, and the encoder, if there is one, belongs to the same embedding space."""
-        index = await self._index_info()
-        if self._encoder is not None:
-            encoder = await self._encoder_info()
-            require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
-        return ReadyResponse(
-            status="ready",
-            space_id=index.space_id,
-            index_version=index.index_version,
-            num_items=index.num_items,
-            last_change=index.last_change,
-            has_encoder=self._encoder is not None,
-        )
+
+        async def ready(pair: ServedPair) -> ReadyResponse:
+            index = await self._index_info(pair)
+            if pair.encoder_uri is not None:
+                encoder = await self._encoder_info(pair)
+                require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
+            return ReadyResponse(
+                status="ready",
+                space_id=index.space_id,
+                index_version=index.index_version,
+                num_items=index.num_items,
+                last_change=index.last_change,
+                has_encoder=pair.encoder_uri is not None,
+            )
+
+        return await self._with_active(ready)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: Request) -> dict[str, Any]:
         return openapi_schema(request.app)
 
+    @app.get("/v1/admin/versions")
+    async def versions(self) -> VersionsResponse:
+        """Which encoder and index are served, and which were before."""
+        return VersionsResponse.model_validate(await self._coordinator.versions.remote())
+
+    @app.post("/v1/admin/switch")
+    async def switch(self) -> SwitchResponse:
+        """Serve the encoder and the index that are published now, if they pass their checks."""
+        return await self._switched(self._coordinator.switch)
+
+    @app.post("/v1/admin/rollback")
+    async def rollback(self) -> SwitchResponse:
+        """Serve the pair before the last switch again."""
+        return await self._switched(self._coordinator.rollback)
+
     @app.get("/v1/items")
     async def items(self, parameters: Annotated[ItemsParameters, Query()]) -> dict[str, list[ItemResponse]]:
         """Random items; equal seeds give equal items."""
-        sample: list[IndexedItem] = await self._search.sample.remote(parameters.limit, parameters.seed)
+        sample: list[IndexedItem] = await self._with_active(
+            lambda pair: self._search.sample.remote(pair.generation, parameters.limit, parameters.seed)
+        )
         return {"items": [self._item_response(item) for item in sample]}
 
     @app.get("/v1/examples")
     async def examples(self) -> ExamplesResponse:
         """Texts and an item to start from, the same ones for the same index."""
-        item: IndexedItem | None = await self._search.opening_item.remote()
+        item: IndexedItem | None = await self._with_active(
+            lambda pair: self._search.opening_item.remote(pair.generation)
+        )
+        has_encoder = self._versions.known.active.encoder_uri is not None
         return ExamplesResponse(
-            texts=list(self.section.example_queries) if self._encoder is not None else [],
+            texts=list(self.section.example_queries) if has_encoder else [],
             item=None if item is None else self._item_response(item),
         )
 
@@ -246,13 +280,17 @@ class Gateway:
         )
         k = self._checked_k(parameters.k)
         with timed("search"):
-            result = await self._search.similar.remote(item_id, k, options)
+            result = await self._with_active(
+                lambda pair: self._search.similar.remote(pair.generation, item_id, k, options)
+            )
         return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
-        data: bytes = await self._search.photo.remote(item_id)
+        data: bytes = await self._with_active(
+            lambda pair: self._search.photo.remote(pair.generation, item_id)
+        )
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
         headers = {"Cache-Control": f"{visibility}, max-age=86400"}
@@ -289,14 +327,20 @@ class Gateway:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
         body, photo = await read_search(request, self.section)
         k = self._checked_k(body.k)
-        if body.vector is not None:
-            vector, space_id = _given_vector(body.vector, body.space_id)
-        else:
-            vector, space_id = await self._embed(body.text, photo)
         options = ShelfOptions(body.filter, body.max_per)
-        with timed("search"):
-            result = await self._search.nearest.remote(vector, space_id, k, options)
-        return self._search_response(result)
+
+        async def found(pair: ServedPair) -> SearchResult:
+            if body.vector is not None:
+                vector, space_id = _given_vector(body.vector, body.space_id)
+            else:
+                vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
+            with timed("search"):
+                result: SearchResult = await self._search.nearest.remote(
+                    pair.generation, vector, space_id, k, options
+                )
+            return result
+
+        return self._search_response(await self._with_active(found))
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
@@ -310,15 +354,41 @@ class Gateway:
             decode_photo(f"images_base64.{number}", text, max_megabytes)
             for number, text in enumerate(body.images_base64)
         ]
-        embedded = await asyncio.gather(
-            *(self._embed(text, None) for text in body.texts), *(self._embed(None, photo) for photo in photos)
-        )
-        info = await self._encoder_info()
-        vectors = [[float(number) for number in vector] for vector, _ in embedded]
-        return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
+
+        async def embedded(pair: ServedPair) -> EmbedResponse:
+            found = await asyncio.gather(
+                *(self._embed(pair, text, None) for text in body.texts),
+                *(self._embed(pair, None, photo) for photo in photos),
+            )
+            info = await self._encoder_info(pair)
+            vectors = [[float(number) for number in vector] for vector in found]
+            return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
+
+        return await self._with_active(embedded)
+
+    async def _switched(self, method: Any) -> SwitchResponse:
+        done = SwitchResponse.model_validate(await method.remote())
+        await self._versions.asked()  # the next request here uses the new pair
+        return done
+
+    async def _with_active(self, call: Callable[[ServedPair], Awaitable[T]]) -> T:
+        """Call with the active pair, which is then used for all of the request.
+
+        A switch may have come in between: then once more, with the pair that is active now.
+        """
+        try:
+            return await call(self._versions.known.active)
+        except GenerationGone:
+            return await call((await self._versions.read_again()).active)
 
     async def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[ChangeResponse]:
-        sequences = await self._required_writer().write(changes)
+        writer = self._required_writer()
+        changes = await in_all_spaces(changes, self._versions.known, self._embed_photo)
+        sequences = await writer.write(changes)
+        # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
+        complete = await in_all_spaces(changes, await self._versions.asked(), self._embed_photo)
+        if any(item is not before for item, before in zip(complete, changes, strict=True)):
+            await writer.write(complete)
         return [
             ChangeResponse(item_id=change.item_id, change=sequence)
             for change, sequence in zip(changes, sequences, strict=True)
@@ -337,48 +407,53 @@ class Gateway:
         return self._writer
 
     async def _embedded(self, item_id: str, fields: ItemFields, photo: bytes | None) -> EmbeddedItem:
-        """The item with its vector: that of its photo, or the given one."""
+        """The item with its vectors: those of its photo in each loaded space, or the given one."""
         self._required_writer()
         if (photo is None) == (fields.vector is None):
             raise InputError(f"item '{item_id}': a photo or a vector is required, exactly one of them")
-        if fields.vector is None:
-            vector, space_id = await self._embed(None, photo)
-        else:
-            vector, space_id = _given_vector(fields.vector, fields.space_id)
-        index = await self._index_info()
-        require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
-        if len(vector) != index.dimensions:
-            raise InputError(f"vector: {index.dimensions} numbers are required, got {len(vector)}")
-        return EmbeddedItem(item_id, fields, photo, vector, space_id)
 
-    async def _embed(self, text: str | None, photo: bytes | None) -> tuple[ndarray, str]:
-        """The vector of a text or a photo, and its space id."""
-        info = await self._encoder_info()
+        async def embedded(pair: ServedPair) -> EmbeddedItem:
+            if fields.vector is None:
+                vector, space_id = await self._embed(pair, None, photo), pair.space_id
+            else:
+                vector, space_id = _given_vector(fields.vector, fields.space_id)
+            index = await self._index_info(pair)
+            require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
+            if len(vector) != index.dimensions:
+                raise InputError(f"vector: {index.dimensions} numbers are required, got {len(vector)}")
+            return EmbeddedItem(item_id, fields, photo, {space_id: vector})
+
+        return await self._with_active(embedded)
+
+    async def _embed_photo(self, pair: ServedPair, photo: bytes) -> ndarray:
+        return await self._embed(pair, None, photo)
+
+    async def _embed(self, pair: ServedPair, text: str | None, photo: bytes | None) -> ndarray:
+        """The vector of a text or a photo in the space of a pair."""
+        info = await self._encoder_info(pair)
+        vector: ndarray
         if photo is not None:
-            with timed("decode"):
-                pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
-            with timed("encode"):
-                vector = await self._encoder.embed_pixels.remote(pixels)
+            vector = await embed_photo(self._encoder, pair, info, photo)
         elif (text or "").strip():
             with timed("encode"):
-                vector = await self._encoder.embed_title.remote(text)
+                vector = await self._encoder.embed_title.remote(pair.generation, text)
         else:
             raise InputError("text: is empty; give at least one word")
         _require_finite("the vector of the query", vector, "serve another encoder")
-        return vector, info.space_id
+        return vector
 
-    async def _encoder_info(self) -> EncoderInfo:
-        if self._encoder is None:
+    async def _encoder_info(self, pair: ServedPair) -> EncoderInfo:
+        if pair.encoder_uri is None:
             raise NoEncoder(
                 "photos and texts cannot be embedded: the vectors of the index are of no EncoderBundle; "
                 "search by item, or by a vector and the space_id of /readyz"
             )
-        if self._cached_encoder_info is None:
-            self._cached_encoder_info = await self._encoder.info.remote()
-        return self._cached_encoder_info
+        if pair.encoder_uri not in self._encoder_infos:
+            self._encoder_infos[pair.encoder_uri] = await self._encoder.info.remote(pair.generation)
+        return self._encoder_infos[pair.encoder_uri]
 
-    async def _index_info(self) -> IndexInfo:
-        info: IndexInfo = await self._search.info.remote()
+    async def _index_info(self, pair: ServedPair) -> IndexInfo:
+        info: IndexInfo = await self._search.info.remote(pair.generation)
         return info
 
     def _checked_k(self, k: int | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxtyping import Float32
@@ -25,13 +25,12 @@ class NoStore(InputError):
 
 
 class EmbeddedItem(NamedTuple):
-    """An item to put, with its vector in the space of the index."""
+    """An item to put, with its vectors by space id."""
 
     item_id: str
     fields: ItemFields
     photo: bytes | None
-    vector: Float32[ndarray, " d"]
-    space_id: str
+    vectors: Mapping[str, Float32[ndarray, " d"]]
 
 
 class ItemWriterConfig(NamedTuple):
@@ -68,6 +67,6 @@ class ItemWriter:
             attributes=fields.attributes,
             content_hash=content_hash(photo or b"", fields.title),
             photo=keep_photo(self._root, photo) if photo and self._root is not None else None,
-            vectors={item.space_id: item.vector},
+            vectors=item.vectors,
             group=fields.group,
         )

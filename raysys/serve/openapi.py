@@ -22,7 +22,7 @@ _ERRORS = {
     403: "The scopes of the token do not include that of the route.",
     404: "No such item.",
     408: "The body did not arrive in time.",
-    409: "A vector of another embedding space, no encoder for photos and texts, or no database for changes.",
+    409: "A vector of another space, no encoder, no database for changes, or a switch that was refused.",
     413: "A body or a photo that is too large.",
     415: "A content type that the route does not read, or an unreadable photo.",
     422: "A field is missing, unknown or invalid.",
@@ -44,6 +44,8 @@ _ROUTE_ERRORS: dict[tuple[str, str], tuple[int, ...]] = {
     ("PUT", "/v1/items/{item_id}"): _WITH_BODY,
     ("DELETE", "/v1/items/{item_id}"): (409, 422),
     ("POST", "/v1/changes"): _WITH_BODY,
+    ("POST", "/v1/admin/switch"): (409,),
+    ("POST", "/v1/admin/rollback"): (404, 409),
 }
 _SEARCH_EXAMPLES = {
     "text": {"value": {"text": "red dress", "k": 12, "filter": _FILTER_EXAMPLE}},

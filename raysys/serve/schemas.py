@@ -160,6 +160,37 @@ class EmbedResponse(BaseModel):
     vectors: list[list[float]]
 
 
+class PairResponse(BaseModel):
+    """An encoder and an index that are served together, by the URIs of their exact versions."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    generation: int
+    space_id: str
+    index_version: str
+    """Without the number of the last change."""
+    index_uri: str
+    encoder_uri: str | None
+
+
+class VersionsResponse(BaseModel):
+    """`GET /v1/admin/versions`: what is served, and what a rollback would serve."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    active: PairResponse
+    previous: PairResponse | None
+
+
+class SwitchResponse(BaseModel):
+    """A finished switch or rollback; both pairs are equal if there was nothing new."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    before: PairResponse
+    after: PairResponse
+
+
 class ErrorDetail(BaseModel):
     """A stable code, and a message of one line."""
 

@@ -23,6 +23,9 @@ ROUTE_SCOPES: dict[tuple[str, str], Scope | None] = {
     ("PUT", "/v1/items/{item_id}"): "write",
     ("DELETE", "/v1/items/{item_id}"): "write",
     ("POST", "/v1/changes"): "write",
+    ("GET", "/v1/admin/versions"): "admin",
+    ("POST", "/v1/admin/switch"): "admin",
+    ("POST", "/v1/admin/rollback"): "admin",
 }
 
 

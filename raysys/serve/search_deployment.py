@@ -1,8 +1,9 @@
-"""The index as a Serve deployment; its URI is the `user_config`, which Serve can change without a restart."""
+"""The index as a Serve deployment, which loads another one beside it for a switch without a restart."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,12 +11,17 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts import require_same_space
+from raysys.artifacts.served import ServedPair
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
+from raysys.serve.checks import GoldenItem, check_index, golden_items
 from raysys.serve.follower import ChangeFollower, FollowerConfig
+from raysys.serve.generations import Generations
 from raysys.serve.opening_item import opening_row
+
+_WARM_UP_K = 10
 
 
 @dataclass(frozen=True)
@@ -47,82 +53,115 @@ class ShelfOptions(NamedTuple):
     include_group: bool = False
 
 
-@serve.deployment(name="Searcher")
-class SearchDeployment:
-    """Searches one version of one index; each result contains the version."""
+class _Loaded:
+    """An index that follows its changes."""
 
-    def __init__(self, is_on_gpu: bool = False) -> None:
-        self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
-        self._loaded: Searcher | None = None
-        self._follower: ChangeFollower | None = None
-        self._opening_lock = asyncio.Lock()
-        self._opening: tuple[Searcher, str] | None = None
-        """An index and the id of its opening item."""
-
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the index at `index_uri` with all changes; later requests use it.
-
-        `changes` says where its changes are (`FollowerConfig`), or is None.
-        """
-        is_on_gpu = isinstance(self._device, Gpu)
-        searcher = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
-        changes: FollowerConfig | None = user_config["changes"]
-        follower = ChangeFollower(searcher, changes) if changes is not None else None
-        self.close()
-        self._loaded, self._follower = searcher, follower
+    def __init__(self, searcher: Searcher, changes: FollowerConfig | None) -> None:
+        self.searcher = searcher
+        self.follower = ChangeFollower(searcher, changes) if changes is not None else None
+        self.opening_lock = asyncio.Lock()
+        self.opening_id: str | None = None
+        """The item with which the page opens."""
+        for row in searcher.random_rows(1, seed=0).tolist():  # so that no request is the first search
+            shelf(searcher, searcher.vector(row), _WARM_UP_K)
+            shelf(searcher, searcher.vector(row), _WARM_UP_K, query_row=row)
 
     def close(self) -> None:
         """Apply no further changes."""
-        if self._follower is not None:
-            self._follower.stop()
-        self._follower = None
+        if self.follower is not None:
+            self.follower.stop()
 
-    async def info(self) -> IndexInfo:
-        """The loaded index."""
-        return _info(self._searcher)
 
-    async def similar(self, item_id: str, k: int, options: ShelfOptions) -> SearchResult:
+@serve.deployment(name="Searcher")
+class SearchDeployment:
+    """Searches the index of a generation; each result contains its version."""
+
+    def __init__(
+        self,
+        initial: ServedPair,
+        served_uri: str,
+        changes: FollowerConfig | None,
+        is_on_gpu: bool = False,
+    ) -> None:
+        self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
+        self._changes = changes
+        self._generations = Generations(
+            served_uri,
+            initial,
+            uri_of=lambda pair: pair.index_uri,
+            open_version=self._open,
+            close_version=_Loaded.close,
+        )
+        self._generations.start()
+
+    async def load(self, pair: ServedPair) -> None:
+        """Load the index of a pair with all changes beside the others, which are searched meanwhile.
+
+        Raises: as `Searcher` and `ChangeFollower`.
+        """
+        await asyncio.to_thread(self._generations.load, pair)
+
+    async def keep(self, generations: Collection[int]) -> None:
+        """Drop all other generations."""
+        await asyncio.to_thread(self._generations.keep, generations)
+
+    async def check(self, generation: int) -> list[GoldenItem]:
+        """Check the index as in `check_index`; some of its items, for a check of the encoder."""
+        searcher = await self._searcher(generation)
+        await asyncio.to_thread(check_index, searcher)
+        return await asyncio.to_thread(golden_items, searcher)
+
+    async def info(self, generation: int) -> IndexInfo:
+        """The index of a generation; this and all below raise GenerationGone."""
+        return _info(await self._searcher(generation))
+
+    async def similar(self, generation: int, item_id: str, k: int, options: ShelfOptions) -> SearchResult:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError."""
-        searcher = self._searcher
+        searcher = await self._searcher(generation)
         row = searcher.row_of(item_id)
         neighbours = await asyncio.to_thread(
             shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
         )
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
-    async def nearest(self, vector: ndarray, space_id: str, k: int, options: ShelfOptions) -> SearchResult:
+    async def nearest(
+        self, generation: int, vector: ndarray, space_id: str, k: int, options: ShelfOptions
+    ) -> SearchResult:
         """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError."""
-        searcher = self._searcher
+        searcher = await self._searcher(generation)
         require_same_space("vector", space_id, "the index", searcher.space_id)
         neighbours = await asyncio.to_thread(shelf, searcher, vector, k, **options._asdict())
         return SearchResult(_info(searcher), neighbours)
 
-    async def sample(self, limit: int, seed: int) -> list[IndexedItem]:
+    async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
-        searcher = self._searcher
+        searcher = await self._searcher(generation)
         return [searcher.item(int(row)) for row in searcher.random_rows(limit, seed)]
 
-    async def opening_item(self) -> IndexedItem | None:
+    async def opening_item(self, generation: int) -> IndexedItem | None:
         """The item with which the page opens; computed once for each index, and again when it is deleted."""
-        async with self._opening_lock:  # many pages may open at once
-            searcher, loaded = self._searcher, self._loaded
-            if self._opening is None or self._opening[0] is not loaded or self._opening[1] not in searcher:
+        loaded = await self._generations.get(generation)
+        async with loaded.opening_lock:  # many pages may open at once
+            searcher = loaded.searcher.snapshot()
+            if loaded.opening_id is None or loaded.opening_id not in searcher:
                 row = await asyncio.to_thread(opening_row, searcher)
-                if row is None or loaded is None:
+                if row is None:
                     return None
-                self._opening = loaded, searcher.item(row).item_id
-            return searcher.item(searcher.row_of(self._opening[1]))
+                loaded.opening_id = searcher.item(row).item_id
+            return searcher.item(searcher.row_of(loaded.opening_id))
 
-    async def photo(self, item_id: str) -> bytes:
+    async def photo(self, generation: int, item_id: str) -> bytes:
         """The photo of an item, read from its shard. Raises: MissingError."""
-        searcher = self._searcher
+        searcher = await self._searcher(generation)
         return await asyncio.to_thread(searcher.photo, searcher.row_of(item_id))
 
-    @property
-    def _searcher(self) -> Searcher:
+    async def _searcher(self, generation: int) -> Searcher:
         """The index as it is now: changes that arrive during a request do not reach it."""
-        assert self._loaded is not None, "Serve calls reconfigure before the first request"
-        return self._loaded.snapshot()
+        return (await self._generations.get(generation)).searcher.snapshot()
+
+    def _open(self, uri: str) -> _Loaded:
+        is_on_gpu = isinstance(self._device, Gpu)
+        return _Loaded(Searcher(uri, self._device, is_on_device=is_on_gpu), self._changes)
 
 
 def _info(searcher: Searcher) -> IndexInfo:

@@ -38,6 +38,7 @@ from raysys.storage.retry import free_bytes
 from raysys.storage.uri import absolute, is_local, join, local_path, resolve
 from raysys.storage.writing import (
     append_bytes,
+    copy_file,
     create_folder,
     delete,
     delete_drafts,
@@ -52,6 +53,7 @@ __all__ = [
     "absolute",
     "append_bytes",
     "configure",
+    "copy_file",
     "create_folder",
     "delete",
     "delete_drafts",

@@ -126,6 +126,22 @@ def upload_folder(source: Path, uri: str) -> None:
                 shutil.copyfile(path, draft)
 
 
+def copy_file(source: str, target: str) -> None:
+    """Make `target` a file with the content of `source`, atomically, on the same disk or object store.
+
+    On a local disk it is a hard link where the disk has them, so the copy needs no space.
+    """
+    if uris.is_local(source):
+        with writable_file(target) as draft:
+            try:
+                os.link(uris.local_path(source), draft)
+            except OSError:  # a file system without links, or another one
+                shutil.copyfile(uris.local_path(source), draft)
+        return
+    filesystem, path = uris.resolve(source)
+    with_retry(lambda: filesystem.copy_file(path, uris.resolve(target)[1]), target, "written")
+
+
 def _write_local(target: Path, data: bytes, durable: bool) -> None:
     _create_local_folder(target.parent)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -60,6 +60,14 @@ class ChangeLog:
         """
         query = _logged(space_id).where(changes.c.sequence > sequence).limit(limit)
         return self._read(query, space_id)
+
+    def at(self, sequences: Collection[int], space_id: str) -> list[LoggedChange]:
+        """The changes of these sequences, in order, each as in `after`."""
+        query = _logged(space_id)
+        found: list[LoggedChange] = []
+        for some in _parts(sorted(sequences)):
+            found += self._read(query.where(changes.c.sequence.in_(some)), space_id)
+        return found
 
     def latest(self, space_id: str, up_to: int, page: int = 1000) -> Iterator[LoggedChange]:
         """The last change of each item up to a sequence, in order of their sequences.

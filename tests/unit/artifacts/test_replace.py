@@ -41,7 +41,7 @@ def test_all_but_the_published_and_the_kept_version_is_deleted(tmp_path: Path) -
     publish(tmp_path, "two")
     for name in ("three/data.bin", "two/excess.tar", "four/.data.bin.draft", ".spec_hash", "data.bin"):
         storage.write_bytes(f"{tmp_path}/{name}", b"x")
-    artifacts.delete_other_versions(str(tmp_path), CatalogManifest, keep="three")
+    artifacts.delete_other_versions(str(tmp_path), CatalogManifest, keep={"three"})
     published = ["manifest.json", "two/data.bin", "two/manifest.json", "two/table.parquet"]
     assert files_below(tmp_path) == ["manifest.json", "three/data.bin", *published[1:]]
     artifacts.delete_other_versions(str(tmp_path), CatalogManifest)
@@ -51,7 +51,7 @@ def test_all_but_the_published_and_the_kept_version_is_deleted(tmp_path: Path) -
 def test_artifact_that_cannot_be_read_is_deleted(tmp_path: Path) -> None:
     publish(tmp_path, "one")
     (tmp_path / "manifest.json").write_text("damaged")
-    artifacts.delete_other_versions(str(tmp_path), CatalogManifest, keep="two")
+    artifacts.delete_other_versions(str(tmp_path), CatalogManifest, keep={"two"})
     assert files_below(tmp_path) == []
 
 

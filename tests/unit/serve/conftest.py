@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ import pytest
 
 from raysys import artifacts
 from raysys.artifacts import ArtifactSpec, EmbeddingSetManifest, IndexBundleManifest
+from raysys.artifacts.served import ServedPair
 from raysys.columns import content_hash, embedding_schema
 from raysys.config.schema import IndexConfig, ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.errors import MissingError
 from raysys.index.build import publish_index
 from tests.factories import photo
 
@@ -31,11 +34,13 @@ with warnings.catch_warnings():
     from ray import serve
 
     from raysys.serve import gateway
+    from raysys.serve.coordinator import Switch
     from raysys.serve.encoder_deployment import EncoderInfo
     from raysys.serve.follower import FollowerConfig
     from raysys.serve.item_writer import ItemWriterConfig
     from raysys.serve.search_deployment import SearchDeployment
     from raysys.serve.tokens import Access
+    from raysys.serve.versions import Versions
 
 OPEN = Access(anonymous="admin")  # as on a loopback address
 SPACE_ID = "5" * 64
@@ -50,13 +55,40 @@ ITEM_IDS = [
 
 
 class Handle:
-    """A deployment handle that calls the methods of an object in this process."""
+    """A deployment handle that calls the methods of objects in this process, in turn."""
 
-    def __init__(self, instance: object) -> None:
-        self._instance = instance
+    def __init__(self, *replicas: object) -> None:
+        self._replicas = replicas
+        self._turns = itertools.cycle(replicas)
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._instance, name))
+        return SimpleNamespace(remote=lambda *arguments: getattr(next(self._turns), name)(*arguments))
+
+    def broadcast(self, name: str, *arguments: object) -> Any:
+        async def results() -> list[Any]:
+            return await asyncio.gather(*(getattr(replica, name)(*arguments) for replica in self._replicas))
+
+        return SimpleNamespace(results_async=results)
+
+
+class IdleCoordinator:
+    """A coordinator of a service that is never switched."""
+
+    def __init__(self, active: ServedPair) -> None:
+        self._versions = Versions(active)
+
+    async def versions(self) -> Versions:
+        return self._versions
+
+    async def watch(self, known: Versions) -> Versions:
+        await asyncio.Event().wait()
+        return known
+
+    async def switch(self) -> Switch:
+        return Switch(self._versions.active, self._versions.active)
+
+    async def rollback(self) -> Switch:
+        raise MissingError("no pair was served before the active one; there is nothing to go back to")
 
 
 class HashEncoder:
@@ -64,13 +96,13 @@ class HashEncoder:
 
     vector: np.ndarray | None = None
 
-    async def info(self) -> EncoderInfo:
+    async def info(self, generation: int) -> EncoderInfo:
         return EncoderInfo(SPACE_ID, DIMENSIONS, ImagePreprocessing(16, (0.5,) * 3, (0.5,) * 3))
 
-    async def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    async def embed_pixels(self, generation: int, pixels: np.ndarray) -> np.ndarray:
         return self._vector(pixels.tobytes())
 
-    async def embed_title(self, title: str) -> np.ndarray:
+    async def embed_title(self, generation: int, title: str) -> np.ndarray:
         return self._vector(title.encode())
 
     def _vector(self, data: bytes) -> np.ndarray:
@@ -124,24 +156,38 @@ def serve_with(
         root: Path = tmp_path,
         **settings: Any,
     ) -> Service:
-        encoder = HashEncoder()
+        pair = ServedPair(
+            generation=1,
+            encoder_uri="encoder" if has_encoder else None,
+            index_uri=index_uri,
+            space_id=SPACE_ID,
+            index_version="v",
+        )
+        served_uri = str(root / "served" / "shop.json")
         follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
+        encoder = HashEncoder()
         if search is None:
-            search = _class_of(SearchDeployment)()
-            search.reconfigure({"index_uri": index_uri, "changes": follower if has_store else None})
+            search = class_of(SearchDeployment)(pair, served_uri, follower if has_store else None)
             searchers.append(search)
         section = ServeConfig(**settings).model_dump(mode="json")
-        gateway_class = _class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
+        gateway_class = class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
         writer = ItemWriterConfig(follower["url"], 5.0, str(root)) if has_store else None
         routes = gateway_class(
-            section, access, Handle(encoder) if has_encoder else None, Handle(search), writer
+            section,
+            access,
+            Handle(encoder) if has_encoder else None,
+            Handle(search),
+            writer,
+            Handle(IdleCoordinator(pair)),
+            served_uri,
+            pair,
         )
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=routes))
         return Service(encoder, search)
 
     yield start
     for search in searchers:
-        search.close()
+        asyncio.run(search.keep([]))
 
 
 @pytest.fixture
@@ -149,18 +195,30 @@ def service(serve_with: Callable[..., Service]) -> Service:
     return serve_with()
 
 
-def _class_of(deployment: Any) -> Any:
+def class_of(deployment: Any) -> Any:
     return deployment.func_or_class
 
 
 def write_index(folder: Path) -> str:
-    """An index of `ITEM_IDS` with photos in one shard; the category of every second item is `bags`."""
+    """An index of `ITEM_IDS` with random vectors."""
     vectors = np.random.default_rng(0).normal(size=(len(ITEM_IDS), DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    photos = [photo((row, 0, 0)) for row in range(len(ITEM_IDS))]
+    spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
+    publish_index(spec, write_embeddings(folder, vectors, SPACE_ID), IndexConfig(kind="exact"))
+    return spec.uri
+
+
+def photos() -> list[bytes]:
+    """The photos of `ITEM_IDS`."""
+    return [photo((5 * row, 0, 0)) for row in range(len(ITEM_IDS))]
+
+
+def write_embeddings(folder: Path, vectors: np.ndarray, space_id: str) -> str:
+    """The vectors of `ITEM_IDS` with photos in one shard; the category of every second item is `bags`."""
+    encoded = photos()
     shard = folder / "00000.tar"
-    shard.write_bytes(b"".join(photos))
-    offsets = np.cumsum([0, *map(len, photos)])
+    shard.write_bytes(b"".join(encoded))
+    offsets = np.cumsum([0, *map(len, encoded)])
     rows = [
         {
             "item_id": item_id,
@@ -170,20 +228,19 @@ def write_index(folder: Path) -> str:
             "split": "test",
             "shard": str(shard),
             "image_offset": int(offsets[row]),
-            "image_bytes": len(photos[row]),
-            "content_hash": content_hash(photos[row], f"title of {item_id}"),
+            "image_bytes": len(encoded[row]),
+            "content_hash": content_hash(encoded[row], f"title of {item_id}"),
             "embedding": vectors[row].tolist(),
         }
         for row, item_id in enumerate(ITEM_IDS)
     ]
     embeddings = ArtifactSpec(str(folder / "embeddings"), EmbeddingSetManifest, {}, {})
     artifacts.begin(embeddings)
-    table = pa.Table.from_pylist(rows, schema=embedding_schema(DIMENSIONS))
+    table = pa.Table.from_pylist(rows, schema=embedding_schema(vectors.shape[1]))
     pq.write_table(table, Path(embeddings.uri, "part.parquet"))
     fields = artifacts.common_fields(embeddings, artifacts.describe_files(embeddings.uri), len(rows), 0.0)
     artifacts.publish(
-        embeddings.uri, EmbeddingSetManifest(**fields, space_id=SPACE_ID, dimensions=DIMENSIONS)
+        embeddings.uri,
+        EmbeddingSetManifest(**fields, space_id=space_id, dimensions=vectors.shape[1]),
     )
-    spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
-    publish_index(spec, embeddings.uri, IndexConfig(kind="exact"))
-    return spec.uri
+    return embeddings.uri

@@ -285,7 +285,7 @@ def test_encoder_that_returns_no_numbers_is_an_error(service: Service, number: f
 def test_score_is_never_null(service: Service, monkeypatch: pytest.MonkeyPatch, score: float) -> None:
     async def result(*_: Any) -> SearchResult:
         neighbours = [Neighbour(IndexedItem("m1", "a title", {}), score)]
-        return SearchResult(await service.search.info(), neighbours)
+        return SearchResult(await service.search.info(1), neighbours)
 
     monkeypatch.setattr(service.search, "similar", result)
     monkeypatch.setattr(service.search, "nearest", result)

@@ -13,7 +13,7 @@ import raysys
 from raysys.errors import InputError, MissingError, NoEncoder, SpaceMismatch
 from raysys.serve import gateway
 from tests.factories import photo
-from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service
+from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service, photos
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def test_every_item_is_found_by_its_id(service: Service) -> None:
             shelf = await client.similar(item_id, k=3)
             assert shelf.query is not None
             assert (shelf.query.item_id, len(shelf.items)) == (item_id, 3)
-            assert await client.photo(item_id) == photo((number, 0, 0))
+            assert await client.photo(item_id) == photos()[number]
 
     with_client(use)
 

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from raysys.config.schema import ServeConfig
 from raysys.serve.item_urls import photo_url
-from tests.factories import photo
-from tests.unit.serve.conftest import ITEM_IDS, Service
+from tests.unit.serve.conftest import ITEM_IDS, Service, photos
 
 
 @pytest.mark.parametrize("item_id", ITEM_IDS, ids=ascii)
@@ -22,7 +21,7 @@ def test_item_and_its_photo_are_reachable(service: Service, item_id: str) -> Non
     assert similar.status_code == 200, similar.text
     assert similar.json()["query"]["item_id"] == item_id
     assert similar.json()["query"]["image_url"] == url
-    assert service.get(url).content == photo((ITEM_IDS.index(item_id), 0, 0))
+    assert service.get(url).content == photos()[ITEM_IDS.index(item_id)]
 
 
 @pytest.mark.parametrize("item_id", [i for i in ITEM_IDS if i not in (".", "..")], ids=ascii)

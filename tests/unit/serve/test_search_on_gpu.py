@@ -50,4 +50,4 @@ def test_replica_without_a_gpu_does_not_start(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     deployment: Any = SearchDeployment
     with pytest.raises(InputError, match=r"serve\.search_on_gpu: .* or set serve\.search_on_gpu=false"):
-        deployment.func_or_class(True)
+        deployment.func_or_class(None, "", None, True)

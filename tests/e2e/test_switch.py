@@ -1,0 +1,179 @@
+"""A running service under load gets a new pair of encoder and index, goes back, and loses a replica."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from raysys.serve.versions import published
+from tests.e2e.conftest import STOP_TIMEOUT_S, wait_until_ready
+from tests.e2e.small import free_port, kill_group, run_raysys, start_raysys
+from tests.factories import photo
+from tests.unit.serve.conftest import ITEM_IDS, photos
+from tests.unit.serve.shop import Shop
+
+WAIT_S = 120.0
+
+
+class Load:
+    """Clients that send requests one after the other and check every response."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._stopped = url, threading.Event()
+        self.failures: list[str] = []
+        self.num_requests = 0
+        self.seen: Counter[tuple[str, str]] = Counter()
+        """Space id and index version, without the number of the last change."""
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(3)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            turn = 0
+            while not self._stopped.is_set():
+                try:
+                    self._request(client, number, turn := turn + 1)
+                except Exception as error:
+                    self.failures.append(repr(error))
+
+    def _request(self, client: httpx.Client, number: int, turn: int) -> None:
+        image = photos()[turn % len(ITEM_IDS)]
+        self.num_requests += 4
+        body = self._json(client.post("/v1/search", files={"image": image}, data={"k": "1"}))
+        if abs(body["items"][0]["score"] - 1.0) > 1e-4:  # the vector of the photo in another space
+            self.failures.append(f"score {body['items'][0]['score']} of {body['index_version']}")
+        self._saw(body)
+        self._saw(self._json(client.get("/v1/items/m1/similar", params={"k": 3})))
+        self._json(client.post("/v1/embed", json={"texts": ["a cup"]}))
+        if turn % 5 == 0:
+            item_id = f"new-{number}-{turn}"
+            new = photo((0, 200, turn % 250))
+            fields = {"title": "new"}
+            self._json(client.put(f"/v1/items/{item_id}", files={"image": new}, data=fields))
+
+    def _saw(self, body: dict[str, Any]) -> None:
+        self.seen[body["space_id"], body["index_version"].split(".")[0]] += 1
+
+    def _json(self, response: httpx.Response) -> dict[str, Any]:
+        if response.status_code != httpx.codes.OK:
+            self.failures.append(f"{response.request.url}: {response.status_code} {response.text}")
+        response.raise_for_status()
+        return dict(response.json())
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    shop = Shop(tmp_path / "root", monkeypatch)
+    shop.publish(1)
+    return shop
+
+
+@pytest.fixture
+def service(shop: Shop, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
+    """The address, the configuration and the process of a service with two searchers."""
+    port = free_port()
+    tree = {
+        "name": "shop",
+        "root": str(shop.root),
+        "projection": {"dimensions": None},
+        "serve": {"port": port, "search_replicas": 2},
+        "ray": {"num_cpus": 8, "object_store_megabytes": 200},
+    }
+    config = tmp_path / "shop.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    url, log_stem = f"http://127.0.0.1:{port}/", tmp_path / "serve"
+    process = start_raysys("serve", str(config), log_stem=log_stem)
+    try:
+        wait_until_ready(url, process, log_stem)
+        yield url, config, process.pid
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_TIMEOUT_S)
+    finally:
+        kill_group(process)
+    assert process.returncode == 0, log_stem.with_suffix(".err").read_text()
+
+
+@pytest.mark.slow  # about a minute
+def test_switch_rollback_and_a_killed_replica_under_load(shop: Shop, service: tuple[str, Path, int]) -> None:
+    url, config, pid = service
+    old = published(shop.config, 1)
+    shop.publish(2, with_changes=True)
+    new = published(shop.config, 2)
+    with Load(url) as load:
+        switched = run_raysys("serve", str(config), "--switch", folder=config.parent)
+        assert (switched.status, switched.stdout) == (
+            0,
+            f"index {old.index_version} -> {new.index_version}\n",
+        ), switched.stderr
+        num_after_switch = load.num_requests
+        wait_for(lambda: load.num_requests > num_after_switch + 50)
+        back = run_raysys("serve", str(config), "--rollback", folder=config.parent)
+        assert back.stdout == f"index {new.index_version} -> {old.index_version}\n", back.stderr
+        forth = run_raysys("serve", str(config), "--rollback", folder=config.parent)
+        assert forth.status == 0, forth.stderr
+    assert load.failures == []
+    assert set(load.seen) == {(pair.space_id, pair.index_version) for pair in (old, new)}
+    print(f"{load.num_requests} requests, {dict(load.seen)}")
+
+    victim = next(iter(searchers(pid)))
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(searchers(pid) - {victim}) == 2)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(20):
+            body = client.get("/v1/items/m1/similar").json()
+            assert (body["space_id"], body["index_version"].split(".")[0]) == (
+                new.space_id,
+                new.index_version,
+            )
+
+    shop.publish(3)
+    damaged = Path(published(shop.config, 3).index_uri)
+    [file] = damaged.glob("*.faiss")
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+    refused = run_raysys("serve", str(config), "--switch", folder=config.parent)
+    assert refused.status == 1
+    assert f"index {new.index_version} serves on" in refused.stderr.splitlines()[-1]
+    assert httpx.get(f"{url}readyz", timeout=60).json()["space_id"] == new.space_id
+
+
+def searchers(pid: int) -> set[int]:
+    """The processes of the replicas of the searcher."""
+    return {
+        process.pid
+        for process in psutil.Process(pid).children(recursive=True)
+        if "ServeReplica:raysys:Searcher" in " ".join(cmdline_of(process))
+    }
+
+
+def cmdline_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # it ended
+        return []
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
