@@ -75,9 +75,8 @@ class BundleEncoder:
     async def embed_pixels(self, generation: int, pixels: Any) -> Any:
         encoder = await self._generations.get(generation)
         vector = encoder.embed_pixels(pixels[None])[0]
-        work, self.after_next_photo = self.after_next_photo, None
-        if work is not None:
-            await work()
+        if self.after_next_photo is not None:
+            await self.after_next_photo()
         return vector
 
     async def embed_title(self, generation: int, title: str) -> Any:

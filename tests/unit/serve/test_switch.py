@@ -193,7 +193,14 @@ def test_upsert_that_a_switch_overtakes_is_found_in_both_spaces(shop: Shop) -> N
         shop.publish(1)
         async with shop.serving(has_store=True) as client:
             shop.publish(2)
-            client.encoders[0].after_next_photo = client.coordinator.switch
+
+            async def switch() -> None:
+                for encoder in client.encoders:
+                    encoder.after_next_photo = None
+                await client.coordinator.switch()
+
+            for encoder in client.encoders:
+                encoder.after_next_photo = switch
             await client.put("overtaken", COLOURS[0])  # its vector is of the old space when it is written
             assert (await client.coordinator.versions()).active.generation == 2
             await client.until_found("overtaken", COLOURS[0])
