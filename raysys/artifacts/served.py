@@ -77,13 +77,15 @@ def published_pair(encoder_uri: str | None, index_uri: str, generation: int) -> 
 
     Raises: MissingArtifact, DamagedData as `open_artifact`; SpaceMismatch if the spaces differ.
     """
+    encoder = None if encoder_uri is None else open_artifact(encoder_uri, EncoderBundleManifest)
     index = open_artifact(index_uri, IndexBundleManifest)
-    if encoder_uri is not None:
-        encoder = open_artifact(encoder_uri, EncoderBundleManifest)
+    if encoder is not None and encoder_uri is not None:
         require_same_space(encoder_uri, encoder.space_id, index_uri, index.space_id)
     return ServedPair(
         generation=generation,
-        encoder_uri=None if encoder_uri is None else exact_version(storage.absolute(encoder_uri), encoder),
+        encoder_uri=exact_version(storage.absolute(encoder_uri), encoder)
+        if encoder_uri and encoder
+        else None,
         index_uri=exact_version(storage.absolute(index_uri), index),
         space_id=index.space_id,
         index_version=index.fingerprint[:_HEX_DIGITS],

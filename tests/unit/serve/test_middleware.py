@@ -18,7 +18,7 @@ SHOP = "https://shop.example.com"
 class BrokenSearch:
     """An index whose replica fails in an unforeseen way."""
 
-    async def sample(self, limit: int, seed: int) -> None:
+    async def sample(self, generation: int, limit: int, seed: int) -> None:
         raise ZeroDivisionError("secret detail")
 
 
