@@ -75,6 +75,14 @@ def test_change_has_only_the_vector_of_the_space(log: ChangeLog) -> None:
     assert vectors_of(log.after(0, "space-c")) == [{}, {}]
 
 
+def test_changes_are_found_by_their_sequences(log: ChangeLog) -> None:
+    log.append([upsert("a"), upsert("b"), Delete("a")])
+    found = log.at({3, 2, 9}, SPACE)
+    assert [(entry.sequence, entry.change) for entry in found] == [(2, upsert("b")), (3, Delete("a"))]
+    assert vectors_of(found)[0].keys() == {SPACE}
+    assert log.at([], SPACE) == []
+
+
 def test_change_sent_again_is_stored_once(log: ChangeLog) -> None:
     assert log.append([upsert("a"), Delete("unknown")]) == [1, 2]
     attributes = dict(reversed(upsert("a").attributes.items()))

@@ -24,6 +24,7 @@ from tests.unit.serve.conftest import ITEM_IDS, photos
 from tests.unit.serve.shop import Shop
 
 WAIT_S = 120.0
+NUM_SEARCHERS = 2
 
 
 class Load:
@@ -96,7 +97,7 @@ def service(shop: Shop, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
         "name": "shop",
         "root": str(shop.root),
         "projection": {"dimensions": None},
-        "serve": {"port": port, "search_replicas": 2},
+        "serve": {"port": port, "search_replicas": NUM_SEARCHERS},
         "ray": {"num_cpus": 8, "object_store_megabytes": 200},
     }
     config = tmp_path / "shop.yaml"
@@ -137,7 +138,7 @@ def test_switch_rollback_and_a_killed_replica_under_load(shop: Shop, service: tu
 
     victim = next(iter(searchers(pid)))
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: len(searchers(pid) - {victim}) == 2)
+    wait_for(lambda: len(searchers(pid) - {victim}) == NUM_SEARCHERS)
     with httpx.Client(base_url=url, timeout=60) as client:
         for _ in range(20):
             body = client.get("/v1/items/m1/similar").json()

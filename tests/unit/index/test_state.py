@@ -351,3 +351,13 @@ def test_searches_see_a_batch_whole_or_not_at_all(tmp_path: Path) -> None:
         thread.join()
     assert not faults
     assert min(counts) >= 5
+
+
+def test_vector_that_comes_later_than_its_change_puts_the_item(small: Searcher) -> None:
+    small.apply(Log().batch(upsert("m0", None), upsert("n0", None, title="new")))
+    before = small.snapshot()
+    small.apply_late_vectors([upsert("n0", POOL[0], {"brand": "x"}, title="new")])
+    assert (small.last_change, small.num_without_vector, len(small)) == (2, 1, 6)
+    [[first]] = small.search(POOL[:1], 1, where={"brand": {"in": ["x"]}})
+    assert (first.item.item_id, first.item.title) == ("n0", "new")
+    assert "n0" not in before

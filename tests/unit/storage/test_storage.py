@@ -113,6 +113,17 @@ def test_uploaded_folder_is_read_back(root: str, tmp_path: Path) -> None:
         assert (folder / "below" / "two").read_bytes() == b"22"
 
 
+def test_copy_replaces_a_file_and_does_not_follow_the_source(root: str) -> None:
+    source, target = storage.join(root, "a"), storage.join(root, "below", "b")
+    storage.write_bytes(source, b"new")
+    storage.write_bytes(target, b"old")
+    storage.copy_file(source, target)
+    assert storage.read_bytes(target) == b"new"
+    storage.write_bytes(source, b"newer")
+    storage.delete(source)
+    assert storage.read_bytes(target) == b"new"
+
+
 def test_hash_does_not_depend_on_the_size_of_chunks(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysys.storage.reading._CHUNK_BYTES", 2)  # three chunks
     storage.write_bytes(storage.join(root, "a"), b"hello")
