@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
 from ray import serve
 
 from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.errors import DeadlineExceeded
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,39 @@ class EncoderDeployment:
         """Space id, dimensions and photo preprocessing."""
         return EncoderInfo(self._encoder.space_id, self._encoder.dimensions, self._encoder.image)
 
-    async def embed_pixels(self, pixels: ndarray) -> ndarray:
-        """The vector of one photo prepared by `photo_pixels`."""
-        vector: ndarray = await self._embed_pixels(pixels)
-        return vector
+    async def embed_pixels(self, pixels: ndarray, deadline: float) -> ndarray:
+        """The vector of one photo prepared by `photo_pixels`. Raises: DeadlineExceeded."""
+        return _in_time(await self._embed_pixels((pixels, deadline)))
 
-    async def embed_title(self, title: str) -> ndarray:
-        """The vector of one title or search query."""
-        vector: ndarray = await self._embed_titles(title)
-        return vector
+    async def embed_title(self, title: str, deadline: float) -> ndarray:
+        """The vector of one title or search query. Raises: DeadlineExceeded."""
+        return _in_time(await self._embed_titles((title, deadline)))
 
     @serve.batch
-    async def _embed_pixels(self, pixels: list[ndarray]) -> list[ndarray]:
-        return await self._in_thread(lambda: self._encoder.embed_pixels(np.stack(pixels)))
+    async def _embed_pixels(self, inputs: list[tuple[ndarray, float]]) -> list[ndarray | None]:
+        return await embed_batch(lambda pixels: self._encoder.embed_pixels(np.stack(pixels)), inputs)
 
     @serve.batch
-    async def _embed_titles(self, titles: list[str]) -> list[ndarray]:
-        return await self._in_thread(lambda: self._encoder.embed_titles(titles))
+    async def _embed_titles(self, inputs: list[tuple[str, float]]) -> list[ndarray | None]:
+        return await embed_batch(self._encoder.embed_titles, inputs)
 
-    async def _in_thread(self, embed: Callable[[], ndarray]) -> list[ndarray]:
+
+async def embed_batch(
+    embed: Callable[[list[T]], ndarray], inputs: list[tuple[T, float]]
+) -> list[ndarray | None]:
+    """A vector for each input, None for those whose deadline has passed."""
+    now = time.time()
+    vectors: list[ndarray | None] = [None] * len(inputs)
+    rows = [row for row, (_, deadline) in enumerate(inputs) if now < deadline]
+    if rows:
         # The replica's event loop must stay free for health checks and the next batch.
-        return list(await asyncio.to_thread(embed))
+        embedded = await asyncio.to_thread(embed, [inputs[row][0] for row in rows])
+        for row, vector in zip(rows, embedded, strict=True):
+            vectors[row] = vector
+    return vectors
+
+
+def _in_time(vector: ndarray | None) -> ndarray:
+    if vector is None:
+        raise DeadlineExceeded("the encoder had no time for the request before its deadline; try again later")
+    return vector

@@ -23,9 +23,10 @@ from starlette.exceptions import HTTPException
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import photo_pixels
-from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError
+from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError, ServiceUnavailable
 from raysys.index.items import IndexedItem
 from raysys.serve.access_log import start_access_log
+from raysys.serve.admission import AdmissionMiddleware
 from raysys.serve.bodies import (
     decode_photo,
     item_photo,
@@ -34,6 +35,7 @@ from raysys.serve.bodies import (
     read_json,
     read_search,
 )
+from raysys.serve.deadline import DeadlineMiddleware, current_deadline
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
@@ -68,6 +70,7 @@ from raysys.terminal import printable
 from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
+RETRY_AFTER_S = 1  # for refused requests
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -86,6 +89,15 @@ def _on_unexpected_error(error: Exception) -> JSONResponse:
     return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
 
 
+def _response_to(error: RaysysError) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    if error.code == ServiceUnavailable.code:
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+    # The message of an error from another deployment contains its traceback; the cause is one line.
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return _error(error.http_status, error.code, str(cause), headers)
+
+
 async def _authorize(request: Request) -> None:
     request.state.token_name = authorize(request, _this_gateway().access)
 
@@ -100,15 +112,14 @@ app = FastAPI(
     redoc_url=None,
     openapi_url=None,  # served below, with the headers and errors of every route
 )
+app.add_middleware(DeadlineMiddleware, settings=_settings, on_error=_response_to)
+app.add_middleware(AdmissionMiddleware, settings=_settings, on_error=_response_to)
 app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
 
 
 @app.exception_handler(RaysysError)
 async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
-    # The message of an error from another deployment contains its traceback; the cause is one line.
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
-    return _error(error.http_status, error.code, str(cause), headers)
+    return _response_to(error)
 
 
 @app.exception_handler(RequestValidationError)
@@ -127,7 +138,7 @@ async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
 
 @app.exception_handler(BackPressureError)
 async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
-    return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
+    return _response_to(ServiceUnavailable("too many requests are waiting; try again"))
 
 
 def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, str]:
@@ -246,13 +257,13 @@ class Gateway:
         )
         k = self._checked_k(parameters.k)
         with timed("search"):
-            result = await self._search.similar.remote(item_id, k, options)
+            result = await self._search.similar.remote(item_id, k, options, current_deadline())
         return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str) -> Response:
         """The photo of an item."""
-        data: bytes = await self._search.photo.remote(item_id)
+        data: bytes = await self._search.photo.remote(item_id, current_deadline())
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
         headers = {"Cache-Control": f"{visibility}, max-age=86400"}
@@ -295,7 +306,7 @@ class Gateway:
             vector, space_id = await self._embed(body.text, photo)
         options = ShelfOptions(body.filter, body.max_per)
         with timed("search"):
-            result = await self._search.nearest.remote(vector, space_id, k, options)
+            result = await self._search.nearest.remote(vector, space_id, k, options, current_deadline())
         return self._search_response(result)
 
     @app.post("/v1/embed")
@@ -358,10 +369,10 @@ class Gateway:
             with timed("decode"):
                 pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
             with timed("encode"):
-                vector = await self._encoder.embed_pixels.remote(pixels)
+                vector = await self._encoder.embed_pixels.remote(pixels, current_deadline())
         elif (text or "").strip():
             with timed("encode"):
-                vector = await self._encoder.embed_title.remote(text)
+                vector = await self._encoder.embed_title.remote(text, current_deadline())
         else:
             raise InputError("text: is empty; give at least one word")
         _require_finite("the vector of the query", vector, "serve another encoder")

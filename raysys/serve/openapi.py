@@ -28,8 +28,9 @@ _ERRORS = {
     422: "A field is missing, unknown or invalid.",
     500: "Unexpected error; see the log of the service.",
     503: "Too many requests are waiting (with Retry-After), or a store or database does not answer.",
+    504: "No answer before the deadline of the request.",
 }
-_EVERY_ROUTE = (500, 503)
+_EVERY_ROUTE = (500, 503, 504)
 _WITH_TOKEN = (401, 403)
 _WITH_BODY = (400, 408, 409, 413, 415, 422)
 

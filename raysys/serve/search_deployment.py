@@ -14,6 +14,7 @@ from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
+from raysys.serve.deadline import in_thread
 from raysys.serve.follower import ChangeFollower, FollowerConfig
 from raysys.serve.opening_item import opening_row
 
@@ -81,20 +82,22 @@ class SearchDeployment:
         """The loaded index."""
         return _info(self._searcher)
 
-    async def similar(self, item_id: str, k: int, options: ShelfOptions) -> SearchResult:
-        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError."""
+    async def similar(self, item_id: str, k: int, options: ShelfOptions, deadline: float) -> SearchResult:
+        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
         searcher = self._searcher
         row = searcher.row_of(item_id)
-        neighbours = await asyncio.to_thread(
-            shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
+        neighbours = await in_thread(
+            deadline, shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
         )
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
-    async def nearest(self, vector: ndarray, space_id: str, k: int, options: ShelfOptions) -> SearchResult:
-        """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError."""
+    async def nearest(
+        self, vector: ndarray, space_id: str, k: int, options: ShelfOptions, deadline: float
+    ) -> SearchResult:
+        """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError, DeadlineExceeded."""
         searcher = self._searcher
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        neighbours = await asyncio.to_thread(shelf, searcher, vector, k, **options._asdict())
+        neighbours = await in_thread(deadline, shelf, searcher, vector, k, **options._asdict())
         return SearchResult(_info(searcher), neighbours)
 
     async def sample(self, limit: int, seed: int) -> list[IndexedItem]:
@@ -113,10 +116,10 @@ class SearchDeployment:
                 self._opening = loaded, searcher.item(row).item_id
             return searcher.item(searcher.row_of(self._opening[1]))
 
-    async def photo(self, item_id: str) -> bytes:
-        """The photo of an item, read from its shard. Raises: MissingError."""
+    async def photo(self, item_id: str, deadline: float) -> bytes:
+        """The photo of an item, read from its shard. Raises: MissingError, DeadlineExceeded."""
         searcher = self._searcher
-        return await asyncio.to_thread(searcher.photo, searcher.row_of(item_id))
+        return await in_thread(deadline, searcher.photo, searcher.row_of(item_id))
 
     @property
     def _searcher(self) -> Searcher:
