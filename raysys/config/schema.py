@@ -238,8 +238,11 @@ class ServeConfig(Section):
     changes_poll_ms: PositiveFloat = 100.0
     """How often a searcher looks for changes of items, in milliseconds."""
     request_timeout_s: PositiveFloat = 5.0
-    """Maximum time for the answer to a query after its body has arrived, in seconds (504, `deadline_exceeded`); a
-    request may set less in the header X-Request-Timeout-Ms. Changes of items have `store.timeout_s`."""
+    """Maximum time for the answer to a query after its body has arrived, in seconds (504,
+    `deadline_exceeded`); a request may set less in the header X-Request-Timeout-Ms. Changes of items have
+    `store.timeout_s`."""
+    recall_sample: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Share of the searches that are compared with an exact search in the background, for `raysys_recall`."""
     body_timeout_s: PositiveFloat = 30.0
     """Maximum time in which the body of a request must arrive, in seconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None

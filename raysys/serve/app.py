@@ -93,7 +93,7 @@ def bind(config: Config) -> Application:
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
             user_config={"index_uri": index_uri, "changes": changes},
         )
-        .bind(section.search_on_gpu)
+        .bind(section.search_on_gpu, section.recall_sample)
     )
     writer = None if changes is None else _writer(config, changes)
     gateway_app: Application = (

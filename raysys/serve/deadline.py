@@ -1,7 +1,7 @@
 """The time until which a request is worth an answer, and what happens after it.
 
-The gateway passes the deadline of a request to the encoder and the searcher as seconds since the epoch, so the
-clocks of the nodes must agree. Work that would begin after it is skipped. When the deadline passes in the
+The gateway passes the deadline of a request to the encoder and the searcher as seconds since the epoch, so
+the clocks of the nodes must agree. Work that would begin after it is skipped. When the deadline passes in the
 gateway, or the client leaves, the task of the request is cancelled, and Ray Serve cancels its calls with it.
 """
 
@@ -23,7 +23,7 @@ from raysys.errors import DeadlineExceeded, InputError, RaysysError
 
 HEADER = "X-Request-Timeout-Ms"
 NEVER = math.inf
-# Changes have the limit of their database, `store.timeout_s`. To end the wait for it earlier would not end the change.
+# Changes have the limit of their database, `store.timeout_s`: a shorter wait would not end the change.
 _CHANGES = frozenset({("POST", "/v1/changes")})
 _CHANGE_METHODS = frozenset({"PUT", "DELETE"})
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ _current: contextvars.ContextVar[_Deadline] = contextvars.ContextVar("deadline",
 
 
 def current_deadline() -> float:
-    """The deadline of the request that this task answers, in seconds since the epoch; `NEVER` if it has none."""
+    """The deadline of the request that this task answers, in seconds since the epoch; else `NEVER`."""
     return _current.get().at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
 from raysys.serve.deadline import in_thread
 from raysys.serve.follower import ChangeFollower, FollowerConfig
+from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
 
 
@@ -52,10 +54,11 @@ class ShelfOptions(NamedTuple):
 class SearchDeployment:
     """Searches one version of one index; each result contains the version."""
 
-    def __init__(self, is_on_gpu: bool = False) -> None:
+    def __init__(self, is_on_gpu: bool = False, recall_sample: float = 0.0) -> None:
         self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
         self._loaded: Searcher | None = None
         self._follower: ChangeFollower | None = None
+        self._live_recall = LiveRecall(recall_sample, random.Random())
         self._opening_lock = asyncio.Lock()
         self._opening: tuple[Searcher, str] | None = None
         """An index and the id of its opening item."""
@@ -86,18 +89,22 @@ class SearchDeployment:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
         searcher = self._searcher
         row = searcher.row_of(item_id)
-        neighbours = await in_thread(
-            deadline, shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
-        )
+        vector = searcher.vector(row)
+        neighbours = await in_thread(deadline, shelf, searcher, vector, k, query_row=row, **options._asdict())
+        self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
     async def nearest(
         self, vector: ndarray, space_id: str, k: int, options: ShelfOptions, deadline: float
     ) -> SearchResult:
-        """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError, DeadlineExceeded."""
+        """Neighbours of a vector of the space `space_id`.
+
+        Raises: SpaceMismatch, InputError, DeadlineExceeded.
+        """
         searcher = self._searcher
         require_same_space("vector", space_id, "the index", searcher.space_id)
         neighbours = await in_thread(deadline, shelf, searcher, vector, k, **options._asdict())
+        self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours)
 
     async def sample(self, limit: int, seed: int) -> list[IndexedItem]:
