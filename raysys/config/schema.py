@@ -241,6 +241,10 @@ class ServeConfig(Section):
     """Maximum time for the answer to a query after its body has arrived, in seconds (504,
     `deadline_exceeded`); a request may set less in the header X-Request-Timeout-Ms. Changes of items have
     `store.timeout_s`."""
+    decode_threads: PositiveInt = 4
+    """Threads of a gateway replica that decode photos; up to `queue_length` photos wait for one."""
+    vector_cache_items: NonNegativeInt = 10_000
+    """Photos whose vectors a gateway replica keeps, so that an equal photo is not embedded again. 0: none."""
     recall_sample: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of the searches that are compared with an exact search in the background, for `raysys_recall`."""
     body_timeout_s: PositiveFloat = 30.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy import ndarray
@@ -22,7 +22,6 @@ from starlette.exceptions import HTTPException
 
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
-from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError, ServiceUnavailable
 from raysys.index.items import IndexedItem
 from raysys.serve.access_log import start_access_log
@@ -35,6 +34,7 @@ from raysys.serve.bodies import (
     read_json,
     read_search,
 )
+from raysys.serve.conditional import is_known, not_modified, photo_tag, shelf_tag
 from raysys.serve.deadline import DeadlineMiddleware, current_deadline
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
@@ -43,6 +43,7 @@ from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
+from raysys.serve.photo_decoder import PhotoDecoder
 from raysys.serve.schemas import (
     ChangeResponse,
     ChangesRequest,
@@ -65,12 +66,14 @@ from raysys.serve.schemas import (
 from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
 from raysys.serve.tokens import Access
+from raysys.serve.vector_cache import VectorCache, photo_key
 from raysys.store.changes import Delete
 from raysys.terminal import printable
 from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
 RETRY_AFTER_S = 1  # for refused requests
+_PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -195,6 +198,8 @@ class Gateway:
         self._encoder = encoder
         self._search = search
         self._writer = None if writer is None else ItemWriter(writer)
+        self._photo_decoder = PhotoDecoder(self.section.decode_threads, self.section.queue_length)
+        self._vector_cache = VectorCache(self.section.vector_cache_items)
         self._cached_encoder_info: EncoderInfo | None = None
 
     @app.get("/", include_in_schema=False)
@@ -245,28 +250,47 @@ class Gateway:
             item=None if item is None else self._item_response(item),
         )
 
-    @app.get("/v1/items/{item_id:item_id}/similar", response_model_exclude_none=True)
+    @app.get(
+        "/v1/items/{item_id:item_id}/similar", response_model=SearchResponse, response_model_exclude_none=True
+    )
     async def similar(
-        self, item_id: str, parameters: Annotated[SimilarParameters, Query()]
-    ) -> SearchResponse:
-        """Neighbours of an item, by its stored vector."""
+        self,
+        item_id: str,
+        parameters: Annotated[SimilarParameters, Query()],
+        response: Response,
+        if_none_match: Annotated[str | None, Header()] = None,
+    ) -> SearchResponse | Response:
+        """Neighbours of an item, by its stored vector; 304 if they are those of the ETag in If-None-Match."""
         options = ShelfOptions(
             parse_json_field("filter", parameters.filter),
             parse_json_field("max_per", parameters.max_per),
             parameters.include_group,
         )
         k = self._checked_k(parameters.k)
+
+        def headers(index: IndexInfo) -> dict[str, str]:
+            etag = shelf_tag(index.index_version, item_id, k, options, self.section.image_url)
+            return {"ETag": etag, "Cache-Control": "private, no-cache"}
+
+        if if_none_match is not None:
+            current = headers(await self._index_info())
+            if is_known(current["ETag"], if_none_match):
+                return not_modified(current)
         with timed("search"):
             result = await self._search.similar.remote(item_id, k, options, current_deadline())
+        response.headers.update(headers(result.index))
         return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
-    async def photo(self, item_id: str) -> Response:
-        """The photo of an item."""
+    async def photo(self, item_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        """The photo of an item; 304 if its ETag is in If-None-Match."""
         data: bytes = await self._search.photo.remote(item_id, current_deadline())
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
-        headers = {"Cache-Control": f"{visibility}, max-age=86400"}
+        # A change can replace the photo at any time.
+        headers = {"ETag": photo_tag(data), "Cache-Control": f"{visibility}, max-age={_PHOTO_AGE_S}"}
+        if is_known(headers["ETag"], if_none_match):
+            return not_modified(headers)
         return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.put("/v1/items/{item_id:item_id}")
@@ -366,17 +390,25 @@ class Gateway:
         """The vector of a text or a photo, and its space id."""
         info = await self._encoder_info()
         if photo is not None:
-            with timed("decode"):
-                pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
-            with timed("encode"):
-                vector = await self._encoder.embed_pixels.remote(pixels, current_deadline())
-        elif (text or "").strip():
-            with timed("encode"):
-                vector = await self._encoder.embed_title.remote(text, current_deadline())
-        else:
+            return await self._embed_photo(photo, info), info.space_id
+        if not (text or "").strip():
             raise InputError("text: is empty; give at least one word")
+        with timed("encode"):
+            vector = await self._encoder.embed_title.remote(text, current_deadline())
         _require_finite("the vector of the query", vector, "serve another encoder")
         return vector, info.space_id
+
+    async def _embed_photo(self, photo: bytes, info: EncoderInfo) -> ndarray:
+        key = photo_key(photo, info.space_id)
+        vector = self._vector_cache.get(key)
+        if vector is None:
+            with timed("decode"):
+                pixels = await self._photo_decoder.pixels(photo, info.image, current_deadline())
+            with timed("encode"):
+                vector = await self._encoder.embed_pixels.remote(pixels, current_deadline())
+            _require_finite("the vector of the query", vector, "serve another encoder")
+        self._vector_cache.put(key, vector)
+        return vector
 
     async def _encoder_info(self) -> EncoderInfo:
         if self._encoder is None:

@@ -53,6 +53,12 @@ METRICS = {
             "Duration of a stage with its waiting, in milliseconds: decode (of a photo), encode, search.",
         ),
         Metric(
+            "raysys_vector_cache",
+            "counter",
+            ("result",),
+            "Photos whose vector the gateway had kept (hit) or not (miss).",
+        ),
+        Metric(
             "raysys_change_lag_ms",
             "histogram",
             (),

@@ -46,6 +46,7 @@ _ROUTE_ERRORS: dict[tuple[str, str], tuple[int, ...]] = {
     ("DELETE", "/v1/items/{item_id}"): (409, 422),
     ("POST", "/v1/changes"): _WITH_BODY,
 }
+_WITH_ETAG = frozenset({"/v1/items/{item_id}/similar", "/v1/items/{item_id}/photo"})
 _SEARCH_EXAMPLES = {
     "text": {"value": {"text": "red dress", "k": 12, "filter": _FILTER_EXAMPLE}},
     "photo": {"value": {"image_base64": "/9j/4AAQSkZJRg==", "k": 12}},
@@ -171,6 +172,10 @@ def _complete(route: tuple[str, str], operation: dict[str, Any]) -> None:
         operation["responses"]["200"] = {
             "description": "The photo, with the media type of its bytes.",
             "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    if route[0] == "GET" and route[1] in _WITH_ETAG:
+        operation["responses"]["304"] = {
+            "description": "The response with the ETag in If-None-Match is current."
         }
     operation["responses"].pop("422", None)
     for status in sorted(statuses):
