@@ -205,6 +205,13 @@ class ServiceUnavailable(RaysysError):
     code = "overloaded"
 
 
+class DeadlineExceeded(RaysysError):
+    """A request had no answer before its deadline; what had not begun was skipped."""
+
+    http_status = 504
+    code = "deadline_exceeded"
+
+
 def out_of_memory_reason(error: BaseException) -> str | None:
     """How an error says that memory ran out; None if it is another error.
 

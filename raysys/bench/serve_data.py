@@ -43,6 +43,8 @@ def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
     changes = {"root": str(folder / "root"), "projection": {"dimensions": None}}
     path = folder / "serve.yaml"
     tree = {**config.model_dump(mode="json", exclude={"bench"}, exclude_unset=True), **changes}
+    # The load repeats a few photos: each one is to be embedded.
+    tree["serve"] = {**tree.get("serve", {}), "vector_cache_items": 0}
     path.write_text(json.dumps(tree), encoding="utf-8")
     served = load_config(str(path), [])
     encoder_uri, index_uri = str(specs.served_encoder(served)), specs.served_index(served)

@@ -218,6 +218,13 @@ class ServeConfig(Section):
     search_on_gpu: bool = False
     """Search without a filter on a GPU, one per search replica, in an index of kind `exact` or `ivf_sq8`. The
     CPU searches with filters."""
+    max_requests: PositiveInt = 64
+    """Requests that a gateway replica works on at a time; it refuses more at once (503, `overloaded`)."""
+    max_searches: PositiveInt = 64
+    """Searches that a search replica accepts at a time."""
+    queue_length: PositiveInt = 256
+    """Inputs for the encoder, and searches, that may wait in a gateway replica for a free replica; it refuses
+    more at once. Each input of /v1/embed counts."""
     max_batch_size: PositiveInt = 16
     """Maximum number of requests that are encoded together."""
     batch_wait_ms: NonNegativeFloat = 5.0
@@ -230,6 +237,16 @@ class ServeConfig(Section):
     """Maximum size of an uploaded photo, in MB."""
     changes_poll_ms: PositiveFloat = 100.0
     """How often a searcher looks for changes of items, in milliseconds."""
+    request_timeout_s: PositiveFloat = 5.0
+    """Maximum time for the answer to a query after its body has arrived, in seconds (504,
+    `deadline_exceeded`); a request may set less in the header X-Request-Timeout-Ms. Changes of items have
+    `store.timeout_s`."""
+    decode_threads: PositiveInt = 4
+    """Threads of a gateway replica that decode photos; up to `queue_length` photos wait for one."""
+    vector_cache_items: NonNegativeInt = 10_000
+    """Photos whose vectors a gateway replica keeps, so that an equal photo is not embedded again. 0: none."""
+    recall_sample: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Share of the searches that are compared with an exact search in the background, for `raysys_recall`."""
     body_timeout_s: PositiveFloat = 30.0
     """Maximum time in which the body of a request must arrive, in seconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None

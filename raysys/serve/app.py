@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
 
 from raysys import storage
 from raysys.artifacts import IndexBundleManifest, open_artifact, specs
@@ -29,7 +30,7 @@ from raysys.index.search import require_gpu_kind
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.follower import FollowerConfig
-from raysys.serve.gateway import Gateway
+from raysys.serve.gateway import RETRY_AFTER_S, Gateway
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SearchDeployment
 from raysys.serve.tokens import access_of
@@ -40,6 +41,9 @@ from raysys.tracking.logs import log
 
 APP_NAME = "raysys"
 _STOP_CHECK_S = 0.2
+# The gateway refuses requests itself, in the format of the service. So it must receive many more than it
+# accepts: what it does not receive, Ray Serve refuses in plain text.
+_REFUSED_FACTOR = 16
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -80,10 +84,11 @@ def bind(config: Config) -> Application:
         _deployment(SearchDeployment)
         .options(
             num_replicas=section.search_replicas,
-            max_ongoing_requests=64,
+            max_ongoing_requests=section.max_searches,
+            max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
         )
-        .bind(pair, place, changes, section.search_on_gpu)
+        .bind(pair, place, changes, section.search_on_gpu, section.recall_sample)
     )
     coordinator_app = (
         _deployment(Coordinator)
@@ -93,7 +98,12 @@ def bind(config: Config) -> Application:
     writer = None if changes is None else _writer(config, changes)
     gateway_app: Application = (
         _deployment(Gateway)
-        .options(num_replicas=section.gateway_replicas, max_ongoing_requests=100)
+        .options(
+            num_replicas=section.gateway_replicas,
+            max_ongoing_requests=_REFUSED_FACTOR * section.max_requests,
+            max_queued_requests=_REFUSED_FACTOR * section.max_requests,
+            backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
+        )
         .bind(
             section.model_dump(mode="json"),
             access,
@@ -131,6 +141,7 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
         .options(
             num_replicas=section.encoder_replicas,
             max_ongoing_requests=4 * section.max_batch_size,
+            max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
         )
         .bind(

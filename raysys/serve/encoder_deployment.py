@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ray import serve
 
 from raysys.artifacts.served import ServedPair
 from raysys.encoder.preprocess import ImagePreprocessing
+from raysys.errors import DeadlineExceeded
 from raysys.serve.generations import Generations
 
 if TYPE_CHECKING:
@@ -65,23 +67,31 @@ class EncoderDeployment:
         encoder = await self._generations.get(generation)
         return EncoderInfo(encoder.space_id, encoder.dimensions, encoder.image)
 
-    async def embed_pixels(self, generation: int, pixels: ndarray) -> ndarray:
-        """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone."""
-        vector: ndarray = await self._embed_pixels(await self._generations.get(generation), pixels)
-        return vector
+    async def embed_pixels(self, generation: int, pixels: ndarray, deadline: float) -> ndarray:
+        """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone, DeadlineExceeded."""
+        encoder = await self._generations.get(generation)
+        return _in_time(await self._embed_pixels(encoder, pixels, deadline))
 
-    async def embed_title(self, generation: int, title: str) -> ndarray:
-        """The vector of one title or search query. Raises: GenerationGone."""
-        vector: ndarray = await self._embed_titles(await self._generations.get(generation), title)
-        return vector
-
-    @_batch  # type: ignore[untyped-decorator]
-    async def _embed_pixels(self, encoders: list[SiglipEncoder], pixels: list[ndarray]) -> list[ndarray]:
-        return await _by_encoder(encoders, pixels, lambda encoder, some: encoder.embed_pixels(np.stack(some)))
+    async def embed_title(self, generation: int, title: str, deadline: float) -> ndarray:
+        """The vector of one title or search query. Raises: GenerationGone, DeadlineExceeded."""
+        encoder = await self._generations.get(generation)
+        return _in_time(await self._embed_titles(encoder, title, deadline))
 
     @_batch  # type: ignore[untyped-decorator]
-    async def _embed_titles(self, encoders: list[SiglipEncoder], titles: list[str]) -> list[ndarray]:
-        return await _by_encoder(encoders, titles, lambda encoder, some: encoder.embed_titles(some))
+    async def _embed_pixels(
+        self, encoders: list[SiglipEncoder], pixels: list[ndarray], deadlines: list[float]
+    ) -> list[ndarray | None]:
+        return await embed_batch(
+            lambda encoder, some: encoder.embed_pixels(np.stack(some)), encoders, pixels, deadlines
+        )
+
+    @_batch  # type: ignore[untyped-decorator]
+    async def _embed_titles(
+        self, encoders: list[SiglipEncoder], titles: list[str], deadlines: list[float]
+    ) -> list[ndarray | None]:
+        return await embed_batch(
+            lambda encoder, some: encoder.embed_titles(some), encoders, titles, deadlines
+        )
 
     def _open(self, uri: str) -> SiglipEncoder:
         """The encoder of a bundle. It embeds a photo and a title, so that no request is the first."""
@@ -93,15 +103,29 @@ class EncoderDeployment:
         return encoder
 
 
-async def _by_encoder(
-    encoders: list[SiglipEncoder], inputs: list[Any], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
-) -> list[ndarray]:
-    """The vectors of a batch; during a switch, it may have inputs of two encoders."""
-    vectors: list[Any] = [None] * len(inputs)
-    for encoder in {id(encoder): encoder for encoder in encoders}.values():
-        numbers = [number for number, other in enumerate(encoders) if other is encoder]
+async def embed_batch(
+    embed: Callable[[Any, list[Any]], ndarray],
+    encoders: Sequence[Any],
+    inputs: Sequence[Any],
+    deadlines: Sequence[float],
+) -> list[ndarray | None]:
+    """A vector for each input by its encoder, None for those whose deadline has passed.
+
+    During a switch, a batch may have inputs of two encoders.
+    """
+    now = time.time()
+    vectors: list[ndarray | None] = [None] * len(inputs)
+    in_time = [row for row, deadline in enumerate(deadlines) if now < deadline]
+    for encoder in {id(encoders[row]): encoders[row] for row in in_time}.values():
+        rows = [row for row in in_time if encoders[row] is encoder]
         # The replica's event loop must stay free for health checks and the next batch.
-        found = await asyncio.to_thread(embed, encoder, [inputs[number] for number in numbers])
-        for number, vector in zip(numbers, found, strict=True):
-            vectors[number] = vector
+        embedded = await asyncio.to_thread(embed, encoder, [inputs[row] for row in rows])
+        for row, vector in zip(rows, embedded, strict=True):
+            vectors[row] = vector
     return vectors
+
+
+def _in_time(vector: ndarray | None) -> ndarray:
+    if vector is None:
+        raise DeadlineExceeded("the encoder had no time for the request before its deadline; try again later")
+    return vector

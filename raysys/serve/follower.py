@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 from typing import TypedDict
 
 from raysys.errors import RaysysError
 from raysys.index.search import Searcher
+from raysys.serve import metrics
 from raysys.store.change_log import ChangeLog
-from raysys.store.changes import Change, Upsert
+from raysys.store.changes import Change, LoggedChange, Upsert
 from raysys.tracking.logs import log
 
 _PAGE = 1000
@@ -41,12 +43,12 @@ class ChangeFollower:
         self._waiting: dict[str, int] = {}
         """Items that were put without a vector, to the sequences of these changes."""
         self._looked_at = time.monotonic()
-        self.lag_s = 0.0
-        """Seconds from the acceptance of the change that was applied last until it could be found."""
         self._find_waiting()
-        self._catch_up()
+        while self._apply_page():  # without lags: nobody waited for these changes
+            pass
         for _ in range(0, len(self._waiting), _PAGE):
             self._apply_late_vectors()
+        metrics.record("raysys_changes_failing", 0)
         self._thread = threading.Thread(target=self._follow, name="changes", daemon=True)
         self._thread.start()
 
@@ -59,26 +61,32 @@ class ChangeFollower:
     def _follow(self) -> None:
         is_failing = False
         while not self._stopped.wait(self._poll_s):
+            was_failing = is_failing
             try:
-                self._catch_up()
+                while changes := self._apply_page():
+                    _record_lags(changes)
                 if time.monotonic() - self._looked_at >= _LATE_VECTORS_S:
                     self._apply_late_vectors()
-                if is_failing:
-                    log.info("    serve  changes are applied again")
                 is_failing = False
             except RaysysError as error:
-                if not is_failing:
+                if not was_failing:
                     log.warning("serve: changes are not applied: %s", error)
                 is_failing = True
+            if is_failing != was_failing:
+                metrics.record("raysys_changes_failing", int(is_failing))
+                if was_failing:
+                    log.info("    serve  changes are applied again")
 
-    def _catch_up(self) -> None:
-        while some := self._log.after(self._searcher.last_change, self._searcher.space_id, _PAGE):
-            self._searcher.apply(some)
-            for logged in some:
-                self._waiting.pop(logged.change.item_id, None)
-                if _lacks_vector(logged.change, self._searcher.space_id):
-                    self._waiting[logged.change.item_id] = logged.sequence
-            self.lag_s = time.time() - some[-1].accepted_at
+    def _apply_page(self) -> list[LoggedChange]:
+        """Apply the next changes; none once the index has all."""
+        changes = self._log.after(self._searcher.last_change, self._searcher.space_id, _PAGE)
+        if changes:
+            self._searcher.apply(changes)
+        for logged in changes:
+            self._waiting.pop(logged.change.item_id, None)
+            if _lacks_vector(logged.change, self._searcher.space_id):
+                self._waiting[logged.change.item_id] = logged.sequence
+        return changes
 
     def _find_waiting(self) -> None:
         """The items that the build of the index left out because they had no vector."""
@@ -105,3 +113,11 @@ class ChangeFollower:
 
 def _lacks_vector(change: Change, space_id: str) -> bool:
     return isinstance(change, Upsert) and space_id not in change.vectors
+
+
+def _record_lags(changes: Sequence[LoggedChange]) -> None:
+    now = time.time()
+    lags_ms = [1000 * max(0.0, now - change.accepted_at) for change in changes]
+    for lag_ms in lags_ms:
+        metrics.record("raysys_change_lag_ms", lag_ms)
+    metrics.record("raysys_last_change_lag_ms", lags_ms[-1])

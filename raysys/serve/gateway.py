@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy import ndarray
@@ -23,9 +23,18 @@ from starlette.exceptions import HTTPException
 from raysys.artifacts import require_same_space
 from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
-from raysys.errors import DamagedData, GenerationGone, InputError, MissingError, NoEncoder, RaysysError
+from raysys.errors import (
+    DamagedData,
+    GenerationGone,
+    InputError,
+    MissingError,
+    NoEncoder,
+    RaysysError,
+    ServiceUnavailable,
+)
 from raysys.index.items import IndexedItem
 from raysys.serve.access_log import start_access_log
+from raysys.serve.admission import AdmissionMiddleware
 from raysys.serve.bodies import (
     decode_photo,
     item_photo,
@@ -34,14 +43,17 @@ from raysys.serve.bodies import (
     read_json,
     read_search,
 )
+from raysys.serve.conditional import is_known, not_modified, photo_tag, shelf_tag
+from raysys.serve.deadline import DeadlineMiddleware, current_deadline
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.item_urls import photo_url, register_item_ids
-from raysys.serve.item_vectors import embed_photo, in_all_spaces
+from raysys.serve.item_vectors import in_all_spaces
 from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
 from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
+from raysys.serve.photo_decoder import PhotoDecoder
 from raysys.serve.schemas import (
     ChangeResponse,
     ChangesRequest,
@@ -66,6 +78,7 @@ from raysys.serve.schemas import (
 from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
 from raysys.serve.tokens import Access
+from raysys.serve.vector_cache import VectorCache, photo_key
 from raysys.serve.versions import VersionsWatch
 from raysys.store.changes import Delete
 from raysys.terminal import printable
@@ -73,6 +86,8 @@ from raysys.version import __version__
 
 T = TypeVar("T")
 ARM = "default"  # the only arm while no experiment runs
+RETRY_AFTER_S = 1  # for refused requests
+_PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -91,6 +106,15 @@ def _on_unexpected_error(error: Exception) -> JSONResponse:
     return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
 
 
+def _response_to(error: RaysysError) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    if error.code == ServiceUnavailable.code:
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+    # The message of an error from another deployment contains its traceback; the cause is one line.
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return _error(error.http_status, error.code, str(cause), headers)
+
+
 async def _authorize(request: Request) -> None:
     request.state.token_name = authorize(request, _this_gateway().access)
 
@@ -105,15 +129,14 @@ app = FastAPI(
     redoc_url=None,
     openapi_url=None,  # served below, with the headers and errors of every route
 )
+app.add_middleware(DeadlineMiddleware, settings=_settings, on_error=_response_to)
+app.add_middleware(AdmissionMiddleware, settings=_settings, on_error=_response_to)
 app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
 
 
 @app.exception_handler(RaysysError)
 async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
-    # The message of an error from another deployment contains its traceback; the cause is one line.
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
-    return _error(error.http_status, error.code, str(cause), headers)
+    return _response_to(error)
 
 
 @app.exception_handler(RequestValidationError)
@@ -132,7 +155,7 @@ async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
 
 @app.exception_handler(BackPressureError)
 async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
-    return _error(503, "overloaded", "too many requests are waiting; try again", {"Retry-After": "1"})
+    return _response_to(ServiceUnavailable("too many requests are waiting; try again"))
 
 
 def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, str]:
@@ -147,6 +170,16 @@ def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, s
         np.asarray(vector) / largest
     )  # the squares of very large or very small numbers are not finite or 0
     return np.asarray(scaled / np.linalg.norm(scaled), np.float32), space_id
+
+
+def _require_encoder(pair: ServedPair) -> str:
+    """The URI of the encoder of a pair."""
+    if pair.encoder_uri is None:
+        raise NoEncoder(
+            "photos and texts cannot be embedded: the vectors of the index are of no EncoderBundle; "
+            "search by item, or by a vector and the space_id of /readyz"
+        )
+    return pair.encoder_uri
 
 
 def _require_finite(what: str, numbers: Any, remedy: str) -> None:
@@ -194,6 +227,8 @@ class Gateway:
         self._writer = None if writer is None else ItemWriter(writer)
         self._coordinator = coordinator
         self._versions = VersionsWatch(coordinator, served_uri, initial)
+        self._photo_decoder = PhotoDecoder(self.section.decode_threads, self.section.queue_length)
+        self._vector_cache = VectorCache(self.section.vector_cache_items)
         self._encoder_infos: dict[str, EncoderInfo] = {}
 
     @app.get("/", include_in_schema=False)
@@ -268,32 +303,53 @@ class Gateway:
             item=None if item is None else self._item_response(item),
         )
 
-    @app.get("/v1/items/{item_id:item_id}/similar", response_model_exclude_none=True)
+    @app.get(
+        "/v1/items/{item_id:item_id}/similar", response_model=SearchResponse, response_model_exclude_none=True
+    )
     async def similar(
-        self, item_id: str, parameters: Annotated[SimilarParameters, Query()]
-    ) -> SearchResponse:
-        """Neighbours of an item, by its stored vector."""
+        self,
+        item_id: str,
+        parameters: Annotated[SimilarParameters, Query()],
+        response: Response,
+        if_none_match: Annotated[str | None, Header()] = None,
+    ) -> SearchResponse | Response:
+        """Neighbours of an item, by its stored vector; 304 if they are those of the ETag in If-None-Match."""
         options = ShelfOptions(
             parse_json_field("filter", parameters.filter),
             parse_json_field("max_per", parameters.max_per),
             parameters.include_group,
         )
         k = self._checked_k(parameters.k)
+
+        def headers(index: IndexInfo) -> dict[str, str]:
+            etag = shelf_tag(index.index_version, item_id, k, options, self.section.image_url)
+            return {"ETag": etag, "Cache-Control": "private, no-cache"}
+
+        if if_none_match is not None:
+            current = headers(await self._with_active(self._index_info))
+            if is_known(current["ETag"], if_none_match):
+                return not_modified(current)
         with timed("search"):
             result = await self._with_active(
-                lambda pair: self._search.similar.remote(pair.generation, item_id, k, options)
+                lambda pair: self._search.similar.remote(
+                    pair.generation, item_id, k, options, current_deadline()
+                )
             )
+        response.headers.update(headers(result.index))
         return self._search_response(result)
 
     @app.get("/v1/items/{item_id:item_id}/photo")
-    async def photo(self, item_id: str) -> Response:
-        """The photo of an item."""
+    async def photo(self, item_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        """The photo of an item; 304 if its ETag is in If-None-Match."""
         data: bytes = await self._with_active(
-            lambda pair: self._search.photo.remote(pair.generation, item_id)
+            lambda pair: self._search.photo.remote(pair.generation, item_id, current_deadline())
         )
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
-        headers = {"Cache-Control": f"{visibility}, max-age=86400"}
+        # A change can replace the photo at any time.
+        headers = {"ETag": photo_tag(data), "Cache-Control": f"{visibility}, max-age={_PHOTO_AGE_S}"}
+        if is_known(headers["ETag"], if_none_match):
+            return not_modified(headers)
         return Response(data, media_type=media_type_of(data), headers=headers)
 
     @app.put("/v1/items/{item_id:item_id}")
@@ -336,7 +392,7 @@ class Gateway:
                 vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
             with timed("search"):
                 result: SearchResult = await self._search.nearest.remote(
-                    pair.generation, vector, space_id, k, options
+                    pair.generation, vector, space_id, k, options, current_deadline()
                 )
             return result
 
@@ -425,32 +481,37 @@ class Gateway:
 
         return await self._with_active(embedded)
 
-    async def _embed_photo(self, pair: ServedPair, photo: bytes) -> ndarray:
-        return await self._embed(pair, None, photo)
-
     async def _embed(self, pair: ServedPair, text: str | None, photo: bytes | None) -> ndarray:
         """The vector of a text or a photo in the space of a pair."""
-        info = await self._encoder_info(pair)
-        vector: ndarray
+        _require_encoder(pair)
         if photo is not None:
-            vector = await embed_photo(self._encoder, pair, info, photo)
-        elif (text or "").strip():
-            with timed("encode"):
-                vector = await self._encoder.embed_title.remote(pair.generation, text)
-        else:
+            return await self._embed_photo(pair, photo)
+        if not (text or "").strip():
             raise InputError("text: is empty; give at least one word")
+        vector: ndarray
+        with timed("encode"):
+            vector = await self._encoder.embed_title.remote(pair.generation, text, current_deadline())
         _require_finite("the vector of the query", vector, "serve another encoder")
         return vector
 
+    async def _embed_photo(self, pair: ServedPair, photo: bytes) -> ndarray:
+        info = await self._encoder_info(pair)
+        key = photo_key(photo, info.space_id)
+        vector = self._vector_cache.get(key)
+        if vector is None:
+            with timed("decode"):
+                pixels = await self._photo_decoder.pixels(photo, info.image, current_deadline())
+            with timed("encode"):
+                vector = await self._encoder.embed_pixels.remote(pair.generation, pixels, current_deadline())
+            _require_finite("the vector of the query", vector, "serve another encoder")
+        self._vector_cache.put(key, vector)
+        return vector
+
     async def _encoder_info(self, pair: ServedPair) -> EncoderInfo:
-        if pair.encoder_uri is None:
-            raise NoEncoder(
-                "photos and texts cannot be embedded: the vectors of the index are of no EncoderBundle; "
-                "search by item, or by a vector and the space_id of /readyz"
-            )
-        if pair.encoder_uri not in self._encoder_infos:
-            self._encoder_infos[pair.encoder_uri] = await self._encoder.info.remote(pair.generation)
-        return self._encoder_infos[pair.encoder_uri]
+        uri = _require_encoder(pair)
+        if uri not in self._encoder_infos:
+            self._encoder_infos[uri] = await self._encoder.info.remote(pair.generation)
+        return self._encoder_infos[uri]
 
     async def _index_info(self, pair: ServedPair) -> IndexInfo:
         info: IndexInfo = await self._search.info.remote(pair.generation)

@@ -14,6 +14,7 @@ from raysys import storage
 from raysys.artifacts.served import ServedPair
 from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import MissingError, RaysysError, UnreadableImage
+from raysys.serve.deadline import NEVER
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.follower import FollowerConfig
 from raysys.serve.item_writer import EmbeddedItem
@@ -34,7 +35,7 @@ async def embed_photo(
     with timed("decode"):
         pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
     with timed("encode"):
-        vector: ndarray = await encoder.embed_pixels.remote(pair.generation, pixels)
+        vector: ndarray = await encoder.embed_pixels.remote(pair.generation, pixels, NEVER)
     return vector
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-_BUCKETS_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0]
+_BUCKETS_RECALL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Metric:
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     meaning: str
+    buckets: tuple[float, ...] = _BUCKETS_MS
+    """Upper bounds of a histogram's buckets."""
 
 
 METRICS = {
@@ -48,6 +51,37 @@ METRICS = {
             "histogram",
             ("stage",),
             "Duration of a stage with its waiting, in milliseconds: decode (of a photo), encode, search.",
+        ),
+        Metric(
+            "raysys_vector_cache",
+            "counter",
+            ("result",),
+            "Photos whose vector the gateway had kept (hit) or not (miss).",
+        ),
+        Metric(
+            "raysys_change_lag_ms",
+            "histogram",
+            (),
+            "Time from the acceptance of a change until a searcher finds it, in milliseconds.",
+        ),
+        Metric(
+            "raysys_last_change_lag_ms",
+            "gauge",
+            (),
+            "The same of the change that was applied last.",
+        ),
+        Metric(
+            "raysys_changes_failing",
+            "gauge",
+            (),
+            "1 while a searcher cannot read or apply changes, else 0.",
+        ),
+        Metric(
+            "raysys_recall",
+            "histogram",
+            (),
+            "Share of the 10 nearest items that the index finds, for a sample of the queries.",
+            _BUCKETS_RECALL,
         ),
     )
 }
@@ -86,5 +120,5 @@ def _instrument(name: str) -> Any:
     metric = METRICS[name]
     labels: Any = metric.labels  # annotated as a tuple of one text
     if metric.kind == "histogram":
-        return Histogram(name, metric.meaning, boundaries=_BUCKETS_MS, tag_keys=labels)
+        return Histogram(name, metric.meaning, boundaries=list(metric.buckets), tag_keys=labels)
     return (Counter if metric.kind == "counter" else Gauge)(name, metric.meaning, tag_keys=labels)

@@ -28,8 +28,9 @@ _ERRORS = {
     422: "A field is missing, unknown or invalid.",
     500: "Unexpected error; see the log of the service.",
     503: "Too many requests are waiting (with Retry-After), or a store or database does not answer.",
+    504: "No answer before the deadline of the request.",
 }
-_EVERY_ROUTE = (500, 503)
+_EVERY_ROUTE = (500, 503, 504)
 _WITH_TOKEN = (401, 403)
 _WITH_BODY = (400, 408, 409, 413, 415, 422)
 
@@ -47,6 +48,7 @@ _ROUTE_ERRORS: dict[tuple[str, str], tuple[int, ...]] = {
     ("POST", "/v1/admin/switch"): (409,),
     ("POST", "/v1/admin/rollback"): (404, 409),
 }
+_WITH_ETAG = frozenset({"/v1/items/{item_id}/similar", "/v1/items/{item_id}/photo"})
 _SEARCH_EXAMPLES = {
     "text": {"value": {"text": "red dress", "k": 12, "filter": _FILTER_EXAMPLE}},
     "photo": {"value": {"image_base64": "/9j/4AAQSkZJRg==", "k": 12}},
@@ -172,6 +174,10 @@ def _complete(route: tuple[str, str], operation: dict[str, Any]) -> None:
         operation["responses"]["200"] = {
             "description": "The photo, with the media type of its bytes.",
             "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    if route[0] == "GET" and route[1] in _WITH_ETAG:
+        operation["responses"]["304"] = {
+            "description": "The response with the ETag in If-None-Match is current."
         }
     operation["responses"].pop("422", None)
     for status in sorted(statuses):

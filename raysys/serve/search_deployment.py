@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import shelf
 from raysys.serve.checks import GoldenItem, check_index, golden_items
+from raysys.serve.deadline import in_thread
 from raysys.serve.follower import ChangeFollower, FollowerConfig
 from raysys.serve.generations import Generations
+from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
 
 _WARM_UP_K = 10
@@ -82,9 +85,11 @@ class SearchDeployment:
         served_uri: str,
         changes: FollowerConfig | None,
         is_on_gpu: bool = False,
+        recall_sample: float = 0.0,
     ) -> None:
         self._device = device_of("gpu", instead="serve.search_on_gpu=false") if is_on_gpu else CPU
         self._changes = changes
+        self._live_recall = LiveRecall(recall_sample, random.Random())
         self._generations = Generations(
             served_uri,
             initial,
@@ -115,22 +120,34 @@ class SearchDeployment:
         """The index of a generation; this and all below raise GenerationGone."""
         return _info(await self._searcher(generation))
 
-    async def similar(self, generation: int, item_id: str, k: int, options: ShelfOptions) -> SearchResult:
-        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError."""
+    async def similar(
+        self, generation: int, item_id: str, k: int, options: ShelfOptions, deadline: float
+    ) -> SearchResult:
+        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
         searcher = await self._searcher(generation)
         row = searcher.row_of(item_id)
-        neighbours = await asyncio.to_thread(
-            shelf, searcher, searcher.vector(row), k, query_row=row, **options._asdict()
-        )
+        vector = searcher.vector(row)
+        neighbours = await in_thread(deadline, shelf, searcher, vector, k, query_row=row, **options._asdict())
+        self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
     async def nearest(
-        self, generation: int, vector: ndarray, space_id: str, k: int, options: ShelfOptions
+        self,
+        generation: int,
+        vector: ndarray,
+        space_id: str,
+        k: int,
+        options: ShelfOptions,
+        deadline: float,
     ) -> SearchResult:
-        """Neighbours of a vector of the space `space_id`. Raises: SpaceMismatch, InputError."""
+        """Neighbours of a vector of the space `space_id`.
+
+        Raises: SpaceMismatch, InputError, DeadlineExceeded.
+        """
         searcher = await self._searcher(generation)
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        neighbours = await asyncio.to_thread(shelf, searcher, vector, k, **options._asdict())
+        neighbours = await in_thread(deadline, shelf, searcher, vector, k, **options._asdict())
+        self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours)
 
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
@@ -150,10 +167,10 @@ class SearchDeployment:
                 loaded.opening_id = searcher.item(row).item_id
             return searcher.item(searcher.row_of(loaded.opening_id))
 
-    async def photo(self, generation: int, item_id: str) -> bytes:
-        """The photo of an item, read from its shard. Raises: MissingError."""
+    async def photo(self, generation: int, item_id: str, deadline: float) -> bytes:
+        """The photo of an item, read from its shard. Raises: MissingError, DeadlineExceeded."""
         searcher = await self._searcher(generation)
-        return await asyncio.to_thread(searcher.photo, searcher.row_of(item_id))
+        return await in_thread(deadline, searcher.photo, searcher.row_of(item_id))
 
     async def _searcher(self, generation: int) -> Searcher:
         """The index as it is now: changes that arrive during a request do not reach it."""

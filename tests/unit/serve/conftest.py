@@ -99,10 +99,10 @@ class HashEncoder:
     async def info(self, generation: int) -> EncoderInfo:
         return EncoderInfo(SPACE_ID, DIMENSIONS, ImagePreprocessing(16, (0.5,) * 3, (0.5,) * 3))
 
-    async def embed_pixels(self, generation: int, pixels: np.ndarray) -> np.ndarray:
+    async def embed_pixels(self, generation: int, pixels: np.ndarray, deadline: float) -> np.ndarray:
         return self._vector(pixels.tobytes())
 
-    async def embed_title(self, generation: int, title: str) -> np.ndarray:
+    async def embed_title(self, generation: int, title: str, deadline: float) -> np.ndarray:
         return self._vector(title.encode())
 
     def _vector(self, data: bytes) -> np.ndarray:
@@ -128,11 +128,16 @@ class Service:
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with client_of_gateway() as client:
                 return await client.request(method, url, **options)
 
         return asyncio.run(send())
+
+
+def client_of_gateway() -> httpx.AsyncClient:
+    """A client of the gateway that `serve_with` started last."""
+    transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 @pytest.fixture(scope="session")
@@ -150,12 +155,14 @@ def serve_with(
     def start(
         *,
         has_encoder: bool = True,
+        encoder: HashEncoder | None = None,
         access: Access = OPEN,
         search: Any = None,
         has_store: bool = False,
         root: Path = tmp_path,
         **settings: Any,
     ) -> Service:
+        encoder = encoder or HashEncoder()
         pair = ServedPair(
             generation=1,
             encoder_uri="encoder" if has_encoder else None,
@@ -165,7 +172,6 @@ def serve_with(
         )
         served_uri = str(root / "served" / "shop.json")
         follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
-        encoder = HashEncoder()
         if search is None:
             search = class_of(SearchDeployment)(pair, served_uri, follower if has_store else None)
             searchers.append(search)

@@ -72,14 +72,14 @@ class BundleEncoder:
         encoder = await self._generations.get(generation)
         return EncoderInfo(encoder.space_id, encoder.dimensions, encoder.image)
 
-    async def embed_pixels(self, generation: int, pixels: Any) -> Any:
+    async def embed_pixels(self, generation: int, pixels: Any, deadline: float) -> Any:
         encoder = await self._generations.get(generation)
         vector = encoder.embed_pixels(pixels[None])[0]
         if self.after_next_photo is not None:
             await self.after_next_photo()
         return vector
 
-    async def embed_title(self, generation: int, title: str) -> Any:
+    async def embed_title(self, generation: int, title: str, deadline: float) -> Any:
         return (await self._generations.get(generation)).embed_titles([title])[0]
 
 

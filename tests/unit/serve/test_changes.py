@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from raysys.serve import metrics
 from tests.factories import photo
 from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service
 
@@ -175,3 +176,14 @@ def test_service_without_a_database_refuses_changes(serve_with: Callable[..., Se
     ):
         assert response.status_code == 409
         assert response.json()["error"]["code"] == "no_store"
+
+
+def test_lag_of_a_change_is_a_metric(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[tuple[str, float]] = []
+    monkeypatch.setattr(metrics, "record", lambda name, value, **_: recorded.append((name, value)))
+    wait_for(service, put(service, "m1"))
+    deadline = time.monotonic() + WAIT_S
+    while len(lags := [value for name, value in recorded if "change" in name]) < 2:
+        assert time.monotonic() < deadline
+    assert lags[0] == lags[1]  # the histogram, and the gauge of the last change
+    assert 0 < lags[0] < 1000 * WAIT_S
