@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -26,6 +26,27 @@ class EncoderInfo:
     space_id: str
     dimensions: int
     image: ImagePreprocessing
+
+
+class Input(NamedTuple):
+    """The pixels of a photo or a title, and the encoder that embeds it."""
+
+    encoder: SiglipEncoder
+    value: Any
+
+
+async def embed_batch(
+    inputs: list[Input], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
+) -> list[ndarray]:
+    """The vectors of a batch, in order; during a switch, it may have inputs of two encoders."""
+    vectors: list[Any] = [None] * len(inputs)
+    for encoder in {id(one.encoder): one.encoder for one in inputs}.values():
+        numbers = [number for number, one in enumerate(inputs) if one.encoder is encoder]
+        # The replica's event loop must stay free for health checks and the next batch.
+        found = await asyncio.to_thread(embed, encoder, [inputs[number].value for number in numbers])
+        for number, vector in zip(numbers, found, strict=True):
+            vectors[number] = vector
+    return vectors
 
 
 @serve.deployment(name="Encoder")
@@ -65,21 +86,23 @@ class EncoderDeployment:
 
     async def embed_pixels(self, generation: int, pixels: ndarray) -> ndarray:
         """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone."""
-        vector: ndarray = await self._embed_pixels(await self._generations.get(generation), pixels)
+        encoder = await self._generations.get(generation)
+        vector: ndarray = await self._embed_pixels(Input(encoder, pixels))
         return vector
 
     async def embed_title(self, generation: int, title: str) -> ndarray:
         """The vector of one title or search query. Raises: GenerationGone."""
-        vector: ndarray = await self._embed_titles(await self._generations.get(generation), title)
+        encoder = await self._generations.get(generation)
+        vector: ndarray = await self._embed_titles(Input(encoder, title))
         return vector
 
     @serve.batch
-    async def _embed_pixels(self, encoders: list[SiglipEncoder], pixels: list[ndarray]) -> list[ndarray]:
-        return await _by_encoder(encoders, pixels, lambda encoder, some: encoder.embed_pixels(np.stack(some)))
+    async def _embed_pixels(self, inputs: list[Input]) -> list[ndarray]:
+        return await embed_batch(inputs, lambda encoder, pixels: encoder.embed_pixels(np.stack(pixels)))
 
     @serve.batch
-    async def _embed_titles(self, encoders: list[SiglipEncoder], titles: list[str]) -> list[ndarray]:
-        return await _by_encoder(encoders, titles, lambda encoder, some: encoder.embed_titles(some))
+    async def _embed_titles(self, inputs: list[Input]) -> list[ndarray]:
+        return await embed_batch(inputs, lambda encoder, titles: encoder.embed_titles(titles))
 
     def _open(self, uri: str) -> SiglipEncoder:
         """The encoder of a bundle. It embeds a photo and a title, so that no request is the first."""
@@ -89,17 +112,3 @@ class EncoderDeployment:
         encoder.embed_pixels(np.zeros((1, encoder.image.size_px, encoder.image.size_px, 3), np.uint8))
         encoder.embed_titles(["a"])
         return encoder
-
-
-async def _by_encoder(
-    encoders: list[SiglipEncoder], inputs: list[Any], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
-) -> list[ndarray]:
-    """The vectors of a batch; during a switch, it may have inputs of two encoders."""
-    vectors: list[Any] = [None] * len(inputs)
-    for encoder in {id(encoder): encoder for encoder in encoders}.values():
-        numbers = [number for number, other in enumerate(encoders) if other is encoder]
-        # The replica's event loop must stay free for health checks and the next batch.
-        found = await asyncio.to_thread(embed, encoder, [inputs[number] for number in numbers])
-        for number, vector in zip(numbers, found, strict=True):
-            vectors[number] = vector
-    return vectors
