@@ -42,6 +42,8 @@ from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
 from raysys.serve.schemas import (
+    AttributeResponse,
+    AttributesResponse,
     ChangeResponse,
     ChangesRequest,
     ChangesResponse,
@@ -233,6 +235,16 @@ class Gateway:
             texts=list(self.section.example_queries) if self._encoder is not None else [],
             item=None if item is None else self._item_response(item),
         )
+
+    @app.get("/v1/attributes", response_model_exclude_none=True)
+    async def attributes(self) -> AttributesResponse:
+        """The attributes of the items: frequent values of texts, bounds of numbers."""
+        version, summaries = await self._search.attributes.remote()
+        attributes = {
+            name: AttributeResponse.model_validate(summary, from_attributes=True)
+            for name, summary in summaries.items()
+        }
+        return AttributesResponse(index_version=version, attributes=attributes)
 
     @app.get("/v1/items/{item_id:item_id}/similar", response_model_exclude_none=True)
     async def similar(

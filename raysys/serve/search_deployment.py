@@ -10,6 +10,7 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts import require_same_space
+from raysys.index.attribute_summary import AttributeSummary
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
@@ -58,6 +59,9 @@ class SearchDeployment:
         self._opening_lock = asyncio.Lock()
         self._opening: tuple[Searcher, str] | None = None
         """An index and the id of its opening item."""
+        self._summaries_lock = asyncio.Lock()
+        self._summaries: tuple[str, dict[str, AttributeSummary]] | None = None
+        """A version of an index and its attributes."""
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the index at `index_uri` with all changes; later requests use it.
@@ -112,6 +116,15 @@ class SearchDeployment:
                     return None
                 self._opening = loaded, searcher.item(row).item_id
             return searcher.item(searcher.row_of(self._opening[1]))
+
+    async def attributes(self) -> tuple[str, dict[str, AttributeSummary]]:
+        """The version of the index and its attributes, computed once for each version."""
+        async with self._summaries_lock:
+            searcher = self._searcher
+            if self._summaries is None or self._summaries[0] != searcher.version:
+                summaries = await asyncio.to_thread(searcher.attribute_summaries)
+                self._summaries = searcher.version, summaries
+            return self._summaries
 
     async def photo(self, item_id: str) -> bytes:
         """The photo of an item, read from its shard. Raises: MissingError."""
