@@ -15,6 +15,7 @@ from raysys import artifacts
 from raysys.artifacts import IndexBundleManifest
 from raysys.artifacts.embedding_set import UNIT_TOLERANCE, bad_rows, fault_of
 from raysys.errors import InputError, MissingError
+from raysys.index.attribute_summary import AttributeSummary, attribute_summaries
 from raysys.index.device import CPU, Device
 from raysys.index.filters import Filter, check_filter, require_known
 from raysys.index.items import IndexedItem
@@ -96,6 +97,10 @@ class Searcher:
     def attribute_names(self) -> list[str]:
         """The attributes that at least one item has, sorted."""
         return [*self._state.attributes]
+
+    def attribute_summaries(self) -> dict[str, AttributeSummary]:
+        """The frequent values or the bounds of each attribute; it reads the attributes of all items."""
+        return attribute_summaries(self._state)
 
     def __len__(self) -> int:
         return self._state.num_items

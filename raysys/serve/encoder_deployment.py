@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -20,8 +20,6 @@ from raysys.serve.generations import Generations
 if TYPE_CHECKING:
     from raysys.encoder.siglip import SiglipEncoder
 
-_batch: Any = serve.batch  # annotated for methods of one argument only
-
 
 @dataclass(frozen=True)
 class EncoderInfo:
@@ -30,6 +28,14 @@ class EncoderInfo:
     space_id: str
     dimensions: int
     image: ImagePreprocessing
+
+
+class Input(NamedTuple):
+    """The pixels of a photo or a title, the encoder that embeds it, and the deadline of its request."""
+
+    encoder: SiglipEncoder
+    value: Any
+    deadline: float
 
 
 @serve.deployment(name="Encoder")
@@ -70,28 +76,20 @@ class EncoderDeployment:
     async def embed_pixels(self, generation: int, pixels: ndarray, deadline: float) -> ndarray:
         """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone, DeadlineExceeded."""
         encoder = await self._generations.get(generation)
-        return _in_time(await self._embed_pixels(encoder, pixels, deadline))
+        return _in_time(await self._embed_pixels(Input(encoder, pixels, deadline)))
 
     async def embed_title(self, generation: int, title: str, deadline: float) -> ndarray:
         """The vector of one title or search query. Raises: GenerationGone, DeadlineExceeded."""
         encoder = await self._generations.get(generation)
-        return _in_time(await self._embed_titles(encoder, title, deadline))
+        return _in_time(await self._embed_titles(Input(encoder, title, deadline)))
 
-    @_batch  # type: ignore[untyped-decorator]
-    async def _embed_pixels(
-        self, encoders: list[SiglipEncoder], pixels: list[ndarray], deadlines: list[float]
-    ) -> list[ndarray | None]:
-        return await embed_batch(
-            lambda encoder, some: encoder.embed_pixels(np.stack(some)), encoders, pixels, deadlines
-        )
+    @serve.batch
+    async def _embed_pixels(self, inputs: list[Input]) -> list[ndarray | None]:
+        return await embed_batch(inputs, lambda encoder, some: encoder.embed_pixels(np.stack(some)))
 
-    @_batch  # type: ignore[untyped-decorator]
-    async def _embed_titles(
-        self, encoders: list[SiglipEncoder], titles: list[str], deadlines: list[float]
-    ) -> list[ndarray | None]:
-        return await embed_batch(
-            lambda encoder, some: encoder.embed_titles(some), encoders, titles, deadlines
-        )
+    @serve.batch
+    async def _embed_titles(self, inputs: list[Input]) -> list[ndarray | None]:
+        return await embed_batch(inputs, lambda encoder, some: encoder.embed_titles(some))
 
     def _open(self, uri: str) -> SiglipEncoder:
         """The encoder of a bundle. It embeds a photo and a title, so that no request is the first."""
@@ -104,10 +102,7 @@ class EncoderDeployment:
 
 
 async def embed_batch(
-    embed: Callable[[Any, list[Any]], ndarray],
-    encoders: Sequence[Any],
-    inputs: Sequence[Any],
-    deadlines: Sequence[float],
+    inputs: list[Input], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
 ) -> list[ndarray | None]:
     """A vector for each input by its encoder, None for those whose deadline has passed.
 
@@ -115,11 +110,11 @@ async def embed_batch(
     """
     now = time.time()
     vectors: list[ndarray | None] = [None] * len(inputs)
-    in_time = [row for row, deadline in enumerate(deadlines) if now < deadline]
-    for encoder in {id(encoders[row]): encoders[row] for row in in_time}.values():
-        rows = [row for row in in_time if encoders[row] is encoder]
+    in_time = [row for row, one in enumerate(inputs) if now < one.deadline]
+    for encoder in {id(inputs[row].encoder): inputs[row].encoder for row in in_time}.values():
+        rows = [row for row in in_time if inputs[row].encoder is encoder]
         # The replica's event loop must stay free for health checks and the next batch.
-        embedded = await asyncio.to_thread(embed, encoder, [inputs[row] for row in rows])
+        embedded = await asyncio.to_thread(embed, encoder, [inputs[row].value for row in rows])
         for row, vector in zip(rows, embedded, strict=True):
             vectors[row] = vector
     return vectors

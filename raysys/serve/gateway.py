@@ -55,6 +55,8 @@ from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
 from raysys.serve.photo_decoder import PhotoDecoder
 from raysys.serve.schemas import (
+    AttributeResponse,
+    AttributesResponse,
     ChangeResponse,
     ChangesRequest,
     ChangesResponse,
@@ -302,6 +304,18 @@ class Gateway:
             texts=list(self.section.example_queries) if has_encoder else [],
             item=None if item is None else self._item_response(item),
         )
+
+    @app.get("/v1/attributes", response_model_exclude_none=True)
+    async def attributes(self) -> AttributesResponse:
+        """The attributes of the items: frequent values of texts, bounds of numbers."""
+        version, summaries = await self._with_active(
+            lambda pair: self._search.attributes.remote(pair.generation)
+        )
+        attributes = {
+            name: AttributeResponse.model_validate(summary, from_attributes=True)
+            for name, summary in summaries.items()
+        }
+        return AttributesResponse(index_version=version, attributes=attributes)
 
     @app.get(
         "/v1/items/{item_id:item_id}/similar", response_model=SearchResponse, response_model_exclude_none=True

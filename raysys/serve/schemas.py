@@ -152,6 +152,32 @@ class ExamplesResponse(BaseModel):
     """An item whose neighbours are clear; null if no item of the index has a neighbour."""
 
 
+class ValueCountResponse(BaseModel):
+    """A value of an attribute, and how many items have it."""
+
+    value: bool | str
+    count: int
+
+
+class AttributeResponse(BaseModel):
+    """What a filter on an attribute can choose."""
+
+    kind: Literal["text", "number", "boolean"]
+    values: list[ValueCountResponse] | None = None
+    """At most 50, most frequent first; missing for numbers, and if more than half of the texts differ."""
+    num_values: int | None = None
+    """The number of different values, if `values` is there."""
+    min: int | float | None = None
+    max: int | float | None = None
+
+
+class AttributesResponse(BaseModel):
+    """The response to `GET /v1/attributes`: the attributes of the items, by name."""
+
+    index_version: str
+    attributes: dict[str, AttributeResponse]
+
+
 class EmbedResponse(BaseModel):
     """Vectors in the order of the request: texts, then photos."""
 

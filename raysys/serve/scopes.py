@@ -15,6 +15,7 @@ ROUTE_SCOPES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/openapi.json"): None,
     ("GET", "/v1/items"): "read",
     ("GET", "/v1/examples"): "read",
+    ("GET", "/v1/attributes"): "read",
     ("GET", "/v1/items/{item_id}/similar"): "read",
     ("GET", "/v1/items/{item_id}/photo"): "read",
     ("POST", "/v1/search"): "read",

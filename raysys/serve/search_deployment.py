@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from ray import serve
 
 from raysys.artifacts import require_same_space
 from raysys.artifacts.served import ServedPair
+from raysys.index.attribute_summary import AttributeSummary
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour, Searcher
@@ -25,6 +27,7 @@ from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
 
 _WARM_UP_K = 10
+_SUMMARY_AGE_S = 60.0  # to summarise ten million items takes seconds
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class _Loaded:
         self.opening_lock = asyncio.Lock()
         self.opening_id: str | None = None
         """The item with which the page opens."""
+        self.summaries_lock = asyncio.Lock()
+        self.summaries: tuple[str, dict[str, AttributeSummary]] | None = None
+        """A version of the index and its attributes."""
+        self.summarised_at = 0.0
         for row in searcher.random_rows(1, seed=0).tolist():  # so that no request is the first search
             shelf(searcher, searcher.vector(row), _WARM_UP_K)
             shelf(searcher, searcher.vector(row), _WARM_UP_K, query_row=row)
@@ -166,6 +173,20 @@ class SearchDeployment:
                     return None
                 loaded.opening_id = searcher.item(row).item_id
             return searcher.item(searcher.row_of(loaded.opening_id))
+
+    async def attributes(self, generation: int) -> tuple[str, dict[str, AttributeSummary]]:
+        """A version of the index and its attributes; after a change they may be a minute old."""
+        loaded = await self._generations.get(generation)
+        async with loaded.summaries_lock:
+            searcher, now = loaded.searcher.snapshot(), time.monotonic()
+            known = loaded.summaries
+            if known is None or (
+                known[0] != searcher.version and now - loaded.summarised_at > _SUMMARY_AGE_S
+            ):
+                summaries = await asyncio.to_thread(searcher.attribute_summaries)
+                known = loaded.summaries = searcher.version, summaries
+                loaded.summarised_at = now
+            return known
 
     async def photo(self, generation: int, item_id: str, deadline: float) -> bytes:
         """The photo of an item, read from its shard. Raises: MissingError, DeadlineExceeded."""

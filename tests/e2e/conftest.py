@@ -1,4 +1,6 @@
-"""One `raysys run` with the small configuration, and one `raysys serve` of its artifacts, both as processes."""
+"""One `raysys run` with the small configuration and one `raysys serve` of its artifacts, both as processes; and a page
+of a stub of the service in a browser.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from tests.e2e.browser import chromium
 from tests.e2e.small import (
     CompletedCommand,
     foreign_lines,
@@ -21,6 +25,10 @@ from tests.e2e.small import (
     start_raysys,
     write_config,
 )
+from tests.e2e.stub_shelf import StubShelf, open_shelf
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -83,3 +91,50 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path)
         assert time.monotonic() < deadline, "the service did not start in time"
         time.sleep(0.2)
     assert httpx.get(f"{url}readyz", timeout=30).status_code == httpx.codes.OK
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless browser."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def running_shelf() -> Iterator[StubShelf]:
+    """The stub of the service."""
+    with open_shelf() as shelf:
+        yield shelf
+
+
+@pytest.fixture
+def shelf(running_shelf: StubShelf) -> StubShelf:
+    """The stub in its initial state."""
+    running_shelf.reset()
+    return running_shelf
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """Errors and warnings of the browser console; a test must clear those that it expects."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, shelf: StubShelf, console: list[str]) -> Iterator[Page]:
+    """A page of the stub, without animations; at the end, its console must have no errors."""
+
+    def record(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            console.append(message.text)
+
+    # Without animations, because they use a CPU core while they run.
+    context = browser.new_context(base_url=shelf.url, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.add_init_script("let draws = 0; Math.random = () => draws++ / 1e6")  # seeds 0, 1, ...
+    page.on("console", record)
+    page.on("pageerror", lambda error: console.append(str(error)))
+    yield page
+    context.close()
+    assert console == []

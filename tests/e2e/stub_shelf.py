@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,14 +143,19 @@ def build_app(shelf: StubShelf) -> FastAPI:
     def examples() -> Json:
         return shelf.examples or {"texts": EXAMPLE_TEXTS, "item": items[OPENING_NUMBER]}
 
+    @app.get("/v1/attributes")
+    def attributes() -> Json:
+        return {"index_version": INDEX_VERSION, "attributes": attributes_of(items)}
+
     @app.get("/v1/items/{item_id:path}/similar")
-    def similar(item_id: str, k: int) -> Response:
+    def similar(item_id: str, k: int, filter: str = "{}", max_per: str = "{}") -> Response:
         if shelf.failures:
             return shelf.failures.pop(0)
         number = next((n for n, item in enumerate(items) if item["item_id"] == item_id), None)
         if number is None:
             return error_response(404, "not_found", f"no item {item_id}", {})
-        return search_response(after(items, number + 1, k), query=items[number])
+        others = after(items, number + 1, len(items) - 1)
+        return search_response(shown(others, k, json.loads(filter), json.loads(max_per)), query=items[number])
 
     @app.post("/v1/search")
     async def search(request: Request) -> Response:
@@ -159,11 +166,13 @@ def build_app(shelf: StubShelf) -> FastAPI:
                 image = form["image"]
                 assert isinstance(image, UploadFile)
                 shelf.uploads.append(await image.read())
-                return search_response(after(items, 0, int(str(form["k"]))))
+                limits = [json.loads(str(form.get(name, "{}"))) for name in ("filter", "max_per")]
+                return search_response(shown(items, int(str(form["k"])), *limits))
         body = await request.json()
         if body["text"] in shelf.delayed_texts:
             await asyncio.to_thread(shelf.delayed_texts[body["text"]].wait, 10)
-        return search_response([item for item in items if body["text"] in str(item["title"])][: body["k"]])
+        found = [item for item in items if body["text"] in str(item["title"])]
+        return search_response(shown(found, body["k"], body.get("filter", {}), body.get("max_per", {})))
 
     return app
 
@@ -183,9 +192,48 @@ def after(items: list[Json], start: int, number: int) -> list[Json]:
     return [items[(start + step) % len(items)] for step in range(number)]
 
 
+def shown(items: list[Json], k: int, where: Json, max_per: Json) -> list[Json]:
+    """The first `k` items that pass a filter of `in`, `gte` and `lte`, and of which few share a value."""
+    counts: Counter[tuple[str, Any]] = Counter()
+    kept = []
+    for item in items:
+        values = item["attributes"]
+        is_met = all(
+            values[name] in condition.get("in", [values[name]])
+            and condition.get("gte", values[name]) <= values[name] <= condition.get("lte", values[name])
+            for name, condition in where.items()
+        )
+        keys = [(name, values[name]) for name in max_per]
+        if is_met and all(counts[key] < max_per[key[0]] for key in keys):
+            counts.update(keys)
+            kept.append(item)
+    return kept[:k]
+
+
+def attributes_of(items: list[Json]) -> Json:
+    """The response to GET /v1/attributes."""
+    summaries: Json = {}
+    for name in ("category", "is_new", "seller"):
+        counts = Counter(item["attributes"][name] for item in items)
+        values = [{"value": value, "count": count} for value, count in counts.most_common()]
+        kind = "boolean" if name == "is_new" else "text"
+        summaries[name] = {"kind": kind, "values": values, "num_values": len(values)}
+    prices = [item["attributes"]["price"] for item in items]
+    return summaries | {
+        "price": {"kind": "number", "min": min(prices), "max": max(prices)},
+        "sku": {"kind": "text"},
+    }
+
+
 def item_of(number: int) -> Json:
     colour, noun = colour_and_noun(number)
-    attributes = {"category": f"fashion/{noun}", "seller": f"c{number:02}", "price": 1000 + 234 * number}
+    attributes = {
+        "category": f"fashion/{noun}",
+        "seller": f"c{number % 5:02}",
+        "price": 1000 + 234 * number,
+        "is_new": number % 4 == 0,
+        "sku": f"sku-{number}",
+    }
     return {
         "item_id": SPECIAL_IDS.get(number, f"item-{number:02}"),
         "title": SPECIAL_TITLES.get(number, f"{colour} {noun}"),

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from tests.e2e.browser import chromium
 from tests.e2e.conftest import Served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -64,6 +57,13 @@ def test_search_by_product_then_by_its_photo_then_by_text(page: Page, served: Se
     assert page.locator("#shelf .score").first.inner_text() == "1.00"
     assert page.locator("#shelf .title").first.inner_text().strip() == title
 
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("From").first.fill("2000")
+    page.keyboard.press("Enter")
+    page.locator("#filter-summary", has_text="from ¥2,000").wait_for()
+    page.wait_for_selector("#shelf a.card")
+    assert all(price >= 2000 for price in result_prices(page))
+
     page.get_by_label("Search by text").fill("red dress")
     page.keyboard.press("Enter")
     page.locator("#query-title", has_text="red dress").wait_for()
@@ -75,6 +75,12 @@ def result_ids(page: Page) -> list[str]:
     """The ids of the results, best first."""
     ids: list[str] = page.locator("#shelf a.card").evaluate_all("cards => cards.map(c => c.dataset.itemId)")
     return ids
+
+
+def result_prices(page: Page) -> list[int]:
+    """The prices of the results, in yen."""
+    texts = page.locator("#shelf .price").all_inner_texts()
+    return [int(text.removeprefix("¥").replace(",", "")) for text in texts]
 
 
 def take_screenshot(page: Page, path: Path, *, width_px: int) -> None:

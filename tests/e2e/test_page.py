@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.e2e.browser import chromium
-from tests.e2e.stub_shelf import SPECIAL_IDS, StubShelf, open_shelf, photo_of
+from tests.e2e.stub_shelf import SPECIAL_IDS, StubShelf, photo_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Page
 
 # Item n: the colour changes with every item (Red, Blue, Green, Black, Cream), the noun with every fifth
 # (shirt, dress, bag); price 1000 + 234 n. Neighbours of item n: n + 1, n + 2, ... at 0.98, 0.95, ...
 FIRST_SCORES = ["0.98", "0.95", "0.92", "0.89", "0.86", "0.83"]
 FAILED_RESOURCE = "Failed to load resource: the server responded with a status of {}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def running_shelf() -> Iterator[StubShelf]:
-    with open_shelf() as shelf:
-        yield shelf
-
-
-@pytest.fixture
-def shelf(running_shelf: StubShelf) -> StubShelf:
-    running_shelf.reset()
-    return running_shelf
-
-
-@pytest.fixture
-def console() -> list[str]:
-    """Errors and warnings of the browser console; a test must clear those that it expects."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, shelf: StubShelf, console: list[str]) -> Iterator[Page]:
-    def record(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            console.append(message.text)
-
-    # Without animations, because they use a CPU core while they run.
-    context = browser.new_context(base_url=shelf.url, reduced_motion="reduce")
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    page.add_init_script("let draws = 0; Math.random = () => draws++ / 1e6")  # seeds 0, 1, ...
-    page.on("console", record)
-    page.on("pageerror", lambda error: console.append(str(error)))
-    yield page
-    context.close()
-    assert console == []
 
 
 def test_selected_product_shows_its_neighbours_with_scores(page: Page) -> None:

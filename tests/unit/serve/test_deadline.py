@@ -14,7 +14,7 @@ import pytest
 
 from raysys.errors import DeadlineExceeded
 from raysys.serve.deadline import in_thread
-from raysys.serve.encoder_deployment import embed_batch
+from raysys.serve.encoder_deployment import Input, embed_batch
 from raysys.serve.search_deployment import ShelfOptions
 from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
 
@@ -112,17 +112,18 @@ def test_function_runs_before_its_deadline() -> None:
 def test_batch_embeds_only_the_inputs_that_are_in_time() -> None:
     embedded: list[list[str]] = []
 
-    def embed(factor: int, texts: list[str]) -> np.ndarray:
+    def embed(_: Any, texts: list[str]) -> np.ndarray:
         embedded.append(texts)
-        return np.array([[factor * len(text)] for text in texts])
+        return np.array([[len(text)] for text in texts])
 
+    encoder: Any = None
     late, in_time = 0.0, math.inf
-    inputs, deadlines = ["a", "bb", "ccc", "dddd"], [late, in_time, late, in_time]
-    vectors = asyncio.run(embed_batch(embed, [1, 1, 1, 10], inputs, deadlines))  # of two encoders
-    assert embedded == [["bb"], ["dddd"]]
-    assert [None if vector is None else vector.tolist() for vector in vectors] == [None, [2], None, [40]]
-    assert asyncio.run(embed_batch(embed, [1], ["a"], [late])) == [None]
-    assert len(embedded) == 2
+    inputs = [Input(encoder, "a", late), Input(encoder, "bb", in_time), Input(encoder, "ccc", late)]
+    vectors = asyncio.run(embed_batch(inputs, embed))
+    assert embedded == [["bb"]]
+    assert [None if vector is None else vector.tolist() for vector in vectors] == [None, [2], None]
+    assert asyncio.run(embed_batch([Input(encoder, "a", late)], embed)) == [None]
+    assert len(embedded) == 1
 
 
 def assert_exceeded(response: httpx.Response) -> None:
