@@ -57,7 +57,7 @@ export function renderLimits({ filter, maxPer, isCompared }) {
 
 export function summaryOf({ filter, maxPer }) {
   const parts = Object.entries(filter).map(([name, conditions]) => conditionText(name, conditions ?? {}));
-  parts.push(...Object.entries(maxPer).map(([name, number]) => `At most ${number} per ${name}`));
+  parts.push(...Object.entries(maxPer).map(([name, number]) => `At most ${number} of a ${name}`));
   return parts.join(" · ");
 }
 
@@ -104,8 +104,8 @@ function close() {
 
 function renderControls() {
   controls = [];
-  const numControls = ({ values }) => values?.length ?? 0;
-  const ordered = Object.entries(attributes).sort(([, a], [, b]) => numControls(a) - numControls(b));
+  const numValues = (attribute) => attribute.num_values ?? 0; // few choices first
+  const ordered = Object.entries(attributes).sort(([, a], [, b]) => numValues(a) - numValues(b));
   const groups = ordered.flatMap(([name, attribute]) => {
     const inputs = attribute.kind === "number" ? boundsOf(name, attribute) : choicesOf(name, attribute);
     return inputs ? [groupOf(name, attribute, inputs)] : [];
