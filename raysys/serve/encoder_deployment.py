@@ -35,6 +35,9 @@ class EncoderDeployment:
         from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
 
         self._encoder = open_bundle(bundle_uri, device=device)
+        # The first batch of a model takes longer; Serve sends requests after this.
+        self._encoder.embed_pixels(np.zeros((1, *self._encoder.image.shape), self._encoder.image.dtype))
+        self._encoder.embed_titles(["warm-up"])
         batched: Any
         for batched in (self._embed_pixels, self._embed_titles):
             batched.set_max_batch_size(max_batch_size)

@@ -22,7 +22,15 @@ from starlette.exceptions import HTTPException
 
 from raysys.artifacts import require_same_space
 from raysys.config.schema import ServeConfig
-from raysys.errors import DamagedData, InputError, MissingError, NoEncoder, RaysysError, ServiceUnavailable
+from raysys.errors import (
+    ClusterError,
+    DamagedData,
+    InputError,
+    MissingError,
+    NoEncoder,
+    RaysysError,
+    ServiceUnavailable,
+)
 from raysys.index.items import IndexedItem
 from raysys.serve.access_log import start_access_log
 from raysys.serve.admission import AdmissionMiddleware
@@ -73,6 +81,7 @@ from raysys.version import __version__
 
 ARM = "default"  # the only arm while no experiment runs
 RETRY_AFTER_S = 1  # for refused requests
+READY_TIMEOUT_S = 2.0  # for which a probe waits for replicas
 _PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
@@ -217,10 +226,14 @@ class Gateway:
 
     @app.get("/readyz")
     async def readyz(self) -> ReadyResponse:
-        """The index is loaded, and the encoder, if there is one, belongs to the same embedding space."""
-        index = await self._index_info()
-        if self._encoder is not None:
-            encoder = await self._encoder_info()
+        """Encoder and index have answered one query each and belong to the same embedding space; else 503."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                index = await self._index_info()
+                encoder = None if self._encoder is None else await self._encoder_info()
+        except TimeoutError as error:
+            raise ClusterError("the encoder or the index does not answer; they may still start") from error
+        if encoder is not None:
             require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
         return ReadyResponse(
             status="ready",

@@ -70,6 +70,7 @@ class SearchDeployment:
         """
         is_on_gpu = isinstance(self._device, Gpu)
         searcher = Searcher(user_config["index_uri"], self._device, is_on_device=is_on_gpu)
+        _warm_up(searcher)
         changes: FollowerConfig | None = user_config["changes"]
         follower = ChangeFollower(searcher, changes) if changes is not None else None
         self.close()
@@ -133,6 +134,12 @@ class SearchDeployment:
         """The index as it is now: changes that arrive during a request do not reach it."""
         assert self._loaded is not None, "Serve calls reconfigure before the first request"
         return self._loaded.snapshot()
+
+
+def _warm_up(searcher: Searcher) -> None:
+    """Search once, so that no request waits for what the first search reads and allocates."""
+    for row in searcher.random_rows(1, seed=0):
+        shelf(searcher, searcher.vector(int(row)), 1)
 
 
 def _info(searcher: Searcher) -> IndexInfo:
