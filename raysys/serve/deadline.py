@@ -99,8 +99,8 @@ class DeadlineMiddleware:
         except TimeoutError:
             if is_started or not timer.expired():
                 raise
-            late = DeadlineExceeded("no answer before the deadline of the request; try again later")
-            await self._on_error(late)(scope, receive, send)
+            exceeded = DeadlineExceeded("no answer before the deadline of the request; try again later")
+            await self._on_error(exceeded)(scope, receive, send)
 
 
 def _limited(

@@ -96,7 +96,7 @@ class EncoderDeployment:
         from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
 
         encoder = open_bundle(uri, device=self._device)
-        encoder.embed_pixels(np.zeros((1, encoder.image.size_px, encoder.image.size_px, 3), np.uint8))
+        encoder.embed_pixels(np.zeros((1, *encoder.image.shape), encoder.image.dtype))
         encoder.embed_titles(["a"])
         return encoder
 

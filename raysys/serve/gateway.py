@@ -24,6 +24,7 @@ from raysys.artifacts import require_same_space
 from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
 from raysys.errors import (
+    ClusterError,
     DamagedData,
     GenerationGone,
     InputError,
@@ -89,6 +90,7 @@ from raysys.version import __version__
 T = TypeVar("T")
 ARM = "default"  # the only arm while no experiment runs
 RETRY_AFTER_S = 1  # for refused requests
+READY_TIMEOUT_S = 2.0  # for which a probe waits for replicas
 _PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
 _MAX_MESSAGE_LENGTH = 1000
@@ -248,7 +250,7 @@ class Gateway:
 
     @app.get("/readyz")
     async def readyz(self) -> ReadyResponse:
-        """The index is loaded, and the encoder, if there is one, belongs to the same embedding space."""
+        """Encoder and index have answered one query each and belong to the same embedding space; else 503."""
 
         async def ready(pair: ServedPair) -> ReadyResponse:
             index = await self._index_info(pair)
@@ -264,7 +266,11 @@ class Gateway:
                 has_encoder=pair.encoder_uri is not None,
             )
 
-        return await self._with_active(ready)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                return await self._with_active(ready)
+        except TimeoutError as error:
+            raise ClusterError("the encoder or the index does not answer; they may still start") from error
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: Request) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from raysys.serve.generations import Generations
 from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
 
-_WARM_UP_K = 10
 _SUMMARY_AGE_S = 60.0  # to summarise ten million items takes seconds
 
 
@@ -72,9 +71,7 @@ class _Loaded:
         self.summaries: tuple[str, dict[str, AttributeSummary]] | None = None
         """A version of the index and its attributes."""
         self.summarised_at = 0.0
-        for row in searcher.random_rows(1, seed=0).tolist():  # so that no request is the first search
-            shelf(searcher, searcher.vector(row), _WARM_UP_K)
-            shelf(searcher, searcher.vector(row), _WARM_UP_K, query_row=row)
+        _warm_up(searcher)
 
     def close(self) -> None:
         """Apply no further changes."""
@@ -200,6 +197,12 @@ class SearchDeployment:
     def _open(self, uri: str) -> _Loaded:
         is_on_gpu = isinstance(self._device, Gpu)
         return _Loaded(Searcher(uri, self._device, is_on_device=is_on_gpu), self._changes)
+
+
+def _warm_up(searcher: Searcher) -> None:
+    """Search once, so that no request waits for what the first search reads and allocates."""
+    for row in searcher.random_rows(1, seed=0):
+        shelf(searcher, searcher.vector(int(row)), 1, query_row=int(row))
 
 
 def _info(searcher: Searcher) -> IndexInfo:

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from ray.serve.exceptions import BackPressureError
 
+from raysys.serve import gateway
+from raysys.serve.encoder_deployment import EncoderInfo
 from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
 
 LIMIT = 2
@@ -69,3 +71,16 @@ def assert_overloaded(response: httpx.Response) -> None:
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"
     assert response.json()["error"]["code"] == "overloaded"
+
+
+def test_service_is_not_ready_while_its_encoder_does_not_answer(
+    serve_with: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartingEncoder(HashEncoder):
+        async def info(self, generation: int) -> EncoderInfo:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(gateway, "READY_TIMEOUT_S", 0.01)
+    response = serve_with(encoder=StartingEncoder()).get("/readyz")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
