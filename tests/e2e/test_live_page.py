@@ -58,7 +58,7 @@ def test_search_by_product_then_by_its_photo_then_by_text(page: Page, served: Se
     assert page.locator("#shelf .title").first.inner_text().strip() == title
 
     page.get_by_role("button", name="Filters").click()
-    page.get_by_label("From").first.fill("2000")
+    page.get_by_label("From", exact=True).first.fill("2000")
     page.keyboard.press("Enter")
     page.locator("#filter-summary", has_text="from ¥2,000").wait_for()
     page.wait_for_selector("#shelf a.card")

@@ -82,8 +82,15 @@ def test_stderr_has_one_line_per_stage_in_order(completed_run: CompletedRun) -> 
 def test_all_artifacts_are_in_their_folders(completed_run: CompletedRun) -> None:
     root = completed_run.root
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("manifest.json")}
-    versions = {f"{uri}/{read_manifest(completed_run, uri)['folder']}" for uri in SHARD_SETS}
-    assert folders == {*LINEAGE, *versions}
+    versions = {
+        f"{uri}/{read_manifest(completed_run, uri)['folder']}" for uri in (*SHARD_SETS, "indexes/small")
+    }
+    copies = {  # of encoders, which a service can name while another one is published
+        f"{uri}/.version-{read_manifest(completed_run, uri)['fingerprint'][:12]}"
+        for uri in LINEAGE
+        if uri.startswith("encoders/")
+    }
+    assert folders == {*LINEAGE, *versions, *copies}
 
 
 @pytest.mark.parametrize("folder", sorted(LINEAGE))
