@@ -10,8 +10,10 @@ from raysys.errors import (
     ClusterError,
     ConfigError,
     DamagedData,
+    DeadlineExceeded,
     DiskFull,
     Forbidden,
+    GenerationGone,
     InputError,
     MissingArtifact,
     MissingError,
@@ -24,6 +26,7 @@ from raysys.errors import (
     Stopped,
     StorageError,
     StoreFailed,
+    SwitchRefused,
     TooLarge,
     TrackingError,
     TrackingRefused,
@@ -58,6 +61,9 @@ EXPECTED: dict[type[RaysysError], tuple[int, int, str]] = {
     ServiceUnavailable: (1, 503, "overloaded"),
     Unauthorized: (2, 401, "unauthorized"),
     Forbidden: (2, 403, "forbidden"),
+    GenerationGone: (1, 503, "generation_gone"),
+    SwitchRefused: (1, 409, "switch_refused"),
+    DeadlineExceeded: (1, 504, "deadline_exceeded"),
 }
 
 
