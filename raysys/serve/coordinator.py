@@ -1,7 +1,7 @@
 """Replaces the pair of encoder and index that is served by another one, without an interruption.
 
 Every replica loads the new pair beside the old one, which serves meanwhile. The new pair is checked. Then the
-file of `raysys/artifacts/served.py` is written, and the gateways are told: each request uses one pair for all
+file of `raysys/artifacts/served.py` is written, and sent to the gateways: each request uses one pair for all
 that it does. The old pair stays loaded for a rollback.
 """
 

@@ -36,12 +36,13 @@ class _Deadline:
     at = NEVER
 
 
-_current: contextvars.ContextVar[_Deadline] = contextvars.ContextVar("deadline", default=_Deadline())  # noqa: B039
+_current: contextvars.ContextVar[_Deadline | None] = contextvars.ContextVar("deadline", default=None)
 
 
 def current_deadline() -> float:
     """The deadline of the request that this task answers, in seconds since the epoch; else `NEVER`."""
-    return _current.get().at
+    deadline = _current.get()
+    return NEVER if deadline is None else deadline.at
 
 
 def require_time(deadline: float) -> None:

@@ -63,7 +63,7 @@ class Generations(Generic[T]):
                 self._close_version(self._opened.pop(uri))
 
     async def get(self, generation: int) -> T:
-        """What was loaded for a generation; loads it if it is active and this replica has not heard of it.
+        """What was loaded for a generation; loads it if it is active and this replica does not know it yet.
 
         Raises: GenerationGone for one that is neither loaded nor active.
         """
