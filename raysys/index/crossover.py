@@ -26,7 +26,7 @@ _MIN_RECALL = 0.95
 def measure_crossover(
     shard: Shard, queries: Float32[ndarray, "q d"], min_recall: float = 0.0, seed: int = 0
 ) -> int:
-    """The number of passing rows up to which exact search beats the index with a selector.
+    """The number of passing rows up to which exact search beats the search near the query.
 
     It is at least as many as exact search compares within a millisecond, and at least 1,000: whatever the
     filter, exact search misses nothing. Above that, the index wins at the smallest share of random rows of

@@ -3,7 +3,7 @@
 Three searches share the work:
 
 - exact search compares the query with every row that passes, and is the fastest where few pass;
-- the FAISS index with a selector examines more candidates until its result stays the same (`filtered.py`);
+- the index examines rows that pass near the query, more until its result stays the same (`filtered.py`);
 - where most rows pass, a plain search for more neighbours is filtered afterwards.
 
 Every result is checked: a query with fewer neighbours than exist is searched again with the next of these
@@ -26,14 +26,15 @@ from raysys.index.filtered import search_passing
 from raysys.index.kinds import search_parameters
 from raysys.index.neighbours import Neighbours, exact_neighbours
 from raysys.index.passing import Passing
+from raysys.index.stored import StoredVectors
 
 _PLAIN_FROM_SHARE = 0.5  # of rows that pass: a plain search for twice as many has enough that pass
 _SPARE = 1.3  # factor on the number that a plain search is expected to need
-_BLOCK_ROWS = 16_384  # vectors of an exact search in memory at a time: 8 MB of 128 dimensions
 
 
 def nearest(
     index: Any,
+    stored: StoredVectors,
     settings: Mapping[str, int],
     queries: Float32[ndarray, "q d"],
     k: int,
@@ -46,9 +47,9 @@ def nearest(
 ) -> Neighbours:
     """The `k` nearest rows of each query; fewer columns if fewer rows pass, and never row -1.
 
-    `settings` are those of `search_parameters`, and `parameters` what it returns without a selector, to save
-    making them. Exact where at most `max_exact_rows` rows pass. `device` compares many queries with stored
-    vectors, and `copy` searches without a filter.
+    `stored` are the vectors of the index. `settings` are those of `search_parameters`, and `parameters` what
+    it returns without a selector, to save making them. Exact where at most `max_exact_rows` rows pass.
+    `device` compares many queries with stored vectors, and `copy` searches without a filter.
     """
     k = min(k, index.ntotal if passing is None else passing.count)
     if not k:
@@ -58,7 +59,7 @@ def nearest(
         params = parameters or search_parameters(index, settings)
         return Neighbours(*(copy or index).search(queries, num, params=params))
 
-    first, *others = _searches(index, settings, k, passing, max_exact_rows, device, plain)
+    first, *others = _searches(index, stored, settings, k, passing, max_exact_rows, device, plain)
     found = _checked(first(queries), k, passing)
     for search in others:
         if _is_complete(found):
@@ -70,24 +71,22 @@ def nearest(
 
 
 def exact_nearest(
-    index: Any,
+    stored: StoredVectors,
     queries: Float32[ndarray, "q d"],
     k: int,
-    rows: Int64[ndarray, " n"] | None = None,
+    rows: Int64[ndarray, " n"],
     device: Device = CPU,
 ) -> Neighbours:
-    """The `k` nearest of `rows` (all by default), by comparison with the stored vector of each.
+    """The `k` nearest of `rows`, by comparison with the stored vector of each.
 
     Fewer columns if there are fewer rows. Blocks of the vectors are in memory, never all of them.
     """
-    rows = np.arange(index.ntotal) if rows is None else rows
-    blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
-    stored = ((block, index.reconstruct_batch(block)) for block in blocks)
-    return exact_neighbours(queries, stored, min(k, len(rows)), device)
+    return exact_neighbours(queries, stored.blocks(rows), min(k, len(rows)), device)
 
 
 def _searches(
     index: Any,
+    stored: StoredVectors,
     settings: Mapping[str, int],
     k: int,
     passing: Passing | None,
@@ -97,10 +96,13 @@ def _searches(
 ) -> list[Callable[[ndarray], Neighbours]]:
     """The searches to try, in order; `plain(k, queries)` is the one without a filter."""
     if passing is None:
-        return [partial(plain, k), lambda queries: exact_nearest(index, queries, k, device=device)]
+        return [
+            partial(plain, k),
+            lambda queries: exact_nearest(stored, queries, k, np.arange(index.ntotal), device),
+        ]
     searches: list[Callable[[ndarray], Neighbours]] = [
-        lambda queries: search_passing(index, settings, queries, k, passing),
-        lambda queries: exact_nearest(index, queries, k, passing.rows(), device),
+        lambda queries: search_passing(index, stored, settings, queries, k, passing),
+        lambda queries: exact_nearest(stored, queries, k, passing.rows(), device),
     ]
     if passing.count <= max_exact_rows:
         return searches[1:]

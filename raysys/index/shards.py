@@ -20,6 +20,7 @@ from raysys.index.kinds import search_parameters
 from raysys.index.nearest import exact_nearest, nearest
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import Passing
+from raysys.index.stored import StoredVectors
 
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 
@@ -49,6 +50,10 @@ class Shard:
     def _parameters(self) -> Any:
         return search_parameters(self.index, self.settings)
 
+    @cached_property
+    def _stored(self) -> StoredVectors:
+        return StoredVectors.of(self.index)
+
     def search(
         self,
         queries: Float32[ndarray, "q d"],
@@ -59,11 +64,12 @@ class Shard:
     ) -> Neighbours:
         """The `k` nearest rows of this file, of those that pass; as many as exist if these are fewer."""
         if is_exact:
-            rows = None if passing is None else passing.rows()
-            found = exact_nearest(self.index, queries, k, rows, self.device)
+            rows = np.arange(len(self)) if passing is None else passing.rows()
+            found = exact_nearest(self._stored, queries, k, rows, self.device)
         else:
             found = nearest(
                 self.index,
+                self._stored,
                 self.settings,
                 queries,
                 k,

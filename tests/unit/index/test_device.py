@@ -22,6 +22,7 @@ from raysys.index.neighbours import exact_neighbours
 from raysys.index.passing import Passing
 from raysys.index.shards import read_shard, write_shard
 from raysys.index.source import read_source
+from raysys.index.stored import StoredVectors
 from tests.unit.index.embedding_sets import clustered_vectors, publish_embeddings
 
 _faiss: Any = faiss
@@ -103,10 +104,12 @@ def test_graph_of_a_device_is_an_hnsw_file_that_the_cpu_searches(tmp_path: Path)
     assert isinstance(_faiss.downcast_index(opened), _faiss.IndexHNSWCagra)
     exact = exact_neighbours(vectors[:50], [(np.arange(NUM), vectors)], 10)
     passing = Passing.of_mask(np.arange(NUM) % 5 == 0)
-    found = nearest(opened, {"ef_search": 64}, vectors[:50], 10)
+    found = nearest(opened, StoredVectors.of(opened), {"ef_search": 64}, vectors[:50], 10)
     assert (found.rows[:, :1] == exact.rows[:, :1]).all()
     assert np.mean([len({*a} & {*b}) for a, b in zip(found.rows, exact.rows, strict=True)]) > 9
-    assert (nearest(opened, {"ef_search": 64}, vectors[:50], 10, passing).rows % 5 == 0).all()
+    assert (
+        nearest(opened, StoredVectors.of(opened), {"ef_search": 64}, vectors[:50], 10, passing).rows % 5 == 0
+    ).all()
     assert np.array_equal(opened.reconstruct(7), vectors[7])
 
 
@@ -116,16 +119,18 @@ def test_copy_searches_without_a_filter_and_the_original_with_one(kind: str) -> 
     queries = clustered_vectors(5, DIMENSIONS, seed=1)
     settings = recipe_of(SECTION, kind, NUM, DIMENSIONS).search
     copy = IndexCopy.of(index, OtherDevice())
-    expected = nearest(index, settings, queries, 10)
-    found = nearest(index, settings, queries, 10, copy=copy)
+    expected = nearest(index, StoredVectors.of(index), settings, queries, 10)
+    found = nearest(index, StoredVectors.of(index), settings, queries, 10, copy=copy)
     assert np.array_equal(found.rows, expected.rows)
     copy.copied.reset()  # only the original has vectors now
     parameters = search_parameters(index, settings)
     assert (copy.search(queries, 10, parameters)[1] == -1).all()
     assert (copy.search(queries[:1], 2049, parameters)[1][:, :10] == expected.rows[:1]).all()
     passing = Passing.of_mask(np.arange(NUM) % 5 == 0)
-    filtered = nearest(index, settings, queries, 10, passing, copy=copy)
-    assert np.array_equal(filtered.rows, nearest(index, settings, queries, 10, passing).rows)
+    filtered = nearest(index, StoredVectors.of(index), settings, queries, 10, passing, copy=copy)
+    assert np.array_equal(
+        filtered.rows, nearest(index, StoredVectors.of(index), settings, queries, 10, passing).rows
+    )
 
 
 def test_gpu_is_refused_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

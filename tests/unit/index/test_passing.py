@@ -34,7 +34,7 @@ def test_hidden_rows_pass_no_filter_and_earlier_bitmaps_stay() -> None:
     assert bitmaps.hide(np.array([], np.int64)) is bitmaps
 
 
-def test_rows_of_each_list_are_counted_without_hidden_ones() -> None:
+def test_rows_of_each_list_are_those_that_are_not_hidden() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(NUM, 8)).astype(np.float32)
     index: Any = faiss.index_factory(8, "IVF10,Flat")
@@ -46,5 +46,10 @@ def test_rows_of_each_list_are_counted_without_hidden_ones() -> None:
         for hidden in ([2, 3, 400], [2, 3, 400, 1000]):
             passing = bitmaps.hide(np.array(hidden)).passing(where)
             assert passing is not None
-            kept = [lists[row] for row in range(lowest, NUM) if row not in hidden]
-            assert passing.count_per_list(index).tolist() == np.bincount(kept, minlength=10).tolist()
+            by_list = passing.by_list(index)
+            kept = [[row for row in range(lowest, NUM) if lists[row] == one] for one in range(10)]
+            kept = [[row for row in rows if row not in hidden] for rows in kept]
+            assert by_list.counts.tolist() == [len(rows) for rows in kept]
+            assert [by_list.of_lists(np.array([one])).tolist() for one in range(10)] == kept
+            assert by_list.of_lists(np.array([7, 2])).tolist() == kept[7] + kept[2]
+            assert by_list.of_lists(np.array([], np.int64)).tolist() == []
