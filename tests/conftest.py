@@ -30,6 +30,11 @@ os.environ.update(
         "WANDB_MODE": "offline",
     }
 )
+# Together two minutes of the folder that takes longest.
+WITHOUT_SHARED_CLUSTER = {
+    f"tests/ray/{name}.py"
+    for name in ("test_jobs", "test_loss_ranks", "test_s3_pack", "test_validation_ranks")
+}
 GPU_TESTS = Path(__file__).parent / "gpu"
 for name in (
     "PGPASSWORD",
@@ -92,8 +97,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
 
-    Unit tests share nothing and are dealt by the file; the linters are dealt like a folder. Both processes
-    mostly wait, so that they fill each other's gaps.
+    Unit tests, and the tests of `ray/` without the shared cluster, share nothing and are dealt by the file;
+    the linters are dealt like a folder. Both processes mostly wait, so that they fill each other's gaps.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -103,5 +108,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def _scope(nodeid: str) -> str:
+    file = nodeid.split("::")[0]
     folder = nodeid.split("/")[1]
-    return nodeid.split("::")[0] if folder == "unit" else folder
+    return file if folder == "unit" or file in WITHOUT_SHARED_CLUSTER else folder

@@ -1,14 +1,19 @@
-"""The URL of the database: from the configuration, and checked."""
+"""The URL of the database: from the configuration, and checked.
+
+Importing it does not import SQLAlchemy, which takes half a second in every process that plans a stage.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING
 
 from raysys import storage
 from raysys.config import Config
 from raysys.config.store import without_password
 from raysys.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 SQLITE_FILE = "store.db"
 _DRIVERS = {
@@ -29,6 +34,8 @@ def store_url(config: Config) -> str:
                 f"root: {config.root}: an object store cannot hold the SQLite file of the change log; "
                 "set store.url=postgresql://USER@HOST/DATABASE"
             )
+        from sqlalchemy import URL
+
         path = storage.join(storage.absolute(config.root), SQLITE_FILE)
         return URL.create("sqlite", database=path).render_as_string()
     url = parse_url(config.store.url)
@@ -42,6 +49,9 @@ def store_url(config: Config) -> str:
 
 def parse_url(text: str) -> URL:
     """The URL with the driver that raysys uses. Raises: InputError."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     where = without_password(text)
     try:
         url = make_url(text)

@@ -1,4 +1,4 @@
-"""Changes of items on a real service: found soon, and kept through `kill -9` of everything and a new index."""
+"""Changes of items on a real service: found soon, and kept through `kill -9` of everything and a new index; then Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import CompletedRun, wait_until_ready
-from tests.e2e.small import NAME, free_port, run_raysys, start_raysys
+from tests.e2e.conftest import STOP_TIMEOUT_S, CompletedRun, wait_until_ready
+from tests.e2e.small import NAME, foreign_lines, free_port, run_raysys, start_raysys
 from tests.postgres import PostgresServer
 
 WAIT_S = 60.0  # of a busy machine; the service looks for changes ten times a second
@@ -38,8 +39,11 @@ class Shop:
     overrides: tuple[str, ...]
 
     @contextlib.contextmanager
-    def served(self) -> Iterator[httpx.Client]:
-        """A client of the service, whose processes get `kill -9` at the end."""
+    def served(self, *, ends_with_ctrl_c: bool = False) -> Iterator[httpx.Client]:
+        """A client of the service, whose processes get `kill -9` at the end.
+
+        With `ends_with_ctrl_c`, Ctrl-C must stop it with status 0, and stderr must hold only lines of raysys.
+        """
         port = free_port()
         log_stem = self.root / f"serve-{port}"
         words = ("serve", str(self.config), f"serve.port={port}", *self.overrides)
@@ -49,6 +53,10 @@ class Shop:
             wait_until_ready(url, process, log_stem)
             with httpx.Client(base_url=url, timeout=WAIT_S) as client:
                 yield client
+            if ends_with_ctrl_c:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(STOP_TIMEOUT_S) == 0
+                assert foreign_lines(log_stem.with_suffix(".err").read_text()) == []
         finally:
             kill_all(process)
 
@@ -148,7 +156,7 @@ def check_changes(shop: Shop) -> None:
         later = put(client, "later", 4)
     manifest = json.loads((shop.root / "indexes" / NAME / "manifest.json").read_text())
     assert (manifest["last_change"], manifest["num_items"]) == (last, 151)
-    with shop.served() as client:
+    with shop.served(ends_with_ctrl_c=True) as client:
         assert client.get("/readyz").json()["last_change"] == later
         assert [nearest(client, seed) for seed in (1, 2, 3, 4)] == [["new"], [replaced], ["last"], ["later"]]
         assert client.get("/v1/items/new/photo").content == photo(1)

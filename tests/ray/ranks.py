@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import tempfile
 from collections.abc import Callable
@@ -280,10 +282,10 @@ def model_step(
     teacher: TeacherConfig | None = None,
 ) -> FirstStep:
     """The backward pass of `train_step`, with DDP or FSDP over both towers."""
-    model = load_model(folder / "tiny")
+    model = copy.deepcopy(_tiny_model(folder))
     start = None
     if is_distilled:
-        start = DualEncoder(load_model(folder / "tiny"), IMAGE)
+        start = DualEncoder(copy.deepcopy(model), IMAGE)
         perturb(model)
     towers: torch.nn.Module = DualEncoder(model, IMAGE)
     if world_size > 1:
@@ -309,6 +311,11 @@ def model_step(
         full_gradients["head"] = head.weight.grad
     loss = _sum_over_ranks(local_loss, world_size)
     return FirstStep(loss, full_gradients, clip_grad_norm(model.parameters(), 1e9))
+
+
+@functools.cache  # transformers takes a tenth of a second to read it
+def _tiny_model(folder: Path) -> Any:
+    return load_model(folder / "tiny")
 
 
 def global_batch() -> dict[str, Tensor]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,115 +20,47 @@ import torch
 import transformers
 
 from raysys import artifacts, pipeline, storage
-from raysys.artifacts import EncoderBundleManifest, ShardSetManifest, specs
+from raysys.artifacts import EncoderBundleManifest, specs
 from raysys.cluster import session
 from raysys.config import Config
 from raysys.encoder.bundle import open_bundle
 from raysys.encoder.interpolation import read_interpolation
-from raysys.errors import DamagedData, InputError, MissingError
+from raysys.errors import InputError, MissingError
 from raysys.shards.reader import item_ids, shards_of
-from raysys.tracking.metrics_log import read_metrics, read_steps
+from raysys.tracking.metrics_log import read_metrics, read_steps, read_validations
+from raysys.train import trainer
 from raysys.train.checkpoint.format import CheckpointManifest, checkpoint_name
 from raysys.train.checkpoint.registry import best_step, newest_step
-from tests.ray.wandb_file import OfflineRun, read_run
+from tests.ray.training_runs import (
+    BATCH,
+    EVERY,
+    NUM_STEPS,
+    Run,
+    copy_root,
+    has_checkpoint,
+    run_of,
+    small_config,
+    training_workers,
+    worker_that_is_killed_before_a_save,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("ray_cluster"),
     # Ray 2.60 sets its own deprecated settings when it makes a DataContext.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
-BATCH, NUM_STEPS, EVERY = 16, 32, 8
 INCOMPLETE = "checkpoint_00000099"  # left by an interrupted upload
-SMALL = {
-    "name": "small",
-    "catalog": {"kind": "drawn", "num_items": 120, "size_px": 32},
-    "pack": {"items_per_shard": 24},
-    "encoder": {
-        "start": "scratch",
-        "scratch": {
-            "image_size_px": 32, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "text_num_layers": 1,
-            "vocab_size": 200, "max_length": 8,
-        }
-    },
-    "stream": {"shuffle_window_shards": 2, "decode_concurrency": 1},
-    "tracking": {"mode": "offline"},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained configuration and the URI of its run."""
-
-    config: Config
-    uri: str
-
-    @property
-    def losses(self) -> dict[int, float]:
-        """Step -> loss; fails if a step was recorded twice."""
-        rows = [row for row in read_metrics(self.uri) if "loss" in row]
-        losses = {int(row["step"]): row["loss"] for row in rows}
-        assert len(losses) == len(rows)
-        return losses
-
-    @property
-    def weights(self) -> bytes:
-        """The content of the file with the fine-tuned weights."""
-        return Path(specs.layout_of(self.config).fine_tuned_encoder, "model.safetensors").read_bytes()
-
-    @property
-    def wandb_segments(self) -> list[OfflineRun]:
-        """What each start of rank 0 logged to W&B."""
-        return [read_run(path) for path in sorted(Path(self.uri).glob("wandb/offline-run-*/*.wandb"))]
-
-
-def small_config(
-    root: Path, num_items: int, *, workers: int = 2, num_steps: int = NUM_STEPS, **settings: Any
-) -> Config:
-    """A run of `num_steps` over `num_items`, with a checkpoint every `EVERY` steps."""
-    train = {
-        "workers": workers,
-        "batch_size": BATCH,
-        "epochs": (num_steps + 0.5) * BATCH / num_items,
-        "checkpoint_every_epochs": EVERY * BATCH / num_items,
-        "optimizer": "muon",
-        "learning_rate": 1e-3,
-        "log_every_steps": 1,
-        "robust": {"interpolation_steps": 2, "retention_items": 16},
-        **settings,
-    }
-    return Config.model_validate({**SMALL, "root": str(root), "train": train})
-
-
-def run_of(config: Config) -> Run:
-    return Run(config, specs.training_run(config).uri)
-
-
-@pytest.fixture(scope="module")
-def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A root with shards and a start encoder, and its number of training items."""
-    root = tmp_path_factory.mktemp("start")
-    config = small_config(root, num_items=100)
-    pipeline.run_stage("pack", config)
-    num_items = artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
-    return root, num_items
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(start: tuple[Path, int]) -> Run:
-    """Two workers train from the first step to the last without interruption."""
-    config = small_config(*start)
-    pipeline.run_stage("train", config)
-    return run_of(config)
 
 
 @pytest.fixture(scope="module")
 def killed(start: tuple[Path, int], uninterrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same run, but a worker is killed after the first checkpoint."""
+    """The same run, but a worker is killed after the first checkpoint, and one before the next is saved."""
     config = small_config(copy_root(start[0], tmp_path_factory.mktemp("killed")), start[1])
     run = run_of(config)
     killer = threading.Thread(target=kill_a_worker, args=(run.uri,), daemon=True)
     killer.start()
-    pipeline.run_stage("train", config)
+    with patch.object(trainer, "_train_worker", worker_that_is_killed_before_a_save):
+        pipeline.run_stage("train", config)
     killer.join(timeout=1)
     assert not killer.is_alive()
     return run
@@ -158,14 +88,6 @@ def truncate_list(run: Run) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-def copy_root(root: Path, other: Path) -> Path:
-    """Copy shards, start encoder and the latent attributes to another root; artifacts can be moved."""
-    shutil.copytree(root / "shards", other / "shards")
-    shutil.copytree(root / "catalog", other / "catalog", ignore=shutil.ignore_patterns("images"))
-    shutil.copytree(root / "encoders/small-start", other / "encoders/small-start")
-    return other
-
-
 def kill_a_worker(run_uri: str) -> None:
     """Wait for a checkpoint, then kill the newest training worker with SIGKILL."""
     deadline = time.monotonic() + 120
@@ -173,24 +95,6 @@ def kill_a_worker(run_uri: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(max(training_workers()), signal.SIGKILL)
-
-
-def has_checkpoint(run_uri: str) -> bool:
-    """Whether Ray Train has registered a checkpoint; its list may be unreadable while it is written."""
-    try:
-        return newest_step(run_uri) > 0
-    except DamagedData:
-        return False
-
-
-def training_workers() -> list[int]:
-    """The process ids of Ray Train's workers below this process."""
-    workers = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # the process has ended
-            if any("RayTrainWorker" in word for word in process.cmdline()):
-                workers.append(process.pid)
-    return workers
 
 
 def test_every_step_is_recorded_once_and_the_model_learns(uninterrupted: Run) -> None:
@@ -371,6 +275,8 @@ def test_wandb_gets_the_inputs_of_the_bundle(uninterrupted: Run) -> None:
 
 def test_killed_run_ends_with_the_same_weights_bit_for_bit(uninterrupted: Run, killed: Run) -> None:
     assert killed.uri != uninterrupted.uri
+    assert Path(killed.uri, "killed").exists()
+    assert Path(killed.uri, "attempts").read_text().count("rank 0") == 3
     assert killed.weights == uninterrupted.weights
 
 
@@ -378,6 +284,13 @@ def test_killed_run_records_every_step_once(uninterrupted: Run, killed: Run) -> 
     assert killed.losses == uninterrupted.losses
     validated = [row["step"] for row in read_metrics(killed.uri) if "val_r@1" in row]
     assert validated == [0, 8, 16, 24, 32]
+
+
+def test_kill_between_validation_and_checkpoint_leaves_every_checkpoint_measured_once(
+    uninterrupted: Run, killed: Run
+) -> None:
+    assert read_validations(killed.uri) == read_validations(uninterrupted.uri)
+    assert Path(killed.uri, "sweep.json").read_bytes() == Path(uninterrupted.uri, "sweep.json").read_bytes()
 
 
 def test_wandb_gets_every_metric_of_a_killed_run_once_in_one_run(killed: Run) -> None:
@@ -403,7 +316,7 @@ def test_first_step_is_the_same_on_one_and_on_two_workers(
 def taught_config(start: tuple[Path, int], embeddings: Path) -> Config:
     """A run beside the others of the same root."""
     teacher = {"embeddings": str(embeddings), "head_learning_rate": 0.05}
-    config = small_config(*start, num_steps=8, teacher=teacher, method="full", optimizer="adamw")
+    config = small_config(*start, workers=1, num_steps=8, teacher=teacher, method="full", optimizer="adamw")
     return config.model_copy(update={"name": "taught"})
 
 

@@ -19,23 +19,20 @@ import ray
 import torch
 import wandb
 
-from raysys import artifacts, pipeline
-from raysys.artifacts import ShardSetManifest, specs
-from raysys.artifacts.build import run_steps
+from raysys import pipeline
+from raysys.artifacts import specs
 from raysys.columns import PIXELS
 from raysys.config import Config
 from raysys.config.schema import TrackingConfig, TrainConfig
 from raysys.errors import Busy, ClusterError, InputError, OutOfMemory, Stopped, TrainingDiverged
 from raysys.shards.reader import read_shard, shards_of
-from raysys.tracking.metrics_log import read_validations
 from raysys.train import step as step_module
 from raysys.train import trainer
 from raysys.train.attempt import run_attempt
 from raysys.train.checkpoint.registry import newest_step
-from raysys.train.checkpoint.saver import CheckpointSaver
 from raysys.train.step_metrics import StepResult
 from tests.ray.held_cpus import cpus_held_elsewhere
-from tests.ray.test_train import (
+from tests.ray.training_runs import (
     EVERY,
     NUM_STEPS,
     Run,
@@ -52,24 +49,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 MAX_FITTING_PAIRS = 4  # of a worker with little memory
-
-
-@pytest.fixture(scope="module")
-def start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A root with shards and a start encoder, and its number of training items."""
-    root = tmp_path_factory.mktemp("start")
-    config = small_config(root, num_items=100)
-    pipeline.run_stage("pack", config)
-    run_steps("train", pipeline.stage_steps("train", config)[:1])  # only the start encoder
-    return root, artifacts.open_artifact(f"{root}/shards/train", ShardSetManifest).num_items
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(start: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two workers train from the first step to the last without interruption."""
-    config = small_config(copy_root(start[0], tmp_path_factory.mktemp("uninterrupted")), start[1])
-    pipeline.run_stage("train", config)
-    return run_of(config)
 
 
 @pytest.fixture
@@ -187,35 +166,6 @@ def low_memory_worker(loop_config: dict[str, Any]) -> None:
 
     with patch("raysys.train.loop.train_step", train_step):
         run_attempt(loop_config["job"], loop_config["coordinator"])
-
-
-def worker_that_is_killed_before_a_save(loop_config: dict[str, Any]) -> None:
-    """A worker that is killed once between the validation of the second checkpoint and its save."""
-    job = loop_config["job"]
-    real_save, is_killed = CheckpointSaver.save, Path(job.run_uri, "killed")
-
-    def save(saver: CheckpointSaver, step: int, metrics: dict[str, float]) -> None:
-        if step == 2 * EVERY and not is_killed.exists():
-            is_killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        real_save(saver, step, metrics)
-
-    with patch.object(CheckpointSaver, "save", save):
-        run_attempt(job, loop_config["coordinator"])
-
-
-def test_kill_between_validation_and_checkpoint_leaves_every_checkpoint_measured_once(
-    config: Config, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "_train_worker", worker_that_is_killed_before_a_save)
-    pipeline.run_stage("train", config)
-    run = run_of(config)
-    assert Path(run.uri, "killed").exists()
-    assert num_attempts(run) == 2
-    assert run.losses == uninterrupted.losses
-    assert run.weights == uninterrupted.weights
-    assert read_validations(run.uri) == read_validations(uninterrupted.uri)
-    assert Path(run.uri, "sweep.json").read_bytes() == Path(uninterrupted.uri, "sweep.json").read_bytes()
 
 
 # One more training run, in two attempts.

@@ -14,7 +14,7 @@ import pytest
 from raysys import artifacts
 from raysys.artifacts import ShardSetManifest
 from raysys.config import Config
-from tests.ray.test_train import BATCH, Run, copy_root, run_of, small_config
+from tests.ray.training_runs import BATCH, Run, copy_root, run_of, small_config
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
 # Every kill restarts processes: a quarter of an hour in all.

@@ -19,8 +19,8 @@ from raysys.stream.order import rows_of, windows
 from raysys.stream.skipped import read_skipped
 from raysys.tracking.metrics_log import read_metrics
 from tests.ray.growing import growing_cluster
-from tests.ray.test_train import BATCH, NUM_STEPS, Run, copy_root, run_of, small_config
 from tests.ray.training_driver import SLOT
+from tests.ray.training_runs import BATCH, NUM_STEPS, Run, copy_root, run_of, small_config
 from tests.ray.two_nodes import Driver, TwoNodes, two_nodes
 
 # Several trainings on a separate cluster whose nodes start and die: minutes.

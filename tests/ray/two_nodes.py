@@ -18,8 +18,8 @@ from unittest.mock import patch
 from ray.cluster_utils import Cluster
 
 from raysys.config import Config
-from tests.ray.test_train import has_checkpoint
 from tests.ray.training_driver import SLOT
+from tests.ray.training_runs import has_checkpoint
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 150 * 2**20
