@@ -88,6 +88,7 @@ class Client:
 
     ready = _method(queries.ready)
     items = _method(queries.items)
+    attributes = _method(queries.attributes)
     photo = _method(queries.photo)
     similar = _method(queries.similar)
     search = _method(queries.search)
@@ -152,6 +153,7 @@ class AsyncClient:
 
     ready = _async_method(queries.ready)
     items = _async_method(queries.items)
+    attributes = _async_method(queries.attributes)
     photo = _async_method(queries.photo)
     similar = _async_method(queries.similar)
     search = _async_method(queries.search)

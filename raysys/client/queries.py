@@ -1,4 +1,4 @@
-"""The calls that read: searches, items, photos and embeddings.
+"""The calls that read: searches, items, attributes, photos and embeddings.
 
 The docstrings are those of the methods of `Client` and `AsyncClient`.
 """
@@ -16,7 +16,14 @@ from raysys.client.photos import Photo, as_base64
 from raysys.client.responses import Response
 from raysys.errors import InputError
 from raysys.serve.item_urls import item_url
-from raysys.serve.schemas import EmbedResponse, ItemResponse, ReadyResponse, SearchResponse
+from raysys.serve.schemas import (
+    AttributeResponse,
+    AttributesResponse,
+    EmbedResponse,
+    ItemResponse,
+    ReadyResponse,
+    SearchResponse,
+)
 from raysys.types import Embeddings
 
 
@@ -36,6 +43,12 @@ def items(limit: int = 24, seed: int = 0) -> Call[list[ItemResponse]]:
     """`limit` random items of the index, 1 to 100; equal seeds give equal items."""
     parse = parse_as(_ItemsResponse)
     return Call("GET", path_of("/v1/items", limit=limit, seed=seed), lambda response: parse(response).items)
+
+
+def attributes() -> Call[dict[str, AttributeResponse]]:
+    """The attributes of the items by name, for `where`: frequent values of texts, bounds of numbers."""
+    parse = parse_as(AttributesResponse)
+    return Call("GET", "/v1/attributes", lambda response: parse(response).attributes)
 
 
 def photo(item_id: str) -> Call[bytes]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysys.errors import InputError
+from raysys.index.value_types import HELD, ValueType, type_of
 
 _ROWS_AT_ONCE = 65_536  # parsed rows take many times the memory of columns
 _REMEDY = "give each attribute one type in catalog.columns.attributes, then pack, embed and index again"
-_KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number"}
 
 AttributeKinds: TypeAlias = dict[str, tuple[str, str]]
 """Attribute to its kind and the id of an item that has it."""
@@ -113,15 +112,15 @@ def _fault(uri: str, item_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> Input
         for name, value in attributes.items():
             if value is None:
                 continue
-            kind = _kind_of(value)
-            if kind is None:
+            found = type_of(value)
+            if found is None:
                 return InputError(
-                    f"{uri}: item '{item_id}': attribute '{name}' is {value!r:.80}; a text, a boolean or a "
-                    f"finite number of 64 bits is needed; {_REMEDY}"
+                    f"{uri}: item '{item_id}': attribute '{name}' is {value!r:.80}; {HELD} is needed; "
+                    f"{_REMEDY}"
                 )
-            first_kind, first_id = first.setdefault(name, (kind, item_id))
-            if kind != first_kind:
-                return _mixed(uri, name, (first_kind, first_id), (kind, item_id))
+            first_kind, first_id = first.setdefault(name, (found.kind, item_id))
+            if found.kind != first_kind:
+                return _mixed(uri, name, (first_kind, first_id), (found.kind, item_id))
     return InputError(
         f"{uri}: an attribute has both fractions and integers above 2**53, which no column holds exactly; "
         f"{_REMEDY}"
@@ -137,13 +136,5 @@ def _mixed(uri: str, name: str, first: tuple[str, str], second: tuple[str, str])
 
 def _kind_of_column(data_type: pa.DataType) -> str:
     is_text = pa.types.is_dictionary(data_type) or pa.types.is_large_string(data_type)
-    return _KINDS[str if is_text else bool if pa.types.is_boolean(data_type) else float]
-
-
-def _kind_of(value: Any) -> str | None:
-    """The kind of an attribute's value; None for one that no column holds."""
-    is_float = isinstance(value, float)
-    is_unusable = (is_float and not math.isfinite(value)) or (
-        isinstance(value, int) and not -(2**63) <= value < 2**63
-    )
-    return None if is_unusable else _KINDS.get(type(value))
+    is_boolean = pa.types.is_boolean(data_type)
+    return (ValueType.TEXT if is_text else ValueType.BOOLEAN if is_boolean else ValueType.FRACTION).kind

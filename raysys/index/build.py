@@ -44,6 +44,7 @@ from raysys.index.queries import perturbed
 from raysys.index.shards import Shard
 from raysys.index.source import IndexSource, SourceFile, groups, read_source
 from raysys.parallel import Parallel
+from raysys.terminal import printable
 
 log = logging.getLogger("raysys")
 _FLOAT_BYTES = 4
@@ -99,7 +100,7 @@ def publish_index(
     kept = artifacts.versions_to_keep(spec.uri, IndexBundleManifest)
     with _version_folder(spec.uri, kept) as version:
         folder = storage.join(spec.uri, version)
-        changed = _changed(changes, embeddings, folder)
+        changed = _changed(changes, embeddings_uri, embeddings, folder)
         source = read_source(embeddings_uri, num_shards, changed)
         sample, queries = _sample(source, section, embeddings.dimensions, parallel, here)
         recipe, candidates = _choose(section, sample, len(source), here)
@@ -130,11 +131,11 @@ def publish_index(
 
 
 def _changed(
-    changes: ChangeSource | None, embeddings: EmbeddingSetManifest, folder: str
+    changes: ChangeSource | None, uri: str, embeddings: EmbeddingSetManifest, folder: str
 ) -> ChangedItems | None:
     if changes is None:
         return None
-    changed = write_changes(changes, embeddings, folder)
+    changed = write_changes(changes, uri, embeddings, folder)
     log.info(
         "    index  changes up to %d: %d items put, %d deleted",
         changes.up_to,
@@ -146,6 +147,14 @@ def _changed(
             "index: %d items were put without a vector of this space, and are not in the index; "
             "run `raysys embed`, then `raysys index`",
             changed.num_without_vector,
+        )
+    for name, left_out in changed.left_out.items():
+        log.warning(
+            "index: attribute '%s' of %d items that were put has another type than in the catalogue or in an "
+            "item that was put before, and is left out (the first is item '%s'); put these items again",
+            printable(name, 80),
+            left_out.count,
+            printable(left_out.item_id, 80),
         )
     return changed
 

@@ -6,7 +6,8 @@ search that has begun with the one before is not disturbed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from raysys.index.filters import Filter, values_meet
 from raysys.index.items import IndexedItem, no_photo
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import FilterBitmaps
+from raysys.index.value_types import ValueType, held_together, type_of
 from raysys.store.changes import Change, Upsert
 
 _BLOCK_SCORES = 1 << 22  # cosines of a block of queries in memory at a time: 16 MB
@@ -53,6 +55,8 @@ class Delta:
     """Item id to its place among the stored items."""
     without_vector: frozenset[str]
     """Ids of items that were put without a vector of the space: no search finds them."""
+    type_counts: Counter[tuple[str, ValueType]]
+    """How many items have a value of a type in an attribute."""
     bitmaps: FilterBitmaps
 
     @classmethod
@@ -70,6 +74,7 @@ class Delta:
             next_row=0,
             places={},
             without_vector=frozenset(),
+            type_counts=Counter(),
             bitmaps=_bitmaps((), is_live, base_attributes),
         )
 
@@ -91,6 +96,9 @@ class Delta:
         waiting = {upsert.item_id for upsert in upserts} - places.keys()
         is_live = np.concatenate([self.is_live, np.ones(len(found), bool)])
         is_live[stale] = False
+        type_counts = self.type_counts.copy()
+        type_counts.subtract(_types(self.stored[place] for place in stale))
+        type_counts.update(_types(found))
         next_row = self.next_row + len(found)
         stored = (*self.stored, *(replace(upsert, vectors={}) for upsert in found))
         after = replace(
@@ -102,6 +110,7 @@ class Delta:
             next_row=next_row,
             places=places,
             without_vector=self.without_vector.difference(changes).union(waiting),
+            type_counts=+type_counts,
             bitmaps=_bitmaps(stored, is_live, self.base_attributes),
         )
         return after._compacted() if 2 * len(places) < len(stored) else after
@@ -142,6 +151,24 @@ class Delta:
         """The item of a row, with the attributes that it was put with."""
         stored = self.stored[self._place(row)]
         return IndexedItem(stored.item_id, stored.title, stored.attributes, stored.group)
+
+    def held_types(self, name: str, base: Sequence[ValueType], *, besides: str) -> list[ValueType]:
+        """The types of an attribute that one column holds: those of `base`, then in the order of the items.
+
+        The item `besides` does not count.
+        """
+        own = self.places.get(besides)
+        own_type = None if own is None else type_of(self.stored[own].attributes.get(name))
+        types = [
+            each
+            for each in ValueType
+            if self.type_counts[name, each] > (each is own_type) and all(each.fits(other) for other in base)
+        ]
+        if held_together(types) == types:
+            return held_together([*base, *types])
+        places = (int(place) for place in np.flatnonzero(self.is_live) if place != own)
+        found = (type_of(self.stored[place].attributes.get(name)) for place in places)
+        return held_together([*base, *(each for each in found if each is not None)])
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The vector of a row, of length 1."""
@@ -234,6 +261,14 @@ def _bitmaps(
     stored: Sequence[Upsert], is_live: Bool[ndarray, " n"], base_attributes: frozenset[str]
 ) -> FilterBitmaps:
     return _ValueBitmaps(stored, is_live, base_attributes).hide(np.flatnonzero(~is_live))
+
+
+def _types(upserts: Iterable[Upsert]) -> Iterator[tuple[str, ValueType]]:
+    """Each attribute of each item, and the type of its value."""
+    for upsert in upserts:
+        for name, value in upsert.attributes.items():
+            if (found := type_of(value)) is not None:
+                yield name, found
 
 
 def _largest(scores: Float32[ndarray, " n"], k: int) -> Int64[ndarray, " k"]:

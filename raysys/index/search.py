@@ -24,6 +24,7 @@ from raysys.index.neighbours import Neighbours, merged
 from raysys.index.parts import open_parts
 from raysys.index.state import State
 from raysys.store.changes import LoggedChange, Upsert
+from raysys.types import Attributes
 
 
 class Neighbour(NamedTuple):
@@ -88,6 +89,14 @@ class Searcher:
         """
         with self._applying:
             self._state = self._state.with_late_vectors(upserts)
+
+    def require_fitting(self, item_id: str, attributes: Attributes) -> None:
+        """Check that the next build can index an item with these attributes.
+
+        Their types must fit those of the index and of the items that were put since, other than this one.
+        Raises: InputError that names the attribute and both types.
+        """
+        self._state.require_fitting(item_id, attributes)
 
     def snapshot(self) -> Searcher:
         """The index as it is now, for several calls that must agree; later changes do not reach it."""

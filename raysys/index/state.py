@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from raysys.errors import MissingError
 from raysys.index.delta import Delta
 from raysys.index.parts import BasePart, Part
+from raysys.index.value_types import ValueType, held_together, require_fitting, types_of_column
 from raysys.store.changes import Change, LoggedChange, Upsert
 from raysys.types import Attributes
 
@@ -23,6 +24,8 @@ class State:
     delta: Delta
     attributes: Attributes
     """Every attribute of the index, with null."""
+    base_types: Mapping[str, Sequence[ValueType]]
+    """The types that each attribute has in the FAISS files."""
     last_change: int
 
     @classmethod
@@ -30,7 +33,8 @@ class State:
         """The state of an index that was just opened."""
         names = frozenset(name for part in base for name in part.items.attributes)
         delta = Delta.empty(space_id, dimensions, sum(len(part.items) for part in base), names)
-        return cls(base, delta, dict.fromkeys(sorted(names)), last_change)
+        types = {name: held_together(_base_types(base, name)) for name in names}
+        return cls(base, delta, dict.fromkeys(sorted(names)), types, last_change)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -65,6 +69,14 @@ class State:
             )
         return part, row_of_part
 
+    def require_fitting(self, item_id: str, attributes: Attributes) -> None:
+        """Check that an item can be put with these attributes. Raises: as `value_types.require_fitting`."""
+        known = {
+            name: self.delta.held_types(name, self.base_types.get(name, ()), besides=item_id)
+            for name in attributes
+        }
+        require_fitting(item_id, attributes, known)
+
     def applied(self, changes: Sequence[LoggedChange]) -> State:
         """The state after these changes; `self` if it has them all. Raises: as `Delta.applied`."""
         new = [logged for logged in changes if logged.sequence > self.last_change]
@@ -94,3 +106,10 @@ class State:
             attributes=dict.fromkeys(sorted(names)),
             last_change=last_change,
         )
+
+
+def _base_types(base: Sequence[BasePart], name: str) -> Iterator[ValueType]:
+    """The types of an attribute in each FAISS file, also in hidden rows."""
+    for part in base:
+        if (column := part.items.attributes.get(name)) is not None:
+            yield from types_of_column(column)

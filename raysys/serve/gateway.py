@@ -489,11 +489,11 @@ class Gateway:
             raise InputError(f"item '{item_id}': a photo or a vector is required, exactly one of them")
 
         async def embedded(pair: ServedPair) -> EmbeddedItem:
+            index: IndexInfo = await self._search.info_for.remote(pair.generation, item_id, fields.attributes)
             if fields.vector is None:
                 vector, space_id = await self._embed(pair, None, photo), pair.space_id
             else:
                 vector, space_id = _given_vector(fields.vector, fields.space_id)
-            index = await self._index_info(pair)
             require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
             if len(vector) != index.dimensions:
                 raise InputError(f"vector: {index.dimensions} numbers are required, got {len(vector)}")

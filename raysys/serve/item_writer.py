@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from raysys.columns import content_hash
 from raysys.errors import InputError
+from raysys.index.value_types import require_one_type
 from raysys.serve.schemas import ItemFields
 from raysys.store.change_log import ChangeLog
 from raysys.store.changes import Change, Delete, Upsert
@@ -50,8 +51,12 @@ class ItemWriter:
     async def write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:
         """Make all of the changes durable, or none; their sequence numbers.
 
-        Raises: InputError for a text or attribute that cannot be stored, StoreFailed, StorageError.
+        Raises: InputError for a text or attribute that cannot be stored, and for attributes of these items
+        that no column of an index holds together; StoreFailed, StorageError.
         """
+        last = {change.item_id: change for change in changes}
+        upserts = [change for change in last.values() if isinstance(change, EmbeddedItem)]
+        require_one_type({upsert.item_id: upsert.fields.attributes for upsert in upserts})
         return await asyncio.to_thread(self._write, changes)
 
     def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:

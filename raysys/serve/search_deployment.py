@@ -25,6 +25,7 @@ from raysys.serve.follower import ChangeFollower, FollowerConfig
 from raysys.serve.generations import Generations
 from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
+from raysys.types import Attributes
 
 _SUMMARY_AGE_S = 60.0  # to summarise ten million items takes seconds
 
@@ -123,6 +124,15 @@ class SearchDeployment:
     async def info(self, generation: int) -> IndexInfo:
         """The index of a generation; this and all below raise GenerationGone."""
         return _info(await self._searcher(generation))
+
+    async def info_for(self, generation: int, item_id: str, attributes: Attributes) -> IndexInfo:
+        """The index of a generation, which an item with these attributes fits.
+
+        Raises: as `Searcher.require_fitting`.
+        """
+        searcher = await self._searcher(generation)
+        searcher.require_fitting(item_id, attributes)
+        return _info(searcher)
 
     async def similar(
         self, generation: int, item_id: str, k: int, options: ShelfOptions, deadline: float

@@ -145,6 +145,10 @@ def check_changes(shop: Shop) -> None:
         assert nearest(client, 2) == [replaced]
         assert client.get("/v1/items/new/photo").content == photo(1)
         assert client.get(f"/v1/items/{sold}/similar").status_code == 404
+        cheap = {"title": "cheap", "attributes": '{"price": "cheap"}'}
+        refused = client.put("/v1/items/cheap", files={"image": photo(5)}, data=cheap)
+        assert refused.status_code == 422
+        assert "attribute 'price' is a number in the index, got a text" in refused.text
         last = put(client, "last", 3)  # and at once:
     with shop.served() as client:
         ready = client.get("/readyz").json()

@@ -173,6 +173,20 @@ def test_items_and_state(send: Send) -> None:
     assert service.sent == ("GET", "/readyz", None)
 
 
+def test_attributes(send: Send) -> None:
+    values = [{"value": "bags", "count": 2}, {"value": "shoes", "count": 1}]
+    body = {
+        "category": {"kind": "text", "values": values, "num_values": 2},
+        "price": {"kind": "number", "min": 5, "max": 9.5},
+        "code": {"kind": "text"},
+    }
+    service = Service(httpx.Response(200, json={"index_version": "d1.0", "attributes": body}))
+    attributes = send(service, "attributes")
+    assert service.sent == ("GET", "/v1/attributes", None)
+    assert {name: found.model_dump(exclude_none=True) for name, found in attributes.items()} == body
+    assert (attributes["price"].max, attributes["code"].values) == (9.5, None)
+
+
 @pytest.mark.parametrize("item_id", ["m1", "..", "a/b"])
 def test_upsert_and_delete_return_the_number_of_the_change(send: Send, item_id: str) -> None:
     service = Service(changed(item_id))
@@ -227,6 +241,7 @@ def test_invalid_arguments_are_refused_before_a_request(send: Send, case: str) -
     [
         ("similar", ("m1",), {**SHELF, "items": [ITEM]}),  # no score
         ("items", (), {}),
+        ("attributes", (), {"index_version": "d1.0", "attributes": {"price": {"kind": "date"}}}),
         ("ready", (), {"status": "ready"}),
         ("embed", (["a"],), {"space_id": "5", "dimensions": 2, "vectors": []}),
         ("embed", (["a"],), {"space_id": "5", "dimensions": 2, "vectors": [[1.0]]}),

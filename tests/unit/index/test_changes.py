@@ -28,13 +28,15 @@ def upsert(item_id: str, vector: np.ndarray, title: str = "put", space: str = SP
     return Upsert(item_id, title, content_hash="h", vectors={space: vector}, **values)
 
 
-def build(folder: Path, changes: list[Change], num_shards: int | None = None) -> Searcher:
+def build(
+    folder: Path, changes: list[Change], num_shards: int | None = None, attributes: list[str] | None = None
+) -> Searcher:
     url = f"sqlite:///{folder}/store.db"
     log = ChangeLog(url)
     log.append(changes)
     source = ChangeSource(url, 5.0, log.last())
     log.close()
-    embeddings = publish_embeddings(folder / "set", VECTORS, num_files=3)
+    embeddings = publish_embeddings(folder / "set", VECTORS, num_files=3, attributes=attributes)
     spec = ArtifactSpec(str(folder / "index"), IndexBundleManifest, {}, {})
     publish_index(spec, embeddings, IndexConfig(kind="exact", shards=num_shards), changes=source)
     return Searcher(spec.uri)
@@ -90,6 +92,34 @@ def test_item_without_a_vector_of_the_space_is_not_in_the_index(
     assert len(searcher) == NUM
     assert "m1" not in searcher
     assert "1 items were put without a vector of this space" in caplog.text
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_values_of_another_type_than_before_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, num_shards: int
+) -> None:
+    attributes = ['{"price": 7}'] * (NUM - 1) + ['{"price": null, "code": 1152921504606846976}']
+    puts: list[dict[str, Any]] = [
+        {"price": "cheap", "size": 42},
+        {"price": 9.5, "size": "M", "code": 0.5},
+        {"price": True, "size": 43.5, "code": 3},
+        {"price": 2**63, "size": None},
+    ]
+    changes: list[Change] = [
+        upsert(f"n{number}", VECTORS[number], attributes=put) for number, put in enumerate(puts)
+    ]
+    searcher = build(tmp_path, changes, num_shards, attributes)
+    assert [searcher.item(searcher.row_of(f"n{number}")).attributes for number in range(4)] == [
+        {"code": None, "price": None, "size": 42},
+        {"code": None, "price": 9.5, "size": None},
+        {"code": 3, "price": None, "size": 43.5},
+        {"code": None, "price": None, "size": None},
+    ]
+    assert [record.message for record in caplog.records if "left out" in record.message] == [
+        f"index: attribute '{name}' of {count} items that were put has another type than in the catalogue or "
+        f"in an item that was put before, and is left out (the first is item '{first}'); put these items again"
+        for name, count, first in (("price", 3, "n0"), ("code", 1, "n1"), ("size", 1, "n1"))
+    ]
 
 
 def test_catalogue_that_was_deleted_is_not_published(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import numpy as np
 
 from raysys.index.delta import Delta
 from raysys.index.exact import exact_search
-from raysys.store.changes import Delete
+from raysys.index.value_types import ValueType, held_together, type_of
+from raysys.store.changes import Change, Delete
 from tests.unit.index.changes import SPACE, upsert
 from tests.unit.index.embedding_sets import unit_vectors
 
@@ -61,3 +65,23 @@ def test_many_queries_find_what_exact_search_does() -> None:
     scores, rows = exact_search(queries, VECTORS, 3)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
     assert (found.rows == rows + 1000).mean() > 0.999  # rounding may change the order of two
+
+
+def test_types_are_those_of_the_items_that_are_left() -> None:
+    rng, delta = random.Random(0), EMPTY
+    values: list[Any] = ["M", 42, 42.5, 2**60, True, None]
+    left: dict[str, Any] = {}  # in the order of their last change
+    for _ in range(300):
+        item_id = f"n{rng.randrange(8)}"
+        value = rng.choice(values)
+        change: Change = (
+            upsert(item_id, VECTORS[0], {"size": value}) if rng.random() < 0.5 else Delete(item_id)
+        )
+        delta = delta.applied({item_id: change})
+        left.pop(item_id, None)
+        if not isinstance(change, Delete):
+            left[item_id] = value
+        base = rng.choice([[], [ValueType.INTEGER], [ValueType.TEXT]])
+        found = [type_of(each) for other, each in left.items() if other != "n3"]
+        expected = held_together([*base, *(each for each in found if each is not None)])
+        assert {*delta.held_types("size", base, besides="n3")} == {*expected}

@@ -252,6 +252,20 @@ def test_text_among_the_numbers_of_the_index_does_not_break_filters(small: Searc
     assert sorted(one.item.item_id for one in found) == ["m4", "m5"]
 
 
+def test_what_the_next_build_leaves_out_does_not_fit(small: Searcher) -> None:
+    small.apply(
+        Log().batch(
+            upsert("n0", POOL[0], {"price": "cheap", "size": 4}), upsert("n1", POOL[1], {"size": "M"})
+        )
+    )
+    small.require_fitting("n2", {"price": 9.5, "size": 5, "category": None, "new": True})
+    refused: Attributes = {"price": "cheap", "size": "M", "category": 1}
+    for name, value in refused.items():
+        with pytest.raises(InputError, match=f"item 'n2': attribute '{name}' is a .* in the index"):
+            small.require_fitting("n2", {name: value})
+    small.require_fitting("n0", {"size": "L"})  # only n1 is left, which has a text
+
+
 def test_item_without_a_vector_of_the_space_is_hidden_and_counted(small: Searcher) -> None:
     log = Log()
     small.apply(log.batch(upsert("m0", None), upsert("n0", None), upsert("n1", None)))

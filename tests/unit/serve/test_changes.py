@@ -166,6 +166,60 @@ def test_wrong_items_are_refused_and_not_kept(
     assert service.request("DELETE", "/v1/items/y").json()["change"] == 1
 
 
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"price": "cheap"}, "attribute 'price' is a number in the index, got a text ('cheap')"),
+        ({"price": True}, "attribute 'price' is a number in the index, got a boolean (True)"),
+        ({"category": 1}, "attribute 'category' is a text in the index, got a number (1)"),
+        ({"category": False}, "attribute 'category' is a text in the index, got a boolean (False)"),
+        ({"new": 2**63}, "attribute 'new' is 9223372036854775808; a text, a boolean or a finite number"),
+    ],
+)
+def test_attribute_of_another_type_is_refused(
+    service: Service, attributes: dict[str, Any], message: str
+) -> None:
+    item = {"title": "x", "image_base64": base64.b64encode(RED).decode(), "attributes": attributes}
+    one = service.request("PUT", "/v1/items/x", json=item)
+    changes = [{"kind": "delete", "item_id": "m1"}, {"kind": "upsert", "item_id": "x", **item}]
+    for response in (one, service.post("/v1/changes", json={"changes": changes})):
+        assert response.status_code == 422
+        assert response.json()["error"]["code"] == "invalid_input"
+        assert response.json()["error"]["message"].startswith(f"item 'x': {message}")
+    good = put(service, "x", attributes={"price": 9.5, "category": None, "new": "a"})
+    assert good == 1
+
+
+def test_first_item_with_a_new_attribute_decides_its_type(service: Service) -> None:
+    wait_for(service, put(service, "a", attributes={"size": 42}))
+    text = {"title": "b", "image_base64": base64.b64encode(RED).decode(), "attributes": {"size": "M"}}
+    refused = service.request("PUT", "/v1/items/b", json=text).json()["error"]["message"]
+    assert refused.startswith("item 'b': attribute 'size' is a number in the index, got a text ('M')")
+    wait_for(service, put(service, "a", attributes={"size": "L"}))  # no other item has it
+    put(service, "b", attributes={"size": "M"})
+
+
+def test_items_of_one_request_have_one_type(service: Service) -> None:
+    photo_base64 = base64.b64encode(RED).decode()
+    a, b, corrected = (
+        {
+            "kind": "upsert",
+            "item_id": item_id,
+            "title": "new",
+            "image_base64": photo_base64,
+            "attributes": {"size": size},
+        }
+        for item_id, size in (("a", 42), ("b", "M"), ("a", "L"))
+    )
+    response = service.post("/v1/changes", json={"changes": [a, b]})
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == (
+        "item 'b': attribute 'size' is a text, and a number in item 'a'; give the attribute one type"
+    )
+    response = service.post("/v1/changes", json={"changes": [a, b, corrected]})
+    assert [change["change"] for change in response.json()["changes"]] == [1, 2, 3]
+
+
 def test_service_without_a_database_refuses_changes(serve_with: Callable[..., Service]) -> None:
     service = serve_with()
     body = {"title": "a", "image_base64": base64.b64encode(RED).decode()}

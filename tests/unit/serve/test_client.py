@@ -43,6 +43,13 @@ def test_every_query_is_answered(service: Service) -> None:
         state = await client.ready()
         assert (state.space_id, state.num_items, state.has_encoder) == (SPACE_ID, len(ITEM_IDS), True)
         assert {item.item_id for item in await client.items(limit=100)} == set(ITEM_IDS)
+        attributes = await client.attributes()
+        assert [found.count for found in attributes["category"].values or []] == [23, 23]
+        assert (attributes["price"].kind, attributes["price"].min, attributes["price"].max) == (
+            "number",
+            0,
+            45,
+        )
         embeddings = await client.embed(["red dress"], [photo("red")])
         assert (embeddings.array.shape, embeddings.space_id) == ((2, DIMENSIONS), SPACE_ID)
         for row, shelf in enumerate(
