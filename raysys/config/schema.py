@@ -208,9 +208,9 @@ class ServeConfig(Section):
     cluster that is already running has its own setting."""
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
-    search_replicas: PositiveInt = 1
-    """Replicas of the search deployment; each one opens the complete index, and those of a node share its
-    pages in memory."""
+    search_replicas: PositiveInt | None = None
+    """Replicas of a search deployment; each one opens the complete index, and those of a node share its pages
+    in memory. Null: every gateway searches the index itself, in half the time; with `search_on_gpu`, one."""
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
     use_gpu: bool = False
@@ -220,11 +220,11 @@ class ServeConfig(Section):
     CPU searches with filters."""
     max_requests: PositiveInt = 64
     """Requests that a gateway replica works on at a time; it refuses more at once (503, `overloaded`)."""
-    max_searches: PositiveInt = 64
-    """Searches that a search replica accepts at a time."""
+    search_threads: PositiveInt = 4
+    """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread."""
     queue_length: PositiveInt = 256
-    """Inputs for the encoder, and searches, that may wait in a gateway replica for a free replica; it refuses
-    more at once. Each input of /v1/embed counts."""
+    """Inputs for the encoder that may wait in a gateway replica for a free replica, and searches and photos
+    that may wait for a thread; more are refused at once. Each input of /v1/embed counts."""
     max_batch_size: PositiveInt = 16
     """Maximum number of requests that are encoded together."""
     batch_wait_ms: NonNegativeFloat = 5.0
@@ -242,7 +242,7 @@ class ServeConfig(Section):
     `deadline_exceeded`); a request may set less in the header X-Request-Timeout-Ms. Changes of items have
     `store.timeout_s`."""
     decode_threads: PositiveInt = 4
-    """Threads of a gateway replica that decode photos; up to `queue_length` photos wait for one."""
+    """Threads of a gateway replica that decode photos."""
     vector_cache_items: NonNegativeInt = 10_000
     """Photos whose vectors a gateway replica keeps, so that an equal photo is not embedded again. 0: none."""
     recall_sample: Annotated[float, Field(ge=0, le=1)] = 0.001

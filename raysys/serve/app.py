@@ -31,6 +31,7 @@ from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.follower import FollowerConfig
 from raysys.serve.gateway import RETRY_AFTER_S, Gateway
+from raysys.serve.index_service import IndexSettings
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SearchDeployment
 from raysys.serve.tokens import access_of
@@ -80,16 +81,11 @@ def bind(config: Config) -> Application:
         require_gpu_kind(specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest))
     changes = _changes(config)
     encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
-    search_app = (
-        _deployment(SearchDeployment)
-        .options(
-            num_replicas=section.search_replicas,
-            max_ongoing_requests=section.max_searches,
-            max_queued_requests=section.queue_length,
-            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
-        )
-        .bind(pair, place, changes, section.search_on_gpu, section.recall_sample)
+    index = IndexSettings(
+        changes, section.search_threads, section.queue_length, section.search_on_gpu, section.recall_sample
     )
+    num_searchers = section.search_replicas or (1 if section.search_on_gpu else 0)
+    search_app = _search_application(section, num_searchers, pair, place, index) if num_searchers else None
     coordinator_app = (
         _deployment(Coordinator)
         .options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})  # each gateway has one waiting
@@ -109,6 +105,7 @@ def bind(config: Config) -> Application:
             access,
             encoder_app,
             search_app,
+            index,
             writer,
             coordinator_app,
             place,
@@ -155,6 +152,22 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     return application
 
 
+def _search_application(
+    section: ServeConfig, num_replicas: int, pair: ServedPair, place: str, index: IndexSettings
+) -> Application:
+    application: Application = (
+        _deployment(SearchDeployment)
+        .options(
+            num_replicas=num_replicas,
+            max_ongoing_requests=section.search_threads + section.queue_length,
+            max_queued_requests=section.queue_length,
+            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
+        )
+        .bind(pair, place, index)
+    )
+    return application
+
+
 @contextlib.contextmanager
 def served(config: Config) -> Iterator[str]:
     """Run the application on this Ray session; yields its address once ready, and shuts it down at the end.
@@ -192,7 +205,7 @@ def gpu_demands(section: ServeConfig) -> list[Demand]:
     if section.search_on_gpu:
         remedy = ("set serve.search_on_gpu=false",)
         demands.append(
-            Demand(section.search_replicas, "search replica", "serve.search_replicas", each, remedy)
+            Demand(section.search_replicas or 1, "search replica", "serve.search_replicas", each, remedy)
         )
     return demands
 

@@ -47,12 +47,17 @@ class Switch(NamedTuple):
 
 @serve.deployment(name="Coordinator")
 class Coordinator:
-    """The one that decides what is served. `encoder` is None if the service started without one."""
+    """The one that decides what is served.
+
+    `encoder` is None if the service started without one, and `search` if the gateways open the index
+    themselves.
+    """
 
     def __init__(
         self, config: Config, initial: ServedPair, encoder: Any, search: Any, changes: FollowerConfig | None
     ) -> None:
-        self._config, self._encoder, self._search, self._changes = config, encoder, search, changes
+        self._config, self._encoder, self._changes = config, encoder, changes
+        self._search = search
         self._served_uri = served_uri(config)
         self._versions = Versions.read(self._served_uri, initial)
         self._changed = asyncio.Event()
@@ -141,7 +146,7 @@ class Coordinator:
         # so that the index is complete when it is loaded; a vector that comes later is found a second later.
         self._set(dataclasses.replace(self._versions, loaded=(*self._versions.loaded, pair)))
         await self._embed_missing(pair)
-        await self._search.broadcast("load", pair).results_async()
+        await self._searchers().broadcast("load", pair).results_async()
         if is_new:
             await self._check(pair)
         await self._embed_missing(pair)
@@ -159,7 +164,7 @@ class Coordinator:
 
     async def _check(self, pair: ServedPair) -> None:
         """Raises: DamagedData, ParityFailed."""
-        golden: list[GoldenItem] = await self._search.check.remote(pair.generation)
+        golden: list[GoldenItem] = await self._searchers().check.remote(pair.generation)
         if pair.encoder_uri is None:
             return
         if not golden:
@@ -175,12 +180,20 @@ class Coordinator:
     async def _keep(self, *pairs: ServedPair) -> None:
         """Let the replicas drop all other pairs. One that does not answer drops them at the next switch."""
         generations = [pair.generation for pair in pairs]
-        for deployment in (self._encoder, self._search):
+        for deployment in (self._encoder, self._searchers()):
             try:
                 if deployment is not None:
                     await deployment.broadcast("keep", generations).results_async()
             except Exception as error:  # of Ray, such as a replica that was killed
                 log.warning("serve: a replica may hold an old pair: %s", printable(error, REASON_LENGTH))
+
+    def _searchers(self) -> Any:
+        """The handle of the deployment that has the index."""
+        if (
+            self._search is None
+        ):  # the gateways have a handle of this deployment, so it cannot be given theirs
+            self._search = serve.get_deployment_handle("Gateway", serve.get_replica_context().app_name)
+        return self._search
 
     def _set(self, versions: Versions) -> None:
         self._versions = versions

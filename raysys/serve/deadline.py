@@ -12,7 +12,6 @@ import contextvars
 import math
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -26,8 +25,6 @@ NEVER = math.inf
 # Changes have the limit of their database, `store.timeout_s`: a shorter wait would not end the change.
 _CHANGES = frozenset({("POST", "/v1/changes")})
 _CHANGE_METHODS = frozenset({"PUT", "DELETE"})
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class _Deadline:
@@ -49,16 +46,6 @@ def require_time(deadline: float) -> None:
     """Raises: DeadlineExceeded if `deadline` has passed."""
     if time.time() >= deadline:
         raise DeadlineExceeded("the deadline of the request has passed; try again later, or allow more time")
-
-
-async def in_thread(deadline: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function in a thread, unless `deadline` passes before one is free. Raises: DeadlineExceeded."""
-
-    def run() -> T:
-        require_time(deadline)
-        return function(*args, **kwargs)
-
-    return await asyncio.to_thread(run)
 
 
 class DeadlineMiddleware:

@@ -7,7 +7,7 @@ are evaluated (no `from __future__ import annotations`): a replica would not kno
 import asyncio
 import importlib.resources
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from raysys.artifacts import require_same_space
 from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
+from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import (
     ClusterError,
     DamagedData,
@@ -44,9 +45,18 @@ from raysys.serve.bodies import (
     read_json,
     read_search,
 )
+from raysys.serve.bounded_threads import BoundedThreads
+from raysys.serve.checks import GoldenItem
 from raysys.serve.conditional import is_known, not_modified, photo_tag, shelf_tag
 from raysys.serve.deadline import DeadlineMiddleware, current_deadline
 from raysys.serve.encoder_deployment import EncoderInfo
+from raysys.serve.index_service import (
+    IndexInfo,
+    IndexService,
+    IndexSettings,
+    SearchResult,
+    ShelfOptions,
+)
 from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.item_vectors import in_all_spaces
 from raysys.serve.item_writer import EmbeddedItem, ItemWriter, ItemWriterConfig, NoStore
@@ -54,7 +64,6 @@ from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
-from raysys.serve.photo_decoder import PhotoDecoder
 from raysys.serve.schemas import (
     AttributeResponse,
     AttributesResponse,
@@ -79,7 +88,7 @@ from raysys.serve.schemas import (
     VersionsResponse,
 )
 from raysys.serve.scopes import authorize
-from raysys.serve.search_deployment import IndexInfo, SearchResult, ShelfOptions
+from raysys.serve.search_deployment import RemoteIndex
 from raysys.serve.tokens import Access
 from raysys.serve.vector_cache import VectorCache, photo_key
 from raysys.serve.versions import VersionsWatch
@@ -209,7 +218,11 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 @serve.deployment(name="Gateway")
 @serve.ingress(app)
 class Gateway:
-    """The routes of the HTTP contract; without an encoder, photos and texts are refused."""
+    """The routes of the HTTP contract.
+
+    Without `encoder`, photos and texts are refused. Without `search`, the gateway opens the index itself, and
+    the coordinator calls the public methods that are no routes.
+    """
 
     def __init__(
         self,
@@ -217,6 +230,7 @@ class Gateway:
         access: Access,
         encoder: Any,
         search: Any,
+        index: IndexSettings,
         writer: ItemWriterConfig | None,
         coordinator: Any,
         served_uri: str,
@@ -227,11 +241,11 @@ class Gateway:
         if self.section.access_log == "json":
             start_access_log()
         self._encoder = encoder
-        self._search = search
+        self._index: Any = IndexService(initial, served_uri, index) if search is None else RemoteIndex(search)
         self._writer = None if writer is None else ItemWriter(writer)
         self._coordinator = coordinator
         self._versions = VersionsWatch(coordinator, served_uri, initial)
-        self._photo_decoder = PhotoDecoder(self.section.decode_threads, self.section.queue_length)
+        self._decoding = BoundedThreads("photos", self.section.decode_threads, self.section.queue_length)
         self._vector_cache = VectorCache(self.section.vector_cache_items)
         self._encoder_infos: dict[str, EncoderInfo] = {}
 
@@ -295,7 +309,7 @@ class Gateway:
     async def items(self, parameters: Annotated[ItemsParameters, Query()]) -> dict[str, list[ItemResponse]]:
         """Random items; equal seeds give equal items."""
         sample: list[IndexedItem] = await self._with_active(
-            lambda pair: self._search.sample.remote(pair.generation, parameters.limit, parameters.seed)
+            lambda pair: self._index.sample(pair.generation, parameters.limit, parameters.seed)
         )
         return {"items": [self._item_response(item) for item in sample]}
 
@@ -303,7 +317,7 @@ class Gateway:
     async def examples(self) -> ExamplesResponse:
         """Texts and an item to start from, the same ones for the same index."""
         item: IndexedItem | None = await self._with_active(
-            lambda pair: self._search.opening_item.remote(pair.generation)
+            lambda pair: self._index.opening_item(pair.generation)
         )
         has_encoder = self._versions.known.active.encoder_uri is not None
         return ExamplesResponse(
@@ -314,9 +328,7 @@ class Gateway:
     @app.get("/v1/attributes", response_model_exclude_none=True)
     async def attributes(self) -> AttributesResponse:
         """The attributes of the items: frequent values of texts, bounds of numbers."""
-        version, summaries = await self._with_active(
-            lambda pair: self._search.attributes.remote(pair.generation)
-        )
+        version, summaries = await self._with_active(lambda pair: self._index.attributes(pair.generation))
         attributes = {
             name: AttributeResponse.model_validate(summary, from_attributes=True)
             for name, summary in summaries.items()
@@ -351,9 +363,7 @@ class Gateway:
                 return not_modified(current)
         with timed("search"):
             result = await self._with_active(
-                lambda pair: self._search.similar.remote(
-                    pair.generation, item_id, k, options, current_deadline()
-                )
+                lambda pair: self._index.similar(pair.generation, item_id, k, options, current_deadline())
             )
         response.headers.update(headers(result.index))
         return self._search_response(result)
@@ -362,7 +372,7 @@ class Gateway:
     async def photo(self, item_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
         """The photo of an item; 304 if its ETag is in If-None-Match."""
         data: bytes = await self._with_active(
-            lambda pair: self._search.photo.remote(pair.generation, item_id, current_deadline())
+            lambda pair: self._index.photo(pair.generation, item_id, current_deadline())
         )
         # Shared caches would give the photo to requests without a token.
         visibility = "private" if self.access.anonymous is None else "public"
@@ -411,7 +421,7 @@ class Gateway:
             else:
                 vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
             with timed("search"):
-                result: SearchResult = await self._search.nearest.remote(
+                result: SearchResult = await self._index.nearest(
                     pair.generation, vector, space_id, k, options, current_deadline()
                 )
             return result
@@ -441,6 +451,19 @@ class Gateway:
             return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
 
         return await self._with_active(embedded)
+
+    async def load(self, pair: ServedPair) -> None:
+        """As `IndexService.load`."""
+        await self._index.load(pair)
+
+    async def keep(self, generations: Collection[int]) -> None:
+        """As `IndexService.keep`."""
+        await self._index.keep(generations)
+
+    async def check(self, generation: int) -> list[GoldenItem]:
+        """As `IndexService.check`."""
+        golden: list[GoldenItem] = await self._index.check(generation)
+        return golden
 
     async def _switched(self, method: Any) -> SwitchResponse:
         done = SwitchResponse.model_validate(await method.remote())
@@ -489,7 +512,7 @@ class Gateway:
             raise InputError(f"item '{item_id}': a photo or a vector is required, exactly one of them")
 
         async def embedded(pair: ServedPair) -> EmbeddedItem:
-            index: IndexInfo = await self._search.info_for.remote(pair.generation, item_id, fields.attributes)
+            index: IndexInfo = await self._index.info_for(pair.generation, item_id, fields.attributes)
             if fields.vector is None:
                 vector, space_id = await self._embed(pair, None, photo), pair.space_id
             else:
@@ -520,7 +543,7 @@ class Gateway:
         vector = self._vector_cache.get(key)
         if vector is None:
             with timed("decode"):
-                pixels = await self._photo_decoder.pixels(photo, info.image, current_deadline())
+                pixels = await self._decoding.run(current_deadline(), photo_pixels, photo, info.image)
             with timed("encode"):
                 vector = await self._encoder.embed_pixels.remote(pair.generation, pixels, current_deadline())
             _require_finite("the vector of the query", vector, "serve another encoder")
@@ -534,7 +557,7 @@ class Gateway:
         return self._encoder_infos[uri]
 
     async def _index_info(self, pair: ServedPair) -> IndexInfo:
-        info: IndexInfo = await self._search.info.remote(pair.generation)
+        info: IndexInfo = await self._index.info(pair.generation)
         return info
 
     def _checked_k(self, k: int | None) -> int:

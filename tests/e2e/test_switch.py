@@ -24,16 +24,17 @@ from tests.unit.serve.conftest import ITEM_IDS, photos
 from tests.unit.serve.shop import Shop
 
 WAIT_S = 120.0
-NUM_SEARCHERS = 2
+NUM_REPLICAS = 2
 
 
 class Load:
-    """Clients that send requests one after the other and check every response."""
+    """Clients that send requests one after the other, each a second time if it fails, and check every response."""
 
     def __init__(self, url: str) -> None:
         self._url, self._stopped = url, threading.Event()
         self.failures: list[str] = []
         self.num_requests = 0
+        self.retried: list[str] = []
         self.seen: Counter[tuple[str, str]] = Counter()
         """Space id and index version, without the number of the last change."""
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(3)]
@@ -59,26 +60,34 @@ class Load:
 
     def _request(self, client: httpx.Client, number: int, turn: int) -> None:
         image = photos()[turn % len(ITEM_IDS)]
-        self.num_requests += 4
-        body = self._json(client.post("/v1/search", files={"image": image}, data={"k": "1"}))
+        body = self._json(client, "POST", "/v1/search", files={"image": image}, data={"k": "1"})
         if abs(body["items"][0]["score"] - 1.0) > 1e-4:  # the vector of the photo in another space
             self.failures.append(f"score {body['items'][0]['score']} of {body['index_version']}")
         self._saw(body)
-        self._saw(self._json(client.get("/v1/items/m1/similar", params={"k": 3})))
-        self._json(client.post("/v1/embed", json={"texts": ["a cup"]}))
+        self._saw(self._json(client, "GET", "/v1/items/m1/similar", params={"k": 3}))
+        self._json(client, "POST", "/v1/embed", json={"texts": ["a cup"]})
         if turn % 5 == 0:
             item_id = f"new-{number}-{turn}"
             new = photo((0, 200, turn % 250))
             fields = {"title": "new"}
-            self._json(client.put(f"/v1/items/{item_id}", files={"image": new}, data=fields))
+            self._json(client, "PUT", f"/v1/items/{item_id}", files={"image": new}, data=fields)
 
     def _saw(self, body: dict[str, Any]) -> None:
         self.seen[body["space_id"], body["index_version"].split(".")[0]] += 1
 
-    def _json(self, response: httpx.Response) -> dict[str, Any]:
+    def _json(self, client: httpx.Client, method: str, url: str, **options: Any) -> dict[str, Any]:
+        self.num_requests += 1
+        try:
+            return self._sent(client, method, url, **options)
+        except httpx.HTTPError as error:
+            self.retried.append(f"{method} {url}: {error!r}")
+        return self._sent(client, method, url, **options)
+
+    @staticmethod
+    def _sent(client: httpx.Client, method: str, url: str, **options: Any) -> dict[str, Any]:
+        response = client.request(method, url, **options)
         if response.status_code != httpx.codes.OK:
-            self.failures.append(f"{response.request.url}: {response.status_code} {response.text}")
-        response.raise_for_status()
+            raise httpx.HTTPError(f"{response.status_code} {response.text}")
         return dict(response.json())
 
 
@@ -90,14 +99,14 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 
 @pytest.fixture
-def service(shop: Shop, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
-    """The address, the configuration and the process of a service with two searchers."""
+def service(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, Path, int]]:
+    """The address, the configuration and the process of a service with these settings."""
     port = free_port()
     tree = {
         "name": "shop",
         "root": str(shop.root),
         "projection": {"dimensions": None},
-        "serve": {"port": port, "search_replicas": NUM_SEARCHERS},
+        "serve": {"port": port, **request.param},
         "ray": {"num_cpus": 8, "object_store_megabytes": 200},
     }
     config = tmp_path / "shop.yaml"
@@ -114,8 +123,15 @@ def service(shop: Shop, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
     assert process.returncode == 0, log_stem.with_suffix(".err").read_text()
 
 
-@pytest.mark.slow  # about a minute
-def test_switch_rollback_and_a_killed_replica_under_load(shop: Shop, service: tuple[str, Path, int]) -> None:
+@pytest.mark.slow  # about a minute each
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [({"gateway_replicas": NUM_REPLICAS}, "Gateway"), ({"search_replicas": NUM_REPLICAS}, "Searcher")],
+    indirect=["service"],
+)
+def test_switch_rollback_and_a_killed_replica_under_load(
+    shop: Shop, service: tuple[str, Path, int], name: str
+) -> None:
     url, config, pid = service
     old = published(shop.config, 1)
     shop.publish(2, with_changes=True)
@@ -132,20 +148,19 @@ def test_switch_rollback_and_a_killed_replica_under_load(shop: Shop, service: tu
         assert back.stdout == f"index {new.index_version} -> {old.index_version}\n", back.stderr
         forth = run_raysys("serve", str(config), "--rollback", folder=config.parent)
         assert forth.status == 0, forth.stderr
-    assert load.failures == []
+    assert load.failures == load.retried == []
     assert set(load.seen) == {(pair.space_id, pair.index_version) for pair in (old, new)}
     print(f"{load.num_requests} requests, {dict(load.seen)}")
 
-    victim = next(iter(searchers(pid)))
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: len(searchers(pid) - {victim}) == NUM_SEARCHERS)
-    with httpx.Client(base_url=url, timeout=60) as client:
-        for _ in range(20):
-            body = client.get("/v1/items/m1/similar").json()
-            assert (body["space_id"], body["index_version"].split(".")[0]) == (
-                new.space_id,
-                new.index_version,
-            )
+    with Load(url) as load:
+        victim = next(iter(replicas(pid, name)))
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(replicas(pid, name) - {victim}) == NUM_REPLICAS)
+        num_after_start = load.num_requests
+        wait_for(lambda: load.num_requests > num_after_start + 50)
+    assert load.failures == []
+    assert set(load.seen) == {(new.space_id, new.index_version)}
+    print(f"{load.num_requests} requests after kill -9 of a {name}, a second time: {load.retried}")
 
     shop.publish(3)
     damaged = Path(published(shop.config, 3).index_uri)
@@ -157,12 +172,12 @@ def test_switch_rollback_and_a_killed_replica_under_load(shop: Shop, service: tu
     assert httpx.get(f"{url}readyz", timeout=60).json()["space_id"] == new.space_id
 
 
-def searchers(pid: int) -> set[int]:
-    """The processes of the replicas of the searcher."""
+def replicas(pid: int, name: str) -> set[int]:
+    """The processes of the replicas of a deployment."""
     return {
         process.pid
         for process in psutil.Process(pid).children(recursive=True)
-        if "ServeReplica:raysys:Searcher" in " ".join(cmdline_of(process))
+        if f"ServeReplica:raysys:{name}" in " ".join(cmdline_of(process))
     }
 
 

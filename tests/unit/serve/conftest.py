@@ -37,8 +37,8 @@ with warnings.catch_warnings():
     from raysys.serve.coordinator import Switch
     from raysys.serve.encoder_deployment import EncoderInfo
     from raysys.serve.follower import FollowerConfig
+    from raysys.serve.index_service import IndexService, IndexSettings
     from raysys.serve.item_writer import ItemWriterConfig
-    from raysys.serve.search_deployment import SearchDeployment
     from raysys.serve.tokens import Access
     from raysys.serve.versions import Versions
 
@@ -172,8 +172,9 @@ def serve_with(
         )
         served_uri = str(root / "served" / "shop.json")
         follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
+        settings_of_index = IndexSettings(follower if has_store else None, 4, 256)
         if search is None:
-            search = class_of(SearchDeployment)(pair, served_uri, follower if has_store else None)
+            search = IndexService(pair, served_uri, settings_of_index)
             searchers.append(search)
         section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
@@ -183,6 +184,7 @@ def serve_with(
             access,
             Handle(encoder) if has_encoder else None,
             Handle(search),
+            settings_of_index,
             writer,
             Handle(IdleCoordinator(pair)),
             served_uri,

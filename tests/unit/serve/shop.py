@@ -30,8 +30,8 @@ from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.follower import FollowerConfig
 from raysys.serve.generations import Generations
+from raysys.serve.index_service import IndexService, IndexSettings
 from raysys.serve.item_writer import ItemWriterConfig
-from raysys.serve.search_deployment import SearchDeployment
 from raysys.serve.versions import pair_to_start_with, served_uri
 from raysys.store.change_log import ChangeLog
 from tests.factories import tiny_bundle
@@ -116,26 +116,34 @@ class Shop:
         return space_id
 
     @contextlib.asynccontextmanager
-    async def serving(self, *, has_store: bool = False) -> AsyncIterator[Client]:
-        """The service with two searchers, two encoders and a gateway."""
+    async def serving(
+        self, *, has_store: bool = False, searches_in_gateway: bool = False
+    ) -> AsyncIterator[Client]:
+        """The service with two searchers, two encoders and a gateway; the latter may search itself."""
         pair = pair_to_start_with(self.config)
         changes = self.changes if has_store else None
-        search = [class_of(SearchDeployment)(pair, self.place, changes) for _ in "ab"]
+        settings = IndexSettings(changes, 4, 256)
         encoders = [BundleEncoder(pair, self.place) for _ in "ab"]
-        handles = Handle(*encoders), Handle(*search)
+        num_searchers = 0 if searches_in_gateway else 2
+        search = [IndexService(pair, self.place, settings) for _ in range(num_searchers)]
+        handles = Handle(*encoders), Handle(*search) if search else None
         coordinator = class_of(Coordinator)(self.config, pair, *handles, changes)
         writer = ItemWriterConfig(self.changes["url"], 5.0, str(self.root)) if has_store else None
         gateway_class = class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
         section = self.config.serve.model_dump(mode="json")
-        routes = gateway_class(section, OPEN, *handles, writer, Handle(coordinator), self.place, pair)
-        context = SimpleNamespace(servable_object=routes)
+        routes = gateway_class(
+            section, OPEN, *handles, settings, writer, Handle(coordinator), self.place, pair
+        )
+        context = SimpleNamespace(servable_object=routes, app_name="raysys")
         self._monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+        gateways = {("Gateway", "raysys"): Handle(routes)}
+        self._monkeypatch.setattr(serve, "get_deployment_handle", lambda *names: gateways[names])
         transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-                yield Client(http, coordinator, encoders, search)
+                yield Client(http, coordinator, encoders, search or [routes])
         finally:
-            for replica in search:
+            for replica in search or [routes]:
                 await replica.keep([])
 
 

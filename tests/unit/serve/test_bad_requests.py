@@ -14,7 +14,7 @@ import pytest
 from raysys.errors import UnreadableImage
 from raysys.index.items import IndexedItem
 from raysys.index.search import Neighbour
-from raysys.serve.search_deployment import SearchResult
+from raysys.serve.index_service import SearchResult
 from tests.factories import photo
 from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from raysys.errors import DeadlineExceeded
-from raysys.serve.deadline import in_thread
 from raysys.serve.encoder_deployment import Input, embed_batch
-from raysys.serve.search_deployment import ShelfOptions
+from raysys.serve.index_service import ShelfOptions
 from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
 
 HEADER = "X-Request-Timeout-Ms"
@@ -103,10 +102,6 @@ def test_search_that_would_begin_too_late_is_skipped(serve_with: Callable[..., S
         asyncio.run(search.similar(1, "m1", 3, ShelfOptions(), 0.0))
     with pytest.raises(DeadlineExceeded):
         asyncio.run(search.photo(1, "m1", 0.0))
-
-
-def test_function_runs_before_its_deadline() -> None:
-    assert asyncio.run(in_thread(math.inf, max, 1, 2)) == 2
 
 
 def test_batch_embeds_only_the_inputs_that_are_in_time() -> None:

@@ -15,7 +15,7 @@ from raysys.config.schema import IndexConfig, ServeConfig
 from raysys.errors import InputError
 from raysys.index.build import publish_index
 from raysys.serve import app
-from raysys.serve.search_deployment import SearchDeployment
+from raysys.serve.index_service import IndexService, IndexSettings
 from tests.factories import tiny_bundle
 from tests.unit.index.embedding_sets import publish_embeddings, unit_vectors
 
@@ -48,6 +48,6 @@ def test_gpus_of_all_replicas_are_counted() -> None:
 
 def test_replica_without_a_gpu_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    deployment: Any = SearchDeployment
+    pair: Any = None
     with pytest.raises(InputError, match=r"serve\.search_on_gpu: .* or set serve\.search_on_gpu=false"):
-        deployment.func_or_class(None, "", None, True)
+        IndexService(pair, "", IndexSettings(None, 4, 256, is_on_gpu=True))

@@ -12,10 +12,10 @@ import pytest
 
 from raysys.artifacts.served import read_served
 from raysys.errors import GenerationGone
-from raysys.serve.search_deployment import SearchDeployment
+from raysys.serve.index_service import IndexService, IndexSettings
 from raysys.serve.versions import Versions, pair_to_start_with, published
 from tests.factories import photo, tiny_bundle
-from tests.unit.serve.conftest import ITEM_IDS, class_of, photos
+from tests.unit.serve.conftest import ITEM_IDS, photos
 from tests.unit.serve.shop import Client, Shop
 
 T = TypeVar("T")
@@ -210,6 +210,24 @@ def test_upsert_that_a_switch_overtakes_is_found_in_both_spaces(shop: Shop) -> N
     asyncio.run(run())
 
 
+def test_gateway_that_searches_itself_is_switched_with_its_changes(shop: Shop) -> None:
+    async def run() -> None:
+        old = shop.publish(1)
+        async with shop.serving(has_store=True, searches_in_gateway=True) as client:
+            await client.put("new", COLOURS[0])
+            await client.until_found("new", COLOURS[0])
+            assert (await client.ready())["space_id"] == old
+            new = shop.publish(2)
+            await client.switch()
+            assert (await client.ready())["space_id"] == new
+            await client.until_found("new", COLOURS[0])
+            await client.rollback()
+            assert (await client.ready())["space_id"] == old
+            assert (await client.ids_like(COLOURS[0]))[0] == "new"
+
+    asyncio.run(run())
+
+
 def test_replica_that_starts_after_a_switch_has_both_pairs(shop: Shop) -> None:
     async def run() -> None:
         shop.publish(1)
@@ -217,7 +235,7 @@ def test_replica_that_starts_after_a_switch_has_both_pairs(shop: Shop) -> None:
         async with shop.serving() as client:
             new = shop.publish(2)
             await client.switch()
-            replica = class_of(SearchDeployment)(initial, shop.place, None)
+            replica = IndexService(initial, shop.place, IndexSettings(None, 4, 256))
             assert (await replica.info(2)).space_id == new != (await replica.info(1)).space_id
             with pytest.raises(GenerationGone, match="generation 3"):
                 await replica.info(3)

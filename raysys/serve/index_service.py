@@ -1,0 +1,236 @@
+"""The opened index, searched in this process; another one is loaded beside it for a switch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from numpy import ndarray
+
+from raysys.artifacts import require_same_space
+from raysys.artifacts.served import ServedPair
+from raysys.index.attribute_summary import AttributeSummary
+from raysys.index.device import CPU, Gpu, device_of
+from raysys.index.items import IndexedItem
+from raysys.index.search import Neighbour, Searcher
+from raysys.index.shelf import shelf
+from raysys.serve.bounded_threads import BoundedThreads
+from raysys.serve.checks import GoldenItem, check_index, golden_items
+from raysys.serve.follower import ChangeFollower, FollowerConfig
+from raysys.serve.generations import Generations
+from raysys.serve.live_recall import LiveRecall
+from raysys.serve.opening_item import opening_row
+from raysys.types import Attributes
+
+_SUMMARY_AGE_S = 60.0  # to summarise ten million items takes seconds
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """The index that a process has loaded."""
+
+    space_id: str
+    index_version: str
+    num_items: int
+    dimensions: int
+    last_change: int
+    """Sequence number of the last change that was applied."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Neighbours, best first, and the index that returned them; `query` is the query item, if any."""
+
+    index: IndexInfo
+    neighbours: list[Neighbour]
+    query: IndexedItem | None = None
+
+
+class ShelfOptions(NamedTuple):
+    """What may be on a shelf: parameters of `shelf`."""
+
+    where: Any = None
+    max_per: Any = None
+    include_group: bool = False
+
+
+class _Loaded:
+    """An index that follows its changes."""
+
+    def __init__(self, searcher: Searcher, changes: FollowerConfig | None) -> None:
+        self.searcher = searcher
+        self.follower = ChangeFollower(searcher, changes) if changes is not None else None
+        self.opening_lock = asyncio.Lock()
+        self.opening_id: str | None = None
+        """The item with which the page opens."""
+        self.summaries_lock = asyncio.Lock()
+        self.summaries: tuple[str, dict[str, AttributeSummary]] | None = None
+        """A version of the index and its attributes."""
+        self.summarised_at = 0.0
+        _warm_up(searcher)
+
+    def close(self) -> None:
+        """Apply no further changes."""
+        if self.follower is not None:
+            self.follower.stop()
+
+
+class IndexSettings(NamedTuple):
+    """What an `IndexService` is told at its start."""
+
+    changes: FollowerConfig | None
+    """None: items do not change."""
+    num_threads: int
+    queue_length: int
+    is_on_gpu: bool = False
+    recall_sample: float = 0.0
+
+
+class IndexService:
+    """The index of each generation; every result contains its version.
+
+    It is a part of the gateway, or of a deployment of its own.
+    Raises: as `Generations.start`.
+    """
+
+    def __init__(self, initial: ServedPair, served_uri: str, settings: IndexSettings) -> None:
+        instead = "serve.search_on_gpu=false"
+        self._device = device_of("gpu", instead=instead) if settings.is_on_gpu else CPU
+        self._changes = settings.changes
+        self._live_recall = LiveRecall(settings.recall_sample, random.Random())
+        self._threads = BoundedThreads("searches", settings.num_threads, settings.queue_length)
+        self._photo_threads = BoundedThreads("photos", settings.num_threads, settings.queue_length)
+        self._generations = Generations(
+            served_uri,
+            initial,
+            uri_of=lambda pair: pair.index_uri,
+            open_version=self._open,
+            close_version=_Loaded.close,
+        )
+        self._generations.start()
+
+    async def load(self, pair: ServedPair) -> None:
+        """Load the index of a pair with all changes beside the others, which are searched meanwhile.
+
+        Raises: as `Searcher` and `ChangeFollower`.
+        """
+        await asyncio.to_thread(self._generations.load, pair)
+
+    async def keep(self, generations: Collection[int]) -> None:
+        """Drop all other generations."""
+        await asyncio.to_thread(self._generations.keep, generations)
+
+    async def check(self, generation: int) -> list[GoldenItem]:
+        """Check the index as in `check_index`; some of its items, for a check of the encoder."""
+        searcher = await self._searcher(generation)
+        await asyncio.to_thread(check_index, searcher)
+        return await asyncio.to_thread(golden_items, searcher)
+
+    async def info(self, generation: int) -> IndexInfo:
+        """The index of a generation; this and all below raise GenerationGone."""
+        return _info(await self._searcher(generation))
+
+    async def info_for(self, generation: int, item_id: str, attributes: Attributes) -> IndexInfo:
+        """The index of a generation, which an item with these attributes fits.
+
+        Raises: as `Searcher.require_fitting`.
+        """
+        searcher = await self._searcher(generation)
+        searcher.require_fitting(item_id, attributes)
+        return _info(searcher)
+
+    async def similar(
+        self, generation: int, item_id: str, k: int, options: ShelfOptions, deadline: float
+    ) -> SearchResult:
+        """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
+        searcher = await self._searcher(generation)
+        row = searcher.row_of(item_id)
+        vector = searcher.vector(row)
+        neighbours = await self._threads.run(
+            deadline, shelf, searcher, vector, k, query_row=row, **options._asdict()
+        )
+        self._live_recall.sample(searcher, vector, options.where)
+        return SearchResult(_info(searcher), neighbours, searcher.item(row))
+
+    async def nearest(
+        self,
+        generation: int,
+        vector: ndarray,
+        space_id: str,
+        k: int,
+        options: ShelfOptions,
+        deadline: float,
+    ) -> SearchResult:
+        """Neighbours of a vector of the space `space_id`.
+
+        Raises: SpaceMismatch, InputError, DeadlineExceeded.
+        """
+        searcher = await self._searcher(generation)
+        require_same_space("vector", space_id, "the index", searcher.space_id)
+        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, **options._asdict())
+        self._live_recall.sample(searcher, vector, options.where)
+        return SearchResult(_info(searcher), neighbours)
+
+    async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
+        """Random items; equal seeds give equal items."""
+        searcher = await self._searcher(generation)
+        return [searcher.item(int(row)) for row in searcher.random_rows(limit, seed)]
+
+    async def opening_item(self, generation: int) -> IndexedItem | None:
+        """The item with which the page opens; computed once for each index, and again when it is deleted."""
+        loaded = await self._generations.get(generation)
+        async with loaded.opening_lock:  # many pages may open at once
+            searcher = loaded.searcher.snapshot()
+            if loaded.opening_id is None or loaded.opening_id not in searcher:
+                row = await asyncio.to_thread(opening_row, searcher)
+                if row is None:
+                    return None
+                loaded.opening_id = searcher.item(row).item_id
+            return searcher.item(searcher.row_of(loaded.opening_id))
+
+    async def attributes(self, generation: int) -> tuple[str, dict[str, AttributeSummary]]:
+        """A version of the index and its attributes; after a change they may be a minute old."""
+        loaded = await self._generations.get(generation)
+        async with loaded.summaries_lock:
+            searcher, now = loaded.searcher.snapshot(), time.monotonic()
+            known = loaded.summaries
+            if known is None or (
+                known[0] != searcher.version and now - loaded.summarised_at > _SUMMARY_AGE_S
+            ):
+                summaries = await asyncio.to_thread(searcher.attribute_summaries)
+                known = loaded.summaries = searcher.version, summaries
+                loaded.summarised_at = now
+            return known
+
+    async def photo(self, generation: int, item_id: str, deadline: float) -> bytes:
+        """The photo of an item, read from its shard. Raises: MissingError, DeadlineExceeded."""
+        searcher = await self._searcher(generation)
+        return await self._photo_threads.run(deadline, searcher.photo, searcher.row_of(item_id))
+
+    async def _searcher(self, generation: int) -> Searcher:
+        """The index as it is now: changes that arrive during a request do not reach it."""
+        return (await self._generations.get(generation)).searcher.snapshot()
+
+    def _open(self, uri: str) -> _Loaded:
+        is_on_gpu = isinstance(self._device, Gpu)
+        return _Loaded(Searcher(uri, self._device, is_on_device=is_on_gpu), self._changes)
+
+
+def _warm_up(searcher: Searcher) -> None:
+    """Search once, so that no request waits for what the first search reads and allocates."""
+    for row in searcher.random_rows(1, seed=0):
+        shelf(searcher, searcher.vector(int(row)), 1, query_row=int(row))
+
+
+def _info(searcher: Searcher) -> IndexInfo:
+    return IndexInfo(
+        searcher.space_id,
+        searcher.version,
+        len(searcher),
+        searcher.manifest.dimensions,
+        searcher.last_change,
+    )
