@@ -39,6 +39,9 @@ RAYSYS, BASELINE, LIMIT = "raysys serve", "FastAPI and FAISS, one process", "enc
 _SEED = 7
 _START_TIMEOUT_S, _STOP_TIMEOUT_S = 300.0, 60.0
 _MIN_SHARE = 0.95  # of the load; a service that answers less is saturated
+_NORMAL = 0.5  # load beside changes, as a share of what is sustained
+_CHANGES = 0.05
+_OVERLOAD = 4
 _ROLES = {
     "haproxy": "haproxy",
     "gateway": "ServeReplica:raysys:Gateway",
@@ -59,6 +62,13 @@ class Step:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    failed: int
+    """Neither answered nor refused with 503."""
+    num_fresh: int
+    """Changes that a query showed."""
+    fresh_p99_ms: float
+    """From the acknowledgement of a change to a query that shows it."""
+    refused_p99_ms: float
     generator_share: float
     """k6's share of all cores."""
     cpu_ms: Mapping[str, float]
@@ -107,18 +117,51 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
             f"{result.case}: CPU time of a query at saturation: {', '.join(spent)} ms, with all of Ray "
             f"{of_ours['cpu ms']:.2f} ms; {bare.metrics['cpu ms'].median:.2f} ms in {BASELINE}; k6 took "
             f"{of_ours['k6 share']:.0%} of all cores",
+            f"{result.case}: at {_OVERLOAD} times the sustained load, answered p99 "
+            f"{of_ours['overload p99'] / of_ours['normal p99']:.2f} of that at half of it, refused p99 "
+            f"{of_ours['overload refused p99']:.0f} ms",
         ]
+        if "fresh p99" in of_ours:
+            lines.append(
+                f"{result.case}: with {_CHANGES:.0%} changes p99 "
+                f"{of_ours['changing p99'] / of_ours['normal p99']:.2f} of that without; "
+                f"{of_ours['changes']:.0f} changes, shown within {of_ours['fresh p99']:.0f} ms (p99)"
+            )
     return lines
 
 
 def run_raysys(work: ServeWork) -> Measurement:
-    """`raysys serve` with the settings of the configuration."""
-    return _measured(work, ("-m", "raysys", "serve", str(work.config_path)), "serve.port={port}")
+    """`raysys serve` with the settings of the configuration; then while items change, and overloaded."""
+    command = ("-m", "raysys", "serve", str(work.config_path))
+    measured, most = _measured(work, command, "serve.port={port}")
+    url, seconds = _started_service(command, "serve.port={port}", _log_of(work)), work.bench.serve_seconds
+    metrics = dict(measured.metrics)
+    normal = _run_load(work, url, max(1, round(_NORMAL * most)), seconds)
+    metrics |= {"normal p50": normal.p50_ms, "normal p99": normal.p99_ms}
+    if not work.photos:
+        changing = _run_load(work, url, max(1, round(_NORMAL * most)), seconds, changes=_CHANGES)
+        metrics |= {
+            "changing p50": changing.p50_ms,
+            "changing p99": changing.p99_ms,
+            "changes": changing.num_fresh,
+            "fresh p99": changing.fresh_p99_ms,
+            "changing failed": changing.failed,
+        }
+    excess = _run_load(work, url, round(_OVERLOAD * most), seconds, connections=_OVERLOAD * work.max_requests)
+    metrics |= {
+        "overload answered/s": excess.answered_per_s,
+        "overload p50": excess.p50_ms,
+        "overload p99": excess.p99_ms,
+        "overload refused p99": excess.refused_p99_ms,
+        "overload failed": excess.failed,
+    }
+    return Measurement(measured.rate, metrics)
 
 
 def run_bare(work: ServeWork) -> Measurement:
     """`bare_service.py` over the same bundles."""
-    return _measured(work, ("-m", "raysys.bench.bare_service", work.encoder_uri, work.index_uri), "{port}")
+    command = ("-m", "raysys.bench.bare_service", work.encoder_uri, work.index_uri)
+    return _measured(work, command, "{port}")[0]
 
 
 def run_encoder_alone(work: ServeWork, batch_size: int) -> Measurement:
@@ -134,10 +177,16 @@ def run_encoder_alone(work: ServeWork, batch_size: int) -> Measurement:
     return Measurement(num_photos / (time.monotonic() - began))
 
 
-def _measured(work: ServeWork, command: tuple[str, ...], port_argument: str) -> Measurement:
-    """Raise the load until the service is saturated; the rate is the most that it answered per second."""
-    log = work.config_path.with_name("service.log")
-    url, bench = _started_service(command, port_argument, log), work.bench
+def _log_of(work: ServeWork) -> Path:
+    return work.config_path.with_name("service.log")
+
+
+def _measured(work: ServeWork, command: tuple[str, ...], port_argument: str) -> tuple[Measurement, float]:
+    """Raise the load until the service is saturated, and the highest rate that it sustained.
+
+    The rate of the measurement is the most that it answered per second.
+    """
+    url, bench = _started_service(command, port_argument, _log_of(work)), work.bench
     _run_load(work, url, work.low_rate, bench.serve_warm_up_s)
     steps = []
     for number in range(bench.serve_max_steps):
@@ -145,7 +194,8 @@ def _measured(work: ServeWork, command: tuple[str, ...], port_argument: str) -> 
         steps.append(_run_load(work, url, rate, bench.serve_seconds))
         if not steps[-1].is_sustained:
             break
-    return measurement_of(steps)
+    measured = measurement_of(steps)
+    return measured, measured.metrics["sustained/s"]
 
 
 def measurement_of(steps: Sequence[Step]) -> Measurement:
@@ -169,13 +219,23 @@ def measurement_of(steps: Sequence[Step]) -> Measurement:
     return Measurement(most.answered_per_s, metrics)
 
 
-def _run_load(work: ServeWork, url: str, rate: int, seconds: float) -> Step:
-    """Run k6 for a time at a constant rate. Raises: ClusterError if it fails."""
+def _run_load(
+    work: ServeWork,
+    url: str,
+    rate: int,
+    seconds: float,
+    *,
+    changes: float = 0.0,
+    connections: int | None = None,
+) -> Step:
+    """Run k6 for a time at a constant rate, with a share of `changes`. Raises: ClusterError if it fails."""
     environment = {
         "URL": url,
         "RATE": str(rate),
         "SECONDS": str(seconds),
-        "CONNECTIONS": str(work.bench.serve_connections),
+        "CONNECTIONS": str(connections or work.bench.serve_connections),
+        "CHANGES": str(changes),
+        "DIMENSIONS": str(work.dimensions),
         "ITEMS": str(work.bench.serve_vectors),
         "PHOTOS": ":".join(map(str, work.photos)),
     }

@@ -31,6 +31,9 @@ class ServeWork:
     bench: BenchConfig
     photos: tuple[Path, ...]
     """The photos to upload; none for item queries."""
+    dimensions: int
+    max_requests: int
+    """Of a gateway."""
 
     @property
     def low_rate(self) -> int:
@@ -58,7 +61,9 @@ def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
     publish_index(
         ArtifactSpec(index_uri, IndexBundleManifest, {}, {}), str(folder / "embeddings"), served.index
     )
-    return ServeWork(path, encoder_uri, index_uri, config.bench, ())
+    return ServeWork(
+        path, encoder_uri, index_uri, config.bench, (), encoder.dimensions, served.serve.max_requests
+    )
 
 
 def write_photos(bench: BenchConfig, folder: Path) -> tuple[Path, ...]:

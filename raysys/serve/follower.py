@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from raysys.store.changes import Change, LoggedChange, Upsert
 from raysys.tracking.logs import log
 
 _PAGE = 1000
+_RECORD_S = 5.0
 _LATE_VECTORS_S = 1.0  # how often to look for vectors that came after their change
 
 
@@ -48,7 +50,6 @@ class ChangeFollower:
             pass
         for _ in range(0, len(self._waiting), _PAGE):
             self._apply_late_vectors()
-        metrics.record("raysys_changes_failing", 0)
         self._thread = threading.Thread(target=self._follow, name="changes", daemon=True)
         self._thread.start()
 
@@ -59,7 +60,7 @@ class ChangeFollower:
         self._log.close()
 
     def _follow(self) -> None:
-        is_failing = False
+        is_failing, recorded_at = False, -math.inf
         while not self._stopped.wait(self._poll_s):
             was_failing = is_failing
             try:
@@ -72,10 +73,12 @@ class ChangeFollower:
                 if not was_failing:
                     log.warning("serve: changes are not applied: %s", error)
                 is_failing = True
-            if is_failing != was_failing:
+            if was_failing and not is_failing:
+                log.info("    serve  changes are applied again")
+            # Again and again: Ray forgets a gauge that it has not heard of for a while.
+            if is_failing != was_failing or time.monotonic() - recorded_at >= _RECORD_S:
                 metrics.record("raysys_changes_failing", int(is_failing))
-                if was_failing:
-                    log.info("    serve  changes are applied again")
+                recorded_at = time.monotonic()
 
     def _apply_page(self) -> list[LoggedChange]:
         """Apply the next changes; none once the index has all."""

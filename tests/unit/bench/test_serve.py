@@ -18,6 +18,10 @@ def step(rate: int, answered: int, *, started: int, dropped: int = 0, p50_ms: fl
         p50_ms=p50_ms,
         p95_ms=2 * p50_ms,
         p99_ms=3 * p50_ms,
+        failed=0,
+        num_fresh=0,
+        fresh_p99_ms=0.0,
+        refused_p99_ms=0.0,
         generator_share=rate / 100,
         cpu_ms={"haproxy": 0.5, "others": 1.5},
     )
