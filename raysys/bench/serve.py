@@ -64,8 +64,8 @@ class Step:
     p99_ms: float
     failed: int
     """Neither answered nor refused with 503."""
-    num_fresh: int
-    """Changes that a query showed."""
+    changed: int
+    """Changes that were acknowledged."""
     fresh_p99_ms: float
     """From the acknowledgement of a change to a query that shows it."""
     refused_p99_ms: float
@@ -143,7 +143,7 @@ def run_raysys(work: ServeWork) -> Measurement:
         metrics |= {
             "changing p50": changing.p50_ms,
             "changing p99": changing.p99_ms,
-            "changes": changing.num_fresh,
+            "changes": changing.changed,
             "fresh p99": changing.fresh_p99_ms,
             "changing failed": changing.failed,
         }

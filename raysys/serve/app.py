@@ -219,9 +219,10 @@ def wait_for_stop() -> None:
 
 
 def _deployment(decorated: object) -> serve.Deployment:
-    """Narrow the type: `@serve.deployment` returns a Deployment, but its annotation keeps the class."""
+    """The deployment of a decorated class, whose annotation keeps the class, without Serve's access log."""
     assert isinstance(decorated, serve.Deployment)
-    return decorated
+    # A line for each request takes a fifth of an item query's time; `serve.access_log` has better ones.
+    return decorated.options(logging_config={"enable_access_log": False})
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +23,7 @@ from raysys.serve import metrics
 RECALL_K = 10
 _MAX_FILTER_VALUES = 100
 _LOWEST_PRIORITY = 19
+_MAX_TIME_SHARE = 0.02
 _log = logging.getLogger(__name__)
 
 
@@ -27,10 +31,12 @@ class LiveRecall:
     """Observes `raysys_recall` for a random `share` of the queries, one at a time, at the lowest priority.
 
     A query that is sampled while another one is compared is not measured, nor is one with a large filter.
+    After a comparison the thread rests for 49 times as long: the larger the index, the fewer are compared.
     """
 
-    def __init__(self, share: float, rng: random.Random) -> None:
-        self._share, self._rng = share, rng
+    def __init__(self, share: float, rng: random.Random, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share, self._rng, self._clock = share, rng, clock
+        self._rests_until = -math.inf
         self._thread = ThreadPoolExecutor(1, "recall", initializer=_lower_priority)
         self._is_free = threading.Semaphore(1)
 
@@ -38,19 +44,27 @@ class LiveRecall:
         """Maybe measure the recall of this query, which has been answered; returns at once."""
         if self._rng.random() >= self._share or _num_values(where) > _MAX_FILTER_VALUES:
             return
-        if self._is_free.acquire(blocking=False):
+        if self._clock() >= self._rests_until and self._is_free.acquire(blocking=False):
             self._thread.submit(self._measure, searcher, vector, where)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait for the comparison that runs, if any."""
+        with self._is_free:
+            pass
+
+    def close(self) -> None:
+        """As `wait`; afterwards no query may be sampled."""
         self._thread.shutdown()
 
     def _measure(self, searcher: Searcher, vector: Float32[ndarray, " d"], where: Any) -> None:
+        began = self._clock()
         try:
             metrics.record("raysys_recall", recall_of(searcher, vector, where))
         except Exception:  # nobody waits for this thread
             _log.exception("the recall of a query could not be measured")
         finally:
+            ended = self._clock()
+            self._rests_until = ended + (ended - began) * (1 / _MAX_TIME_SHARE - 1)
             self._is_free.release()
 
 

@@ -65,6 +65,31 @@ def test_one_query_is_measured_at_a_time(recorded: list[tuple[str, float]]) -> N
     assert recorded == [("raysys_recall", 0.5)]
 
 
+def test_thread_works_a_fiftieth_of_the_time(recorded: list[tuple[str, float]]) -> None:
+    now = [1000.0]
+
+    class SlowIndex(HalfBlindIndex):
+        """An index whose searches take two seconds."""
+
+        def nearest(self, *arguments: Any, **options: Any) -> Neighbours:
+            now[0] += 2.0
+            return super().nearest(*arguments, **options)
+
+    slow: Any = SlowIndex()
+    recall = LiveRecall(1.0, random.Random(0), clock=lambda: now[0])
+    recall.sample(slow, QUERY, None)
+    recall.wait()
+    assert now[0] == 1004.0  # the search and the exact one
+    now[0] += 195.0
+    recall.sample(slow, QUERY, None)
+    recall.wait()
+    assert len(recorded) == 1
+    now[0] += 2.0
+    recall.sample(slow, QUERY, None)
+    recall.close()
+    assert len(recorded) == 2
+
+
 @pytest.mark.parametrize(("share", "num_values"), [(0.0, 1), (1.0, 101)])
 def test_no_query_is_measured_without_a_sample_or_with_a_large_filter(
     recorded: list[tuple[str, float]], share: float, num_values: int
