@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from raysys.bench.measure import Case, CaseResult, Measurement
 from raysys.bench.serve_data import ServeWork, write_photos, write_work
 from raysys.encoder.bundle import open_bundle
 from raysys.errors import ClusterError, InputError
+from raysys.serve.ingress import free_ports
 
 RAYSYS, BASELINE, LIMIT = "raysys serve", "FastAPI and FAISS, one process", "encoder alone"
 _SEED = 7
@@ -267,8 +267,7 @@ def _started_service(command: tuple[str, ...], port_argument: str, log: Path) ->
 
     Raises: ClusterError with the last line of its output if it does not start.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *command, port_argument.format(port=port)], stdout=output, stderr=output

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -22,6 +23,7 @@ from raysys.config import Config
 from raysys.tracking.logs import log
 
 _LOOPBACK = "127.0.0.1"
+_OWN_PORTS = range(20_000, 32_768)  # Ray's workers have those before, connections of Linux those after
 _PORTS = {
     "stats": "RAY_SERVE_HAPROXY_STATS_PORT",
     "metrics": "RAY_SERVE_HAPROXY_METRICS_PORT",
@@ -92,7 +94,7 @@ def _new_folder() -> Path:
 def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of this service alone, so that a machine can run several."""
     wrapper, error_file = folder / "haproxy", folder / "503.http"
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=shlex.quote(binary), **ports)
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(0o700)
@@ -120,8 +122,14 @@ def _error_response() -> bytes:
     return "\r\n".join([*head, "", body]).encode()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Free ports that neither the system nor Ray gives to others before a program listens on them."""
+    free: list[int] = []
     with contextlib.ExitStack() as probes:
-        return [
-            probes.enter_context(socket.create_server((_LOOPBACK, 0))).getsockname()[1] for _ in range(count)
-        ]
+        for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+            if len(free) == count:
+                break
+            with contextlib.suppress(OSError):
+                probes.enter_context(socket.create_server((_LOOPBACK, port)))
+                free.append(port)
+    return free
