@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
+
+from raysys.serve.ingress import free_ports
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 NAME = "small"
@@ -140,8 +141,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def free_port() -> int:
     """A free loopback port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    [port] = free_ports(1)
     return port
 
 
