@@ -178,7 +178,8 @@ class IndexService:
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
         searcher = await self._searcher(generation)
-        return [searcher.item(int(row)) for row in searcher.random_rows(limit, seed)]
+        rows = await asyncio.to_thread(searcher.random_rows, limit, seed)  # of all items: it takes long
+        return [searcher.item(int(row)) for row in rows]
 
     async def opening_item(self, generation: int) -> IndexedItem | None:
         """The item with which the page opens; computed once for each index, and again when it is deleted."""
