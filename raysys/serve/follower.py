@@ -75,7 +75,7 @@ class ChangeFollower:
                 is_failing = True
             if was_failing and not is_failing:
                 log.info("    serve  changes are applied again")
-            # Again and again: Ray forgets a gauge that it has not heard of for a while.
+            # Again and again: a gauge that was set once, at the start, was not among the exported metrics.
             if is_failing != was_failing or time.monotonic() - recorded_at >= _RECORD_S:
                 metrics.record("raysys_changes_failing", int(is_failing))
                 recorded_at = time.monotonic()
