@@ -40,6 +40,7 @@ def test_folder_that_ray_cannot_write_is_named_with_its_remedy(
     def fail(_: RayConfig) -> None:
         raise error
 
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process may use Ray
     monkeypatch.setattr(session, "_start_local", fail)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ClusterError) as caught:
