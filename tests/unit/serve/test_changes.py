@@ -237,7 +237,7 @@ def test_lag_of_a_change_is_a_metric(service: Service, monkeypatch: pytest.Monke
     monkeypatch.setattr(metrics, "record", lambda name, value, **_: recorded.append((name, value)))
     wait_for(service, put(service, "m1"))
     deadline = time.monotonic() + WAIT_S
-    while len(lags := [value for name, value in recorded if "change" in name]) < 2:
+    while len(lags := [value for name, value in recorded if "lag" in name]) < 2:
         assert time.monotonic() < deadline
     assert lags[0] == lags[1]  # the histogram, and the gauge of the last change
     assert 0 < lags[0] < 1000 * WAIT_S
