@@ -80,7 +80,7 @@ class _Loaded:
 
 
 class IndexSettings(NamedTuple):
-    """What an `IndexService` is told at its start."""
+    """What an `IndexService` needs at its start."""
 
     changes: FollowerConfig | None
     """None: items do not change."""
