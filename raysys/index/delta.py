@@ -21,7 +21,7 @@ from raysys.columns import content_hash
 from raysys.errors import DamagedData
 from raysys.index.filters import Filter, values_meet
 from raysys.index.items import IndexedItem, no_photo
-from raysys.index.neighbours import Neighbours
+from raysys.index.neighbours import Neighbours, largest
 from raysys.index.passing import FilterBitmaps
 from raysys.index.value_types import ValueType, held_together, type_of
 from raysys.store.changes import Change, Upsert
@@ -129,7 +129,7 @@ class Delta:
         for start in range(0, len(queries), num):
             block = queries[start : start + num] @ vectors
             for number, scores in enumerate(block if passing is None else block[:, places], start):
-                best = _largest(scores, found.rows.shape[1])
+                best = largest(scores, found.rows.shape[1])
                 found.scores[number], found.rows[number] = scores[best], self.numbers[places[best]]
         return Neighbours(found.scores, found.rows + self.first_row)
 
@@ -147,10 +147,10 @@ class Delta:
         place = self._place(row)
         return place < len(self.numbers) and self.numbers[place] == row and bool(self.is_live[place])
 
-    def item(self, row: int) -> IndexedItem:
-        """The item of a row, with the attributes that it was put with."""
-        stored = self.stored[self._place(row)]
-        return IndexedItem(stored.item_id, stored.title, stored.attributes, stored.group)
+    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
+        """The items of rows, with the attributes that they were put with."""
+        stored = (self.stored[self._place(row)] for row in rows)
+        return [IndexedItem(one.item_id, one.title, one.attributes, one.group) for one in stored]
 
     def held_types(self, name: str, base: Sequence[ValueType], *, besides: str) -> list[ValueType]:
         """The types of an attribute that one column holds: those of `base`, then in the order of the items.
@@ -269,13 +269,6 @@ def _types(upserts: Iterable[Upsert]) -> Iterator[tuple[str, ValueType]]:
         for name, value in upsert.attributes.items():
             if (found := type_of(value)) is not None:
                 yield name, found
-
-
-def _largest(scores: Float32[ndarray, " n"], k: int) -> Int64[ndarray, " k"]:
-    """The places of the `k` largest scores, best first; equal ones in the order of their places."""
-    limit = np.partition(scores, len(scores) - k)[len(scores) - k]
-    places = np.flatnonzero(scores >= limit)
-    return np.asarray(places[np.argsort(-scores[places], kind="stable")[:k]])
 
 
 def _unusable(upsert: Upsert, fault: str) -> DamagedData:

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from raysys.index.kinds import search_parameters
-from raysys.index.neighbours import Neighbours, exact_neighbours, merged
+from raysys.index.neighbours import Neighbours, largest, merged
 from raysys.index.passing import Passing, RowsByList
 from raysys.index.stored import StoredVectors
 
@@ -126,14 +126,14 @@ def _search_lists(
 ) -> Neighbours:
     """The `k` nearest of the rows of these lists that pass.
 
-    FAISS goes through all rows of a list, in a seventh of the time a row. It does so where most pass, unless
-    what it compares is too coarse.
+    FAISS goes through all rows of a list, in less time a row. It does so where most pass, unless what it
+    compares is too coarse.
     """
     ivf, numbers = _faiss.extract_index_ivf(index), lists.numbers[0]
     by_list = passing.by_list(ivf)
     is_dense = by_list.counts[numbers].sum() >= _DENSE * by_list.sizes[numbers].sum()
     if not is_dense or not isinstance(index, _faiss.IndexIVF):
-        return exact_neighbours(query, stored.blocks(by_list.of_lists(numbers)), k)
+        return _nearest_in_lists(stored, query, k, by_list, lists)
     found = Neighbours.none(1, k)
     selector = _faiss.IDSelectorBitmap(passing.bitmap)
     if len(numbers):  # FAISS's Python function for this takes no selector
@@ -149,6 +149,18 @@ def _search_lists(
             _faiss.SearchParametersIVF(nprobe=len(numbers), sel=selector),
         )
     return found
+
+
+def _nearest_in_lists(
+    stored: StoredVectors, query: Float32[ndarray, "1 d"], k: int, by_list: RowsByList, lists: _Lists
+) -> Neighbours:
+    """As `_search_lists`, by comparison with the stored vectors."""
+    found = by_list.of_lists(lists.numbers[0])
+    of_lists = np.repeat(lists.scores[0], by_list.counts[lists.numbers[0]])
+    scores = stored.scores(query[0], found, of_lists)
+    best = largest(scores, min(k, len(scores)))
+    nearest = Neighbours(scores[None, best], found.rows[None, best].astype(np.int64))
+    return merged([Neighbours.none(1, k), nearest], k)
 
 
 def _results_of_faiss(

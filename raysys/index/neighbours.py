@@ -44,6 +44,15 @@ def exact_neighbours(
     return found
 
 
+def largest(scores: Float32[ndarray, " n"], k: int) -> Int64[ndarray, " k"]:
+    """The places of the `k` largest scores, best first; equal ones in the order of their places."""
+    if not k:
+        return np.empty(0, np.int64)
+    limit = np.partition(scores, len(scores) - k)[len(scores) - k]
+    places = np.flatnonzero(scores >= limit)
+    return np.asarray(places[np.argsort(-scores[places], kind="stable")[:k]])
+
+
 def merged(parts: Sequence[Neighbours], k: int) -> Neighbours:
     """The `k` best of results over different rows; equal scores stay in the order of the parts."""
     if len(parts) == 1 and parts[0].rows.shape[1] <= k:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8, UInt32
 from numpy import ndarray
 
 from raysys.index.filters import Filter, meets
-from raysys.index.stored import list_sizes, lists_of
+from raysys.index.stored import ListRows, list_rows, list_sizes
 
 Condition: TypeAlias = tuple[str, str, Any]
 """Attribute, operator and operand."""
@@ -33,6 +33,8 @@ class RowsByList:
 
     rows: UInt32[ndarray, " n"]
     """Ascending in each list."""
+    places: UInt32[ndarray, " n"]
+    """The place of each row in its list."""
     starts: Int64[ndarray, " lists"]
     """Where each list begins among the rows."""
     counts: Int64[ndarray, " lists"]
@@ -43,29 +45,33 @@ class RowsByList:
     @classmethod
     def of(cls, rows: Int64[ndarray, " n"], ivf: Any) -> RowsByList:
         """Ascending rows by the lists of a FAISS IndexIVF."""
-        lists = lists_of(ivf, rows)
+        found = list_rows(ivf, rows)
+        lists = found.lists
         # Numbers of 16 bits are sorted by their digits, in a tenth of the time.
         order = np.argsort(lists.astype(np.uint16) if ivf.nlist <= 1 << 16 else lists, kind="stable")
         counts = np.bincount(lists, minlength=ivf.nlist)
-        return cls(rows[order].astype(np.uint32), counts.cumsum() - counts, counts, list_sizes(ivf))
+        starts = counts.cumsum() - counts
+        return cls(found.rows[order], found.places[order], starts, counts, list_sizes(ivf))
 
     @property
     def nbytes(self) -> int:
         """The memory that they take."""
-        return self.rows.nbytes + self.starts.nbytes + self.counts.nbytes + self.sizes.nbytes
+        arrays = (self.rows, self.places, self.starts, self.counts, self.sizes)
+        return sum(array.nbytes for array in arrays)
 
-    def of_lists(self, numbers: Int64[ndarray, " m"]) -> Int64[ndarray, " n"]:
+    def of_lists(self, numbers: Int64[ndarray, " m"]) -> ListRows:
         """The rows of these lists, one list after the other."""
         counts = self.counts[numbers]
         skipped = np.repeat(self.starts[numbers] - (counts.cumsum() - counts), counts)
-        return self.rows[skipped + np.arange(len(skipped))].astype(np.int64)
+        chosen = skipped + np.arange(len(skipped))
+        return ListRows(self.rows[chosen], np.repeat(numbers, counts), self.places[chosen])
 
     def where(self, is_kept: Callable[[ndarray], ndarray]) -> RowsByList:
         """Without the rows that `is_kept` is false for."""
         kept = is_kept(self.rows.astype(np.int64))
         num_before = np.append(0, kept.cumsum())
         counts = num_before[self.starts + self.counts] - num_before[self.starts]
-        return RowsByList(self.rows[kept], num_before[self.starts], counts, self.sizes)
+        return RowsByList(self.rows[kept], self.places[kept], num_before[self.starts], counts, self.sizes)
 
 
 class Passing:

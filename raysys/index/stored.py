@@ -2,21 +2,38 @@
 
 FAISS's `reconstruct_batch` calls several functions for each row. To copy the codes of all rows and to decode
 them in one call takes a fifth of the time (0.1 us a vector of 128 dimensions; IVF-SQ8 in a mapped file).
+Cosines with 8-bit codes need no decoding: they are sums over the codes, in half of that time.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8, UInt32
 from numpy import ndarray
 
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 _BLOCK_ROWS = 16_384  # 8 MB of 128 dimensions
+_BLOCK_CODES = 2_048  # 1 MB of 128 dimensions: it stays in the cache of a core
+
+
+@dataclass(frozen=True)
+class ListRows:
+    """Rows in lists of an IVF index."""
+
+    rows: UInt32[ndarray, " n"]
+    lists: Int64[ndarray, " n"]
+    """The list of each row."""
+    places: UInt32[ndarray, " n"]
+    """The place of each row in its list."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class StoredVectors:
@@ -51,6 +68,16 @@ class StoredVectors:
             block = rows[start : start + _BLOCK_ROWS]
             yield block, self.vectors(block)
 
+    def scores(
+        self, query: Float32[ndarray, " d"], found: ListRows, of_lists: Float32[ndarray, " n"]
+    ) -> Float32[ndarray, " n"]:
+        """The inner products of a query with these rows.
+
+        `of_lists` are those with the centroids of their lists.
+        """
+        blocks = [vectors @ query for _, vectors in self.blocks(found.rows.astype(np.int64))]
+        return np.concatenate([np.empty(0, np.float32), *blocks])
+
 
 class _InRows(StoredVectors):
     """Of an index that has the code of row i in place i."""
@@ -78,9 +105,11 @@ class _InLists(StoredVectors):
         self._starts = starts - self._first
         address = ctypes.cast(self._first, ctypes.POINTER(ctypes.c_uint8))
         memory = np.ctypeslib.as_array(address, shape=(end - self._first,))
-        # Row i of the window is the code that starts at byte i, if one does.
-        shape = (end - self._first - ivf.code_size + 1, ivf.code_size)
-        self._window = np.lib.stride_tricks.as_strided(memory, shape, (1, 1), writeable=False)
+        # Element i is the code that starts at byte i, if one does. A code that is one element is copied in
+        # half the time that its bytes take.
+        num = end - self._first - ivf.code_size + 1
+        self._codes_at = np.ndarray((num,), f"V{ivf.code_size}", memory, strides=(1,))
+        self._linear = _LinearCodes.of(ivf)
 
     def vectors(self, rows: Int64[ndarray, " n"]) -> Float32[ndarray, "n d"]:
         lists, places = _places_of(self._ivf, rows)
@@ -88,15 +117,60 @@ class _InLists(StoredVectors):
         codes = np.empty((len(rows), prefix + self._ivf.code_size), np.uint8)
         for byte in range(prefix):
             codes[:, byte] = lists >> (8 * byte)
-        codes[:, prefix:] = self._window[self._starts[lists] + places * self._ivf.code_size]
+        codes[:, prefix:] = self._codes(lists, places)
         return np.asarray(self._ivf.sa_decode(codes))
+
+    def scores(
+        self, query: Float32[ndarray, " d"], found: ListRows, of_lists: Float32[ndarray, " n"]
+    ) -> Float32[ndarray, " n"]:
+        if self._linear is None:
+            return super().scores(query, found, of_lists)
+        scores = self._linear.scores(query, self._codes(found.lists, found.places))
+        return np.asarray(scores + of_lists if self._ivf.by_residual else scores)
+
+    def _codes(self, lists: ndarray, places: ndarray) -> UInt8[ndarray, "n bytes"]:
+        """The codes at these places of lists."""
+        starts = self._starts[lists] + places.astype(np.int64) * self._ivf.code_size
+        return np.asarray(self._codes_at[starts].view(np.uint8).reshape(len(starts), self._ivf.code_size))
+
+
+@dataclass(frozen=True)
+class _LinearCodes:
+    """Codes of a byte a dimension, which stands for `low + step * (code + 0.5)` (FAISS, QT_8bit)."""
+
+    low: Float32[ndarray, " d"]
+    step: Float32[ndarray, " d"]
+
+    @classmethod
+    def of(cls, ivf: Any) -> _LinearCodes | None:
+        """The codes of an IVF index; None if they are others."""
+        quantizer = getattr(ivf, "sq", None)
+        if quantizer is None or quantizer.qtype != _faiss.ScalarQuantizer.QT_8bit:
+            return None
+        low, width = _faiss.vector_to_array(quantizer.trained).reshape(2, ivf.d)
+        return cls(low, width / np.float32(255))
+
+    def scores(self, query: Float32[ndarray, " d"], codes: UInt8[ndarray, "n d"]) -> Float32[ndarray, " n"]:
+        """The inner products of a query with what the codes stand for."""
+        weights = query * self.step
+        scores = np.empty(len(codes), np.float32)
+        for start in range(0, len(codes), _BLOCK_CODES):
+            block = codes[start : start + _BLOCK_CODES].astype(np.float32)
+            np.matmul(block, weights, out=scores[start : start + _BLOCK_CODES])
+        return np.asarray(scores + np.float32(query @ self.low + weights.sum() / 2))
 
 
 def lists_of(ivf: Any, rows: Int64[ndarray, " n"]) -> Int64[ndarray, " n"]:
     """The list of each row; `ivf` is a FAISS IndexIVF, which gets a direct map if it has none."""
+    return list_rows(ivf, rows).lists
+
+
+def list_rows(ivf: Any, rows: Int64[ndarray, " n"]) -> ListRows:
+    """These rows with their places; `ivf` as in `lists_of`."""
     if ivf.direct_map.no():
         ivf.make_direct_map()
-    return _places_of(ivf, rows)[0]
+    lists, places = _places_of(ivf, rows)
+    return ListRows(rows.astype(np.uint32), lists, places.astype(np.uint32))
 
 
 def list_sizes(ivf: Any) -> Int64[ndarray, " lists"]:

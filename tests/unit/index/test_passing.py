@@ -50,6 +50,14 @@ def test_rows_of_each_list_are_those_that_are_not_hidden() -> None:
             kept = [[row for row in range(lowest, NUM) if lists[row] == one] for one in range(10)]
             kept = [[row for row in rows if row not in hidden] for rows in kept]
             assert by_list.counts.tolist() == [len(rows) for rows in kept]
-            assert [by_list.of_lists(np.array([one])).tolist() for one in range(10)] == kept
-            assert by_list.of_lists(np.array([7, 2])).tolist() == kept[7] + kept[2]
-            assert by_list.of_lists(np.array([], np.int64)).tolist() == []
+            assert [by_list.of_lists(np.array([one])).rows.tolist() for one in range(10)] == kept
+            some = by_list.of_lists(np.array([7, 2]))
+            assert some.rows.tolist() == kept[7] + kept[2]
+            assert some.lists.tolist() == lists[some.rows].tolist()
+            ids = [
+                faiss.rev_swig_ptr(index.invlists.get_ids(one), index.get_list_size(one)) for one in range(10)
+            ]
+            assert [ids[one][place] for one, place in zip(some.lists, some.places, strict=True)] == [
+                *some.rows
+            ]
+            assert len(by_list.of_lists(np.array([], np.int64))) == 0

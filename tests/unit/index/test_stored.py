@@ -11,7 +11,7 @@ import pytest
 from raysys.config.schema import IndexConfig
 from raysys.index.kinds import recipe_of, trained_index
 from raysys.index.shards import read_shard, write_shard
-from raysys.index.stored import StoredVectors, lists_of
+from raysys.index.stored import StoredVectors, list_rows, lists_of
 from tests.unit.index.embedding_sets import clustered_vectors
 
 NUM, DIMENSIONS = 20_000, 16  # two blocks
@@ -38,6 +38,12 @@ def test_vectors_are_those_that_faiss_reconstructs(kind: str, num_lists: int, tm
     ivf = faiss.try_extract_index_ivf(opened)
     if ivf is not None:
         assert np.array_equal(lists_of(ivf, rows), ivf.quantizer.search(vectors[rows], 1)[1][:, 0])
+        query = clustered_vectors(1, DIMENSIONS, seed=1)[0]
+        found = list_rows(ivf, rows)
+        centroids = ivf.quantizer.reconstruct_n(0, ivf.nlist)
+        scores = stored.scores(query, found, (centroids @ query)[found.lists])
+        np.testing.assert_allclose(scores, expected @ query, atol=2e-6)
+        assert stored.scores(query, list_rows(ivf, rows[:0]), np.empty(0, np.float32)).shape == (0,)
 
 
 def test_vectors_of_an_index_without_a_known_layout() -> None:
