@@ -20,7 +20,7 @@ from raysys.evaluate.interaction_log import InteractionLog, read_log
 from raysys.evaluate.reranking import evaluate_vectors
 from raysys.evaluate.significance import Interval
 from raysys.index.search import Neighbour, Searcher
-from raysys.index.shelf import shelf
+from raysys.index.shelf import ShelfOptions, shelf
 from raysys.types import Attributes, Embeddings
 
 if TYPE_CHECKING:
@@ -140,10 +140,8 @@ class Index:
                 self._searcher,
                 query,
                 k,
-                where=where,
+                ShelfOptions(where, max_per, include_group),
                 query_row=row,
-                include_group=include_group,
-                max_per=max_per,
             )
         )
 

@@ -209,8 +209,12 @@ class ServeConfig(Section):
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
     search_replicas: PositiveInt | None = None
-    """Replicas of a search deployment; each one opens the complete index, and those of a node share its pages
-    in memory. Null: every gateway searches the index itself, in half the time; with `search_on_gpu`, one."""
+    """Replicas of each search deployment; those of a node share the pages of the index in memory. Null: every
+    gateway searches the complete index itself, in half the time; with `search_on_gpu` or several
+    `search_partitions`, one."""
+    search_partitions: PositiveInt = 1
+    """Search deployments among which the files of the index are divided (`index.shards`, at least as many),
+    for an index that is too large for a node. Each query is sent to all of them."""
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
     use_gpu: bool = False

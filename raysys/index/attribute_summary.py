@@ -16,7 +16,7 @@ from raysys.index.parts import BasePart
 from raysys.index.state import State
 from raysys.types import Attributes
 
-_MAX_VALUES = 50
+MAX_VALUES = 50
 _MAX_COUNTED_ROWS = 65_536  # of a file whose texts mostly differ: to count them takes time and memory
 
 Kind: TypeAlias = Literal["text", "number", "boolean"]
@@ -89,7 +89,7 @@ def _summary(columns: list[pa.Array], later: list[Any]) -> AttributeSummary | No
         return None
     if kind == "text" and 2 * len(counts) > counts.total():
         return AttributeSummary(kind)
-    frequent = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_MAX_VALUES]
+    frequent = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_VALUES]
     return AttributeSummary(kind, [ValueCount(*pair) for pair in frequent], len(counts))
 
 

@@ -19,6 +19,7 @@ from raysys.index.device import Device, IndexCopy
 from raysys.index.filters import Filter
 from raysys.index.items import IndexedItem, Items, items_file, no_photo
 from raysys.index.neighbours import Neighbours
+from raysys.index.partition import Partition
 from raysys.index.passing import FilterBitmaps
 from raysys.index.shards import Shard, index_file, read_shard
 
@@ -112,15 +113,20 @@ class BasePart:
         return replace(self, bitmaps=self.bitmaps.hide(np.array(rows, np.int64)))
 
 
-def open_parts(
-    uri: str, manifest: IndexBundleManifest, device: Device, is_on_device: bool
-) -> Iterator[BasePart]:
-    """The FAISS files of an IndexBundle, in order.
+def num_files(manifest: IndexBundleManifest) -> int:
+    """The number of FAISS files of an IndexBundle."""
+    return sum(name.endswith(".faiss") for name in manifest.files)
 
-    Raises: DamagedData for a file that differs from the manifest.
+
+def open_parts(
+    uri: str, manifest: IndexBundleManifest, device: Device, is_on_device: bool, partition: Partition
+) -> Iterator[BasePart]:
+    """The FAISS files of a partition of an IndexBundle, in order.
+
+    Raises: DamagedData for a file that differs from the manifest; as `Partition.files`.
     """
     first_row = 0
-    for number in range(sum(name.endswith(".faiss") for name in manifest.files)):
+    for number in partition.files(uri, num_files(manifest)):
         with intact_file(uri, index_file(number), manifest) as path:
             index = read_shard(path)
         copy = IndexCopy.of(index, device) if is_on_device else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ from raysys.index.filters import Filter, check_filter, require_known
 from raysys.index.items import IndexedItem
 from raysys.index.kinds import GPU_KINDS
 from raysys.index.neighbours import Neighbours, merged
-from raysys.index.parts import open_parts
+from raysys.index.partition import COMPLETE, Partition
+from raysys.index.parts import num_files, open_parts
 from raysys.index.state import State
 from raysys.store.changes import LoggedChange, Upsert
 from raysys.types import Attributes
@@ -44,17 +46,30 @@ class Searcher:
     `device` compares many queries with all stored vectors; if `is_on_device`, it also searches a copy of the
     index, without filters. A copy cannot leave out the rows of changed items: it searches for more neighbours
     if at least half of the rows are left, otherwise the CPU searches.
+    Of a `partition`, only its files are opened, only its items are found and changed, and a filter may name
+    attributes that it does not know, because another partition may.
     Raises: MissingArtifact without an index, DamagedData if a file of it differs from its manifest,
-    InputError for `is_on_device` with an index that a GPU cannot hold.
+    InputError for `is_on_device` with an index that a GPU cannot hold, and as `Partition.files`.
     """
 
-    def __init__(self, uri: str, device: Device = CPU, *, is_on_device: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str,
+        device: Device = CPU,
+        *,
+        is_on_device: bool = False,
+        partition: Partition = COMPLETE,
+    ) -> None:
         self.manifest = artifacts.open_artifact(uri, IndexBundleManifest)
         self.space_id = self.manifest.space_id
         if is_on_device:
             require_gpu_kind(uri, self.manifest)
-        base = tuple(open_parts(uri, self.manifest, device, is_on_device))
-        self._state = State.of_base(base, self.space_id, self.manifest.dimensions, self.manifest.last_change)
+        self.partition = partition
+        base = tuple(open_parts(uri, self.manifest, device, is_on_device, partition))
+        belongs = partial(partition.has, num_files=num_files(self.manifest))
+        self._state = State.of_base(
+            base, self.space_id, self.manifest.dimensions, self.manifest.last_change, belongs
+        )
         self._applying = threading.Lock()
 
     @property
@@ -153,7 +168,9 @@ class Searcher:
         """`search` without the items: rows and scores. Raises: as `search`."""
         state = self._state
         if where is not None:
-            require_known(check_filter(where), state.attributes)
+            check_filter(where)
+            if self.partition.count == 1:
+                require_known(where, state.attributes)
         queries = self._checked(vectors)
         return merged([part.search(queries, k, where, is_exact) for part in state.parts], k)
 
@@ -161,7 +178,7 @@ class Searcher:
         """The row of an item. Raises: MissingError if the index does not contain it."""
         row = self._state.row_of(item_id)
         if row is None:
-            raise MissingError(f"item '{item_id}' is not in the index of {len(self)} items; check the id")
+            raise MissingError(f"item '{item_id}' is not in the index; check the id")
         return row
 
     def random_rows(self, limit: int, seed: int) -> Int64[ndarray, " n"]:

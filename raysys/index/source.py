@@ -6,7 +6,6 @@ the second, and so on; within one, items have the order of the EmbeddingSet.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from raysys.columns import ITEM_ID, SHARD, SPLIT
 from raysys.errors import DamagedData
 from raysys.index.changes import FILE as CHANGES_FILE
 from raysys.index.changes import ChangedItems
+from raysys.index.partition import file_of
 
 _BLOCK_ROWS = 65_536  # 32 MB of 128 float32
 _GROUP_ROWS = 200_000
@@ -104,11 +104,11 @@ def _read_columns(uri: str, manifest: EmbeddingSetManifest, name: str) -> pa.Tab
 
 
 def shard_numbers(item_ids: pa.ChunkedArray, num_shards: int) -> Int64[ndarray, " n"]:
-    """The FAISS file of each item, by the CRC-32 of its id."""
+    """The FAISS file of each item."""
     if num_shards == 1:
         return np.zeros(len(item_ids), np.int64)
-    ids = (item_id.encode() for chunk in item_ids.chunks for item_id in chunk.to_pylist())
-    return np.fromiter((zlib.crc32(item_id) % num_shards for item_id in ids), np.int64, len(item_ids))
+    ids = (item_id for chunk in item_ids.chunks for item_id in chunk.to_pylist())
+    return np.fromiter((file_of(item_id, num_shards) for item_id in ids), np.int64, len(item_ids))
 
 
 def blocks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,14 +28,23 @@ class State:
     base_types: Mapping[str, Sequence[ValueType]]
     """The types that each attribute has in the FAISS files."""
     last_change: int
+    belongs: Callable[[str], bool]
+    """Whether an item belongs in these files; changes of other items are ignored."""
 
     @classmethod
-    def of_base(cls, base: tuple[BasePart, ...], space_id: str, dimensions: int, last_change: int) -> State:
+    def of_base(
+        cls,
+        base: tuple[BasePart, ...],
+        space_id: str,
+        dimensions: int,
+        last_change: int,
+        belongs: Callable[[str], bool],
+    ) -> State:
         """The state of an index that was just opened."""
         names = frozenset(name for part in base for name in part.columns.attributes)
         delta = Delta.empty(space_id, dimensions, sum(len(part.columns) for part in base), names)
         types = {name: held_together(_base_types(base, name)) for name in names}
-        return cls(base, delta, dict.fromkeys(sorted(names)), types, last_change)
+        return cls(base, delta, dict.fromkeys(sorted(names)), types, last_change, belongs)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -101,7 +110,8 @@ class State:
         last: dict[str, Change] = {}
         for logged in sorted(new, key=lambda logged: logged.sequence):
             last.pop(logged.change.item_id, None)  # its row comes where its last change does
-            last[logged.change.item_id] = logged.change
+            if self.belongs(logged.change.item_id):
+                last[logged.change.item_id] = logged.change
         return self._after(last, max(logged.sequence for logged in new))
 
     def with_late_vectors(self, upserts: Sequence[Upsert]) -> State:
@@ -109,7 +119,8 @@ class State:
 
         Raises: as `Delta.applied`.
         """
-        return self._after({upsert.item_id: upsert for upsert in upserts}, self.last_change)
+        own = {upsert.item_id: upsert for upsert in upserts if self.belongs(upsert.item_id)}
+        return self._after(own, self.last_change)
 
     def _after(self, last: Mapping[str, Change], last_change: int) -> State:
         """The state after the last change of each of these ids."""

@@ -26,6 +26,7 @@ from raysys.config import Config, load_config
 from raysys.config.schema import ServeConfig
 from raysys.errors import ClusterError
 from raysys.index.device import device_of
+from raysys.index.partition import Partition
 from raysys.index.search import require_gpu_kind
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
@@ -33,7 +34,7 @@ from raysys.serve.follower import FollowerConfig
 from raysys.serve.gateway import RETRY_AFTER_S, Gateway
 from raysys.serve.index_service import IndexSettings
 from raysys.serve.item_writer import ItemWriterConfig
-from raysys.serve.search_deployment import SearchDeployment
+from raysys.serve.search_deployment import SEARCHER, SearchDeployment
 from raysys.serve.tokens import access_of
 from raysys.serve.versions import pair_to_start_with, served_uri
 from raysys.signals import stop_request
@@ -84,12 +85,14 @@ def bind(config: Config) -> Application:
     index = IndexSettings(
         changes, section.search_threads, section.queue_length, section.search_on_gpu, section.recall_sample
     )
-    num_searchers = section.search_replicas or (1 if section.search_on_gpu else 0)
-    search_app = _search_application(section, num_searchers, pair, place, index) if num_searchers else None
+    search_apps = [
+        _search_application(section, pair, place, index._replace(partition=partition))
+        for partition in _partitions(section)
+    ]
     coordinator_app = (
         _deployment(Coordinator)
         .options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})  # each gateway has one waiting
-        .bind(config, pair, encoder_app, search_app, changes)
+        .bind(config, pair, encoder_app, search_apps, changes)
     )
     writer = None if changes is None else _writer(config, changes)
     gateway_app: Application = (
@@ -104,7 +107,7 @@ def bind(config: Config) -> Application:
             section.model_dump(mode="json"),
             access,
             encoder_app,
-            search_app,
+            search_apps,
             index,
             writer,
             coordinator_app,
@@ -152,13 +155,22 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     return application
 
 
+def _partitions(section: ServeConfig) -> list[Partition]:
+    """The partitions of the index with a deployment each; none if the gateways open it themselves."""
+    if section.search_partitions == 1 and section.search_replicas is None and not section.search_on_gpu:
+        return []
+    return [Partition(number, section.search_partitions) for number in range(section.search_partitions)]
+
+
 def _search_application(
-    section: ServeConfig, num_replicas: int, pair: ServedPair, place: str, index: IndexSettings
+    section: ServeConfig, pair: ServedPair, place: str, index: IndexSettings
 ) -> Application:
+    name = SEARCHER if index.partition.count == 1 else f"{SEARCHER}-{index.partition.number}"
     application: Application = (
         _deployment(SearchDeployment)
         .options(
-            num_replicas=num_replicas,
+            name=name,
+            num_replicas=section.search_replicas or 1,
             max_ongoing_requests=section.search_threads + section.queue_length,
             max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
@@ -204,9 +216,8 @@ def gpu_demands(section: ServeConfig) -> list[Demand]:
         demands.append(Demand(section.encoder_replicas, "encoder", "serve.encoder_replicas", each, remedy))
     if section.search_on_gpu:
         remedy = ("set serve.search_on_gpu=false",)
-        demands.append(
-            Demand(section.search_replicas or 1, "search replica", "serve.search_replicas", each, remedy)
-        )
+        num = section.search_partitions * (section.search_replicas or 1)
+        demands.append(Demand(num, "search replica", "serve.search_replicas", each, remedy))
     return demands
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine
+import itertools
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -49,12 +50,17 @@ class Switch(NamedTuple):
 class Coordinator:
     """The one that decides what is served.
 
-    `encoder` is None if the service started without one, and `search` if the gateways open the index
-    themselves.
+    `encoder` is None if the service started without one. `search` are the deployments of the partitions of
+    the index; none if the gateways open it themselves.
     """
 
     def __init__(
-        self, config: Config, initial: ServedPair, encoder: Any, search: Any, changes: FollowerConfig | None
+        self,
+        config: Config,
+        initial: ServedPair,
+        encoder: Any,
+        search: Sequence[Any],
+        changes: FollowerConfig | None,
     ) -> None:
         self._config, self._encoder, self._changes = config, encoder, changes
         self._search = search
@@ -146,7 +152,8 @@ class Coordinator:
         # so that the index is complete when it is loaded; a vector that comes later is found a second later.
         self._set(dataclasses.replace(self._versions, loaded=(*self._versions.loaded, pair)))
         await self._embed_missing(pair)
-        await self._searchers().broadcast("load", pair).results_async()
+        searchers = self._searchers()
+        await asyncio.gather(*(each.broadcast("load", pair).results_async() for each in searchers))
         if is_new:
             await self._check(pair)
         await self._embed_missing(pair)
@@ -164,7 +171,8 @@ class Coordinator:
 
     async def _check(self, pair: ServedPair) -> None:
         """Raises: DamagedData, ParityFailed."""
-        golden: list[GoldenItem] = await self._searchers().check.remote(pair.generation)
+        checked = await asyncio.gather(*(each.check.remote(pair.generation) for each in self._searchers()))
+        golden: list[GoldenItem] = [*itertools.chain.from_iterable(checked)]
         if pair.encoder_uri is None:
             return
         if not golden:
@@ -180,19 +188,17 @@ class Coordinator:
     async def _keep(self, *pairs: ServedPair) -> None:
         """Let the replicas drop all other pairs. One that does not answer drops them at the next switch."""
         generations = [pair.generation for pair in pairs]
-        for deployment in (self._encoder, self._searchers()):
+        for deployment in (self._encoder, *self._searchers()):
             try:
                 if deployment is not None:
                     await deployment.broadcast("keep", generations).results_async()
             except Exception as error:  # of Ray, such as a replica that was killed
                 log.warning("serve: a replica may hold an old pair: %s", printable(error, REASON_LENGTH))
 
-    def _searchers(self) -> Any:
-        """The handle of the deployment that has the index."""
-        if (
-            self._search is None
-        ):  # the gateways have a handle of this deployment, so it cannot be given theirs
-            self._search = serve.get_deployment_handle("Gateway", serve.get_replica_context().app_name)
+    def _searchers(self) -> Sequence[Any]:
+        """The handles of the deployments that have the index."""
+        if not self._search:  # the gateways have a handle of this deployment, so it cannot be given theirs
+            self._search = [serve.get_deployment_handle("Gateway", serve.get_replica_context().app_name)]
         return self._search
 
     def _set(self, versions: Versions) -> None:

@@ -35,6 +35,7 @@ from raysys.errors import (
     ServiceUnavailable,
 )
 from raysys.index.items import IndexedItem
+from raysys.index.shelf import ShelfOptions
 from raysys.serve.access_log import start_access_log
 from raysys.serve.admission import AdmissionMiddleware
 from raysys.serve.bodies import (
@@ -55,7 +56,6 @@ from raysys.serve.index_service import (
     IndexService,
     IndexSettings,
     SearchResult,
-    ShelfOptions,
 )
 from raysys.serve.item_urls import photo_url, register_item_ids
 from raysys.serve.item_vectors import in_all_spaces
@@ -64,6 +64,7 @@ from raysys.serve.media_types import media_type_of
 from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
+from raysys.serve.partitioned_index import PartitionedIndex
 from raysys.serve.schemas import (
     AttributeResponse,
     AttributesResponse,
@@ -201,6 +202,13 @@ def _require_finite(what: str, numbers: Any, remedy: str) -> None:
         raise DamagedData(f"{what}: contains NaN or infinity; {remedy}")
 
 
+def _index(search: Sequence[Any], initial: ServedPair, served_uri: str, settings: IndexSettings) -> Any:
+    """An `IndexService`, or what calls those of other deployments."""
+    if not search:
+        return IndexService(initial, served_uri, settings)
+    return RemoteIndex(search[0]) if len(search) == 1 else PartitionedIndex(search)
+
+
 def _page_file(name: str) -> Response:
     suffix = name.rpartition(".")[2]
     path = importlib.resources.files("raysys.serve") / "page" / name
@@ -220,8 +228,8 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 class Gateway:
     """The routes of the HTTP contract.
 
-    Without `encoder`, photos and texts are refused. Without `search`, the gateway opens the index itself, and
-    the coordinator calls the public methods that are no routes.
+    Without `encoder`, photos and texts are refused. `search` are the deployments of the partitions of the
+    index. Without them, the gateway opens the index itself.
     """
 
     def __init__(
@@ -229,7 +237,7 @@ class Gateway:
         section: dict[str, Any],
         access: Access,
         encoder: Any,
-        search: Any,
+        search: Sequence[Any],
         index: IndexSettings,
         writer: ItemWriterConfig | None,
         coordinator: Any,
@@ -241,7 +249,7 @@ class Gateway:
         if self.section.access_log == "json":
             start_access_log()
         self._encoder = encoder
-        self._index: Any = IndexService(initial, served_uri, index) if search is None else RemoteIndex(search)
+        self._index: Any = _index(search, initial, served_uri, index)
         self._writer = None if writer is None else ItemWriter(writer)
         self._coordinator = coordinator
         self._versions = VersionsWatch(coordinator, served_uri, initial)

@@ -7,8 +7,9 @@ import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys.artifacts import require_same_space
@@ -16,8 +17,10 @@ from raysys.artifacts.served import ServedPair
 from raysys.index.attribute_summary import AttributeSummary
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
+from raysys.index.partition import COMPLETE, Partition
+from raysys.index.parts import num_files
 from raysys.index.search import Neighbour, Searcher
-from raysys.index.shelf import shelf
+from raysys.index.shelf import ShelfOptions, Wanted, shelf
 from raysys.serve.bounded_threads import BoundedThreads
 from raysys.serve.checks import GoldenItem, check_index, golden_items
 from raysys.serve.follower import ChangeFollower, FollowerConfig
@@ -36,6 +39,7 @@ class IndexInfo:
     space_id: str
     index_version: str
     num_items: int
+    num_files: int
     dimensions: int
     last_change: int
     """Sequence number of the last change that was applied."""
@@ -50,12 +54,19 @@ class SearchResult:
     query: IndexedItem | None = None
 
 
-class ShelfOptions(NamedTuple):
-    """What may be on a shelf: parameters of `shelf`."""
+class StoredItem(NamedTuple):
+    """An item of a partition, with its stored vector."""
 
-    where: Any = None
-    max_per: Any = None
-    include_group: bool = False
+    item: IndexedItem
+    vector: Float32[ndarray, " d"]
+
+
+class FoundInPart(NamedTuple):
+    """What a search finds in a partition, best first; another one may know more attributes."""
+
+    info: IndexInfo
+    attribute_names: list[str]
+    neighbours: list[Neighbour]
 
 
 class _Loaded:
@@ -88,10 +99,11 @@ class IndexSettings(NamedTuple):
     queue_length: int
     is_on_gpu: bool = False
     recall_sample: float = 0.0
+    partition: Partition = COMPLETE
 
 
 class IndexService:
-    """The index of each generation; every result contains its version.
+    """The index of each generation, or a partition of it; every result contains its version.
 
     It is a part of the gateway, or of a deployment of its own.
     Raises: as `Generations.start`.
@@ -100,7 +112,7 @@ class IndexService:
     def __init__(self, initial: ServedPair, served_uri: str, settings: IndexSettings) -> None:
         instead = "serve.search_on_gpu=false"
         self._device = device_of("gpu", instead=instead) if settings.is_on_gpu else CPU
-        self._changes = settings.changes
+        self._changes, self._partition = settings.changes, settings.partition
         self._live_recall = LiveRecall(settings.recall_sample, random.Random())
         self._threads = BoundedThreads("searches", settings.num_threads, settings.queue_length)
         self._photo_threads = BoundedThreads("photos", settings.num_threads, settings.queue_length)
@@ -150,9 +162,7 @@ class IndexService:
         searcher = await self._searcher(generation)
         row = searcher.row_of(item_id)
         vector = searcher.vector(row)
-        neighbours = await self._threads.run(
-            deadline, shelf, searcher, vector, k, query_row=row, **options._asdict()
-        )
+        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, options, query_row=row)
         self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours, searcher.item(row))
 
@@ -171,9 +181,26 @@ class IndexService:
         """
         searcher = await self._searcher(generation)
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, **options._asdict())
+        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, options)
         self._live_recall.sample(searcher, vector, options.where)
         return SearchResult(_info(searcher), neighbours)
+
+    async def stored_item(self, generation: int, item_id: str) -> StoredItem:
+        """An item of this partition. Raises: MissingError."""
+        searcher = await self._searcher(generation)
+        row = searcher.row_of(item_id)
+        return StoredItem(searcher.item(row), searcher.vector(row))
+
+    async def search(
+        self, generation: int, vector: Float32[ndarray, " d"], wanted: Wanted, deadline: float
+    ) -> FoundInPart:
+        """A search for a shelf in this partition. Raises: InputError, DeadlineExceeded."""
+        searcher = await self._searcher(generation)
+        (found,) = await self._threads.run(
+            deadline, searcher.search, vector[None], wanted.k, where=wanted.where
+        )
+        self._live_recall.sample(searcher, vector, wanted.where)
+        return FoundInPart(_info(searcher), searcher.attribute_names, found)
 
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
@@ -218,7 +245,8 @@ class IndexService:
 
     def _open(self, uri: str) -> _Loaded:
         is_on_gpu = isinstance(self._device, Gpu)
-        return _Loaded(Searcher(uri, self._device, is_on_device=is_on_gpu), self._changes)
+        searcher = Searcher(uri, self._device, is_on_device=is_on_gpu, partition=self._partition)
+        return _Loaded(searcher, self._changes)
 
 
 def _warm_up(searcher: Searcher) -> None:
@@ -232,6 +260,7 @@ def _info(searcher: Searcher) -> IndexInfo:
         searcher.space_id,
         searcher.version,
         len(searcher),
+        num_files(searcher.manifest),
         searcher.manifest.dimensions,
         searcher.last_change,
     )

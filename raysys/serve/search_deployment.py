@@ -8,14 +8,16 @@ from ray import serve
 
 from raysys.serve.index_service import IndexService
 
+SEARCHER = "Searcher"
 
-@serve.deployment(name="Searcher")
+
+@serve.deployment(name=SEARCHER)
 class SearchDeployment(IndexService):
     """Searches for the gateways."""
 
 
 class RemoteIndex:
-    """An `IndexService` whose methods are those of a replica behind a deployment handle."""
+    """An `IndexService` of the complete index that is a replica behind a deployment handle."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle

@@ -93,7 +93,7 @@ class Load:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    shop = Shop(tmp_path / "root", monkeypatch)
+    shop = Shop(tmp_path / "root", monkeypatch, num_files=2)
     shop.publish(1)
     return shop
 
@@ -126,7 +126,11 @@ def service(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 @pytest.mark.slow  # about a minute each
 @pytest.mark.parametrize(
     ("service", "name"),
-    [({"gateway_replicas": NUM_REPLICAS}, "Gateway"), ({"search_replicas": NUM_REPLICAS}, "Searcher")],
+    [
+        ({"gateway_replicas": NUM_REPLICAS}, "Gateway"),
+        ({"search_replicas": NUM_REPLICAS}, "Searcher"),
+        ({"search_replicas": NUM_REPLICAS, "search_partitions": 2}, "Searcher-1"),
+    ],
     indirect=["service"],
 )
 def test_switch_rollback_and_a_killed_replica_under_load(
@@ -164,7 +168,7 @@ def test_switch_rollback_and_a_killed_replica_under_load(
 
     shop.publish(3)
     damaged = Path(published(shop.config, 3).index_uri)
-    [file] = damaged.glob("*.faiss")
+    file = min(damaged.glob("*.faiss"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x55")
     refused = run_raysys("serve", str(config), "--switch", folder=config.parent)
     assert refused.status == 1

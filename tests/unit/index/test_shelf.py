@@ -14,7 +14,7 @@ from raysys.config.schema import IndexConfig
 from raysys.errors import InputError
 from raysys.index.build import publish_index
 from raysys.index.search import Neighbour, Searcher
-from raysys.index.shelf import shelf
+from raysys.index.shelf import ShelfOptions, shelf
 from tests.unit.index.embedding_sets import publish_embeddings, unit_vectors
 
 NUM = 300
@@ -59,9 +59,8 @@ def test_shelf_is_what_the_rules_leave_of_the_ranking(
     searcher: Searcher, k: int, where: Any, max_per: dict[str, int], include_group: bool
 ) -> None:
     for row in (0, 7, 179, 299):
-        options: dict[str, Any] = {"where": where, "include_group": include_group, "max_per": max_per}
-        shown = shelf(searcher, VECTORS[row], k, query_row=row, **options)
-        assert shown == from_complete_ranking(searcher, row, k, **options)
+        shown = shelf(searcher, VECTORS[row], k, ShelfOptions(where, max_per, include_group), query_row=row)
+        assert shown == from_complete_ranking(searcher, row, k, where, include_group, max_per)
 
 
 def test_query_that_is_no_item_has_no_group(searcher: Searcher) -> None:
@@ -83,5 +82,5 @@ def test_query_that_is_no_item_has_no_group(searcher: Searcher) -> None:
 )
 def test_wrong_limits_are_named(searcher: Searcher, max_per: Any, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        shelf(searcher, np.asarray(VECTORS[0]), 3, max_per=max_per)
+        shelf(searcher, np.asarray(VECTORS[0]), 3, ShelfOptions(max_per=max_per))
     assert str(raised.value) == message

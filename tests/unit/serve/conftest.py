@@ -183,7 +183,7 @@ def serve_with(
             section,
             access,
             Handle(encoder) if has_encoder else None,
-            Handle(search),
+            [Handle(search)],
             settings_of_index,
             writer,
             Handle(IdleCoordinator(pair)),

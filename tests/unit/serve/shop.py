@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from raysys.encoder.bundle import open_bundle
 from raysys.encoder.siglip import SiglipEncoder
 from raysys.index.build import publish_index
 from raysys.index.changes import ChangeSource
+from raysys.index.partition import Partition
 from raysys.serve import gateway
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderInfo
@@ -86,8 +88,8 @@ class BundleEncoder:
 class Shop:
     """A root with artifacts; `serving` runs its service."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self._monkeypatch = root, monkeypatch
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, num_files: int = 1) -> None:
+        self.root, self._monkeypatch, self.num_files = root, monkeypatch, num_files
         self.config = Config.model_validate(
             {"name": "shop", "root": str(root), "projection": {"dimensions": None}}
         )
@@ -112,21 +114,26 @@ class Shop:
             log.close()
         spec = ArtifactSpec(str(self.root / "indexes" / "shop"), IndexBundleManifest, {}, {})
         embeddings = write_embeddings(self.root, vectors, space_id)
-        publish_index(spec, embeddings, IndexConfig(kind="exact"), changes=changes)
+        publish_index(spec, embeddings, IndexConfig(kind="exact", shards=self.num_files), changes=changes)
         return space_id
 
     @contextlib.asynccontextmanager
-    async def serving(
-        self, *, has_store: bool = False, searches_in_gateway: bool = False
-    ) -> AsyncIterator[Client]:
-        """The service with two searchers, two encoders and a gateway; the latter may search itself."""
+    async def serving(self, *, has_store: bool = False, num_partitions: int = 1) -> AsyncIterator[Client]:
+        """The service with two encoders, a gateway, and two searchers of each partition.
+
+        Without partitions the gateway searches itself.
+        """
         pair = pair_to_start_with(self.config)
         changes = self.changes if has_store else None
         settings = IndexSettings(changes, 4, 256)
         encoders = [BundleEncoder(pair, self.place) for _ in "ab"]
-        num_searchers = 0 if searches_in_gateway else 2
-        search = [IndexService(pair, self.place, settings) for _ in range(num_searchers)]
-        handles = Handle(*encoders), Handle(*search) if search else None
+        partitions = [Partition(number, num_partitions) for number in range(num_partitions)]
+        searchers = [
+            [IndexService(pair, self.place, settings._replace(partition=partition)) for _ in "ab"]
+            for partition in partitions
+        ]
+        search = [*itertools.chain.from_iterable(searchers)]
+        handles = Handle(*encoders), [Handle(*replicas) for replicas in searchers]
         coordinator = class_of(Coordinator)(self.config, pair, *handles, changes)
         writer = ItemWriterConfig(self.changes["url"], 5.0, str(self.root)) if has_store else None
         gateway_class = class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from raysys.errors import DeadlineExceeded
+from raysys.index.shelf import ShelfOptions
 from raysys.serve.encoder_deployment import Input, embed_batch
-from raysys.serve.index_service import ShelfOptions
 from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
 
 HEADER = "X-Request-Timeout-Ms"

@@ -210,10 +210,12 @@ def test_upsert_that_a_switch_overtakes_is_found_in_both_spaces(shop: Shop) -> N
     asyncio.run(run())
 
 
-def test_gateway_that_searches_itself_is_switched_with_its_changes(shop: Shop) -> None:
+@pytest.mark.parametrize("num_partitions", [0, 2])  # 0: the gateway searches itself
+def test_all_that_search_are_switched_with_their_changes(shop: Shop, num_partitions: int) -> None:
     async def run() -> None:
+        shop.num_files = 2
         old = shop.publish(1)
-        async with shop.serving(has_store=True, searches_in_gateway=True) as client:
+        async with shop.serving(has_store=True, num_partitions=num_partitions) as client:
             await client.put("new", COLOURS[0])
             await client.until_found("new", COLOURS[0])
             assert (await client.ready())["space_id"] == old
