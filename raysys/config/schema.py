@@ -217,6 +217,13 @@ class ServeConfig(Section):
     for an index that is too large for a node. Each query is sent to all of them."""
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
+    max_encoder_replicas: PositiveInt | None = None
+    """Replicas of the encoder while there is much to do: Ray Serve adds one when each has more than a
+    batch for half a minute, and removes it after ten minutes with less. Null: always `encoder_replicas`."""
+    max_search_replicas: PositiveInt | None = None
+    """The same for each search deployment, when each replica has more than `search_threads` searches."""
+    max_gateway_replicas: PositiveInt | None = None
+    """The same for the gateway, when each replica works on more than half of `max_requests`."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
     search_on_gpu: bool = False
@@ -271,6 +278,14 @@ class ServeConfig(Section):
     """Origins of other sites whose scripts may call the API, for example `https://shop.example.com`."""
     access_log: Literal["none", "json"] = "none"
     """`json`: one line per request on stderr of the gateway replicas, without queries, bodies and tokens."""
+
+    @model_validator(mode="after")
+    def _may_only_grow(self) -> ServeConfig:
+        for name in ("encoder", "search", "gateway"):
+            least, most = getattr(self, f"{name}_replicas") or 1, getattr(self, f"max_{name}_replicas")
+            if most is not None and most < least:
+                raise ValueError(f"max_{name}_replicas is {most}, less than {name}_replicas ({least})")
+        return self
 
 
 class TrackingConfig(Section):

@@ -15,7 +15,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from raysys import storage
 from raysys.artifacts import IndexBundleManifest, open_artifact, specs
@@ -27,6 +27,7 @@ from raysys.config.schema import ServeConfig
 from raysys.errors import ClusterError
 from raysys.index.device import device_of
 from raysys.index.partition import Partition
+from raysys.index.parts import num_files
 from raysys.index.search import require_gpu_kind
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
@@ -62,8 +63,8 @@ def bind(config: Config) -> Application:
 
     For indexed vectors of no EncoderBundle there is no encoder deployment: queries are items and vectors.
     Raises: MissingError without encoder or index, SpaceMismatch if their embedding spaces differ,
-    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold, and for an address that others
-    can reach without tokens.
+    InputError for `serve.search_on_gpu` with an index that a GPU cannot hold, for more partitions than FAISS
+    files, and for an address that others can reach without tokens.
     """
     access = access_of(config.serve)
     if config.serve.allow_anonymous is not None:
@@ -78,8 +79,12 @@ def bind(config: Config) -> Application:
             specs.served_index(config),
         )
     section = config.serve
+    index_name, manifest = specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest)
     if section.search_on_gpu:
-        require_gpu_kind(specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest))
+        require_gpu_kind(index_name, manifest)
+    partitions = _partitions(section)
+    for partition in partitions:
+        partition.files(index_name, num_files(manifest))
     changes = _changes(config)
     encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
     index = IndexSettings(
@@ -87,7 +92,7 @@ def bind(config: Config) -> Application:
     )
     search_apps = [
         _search_application(section, pair, place, index._replace(partition=partition))
-        for partition in _partitions(section)
+        for partition in partitions
     ]
     coordinator_app = (
         _deployment(Coordinator)
@@ -98,7 +103,7 @@ def bind(config: Config) -> Application:
     gateway_app: Application = (
         _deployment(Gateway)
         .options(
-            num_replicas=section.gateway_replicas,
+            **_replicas(section.gateway_replicas, section.max_gateway_replicas, section.max_requests / 2),
             max_ongoing_requests=_REFUSED_FACTOR * section.max_requests,
             max_queued_requests=_REFUSED_FACTOR * section.max_requests,
             backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
@@ -139,7 +144,7 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     application: Application = (
         _deployment(EncoderDeployment)
         .options(
-            num_replicas=section.encoder_replicas,
+            **_replicas(section.encoder_replicas, section.max_encoder_replicas, section.max_batch_size),
             max_ongoing_requests=4 * section.max_batch_size,
             max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
@@ -155,9 +160,18 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     return application
 
 
+def _replicas(num: int, most: int | None, target: float) -> dict[str, Any]:
+    """A fixed number of replicas, or more while each has more than `target` requests."""
+    if most is None:
+        return {"num_replicas": num}
+    scaling = AutoscalingConfig(min_replicas=num, max_replicas=most, target_ongoing_requests=target)
+    return {"autoscaling_config": scaling}
+
+
 def _partitions(section: ServeConfig) -> list[Partition]:
     """The partitions of the index with a deployment each; none if the gateways open it themselves."""
-    if section.search_partitions == 1 and section.search_replicas is None and not section.search_on_gpu:
+    is_in_gateways = section.search_replicas is None and section.max_search_replicas is None
+    if is_in_gateways and section.search_partitions == 1 and not section.search_on_gpu:
         return []
     return [Partition(number, section.search_partitions) for number in range(section.search_partitions)]
 
@@ -170,7 +184,7 @@ def _search_application(
         _deployment(SearchDeployment)
         .options(
             name=name,
-            num_replicas=section.search_replicas or 1,
+            **_replicas(section.search_replicas or 1, section.max_search_replicas, section.search_threads),
             max_ongoing_requests=section.search_threads + section.queue_length,
             max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
