@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy import ndarray
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
@@ -170,6 +170,11 @@ async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
 @app.exception_handler(BackPressureError)
 async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
     return _response_to(ServiceUnavailable("too many requests are waiting; try again"))
+
+
+@app.exception_handler(RayActorError)
+async def _on_lost_replica(_: Request, error: RayActorError) -> JSONResponse:
+    return _response_to(ServiceUnavailable("a replica ended while it worked on the request; try again"))
 
 
 def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, str]:

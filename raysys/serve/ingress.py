@@ -33,16 +33,20 @@ _ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # far more requests than the gateways of one machine
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",  # 30 by default, for load balancers
+    # HAProxy is started again after three failed checks; 10 by default.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Messages between deployments. The largest is a photo of the catalogue.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**28),
     "RAY_worker_niceness": "0",  # a request does not wait for other programs; the default is 15
 }
 
-# Ray's template binds statistics and metrics to all addresses, and answers in plain text.
+# Ray's template binds statistics and metrics to all addresses, and answers in plain text. A HAProxy that was
+# just started knows no gateway yet, and answers 404: a client would take it for an item that does not exist.
 _WRAPPER = """#!/bin/sh
 sed -i -e 's/bind \\*:{stats}$/bind {host}:{stats}/' -e 's/bind :{metrics}$/bind {host}:{metrics}/' \\
-    -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {error_file}#' "$3"  # haproxy -db -f FILE ..
+    -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {error_file}#' \\
+    -e 's#return status 404 .*#return status 503 default-errorfiles#' "$3"  # haproxy -db -f FILE ..
 exec {binary} "$@"
 """
 _MESSAGE = "the service does not respond; try again, and see the server's log"

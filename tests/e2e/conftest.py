@@ -13,22 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
+import yaml
 
 from tests.e2e.browser import chromium
 from tests.e2e.small import (
     CompletedCommand,
     foreign_lines,
     free_port,
+    have_ended,
     kill_group,
     run_raysys,
     start_raysys,
+    wait_for,
     write_config,
 )
 from tests.e2e.stub_shelf import StubShelf, open_shelf
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
+
+    from tests.unit.serve.shop import Shop
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -91,6 +97,46 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path)
         assert time.monotonic() < deadline, "the service did not start in time"
         time.sleep(0.2)
     assert httpx.get(f"{url}readyz", timeout=30).status_code == httpx.codes.OK
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A root with an encoder and its index."""
+    from tests.unit.serve.shop import Shop  # imports Ray Serve, which most tests here do not need
+
+    shop = Shop(tmp_path / "root", monkeypatch, num_files=2)
+    shop.publish(1)
+    return shop
+
+
+@pytest.fixture
+def service(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, Path, int]]:
+    """The address, the configuration and the process of a service with these settings.
+
+    At the end, SIGTERM must stop it with status 0, and every process below it.
+    """
+    port = free_port()
+    tree = {
+        "name": "shop",
+        "root": str(shop.root),
+        "projection": {"dimensions": None},
+        "serve": {"port": port, **request.param},
+        "ray": {"num_cpus": 8, "object_store_megabytes": 200},
+    }
+    config = tmp_path / "shop.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    url, log_stem = f"http://127.0.0.1:{port}/", tmp_path / "serve"
+    process = start_raysys("serve", str(config), log_stem=log_stem)
+    try:
+        wait_until_ready(url, process, log_stem)
+        yield url, config, process.pid
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_TIMEOUT_S)
+    finally:
+        kill_group(process)
+    assert process.returncode == 0, log_stem.with_suffix(".err").read_text()
+    wait_for(lambda: have_ended(children))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import yaml
 
@@ -25,6 +26,7 @@ from raysys.serve.ingress import free_ports
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 NAME = "small"
+_WAIT_S = 120.0
 SMALL: dict[str, Any] = {
     "name": NAME,
     "catalog": {"num_items": 150, "size_px": 48},
@@ -137,6 +139,40 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def processes(pid: int, name: str) -> set[psutil.Process]:
+    """The processes below a command whose names or commands contain `name`."""
+    return {
+        process
+        for process in psutil.Process(pid).children(recursive=True)
+        if name in " ".join(cmdline_of(process))
+    }
+
+
+def cmdline_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # it ended
+        return []
+
+
+def have_ended(processes: Collection[psutil.Process]) -> bool:
+    return all(_has_ended(process) for process in processes)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def free_port() -> int:

@@ -39,7 +39,10 @@ frontend prometheus
     bind :{metrics}
 frontend http_frontend
     bind {host}:{port}
-    default_backend gateways
+    use_backend gateways if {{ path_beg /v1 }}
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found."
 backend gateways
 listen stats
   bind *:{stats}
@@ -71,11 +74,13 @@ def test_error_of_haproxy_itself_has_the_format_of_the_service(tmp_path: Path) -
         config.write_text(HAPROXY_CONFIG.format(host=LOOPBACK, port=port, stats=stats, metrics=metrics))
         command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
         with running(command) as process:
-            response = response_of(f"http://{LOOPBACK}:{port}/v1/items/1/similar", process)
+            without_gateway = response_of(f"http://{LOOPBACK}:{port}/v1/items/1/similar", process)
+            before_routes_are_known = response_of(f"http://{LOOPBACK}:{port}/", process)
             addresses = addresses_of(psutil.Process(process.pid))
-    assert response.status_code == 503
-    assert response.headers["retry-after"] == "1"
-    assert response.json()["error"]["code"] == "unavailable"
+    for response in (without_gateway, before_routes_are_known):
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["error"]["code"] == "unavailable"
     assert {host for host, _ in addresses} == {LOOPBACK}
 
 

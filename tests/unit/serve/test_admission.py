@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
 from raysys.serve import gateway
@@ -65,6 +66,19 @@ def test_request_beyond_the_limit_is_refused_and_later_ones_are_answered(
 def test_full_queue_of_the_encoder_is_the_same_refusal(serve_with: Callable[..., Service], path: str) -> None:
     body = {"text": "a"} if path == "/v1/search" else {"texts": ["a"]}
     assert_overloaded(serve_with(encoder=FullEncoder()).post(path, json=body))
+
+
+class LostEncoder(HashEncoder):
+    """An encoder whose replica is killed while it works."""
+
+    async def embed_title(self, generation: int, title: str, deadline: float) -> object:  # type: ignore[override]
+        raise ActorUnavailableError("The actor is temporarily unavailable: RpcError: ..", None)
+
+
+def test_lost_replica_is_a_refusal_that_a_client_may_repeat(serve_with: Callable[..., Service]) -> None:
+    response = serve_with(encoder=LostEncoder()).post("/v1/search", json={"text": "a"})
+    assert_overloaded(response)
+    assert "a replica ended while it worked on the request" in response.text
 
 
 def assert_overloaded(response: httpx.Response) -> None:
