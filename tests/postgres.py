@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.disks import small_disk
 from tests.s3 import free_port
 
 USER, PASSWORD = "raysys", "the secret"
@@ -40,6 +41,21 @@ class PostgresServer:
         name = f"log{next(self._numbers)}"
         self._run("createdb", *self._connection(), *options, name)
         return f"postgresql://{USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self.port}/{name}"
+
+    @contextlib.contextmanager
+    def database_on_small_disk(self, size_bytes: int) -> Iterator[tuple[str, Path]]:
+        """The URL of a new database, and the folder of its disk, which has this size and nothing else."""
+        folder = self._folder / "disk"
+        folder.mkdir()
+        with small_disk(folder, size_bytes, owner="postgres"):
+            self._execute(f"CREATE TABLESPACE small_disk LOCATION '{folder}'")
+            url = self.new_database("--tablespace", "small_disk")
+            try:
+                yield url, folder
+            finally:
+                self._run("dropdb", *self._connection(), "--force", url.rpartition("/")[2])
+                self._execute("DROP TABLESPACE small_disk")
+        folder.rmdir()
 
     def start(self) -> None:
         """Start the server, and wait until it accepts connections."""
@@ -76,6 +92,9 @@ class PostgresServer:
         if self._process is not None and self._process.poll() is None:
             self._run("pg_ctl", "stop", "--mode", "immediate", "--pgdata", str(self._data))
             self._process.wait(START_TIMEOUT_S)
+
+    def _execute(self, statement: str) -> None:
+        self._run("psql", *self._connection(), "--dbname", "postgres", "--quiet", "--command", statement)
 
     def _connection(self) -> list[str]:
         return ["--host", "127.0.0.1", "--port", str(self.port), "--username", USER]

@@ -1,8 +1,11 @@
 """The time until which a request is worth an answer, and what happens after it.
 
-The gateway passes the deadline of a request to the encoder and the searcher as seconds since the epoch, so
-the clocks of the nodes must agree. Work that would begin after it is skipped. When the deadline passes in the
-gateway, or the client leaves, the task of the request is cancelled, and Ray Serve cancels its calls with it.
+The gateway passes the deadline of a request to the encoder and the searcher. Work that would begin after it
+is skipped. When the deadline passes in the gateway, or the client leaves, the task of the request is
+cancelled, and Ray Serve cancels its calls with it.
+
+A deadline is a time of the monotonic clock, which no correction of the system's time moves. Another node has
+another one: pickled, a deadline is the time that is left, as in gRPC.
 """
 
 from __future__ import annotations
@@ -27,24 +30,41 @@ _CHANGES = frozenset({("POST", "/v1/changes")})
 _CHANGE_METHODS = frozenset({"PUT", "DELETE"})
 
 
-class _Deadline:
+class Deadline(float):
+    """Seconds of the monotonic clock of the process that has it."""
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline that many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    def __reduce__(self) -> tuple[Callable[[float], Deadline], tuple[float]]:
+        return Deadline.after, (self - time.monotonic(),)
+
+
+class _RequestDeadline:
     """Of one request; its body may still arrive, so it is set in two steps."""
 
-    at = NEVER
+    at = Deadline(NEVER)
 
 
-_current: contextvars.ContextVar[_Deadline | None] = contextvars.ContextVar("deadline", default=None)
+_current: contextvars.ContextVar[_RequestDeadline | None] = contextvars.ContextVar("deadline", default=None)
 
 
-def current_deadline() -> float:
-    """The deadline of the request that this task answers, in seconds since the epoch; else `NEVER`."""
+def current_deadline() -> Deadline:
+    """The deadline of the request that this task answers; else `NEVER`."""
     deadline = _current.get()
-    return NEVER if deadline is None else deadline.at
+    return Deadline(NEVER) if deadline is None else deadline.at
+
+
+def has_passed(deadline: float) -> bool:
+    """Whether it is too late to begin."""
+    return time.monotonic() >= deadline
 
 
 def require_time(deadline: float) -> None:
     """Raises: DeadlineExceeded if `deadline` has passed."""
-    if time.time() >= deadline:
+    if has_passed(deadline):
         raise DeadlineExceeded("the deadline of the request has passed; try again later, or allow more time")
 
 
@@ -95,11 +115,11 @@ def _limited(
     scope: Scope, receive: Receive, timer: asyncio.Timeout, client_timeout_s: float, timeout_s: float
 ) -> Receive:
     """Set the deadline of this task's request; the returned `receive` may set an earlier one."""
-    deadline = _Deadline()
+    deadline = _RequestDeadline()
     _current.set(deadline)
 
     def end_in(seconds: float) -> None:
-        at = time.time() + seconds
+        at = Deadline.after(seconds)
         if at < deadline.at:
             deadline.at = at
             timer.reschedule(asyncio.get_running_loop().time() + seconds)

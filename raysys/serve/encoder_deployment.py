@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,7 @@ from ray import serve
 from raysys.artifacts.served import ServedPair
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DeadlineExceeded
+from raysys.serve.deadline import has_passed
 from raysys.serve.generations import Generations
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ async def embed_batch(
 
     During a switch, a batch may have inputs of two encoders.
     """
-    now = time.time()
     vectors: list[ndarray | None] = [None] * len(inputs)
-    in_time = [row for row, one in enumerate(inputs) if now < one.deadline]
+    in_time = [row for row, one in enumerate(inputs) if not has_passed(one.deadline)]
     for encoder in {id(inputs[row].encoder): inputs[row].encoder for row in in_time}.values():
         rows = [row for row in in_time if inputs[row].encoder is encoder]
         # The replica's event loop must stay free for health checks and the next batch.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.disks import fill_disk, small_disk
 from tests.e2e.small import CompletedCommand, kill_group, run_raysys, start_raysys, write_config
 
 DISK_BYTES = 8 << 20
@@ -27,49 +26,41 @@ TIMEOUT_S = 240.0
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB that holds the runs of the root `tmp_path/root`."""
     folder = tmp_path / "root" / "runs"
     folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(folder, DISK_BYTES):
+        yield folder
 
 
 # Slow: three trainings.
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_training_on_a_full_disk_names_the_file_and_continues_when_there_is_space(
-    small_disk: Path, tmp_path: Path
+    disk: Path, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, {"train": TRAIN, "tracking": {"mode": "disabled"}})
     packed = run_raysys("pack", str(config), folder=tmp_path, timeout_s=TIMEOUT_S)
     assert packed.status == 0, packed.stderr
 
     def is_logging() -> bool:
-        return bool(list(small_disk.glob("*/*/metrics.jsonl")))
+        return bool(list(disk.glob("*/*/metrics.jsonl")))
 
     def has_checkpoint() -> bool:
-        return bool(list(small_disk.glob("*/*/checkpoint_0*/checkpoint.json")))
+        return bool(list(disk.glob("*/*/checkpoint_0*/checkpoint.json")))
 
     # No space at all: the first page of metrics.jsonl is full before the first checkpoint.
-    ended = train_until_full(config, small_disk, is_logging, left_bytes=0)
-    (metrics,) = small_disk.glob("*/*/metrics.jsonl")
+    ended = train_until_full(config, disk, is_logging, left_bytes=0)
+    (metrics,) = disk.glob("*/*/metrics.jsonl")
     assert ended.status == 1
     line = ended.stderr.splitlines()[-1]
     assert line.startswith(f"raysys: {metrics}: could not be written (No space left on device: it needs ")
     assert line.endswith(" bytes, 0 bytes are free); free space there, or use another place")
 
     # The second checkpoint does not fit.
-    (small_disk / "filler").unlink()
-    ended = train_until_full(config, small_disk, has_checkpoint, left_bytes=300_000)
+    (disk / "filler").unlink()
+    ended = train_until_full(config, disk, has_checkpoint, left_bytes=300_000)
     state = metrics.parent / f"checkpoint_{NUM_STEPS:08d}" / "state.pt"
     assert ended.status == 1
     line = ended.stderr.splitlines()[-1]
@@ -79,7 +70,7 @@ def test_training_on_a_full_disk_names_the_file_and_continues_when_there_is_spac
     assert line.endswith(" kB that are free); free space there, or use another place")
     logged = metrics.read_text().splitlines()
 
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     finished = run_raysys("train", str(config), folder=tmp_path, timeout_s=TIMEOUT_S)
     assert finished.status == 0, finished.stderr
     continued = metrics.read_text().splitlines()
@@ -100,8 +91,7 @@ def train_until_full(
             assert process.poll() is None, stem.with_suffix(".err").read_text()
             assert time.monotonic() - started < TIMEOUT_S
             time.sleep(0.01)
-        usage = os.statvfs(disk)
-        (disk / "filler").write_bytes(bytes(usage.f_bavail * usage.f_frsize - left_bytes))
+        fill_disk(disk, left_bytes)
         process.wait(TIMEOUT_S)
     finally:
         kill_group(process)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,44 +11,51 @@ from pathlib import Path
 
 import pytest
 
+from raysys.config.store import without_password
 from raysys.errors import InputError, StoreFailed
 from raysys.store.change_log import ChangeLog
+from tests.disks import fill_disk, small_disk
 from tests.postgres import PASSWORD, PostgresServer
 from tests.s3 import free_port
 from tests.store_writer import SPACE, read_sequences, remaining_sequences, start_writer, upsert
 
 DISK_BYTES = 1 << 20
+POSTGRES_DISK_BYTES = 32 << 20  # a new database has 8 MB
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", DISK_BYTES) as folder:
+        yield folder
 
 
-def test_full_disk_loses_nothing_and_the_log_works_when_there_is_space(small_disk: Path) -> None:
-    url = f"sqlite:///{small_disk}/store.db"
+def test_full_disk_loses_nothing_and_the_log_works_when_there_is_space(disk: Path) -> None:
+    check_full_disk(f"sqlite:///{disk}/store.db", disk, "database or disk is full")
+
+
+def test_full_disk_of_postgresql_loses_nothing_and_the_log_works_when_there_is_space(
+    postgres: PostgresServer,
+) -> None:
+    with postgres.database_on_small_disk(POSTGRES_DISK_BYTES) as (url, folder):
+        check_full_disk(url, folder, r'could not extend file ".*": No space left on device HINT: .*')
+
+
+def check_full_disk(url: str, folder: Path, reason: str) -> None:
     log = ChangeLog(url)
     log.append([upsert("a")])
-    usage = os.statvfs(small_disk)
-    (small_disk / "filler").write_bytes(bytes(usage.f_bavail * usage.f_frsize - 100_000))
+    filler = fill_disk(folder, left_bytes=100_000)
     stored = ["a"]
     with pytest.raises(StoreFailed) as caught:
         append_triples(log, stored)
-    assert str(caught.value) == (
-        f"{url}: could not be written (database or disk is full); free space there, then repeat the request"
-    )
+    name = re.escape(without_password(url))
+    remedy = "free space there, then repeat the request"
+    assert re.fullmatch(rf"{name}: could not be written \({reason}\); {remedy}", str(caught.value))
     assert len(stored) > 3
     assert [entry.change.item_id for entry in log.after(0, SPACE)] == stored
 
-    (small_disk / "filler").unlink()
+    filler.unlink()
     assert log.append([upsert("b")]) == [len(stored) + 1]
     log.close()
     again = ChangeLog(url)
@@ -64,17 +71,17 @@ def append_triples(log: ChangeLog, stored: list[str]) -> None:
         stored += ids
 
 
-def test_disk_that_becomes_read_only_is_an_error_of_the_store(small_disk: Path) -> None:
-    url = f"sqlite:///{small_disk}/store.db"
+def test_disk_that_becomes_read_only_is_an_error_of_the_store(disk: Path) -> None:
+    url = f"sqlite:///{disk}/store.db"
     log = ChangeLog(url)
     log.append([upsert("a")])
     log.close()
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(
         InputError, match=f"^{url}: could not be opened .*; check store.url, and the permissions"
     ):
         ChangeLog(url)
-    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     log = ChangeLog(url)
     assert log.append([upsert("a"), upsert("b")]) == [1, 2]
     log.close()

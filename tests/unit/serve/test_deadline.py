@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from raysys.errors import DeadlineExceeded
 from raysys.index.shelf import ShelfOptions
+from raysys.serve.deadline import NEVER, Deadline, require_time
 from raysys.serve.encoder_deployment import Input, embed_batch
 from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
 
@@ -51,7 +53,7 @@ def test_client_can_set_an_earlier_deadline_but_no_later_one(serve_with: Callabl
     service = serve_with(encoder=encoder, request_timeout_s=0.05)
     for timeout_ms in ("10", "60000"):
         assert_exceeded(service.post("/v1/search", json=QUERY, headers={HEADER: timeout_ms}))
-    assert max(encoder.deadlines) <= time.time()
+    assert max(encoder.deadlines) <= time.monotonic()
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "9" * 30, "²"])
@@ -69,7 +71,7 @@ def test_time_of_the_upload_does_not_count(serve_with: Callable[..., Service]) -
 
     async def body() -> AsyncIterator[bytes]:
         yield b'{"text":'
-        arrived.append(time.time())
+        arrived.append(time.monotonic())
         yield b'"a"}'
 
     deadlines: list[float] = []
@@ -78,6 +80,34 @@ def test_time_of_the_upload_does_not_count(serve_with: Callable[..., Service]) -
     response = service.post("/v1/search", content=body(), headers={"Content-Type": "application/json"})
     assert response.status_code == 200
     assert deadlines[0] >= arrived[0] + 60.0
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_step_of_the_system_clock_moves_no_deadline(
+    serve_with: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    class SteppingEncoder(HashEncoder):
+        async def embed_title(self, generation: int, title: str, deadline: float) -> np.ndarray:
+            now = time.time()
+            monkeypatch.setattr(time, "time", lambda: now + step_s)
+            return self._vector(title.encode())
+
+    service = serve_with(encoder=SteppingEncoder(), request_timeout_s=60.0)
+    assert (
+        service.post("/v1/search", json=QUERY).status_code == 200
+    )  # embedded before, searched after the step
+
+
+def test_deadline_in_another_process_is_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    sent = pickle.dumps([Deadline.after(5.0), Deadline(NEVER)])
+    monkeypatch.setattr(time, "monotonic", lambda: 7.0)  # of a node that was started later
+    received, never = pickle.loads(sent)
+    assert (received, never) == (12.0, NEVER)
+    require_time(received)
+    monkeypatch.setattr(time, "monotonic", lambda: 12.0)
+    with pytest.raises(DeadlineExceeded):
+        require_time(received)
 
 
 def test_client_that_leaves_cancels_the_call_of_the_encoder(serve_with: Callable[..., Service]) -> None:
