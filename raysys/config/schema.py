@@ -276,6 +276,9 @@ class ServeConfig(Section):
     address without a `tokens_file`, else none."""
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
     """Origins of other sites whose scripts may call the API, for example `https://shop.example.com`."""
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the requests that are traced with OpenTelemetry; those with a `traceparent` header follow its
+    flag. 0: no traces. The collector is that of OTEL_EXPORTER_OTLP_ENDPOINT."""
     access_log: Literal["none", "json"] = "none"
     """`json`: one line per request on stderr of the gateway replicas, without queries, bodies and tokens."""
 

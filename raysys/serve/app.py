@@ -37,6 +37,7 @@ from raysys.serve.index_service import IndexSettings
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SEARCHER, SearchDeployment
 from raysys.serve.tokens import access_of
+from raysys.serve.tracing import tracing_options
 from raysys.serve.versions import pair_to_start_with, served_uri
 from raysys.signals import stop_request
 from raysys.store.url import store_url
@@ -210,7 +211,8 @@ def served(config: Config) -> Iterator[str]:
     session.connect(config.ray)
     nodes.wait_for_nodes("serve", lambda _: gpu_demands(section), may_grow=may_grow)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(http_options={"host": section.host, "port": section.port})
+    address = {"host": section.host, "port": section.port}
+    serve.start(http_options=address, tracing_config=tracing_options(section))
     try:
         serve.run(application, name=APP_NAME, route_prefix="/")
         yield f"http://{section.host}:{section.port}/"

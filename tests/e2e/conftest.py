@@ -102,7 +102,9 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path)
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """A root with an encoder and its index."""
-    from tests.unit.serve.shop import Shop  # imports Ray Serve, which most tests here do not need
+    # Here, because most tests need no Ray Serve; in this order, because the first imports it without warnings.
+    import tests.unit.serve.conftest  # noqa: F401
+    from tests.unit.serve.shop import Shop
 
     shop = Shop(tmp_path / "root", monkeypatch, num_files=2)
     shop.publish(1)
