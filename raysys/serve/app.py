@@ -29,6 +29,7 @@ from raysys.index.device import device_of
 from raysys.index.partition import Partition
 from raysys.index.parts import num_files
 from raysys.index.search import require_gpu_kind
+from raysys.serve.clock import ClockWatch, restart_controller
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
 from raysys.serve.follower import FollowerConfig
@@ -239,9 +240,12 @@ def gpu_demands(section: ServeConfig) -> list[Demand]:
 
 def wait_for_stop() -> None:
     """Block until SIGINT (Ctrl-C) or SIGTERM."""
+    clock = ClockWatch()
     with stop_request() as request:
         while request.signal_number is None:
             time.sleep(_STOP_CHECK_S)
+            if clock.has_stepped_back():
+                restart_controller()
     log.info("    serve  stopping")
 
 

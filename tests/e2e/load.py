@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from tests.e2e.small import wait_for
 from tests.factories import photo
 from tests.unit.serve.conftest import ITEM_IDS, photos
 
@@ -41,6 +42,11 @@ class Load:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
+
+    def wait_for_requests(self) -> None:
+        """Wait until 50 more requests were sent."""
+        num_before = self.num_requests
+        wait_for(lambda: self.num_requests > num_before + 50)
 
     def _run(self, number: int) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client:
@@ -93,3 +99,12 @@ class Load:
             raise httpx.HTTPError(f"{response.status_code} {response.text}")
         assert response.status_code == httpx.codes.OK, f"{response.status_code} {response.text}"
         return dict(response.json())
+
+
+def require_found(url: str, changes: dict[str, int]) -> None:
+    """Every acknowledged item is found."""
+    assert changes
+    with httpx.Client(base_url=url, timeout=60) as client:
+        wait_for(lambda: client.get("/readyz").json().get("last_change", 0) >= max(changes.values()))
+        for item_id in changes:
+            assert client.get(f"/v1/items/{item_id}/similar").status_code == httpx.codes.OK, item_id

@@ -150,6 +150,16 @@ def processes(pid: int, name: str) -> set[psutil.Process]:
     }
 
 
+def kill_one(pid: int, name: str) -> None:
+    """`kill -9` of one of these processes; returns when another one is in its place, and its children ended."""
+    before = processes(pid, name)
+    victim = next(iter(before))
+    children = victim.children(recursive=True)
+    victim.kill()
+    wait_for(lambda: have_ended(children))
+    wait_for(lambda: len(processes(pid, name) - {victim}) == len(before))
+
+
 def cmdline_of(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())

@@ -9,7 +9,7 @@ import pytest
 
 from raysys.serve.versions import published
 from tests.e2e.load import Load
-from tests.e2e.small import processes, run_raysys, wait_for
+from tests.e2e.small import kill_one, run_raysys
 from tests.unit.serve.shop import Shop
 
 NUM_REPLICAS = 2
@@ -38,8 +38,7 @@ def test_switch_rollback_and_a_killed_replica_under_load(
             0,
             f"index {old.index_version} -> {new.index_version}\n",
         ), switched.stderr
-        num_after_switch = load.num_requests
-        wait_for(lambda: load.num_requests > num_after_switch + 50)
+        load.wait_for_requests()
         back = run_raysys("serve", str(config), "--rollback", folder=config.parent)
         assert back.stdout == f"index {new.index_version} -> {old.index_version}\n", back.stderr
         forth = run_raysys("serve", str(config), "--rollback", folder=config.parent)
@@ -49,11 +48,8 @@ def test_switch_rollback_and_a_killed_replica_under_load(
     print(f"{load.num_requests} requests, {dict(load.seen)}")
 
     with Load(url) as load:
-        victim = next(iter(processes(pid, f"ServeReplica:raysys:{name}")))
-        victim.kill()
-        wait_for(lambda: len(processes(pid, f"ServeReplica:raysys:{name}") - {victim}) == NUM_REPLICAS)
-        num_after_start = load.num_requests
-        wait_for(lambda: load.num_requests > num_after_start + 50)
+        kill_one(pid, f"ServeReplica:raysys:{name}")
+        load.wait_for_requests()
     assert load.failures == []
     assert set(load.seen) == {(new.space_id, new.index_version)}
     print(f"{load.num_requests} requests after kill -9 of a {name}, a second time: {load.retried}")
