@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-_BUCKETS_RECALL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+# Ray (2.60) adds the middle of its bucket to the sum of a histogram, not the value: that of 10 neighbours is
+# a tenth, the middle of one of these.
+_BUCKETS_RECALL = tuple((10 * tenth + 5) / 100 for tenth in range(11))
 _BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0)
 
 
@@ -87,9 +89,10 @@ METRICS = {
 }
 # Metrics of Ray Serve (2.60) that `cluster/grafana.json` shows beside them.
 RAY_METRICS = {
-    "serve_actual_batch_size": "Inputs that the encoder embedded together.",
+    "serve_deployment_request_counter": "Requests that replicas have completed, by deployment.",
+    "serve_batches_processed": "Batches that the encoder has embedded.",
     "serve_deployment_queued_queries": "Requests that wait for a replica, by deployment.",
-    "serve_num_ongoing_requests_at_replicas": "Requests that replicas work on, by deployment.",
+    "serve_replica_processing_queries": "Requests that replicas work on, by deployment.",
 }
 
 
