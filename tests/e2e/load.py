@@ -30,7 +30,7 @@ class Load:
         self.acknowledged: dict[str, int] = {}
         """Items that were put, and the numbers of these changes."""
         self.longest_s = 0.0
-        """Until the response of the slowest request, with its repetitions."""
+        """Until the response of the slowest of the requests that were repeated."""
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(3)]
 
     def __enter__(self) -> Load:
