@@ -1,8 +1,9 @@
-"""SIGINT (Ctrl-C) and SIGTERM as a request that a process polls, instead of an exception at any line."""
+"""SIGINT (Ctrl-C) and SIGTERM as a request that a process polls; or SIGTERM as an exception, as SIGINT is."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,3 +35,8 @@ def stop_request() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def exit_at_sigterm() -> None:
+    """From now on, SIGTERM raises SystemExit in the main thread: open contexts close, as at Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from raysys.bench.memory import PeakMemory
+from raysys.signals import exit_at_sigterm
 from raysys.tracking import logs
 
 
@@ -131,12 +134,16 @@ class _ContenderProcess:
     def __enter__(self) -> _ContenderProcess:
         # Spawned, not forked: a contender starts without the modules that this process has loaded.
         spawn = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_redirect_stdout_to_stderr)
+        self._process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_process)
         self._pid = self._process.submit(os.getpid)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._process.submit(_disconnect_ray).result()
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is not None and not issubclass(error_type, Exception):  # stopped by a signal
+            with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
+                os.kill(self._pid.result(), signal.SIGTERM)
+        with contextlib.suppress(BrokenProcessPool):  # SIGTERM ends an idle process
+            self._process.submit(_disconnect_ray).result()
         self._process.shutdown()
 
     def measure_once(self) -> Measurement:
@@ -147,8 +154,9 @@ class _ContenderProcess:
         return self.measurements[-1]
 
 
-def _redirect_stdout_to_stderr() -> None:
-    """Keep stdout for the report: contenders and Ray print to stderr."""
+def _start_process() -> None:
+    """Keep stdout for the report: contenders and Ray print to stderr. SIGTERM ends a measurement."""
+    exit_at_sigterm()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from raysys.bench import report
 from raysys.bench.config import BenchRunConfig
 from raysys.bench.measure import Case, CaseResult, measure
+from raysys.signals import exit_at_sigterm
 
 
 class Benchmark(Protocol):
@@ -24,7 +25,8 @@ class Benchmark(Protocol):
 
 
 def run(name: str, config: BenchRunConfig, command: Sequence[str]) -> report.Report:
-    """Measure all cases of `raysys.bench.<name>`; its temporary files are removed."""
+    """Measure all cases of `raysys.bench.<name>`; its temporary files are removed, also at SIGTERM."""
+    exit_at_sigterm()
     benchmark = cast(Benchmark, importlib.import_module(f"raysys.bench.{name}"))
     with tempfile.TemporaryDirectory(prefix="raysys-bench-") as folder:
         results = [measure(case, config.bench.rounds) for case in benchmark.cases(config, Path(folder))]

@@ -15,6 +15,7 @@ import random
 import shlex
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ _WRAPPER = """#!/bin/sh
 sed -i -e 's/bind \\*:{stats}$/bind {host}:{stats}/' -e 's/bind :{metrics}$/bind {host}:{metrics}/' \\
     -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {error_file}#' \\
     -e 's#return status 404 .*#return status 503 default-errorfiles#' "$3"  # haproxy -db -f FILE ..
-exec {binary} "$@"
+exec {command} "$@"
 """
 _MESSAGE = "the service does not respond; try again, and see the server's log"
 # HAProxy limits the path of a socket to 97 bytes, in which Ray puts the id of the node.
@@ -99,7 +100,7 @@ def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of this service alone, so that a machine can run several."""
     wrapper, error_file = folder / "haproxy", folder / "503.http"
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, binary=shlex.quote(binary), **ports)
+    script = _WRAPPER.format(host=_LOOPBACK, error_file=error_file, command=_command(binary), **ports)
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(0o700)
     error_file.write_bytes(_error_response())
@@ -112,6 +113,18 @@ def _haproxy_environment(folder: Path, binary: str) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         **{_PORTS[use]: str(port) for use, port in ports.items()},
     }
+
+
+def _command(binary: str) -> str:
+    """HAProxy as a command of the shell.
+
+    It ends with its parent, an actor of Ray that may be killed: a HAProxy that stayed would keep the port.
+    """
+    dies_with_parent = ["setpriv", "--pdeathsig", "TERM"]  # of util-linux, which Linux images usually have
+    with contextlib.suppress(OSError):
+        if subprocess.run([*dies_with_parent, "true"], capture_output=True, check=False).returncode == 0:
+            return shlex.join([*dies_with_parent, binary])
+    return shlex.quote(binary)
 
 
 def _error_response() -> bytes:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import time
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
@@ -17,6 +23,7 @@ from raysys.bench.config import QUICK, BenchRunConfig
 from raysys.bench.measure import Case, Measurement, measure
 from raysys.config import load_config
 from raysys.index.search import Searcher
+from raysys.signals import exit_at_sigterm
 from tests.e2e.small import DEMO, run_raysys
 from tests.factories import photo
 
@@ -89,6 +96,46 @@ def test_contenders_are_measured_in_turn_in_separate_processes(tmp_path: Path) -
     rate = result.contenders["A"].rate
     assert (rate.median, rate.min, rate.max) == (4.0, 2.0, 6.0)
     assert (result.contenders["A"].vs_baseline, result.contenders["A"].vs_limit) == (1.0, 1.0)
+
+
+def start_child_and_wait(log: Path) -> Measurement:
+    """A contender that starts a process as a service, logs its pid and its own, and never ends by itself."""
+    child = subprocess.Popen(["sleep", "600"])
+    Finalize(None, end, args=(child,), exitpriority=1)
+    log.write_text(f"{os.getpid()} {child.pid}\n")
+    child.wait()
+    return Measurement(1.0)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Kill a process and collect its status."""
+    child.kill()
+    child.wait()
+
+
+def measure_for_ever(log: Path) -> None:
+    """Measure a contender that does not end."""
+    exit_at_sigterm()
+    measure(Case("case", "runs", {"A": partial(start_child_and_wait, log)}, "A", "A"), rounds=1)
+
+
+def test_sigterm_ends_the_processes_of_contenders(tmp_path: Path) -> None:
+    log = tmp_path / "pids"
+    process = multiprocessing.get_context("spawn").Process(target=measure_for_ever, args=(log,))
+    process.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not log.exists() or not log.read_text().endswith("\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = [psutil.Process(int(pid)) for pid in log.read_text().split()]
+        process.terminate()
+        process.join(60)
+        assert process.exitcode == signal.SIGTERM
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert alive == []
+    finally:
+        process.kill()
 
 
 def test_bare_service_returns_the_neighbours_of_raysys(tmp_path: Path) -> None:

@@ -84,6 +84,21 @@ def test_error_of_haproxy_itself_has_the_format_of_the_service(tmp_path: Path) -
     assert {host for host, _ in addresses} == {LOOPBACK}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="setpriv is of Linux")
+def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    with mock.patch.dict(os.environ), ingress.configured(Config(), starts_cluster=True):
+        stats, metrics = (os.environ[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("STATS", "METRICS"))
+        port, config = free_port(), tmp_path / "haproxy.cfg"
+        config.write_text(HAPROXY_CONFIG.format(host=LOOPBACK, port=port, stats=stats, metrics=metrics))
+        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        parent = f"import subprocess; subprocess.run({command})"
+        with running([sys.executable, "-c", parent]) as process:
+            response_of(f"http://{LOOPBACK}:{port}/v1/items/1/similar", process)
+            [haproxy] = psutil.Process(process.pid).children()
+            process.kill()
+            haproxy.wait(30)
+
+
 @pytest.mark.parametrize(("setting", "starts_cluster"), [("python", True), ("haproxy", False)])
 def test_environment_stays_without_haproxy_or_with_a_running_cluster(
     setting: str, starts_cluster: bool
