@@ -58,14 +58,14 @@ def attribute_summaries(state: State) -> dict[str, AttributeSummary]:
 def _base_columns(parts: Sequence[BasePart], name: str) -> Iterable[pa.Array]:
     """The attribute in each FAISS file, without hidden rows."""
     for part in parts:
-        column = part.columns.attributes.get(name)
+        column = part.items.attributes.get(name)
         if column is not None and not pa.types.is_null(column.type):
-            is_whole = part.num_items == len(part.columns)
+            is_whole = part.num_items == len(part.items)
             yield column if is_whole else column.take(pa.array(part.rows()))
 
 
 def _later_attributes(delta: Delta) -> list[Attributes]:
-    return [item.attributes for item in delta.items(delta.rows().tolist())]
+    return [delta.item(int(row)).attributes for row in delta.rows()]
 
 
 def _summary(columns: list[pa.Array], later: list[Any]) -> AttributeSummary | None:

@@ -147,10 +147,10 @@ class Delta:
         place = self._place(row)
         return place < len(self.numbers) and self.numbers[place] == row and bool(self.is_live[place])
 
-    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
-        """The items of rows, with the attributes that they were put with."""
-        stored = (self.stored[self._place(row)] for row in rows)
-        return [IndexedItem(one.item_id, one.title, one.attributes, one.group) for one in stored]
+    def item(self, row: int) -> IndexedItem:
+        """The item of a row, with the attributes that it was put with."""
+        stored = self.stored[self._place(row)]
+        return IndexedItem(stored.item_id, stored.title, stored.attributes, stored.group)
 
     def held_types(self, name: str, base: Sequence[ValueType], *, besides: str) -> list[ValueType]:
         """The types of an attribute that one column holds: those of `base`, then in the order of the items.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,8 +45,8 @@ class Part(Protocol):
     def has(self, row: int) -> bool:
         """Whether a row is that of an item."""
 
-    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
-        """The items of rows, with attributes that any item of the part has."""
+    def item(self, row: int) -> IndexedItem:
+        """The item of a row, with attributes that any item of the part has."""
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The vector of a row, of length 1."""
@@ -57,10 +57,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class BasePart:
-    """A FAISS file with the columns of its items; `bitmaps` hide those that were replaced or deleted."""
+    """A FAISS file with the items of its rows; `bitmaps` hide those that were replaced or deleted."""
 
     vectors: Shard
-    columns: Items
+    items: Items
     bitmaps: FilterBitmaps
 
     @property
@@ -73,18 +73,18 @@ class BasePart:
         return self.vectors.search(queries, k, self.bitmaps.passing(where), is_exact=is_exact)
 
     def row_of(self, item_id: str) -> int | None:
-        row = self.columns.row_of(item_id)
+        row = self.items.row_of(item_id)
         return row if row is not None and self.bitmaps.is_visible(row) else None
 
     def rows(self) -> Int64[ndarray, " n"]:
         passing = self.bitmaps.passing(None)
-        return np.arange(len(self.columns)) if passing is None else passing.rows()
+        return np.arange(len(self.items)) if passing is None else passing.rows()
 
     def has(self, row: int) -> bool:
         return self.bitmaps.is_visible(row)
 
-    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
-        return self.columns.items(rows)
+    def item(self, row: int) -> IndexedItem:
+        return self.items.item(row)
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """What the index has kept of it, if the kind compresses."""
@@ -96,7 +96,7 @@ class BasePart:
         Raises: DamagedData if the shard has something else at this place since the item was embedded,
         MissingError for an item that was put without a photo.
         """
-        (item,), place = self.columns.items([row]), self.columns.photo_place(row)
+        item, place = self.items.item(row), self.items.photo_place(row)
         if not place.num_bytes:
             raise no_photo(item.item_id)
         photo = storage.read_range(place.shard, place.offset, place.num_bytes)

@@ -188,15 +188,13 @@ class Searcher:
         return np.random.default_rng(seed).permutation(np.concatenate(rows))[:limit]
 
     def item(self, row: int) -> IndexedItem:
-        """As `items`, of one row."""
-        return self.items([row])[0]
-
-    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
-        """The items of rows; their attributes are null where they have none.
-
-        Raises: MissingError as `vector`.
-        """
-        return self._state.items(rows)
+        """The item of a row; its attributes are null where it has none. Raises: MissingError as `vector`."""
+        state = self._state
+        part, row = state.part_of(row)
+        item = part.item(row)
+        if len(item.attributes) < len(state.attributes):  # no item of this part has the others
+            return item._replace(attributes={**state.attributes, **item.attributes})
+        return item
 
     def vector(self, row: int) -> Float32[ndarray, " d"]:
         """The stored vector of a row, of length 1; what the index has kept of it, if the kind compresses.
@@ -236,8 +234,7 @@ class Searcher:
     def _neighbours(self, scores: ndarray, rows: ndarray, excluded: int | None, k: int) -> list[Neighbour]:
         pairs = zip(scores.tolist(), rows.tolist(), strict=True)
         kept = [(score, row) for score, row in pairs if row != excluded]
-        items = self.items([row for _, row in kept[:k]])
-        return [Neighbour(item, score) for item, (score, _) in zip(items, kept, strict=False)]
+        return [Neighbour(self.item(row), score) for score, row in kept[:k]]
 
 
 def require_gpu_kind(uri: str, manifest: IndexBundleManifest) -> None:

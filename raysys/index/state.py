@@ -10,7 +10,6 @@ from functools import cached_property
 
 from raysys.errors import MissingError
 from raysys.index.delta import Delta
-from raysys.index.items import IndexedItem
 from raysys.index.parts import BasePart, Part
 from raysys.index.value_types import ValueType, held_together, require_fitting, types_of_column
 from raysys.store.changes import Change, LoggedChange, Upsert
@@ -41,8 +40,8 @@ class State:
         belongs: Callable[[str], bool],
     ) -> State:
         """The state of an index that was just opened."""
-        names = frozenset(name for part in base for name in part.columns.attributes)
-        delta = Delta.empty(space_id, dimensions, sum(len(part.columns) for part in base), names)
+        names = frozenset(name for part in base for name in part.items.attributes)
+        delta = Delta.empty(space_id, dimensions, sum(len(part.items) for part in base), names)
         types = {name: held_together(_base_types(base, name)) for name in names}
         return cls(base, delta, dict.fromkeys(sorted(names)), types, last_change, belongs)
 
@@ -54,7 +53,7 @@ class State:
     @cached_property
     def first_rows(self) -> list[int]:
         """The first row of each FAISS file, then that of the delta."""
-        return [*itertools.accumulate((len(part.columns) for part in self.base), initial=0)]
+        return [*itertools.accumulate((len(part.items) for part in self.base), initial=0)]
 
     @cached_property
     def num_items(self) -> int:
@@ -78,21 +77,6 @@ class State:
                 f"row {row} has no item in this index, or none since a change; look the item up by its id"
             )
         return part, row_of_part
-
-    def items(self, rows: Sequence[int]) -> list[IndexedItem]:
-        """The items of rows, with every attribute of the index. Raises: as `part_of`."""
-        found: dict[int, IndexedItem] = {}
-        places = {row: self.part_of(row) for row in rows}
-        for part in self.parts:
-            of_part = {row: place for row, (other, place) in places.items() if other is part}
-            if of_part:
-                found.update(zip(of_part, part.items([*of_part.values()]), strict=True))
-        return [self._with_all_attributes(found[row]) for row in rows]
-
-    def _with_all_attributes(self, item: IndexedItem) -> IndexedItem:
-        if len(item.attributes) == len(self.attributes):
-            return item
-        return item._replace(attributes={**self.attributes, **item.attributes})
 
     def require_fitting(self, item_id: str, attributes: Attributes) -> None:
         """Check that an item can be put with these attributes. Raises: as `value_types.require_fitting`."""
@@ -138,5 +122,5 @@ class State:
 def _base_types(base: Sequence[BasePart], name: str) -> Iterator[ValueType]:
     """The types of an attribute in each FAISS file, also in hidden rows."""
     for part in base:
-        if (column := part.columns.attributes.get(name)) is not None:
+        if (column := part.items.attributes.get(name)) is not None:
             yield from types_of_column(column)

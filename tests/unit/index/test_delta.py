@@ -40,7 +40,7 @@ def test_replaced_and_deleted_items_leave_memory_and_rows_stay() -> None:
     for number in (251, 499):
         assert less.row_of(f"n{number}") == number
         np.testing.assert_array_equal(less.vector(number), VECTORS[number])
-        assert less.items([number])[0].item_id == f"n{number}"
+        assert less.item(number).item_id == f"n{number}"
     assert [less.has(row) for row in (-1, 0, 250, 251, 499, 500)] == [False, False, False, True, True, False]
     assert put(less, 3).row_of("n3") == 500  # after the last row that was used
     nothing = less.applied({f"n{number}": Delete(f"n{number}") for number in range(500)})

@@ -29,7 +29,7 @@ def test_items_are_found_by_id_and_by_row(tmp_path: Path) -> None:
     items = open_items(tmp_path, IDS)
     assert [items.row_of(item_id) for item_id in IDS] == [0, 1, 2, 3, 4, 5, 6]
     assert [items.row_of(item_id) for item_id in ("m3", "M1", "\ud800", "x" * 1000)] == [None] * 4
-    assert items.items([2, 0])[0] == IndexedItem("写真", "title 2", {"price": 2}, "g2")
+    assert items.item(2) == IndexedItem("写真", "title 2", {"price": 2}, "g2")
     assert items.photo_place(2) == PhotoPlace("x.tar", 2, 7, "h2")
 
 
@@ -47,4 +47,4 @@ def test_opening_allocates_nothing_and_outlives_the_file(tmp_path: Path) -> None
     items = Items(tmp_path / "items.arrow")
     assert pa.total_allocated_bytes() - before < 10_000  # of a file of 500 kB
     (tmp_path / "items.arrow").unlink()
-    assert items.items([4_999])[0].title == "title 4999"
+    assert items.item(4_999).title == "title 4999"
