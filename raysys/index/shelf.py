@@ -30,6 +30,9 @@ class ShelfOptions(NamedTuple):
     """Whether items of the group of the query's item are shown."""
 
 
+NO_OPTIONS = ShelfOptions()
+
+
 class Wanted(NamedTuple):
     """The next search for a shelf: the `k` nearest items that pass the filter."""
 
@@ -44,7 +47,7 @@ def shelf(
     searcher: Searcher,
     vector: Float32[ndarray, " d"],
     k: int,
-    options: ShelfOptions = ShelfOptions(),  # noqa: B008 (immutable)
+    options: ShelfOptions = NO_OPTIONS,
     *,
     query_row: int | None = None,
 ) -> list[Neighbour]:

@@ -32,12 +32,13 @@ from raysys.index.search import require_gpu_kind
 from raysys.serve.clock import ClockWatch, restart_controller
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
+from raysys.serve.error_responses import RETRY_AFTER_S
 from raysys.serve.follower import FollowerConfig
-from raysys.serve.gateway import RETRY_AFTER_S, Gateway
+from raysys.serve.gateway import Gateway
 from raysys.serve.index_service import IndexSettings
 from raysys.serve.item_writer import ItemWriterConfig
 from raysys.serve.search_deployment import SEARCHER, SearchDeployment
-from raysys.serve.tokens import access_of
+from raysys.serve.tokens import Access, access_of
 from raysys.serve.tracing import tracing_options
 from raysys.serve.versions import pair_to_start_with, served_uri
 from raysys.signals import stop_request
@@ -68,34 +69,15 @@ def bind(config: Config) -> Application:
     InputError for `serve.search_on_gpu` with an index that a GPU cannot hold, for more partitions than FAISS
     files, and for an address that others can reach without tokens.
     """
-    access = access_of(config.serve)
-    if config.serve.allow_anonymous is not None:
-        log.info(
-            "    serve  requests without a token have the scope '%s' (serve.allow_anonymous)",
-            access.anonymous,
-        )
+    section, access = config.serve, access_of(config.serve)
     pair, place = pair_to_start_with(config), served_uri(config)
-    if pair.encoder_uri is None:
-        log.info(
-            "    serve  %s: its vectors are of no EncoderBundle; no queries by photo or text",
-            specs.served_index(config),
-        )
-    section = config.serve
-    index_name, manifest = specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest)
-    if section.search_on_gpu:
-        require_gpu_kind(index_name, manifest)
-    partitions = _partitions(section)
-    for partition in partitions:
-        partition.files(index_name, num_files(manifest))
+    _log_what_differs(config, access, pair)
     changes = _changes(config)
-    encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
     index = IndexSettings(
         changes, section.search_threads, section.queue_length, section.search_on_gpu, section.recall_sample
     )
-    search_apps = [
-        _search_application(section, pair, place, index._replace(partition=partition))
-        for partition in partitions
-    ]
+    encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
+    search_apps = _search_applications(config, pair, place, index)
     coordinator_app = (
         _deployment(Coordinator)
         .options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})  # each gateway has one waiting
@@ -123,6 +105,20 @@ def bind(config: Config) -> Application:
         )
     )
     return gateway_app
+
+
+def _log_what_differs(config: Config, access: Access, pair: ServedPair) -> None:
+    """Say who needs no token, and which queries cannot be answered."""
+    if config.serve.allow_anonymous is not None:
+        log.info(
+            "    serve  requests without a token have the scope '%s' (serve.allow_anonymous)",
+            access.anonymous,
+        )
+    if pair.encoder_uri is None:
+        log.info(
+            "    serve  %s: its vectors are of no EncoderBundle; no queries by photo or text",
+            specs.served_index(config),
+        )
 
 
 def _changes(config: Config) -> FollowerConfig | None:
@@ -170,30 +166,36 @@ def _replicas(num: int, most: int | None, target: float) -> dict[str, Any]:
     return {"autoscaling_config": scaling}
 
 
-def _partitions(section: ServeConfig) -> list[Partition]:
-    """The partitions of the index with a deployment each; none if the gateways open it themselves."""
+def _search_applications(
+    config: Config, pair: ServedPair, place: str, index: IndexSettings
+) -> list[Application]:
+    """A deployment for each partition of the index; none if the gateways open it themselves.
+
+    Raises: InputError for an index that a GPU cannot hold, or with fewer files than partitions.
+    """
+    section, count = config.serve, config.serve.search_partitions
     is_in_gateways = section.search_replicas is None and section.max_search_replicas is None
-    if is_in_gateways and section.search_partitions == 1 and not section.search_on_gpu:
+    if is_in_gateways and count == 1 and not section.search_on_gpu:
         return []
-    return [Partition(number, section.search_partitions) for number in range(section.search_partitions)]
-
-
-def _search_application(
-    section: ServeConfig, pair: ServedPair, place: str, index: IndexSettings
-) -> Application:
-    name = SEARCHER if index.partition.count == 1 else f"{SEARCHER}-{index.partition.number}"
-    application: Application = (
-        _deployment(SearchDeployment)
-        .options(
-            name=name,
-            **_replicas(section.search_replicas or 1, section.max_search_replicas, section.search_threads),
-            max_ongoing_requests=section.search_threads + section.queue_length,
-            max_queued_requests=section.queue_length,
-            ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
-        )
-        .bind(pair, place, index)
+    name, manifest = specs.served_index(config), open_artifact(pair.index_uri, IndexBundleManifest)
+    if section.search_on_gpu:
+        require_gpu_kind(name, manifest)
+    partitions = [Partition(number, count) for number in range(count)]
+    for partition in partitions:
+        partition.files(name, num_files(manifest))
+    replicas = _replicas(section.search_replicas or 1, section.max_search_replicas, section.search_threads)
+    deployment = _deployment(SearchDeployment).options(
+        **replicas,
+        max_ongoing_requests=section.search_threads + section.queue_length,
+        max_queued_requests=section.queue_length,
+        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.search_on_gpu else 0},
     )
-    return application
+    return [
+        deployment.options(name=SEARCHER if count == 1 else f"{SEARCHER}-{partition.number}").bind(
+            pair, place, index._replace(partition=partition)
+        )
+        for partition in partitions
+    ]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ _STEP_S = 5.0  # a shorter step delays the controller by less
 
 
 class ClockWatch:
-    """Tells steps of the system clock backwards by the monotonic clock."""
+    """Notices by the monotonic clock when the system clock was set back."""
 
     def __init__(
         self, system: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic

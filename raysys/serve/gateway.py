@@ -1,4 +1,4 @@
-"""The HTTP gateway: parses requests, prepares photos, calls encoder and index, writes responses.
+"""The HTTP gateway: parses requests, calls encoder and index, writes responses.
 
 Serve pickles the class when it is decorated. Therefore helpers are defined above the class, and annotations
 are evaluated (no `from __future__ import annotations`): a replica would not know names that come later.
@@ -10,29 +10,18 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from numpy import ndarray
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError
-from starlette.exceptions import HTTPException
 
 from raysys.artifacts import require_same_space
 from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
-from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import (
     ClusterError,
-    DamagedData,
     GenerationGone,
     InputError,
     MissingError,
-    NoEncoder,
-    RaysysError,
-    ServiceUnavailable,
 )
 from raysys.index.items import IndexedItem
 from raysys.index.shelf import ShelfOptions
@@ -46,11 +35,10 @@ from raysys.serve.bodies import (
     read_json,
     read_search,
 )
-from raysys.serve.bounded_threads import BoundedThreads
 from raysys.serve.checks import GoldenItem
 from raysys.serve.conditional import is_known, not_modified, photo_tag, shelf_tag
 from raysys.serve.deadline import DeadlineMiddleware, current_deadline
-from raysys.serve.encoder_deployment import EncoderInfo
+from raysys.serve.error_responses import add_error_handlers, response_to, response_to_unexpected
 from raysys.serve.index_service import (
     IndexInfo,
     IndexService,
@@ -65,6 +53,7 @@ from raysys.serve.metrics import timed
 from raysys.serve.middleware import ServiceMiddleware
 from raysys.serve.openapi import openapi_schema
 from raysys.serve.partitioned_index import PartitionedIndex
+from raysys.serve.query_vectors import QueryVectors, given_vector, require_finite
 from raysys.serve.schemas import (
     AttributeResponse,
     AttributesResponse,
@@ -74,8 +63,6 @@ from raysys.serve.schemas import (
     DeleteRequest,
     EmbedRequest,
     EmbedResponse,
-    ErrorDetail,
-    ErrorResponse,
     ExamplesResponse,
     ItemFields,
     ItemResponse,
@@ -91,19 +78,15 @@ from raysys.serve.schemas import (
 from raysys.serve.scopes import authorize
 from raysys.serve.search_deployment import RemoteIndex
 from raysys.serve.tokens import Access
-from raysys.serve.vector_cache import VectorCache, photo_key
 from raysys.serve.versions import VersionsWatch
 from raysys.store.changes import Delete
-from raysys.terminal import printable
 from raysys.version import __version__
 
 T = TypeVar("T")
 ARM = "default"  # the only arm while no experiment runs
-RETRY_AFTER_S = 1  # for refused requests
 READY_TIMEOUT_S = 2.0  # for which a probe waits for replicas
 _PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
-_MAX_MESSAGE_LENGTH = 1000
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
@@ -114,19 +97,6 @@ def _this_gateway() -> Any:
 def _settings() -> ServeConfig:
     section: ServeConfig = _this_gateway().section
     return section
-
-
-def _on_unexpected_error(error: Exception) -> JSONResponse:
-    return _error(500, RaysysError.code, f"internal error ({type(error).__name__}); see the server's log")
-
-
-def _response_to(error: RaysysError) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
-    if error.code == ServiceUnavailable.code:
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
-    # The message of an error from another deployment contains its traceback; the cause is one line.
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return _error(error.http_status, error.code, str(cause), headers)
 
 
 async def _authorize(request: Request) -> None:
@@ -143,68 +113,10 @@ app = FastAPI(
     redoc_url=None,
     openapi_url=None,  # served below, with the headers and errors of every route
 )
-app.add_middleware(DeadlineMiddleware, settings=_settings, on_error=_response_to)
-app.add_middleware(AdmissionMiddleware, settings=_settings, on_error=_response_to)
-app.add_middleware(ServiceMiddleware, settings=_settings, on_error=_on_unexpected_error)
-
-
-@app.exception_handler(RaysysError)
-async def _on_raysys_error(_: Request, error: RaysysError) -> JSONResponse:
-    return _response_to(error)
-
-
-@app.exception_handler(RequestValidationError)
-async def _on_invalid_parameter(_: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]
-    return _error(
-        422, InputError.code, f"{first['loc'][-1]}: {first['msg'].lower()}, got {first.get('input')!r}"
-    )
-
-
-@app.exception_handler(HTTPException)
-async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return _error(error.status_code, code, str(error.detail))
-
-
-@app.exception_handler(BackPressureError)
-async def _on_overload(_: Request, error: BackPressureError) -> JSONResponse:
-    return _response_to(ServiceUnavailable("too many requests are waiting; try again"))
-
-
-@app.exception_handler(RayActorError)
-async def _on_lost_replica(_: Request, error: RayActorError) -> JSONResponse:
-    return _response_to(ServiceUnavailable("a replica ended while it worked on the request; try again"))
-
-
-def _given_vector(vector: list[float], space_id: str | None) -> tuple[ndarray, str]:
-    """The vector of a request, scaled to length 1 so that scores are cosines, and its space id."""
-    if space_id is None:
-        raise InputError("space_id: is required with vector; /v1/embed returns both")
-    largest = float(np.abs(vector).max())
-    if not 0 < largest < np.inf:
-        length = float(np.linalg.norm(vector))
-        raise InputError(f"vector: must be finite and not all zero, got a vector of length {length:g}")
-    scaled = (
-        np.asarray(vector) / largest
-    )  # the squares of very large or very small numbers are not finite or 0
-    return np.asarray(scaled / np.linalg.norm(scaled), np.float32), space_id
-
-
-def _require_encoder(pair: ServedPair) -> str:
-    """The URI of the encoder of a pair."""
-    if pair.encoder_uri is None:
-        raise NoEncoder(
-            "photos and texts cannot be embedded: the vectors of the index are of no EncoderBundle; "
-            "search by item, or by a vector and the space_id of /readyz"
-        )
-    return pair.encoder_uri
-
-
-def _require_finite(what: str, numbers: Any, remedy: str) -> None:
-    """JSON has no NaN: it would leave as null."""
-    if not np.isfinite(numbers).all():
-        raise DamagedData(f"{what}: contains NaN or infinity; {remedy}")
+app.add_middleware(DeadlineMiddleware, settings=_settings, on_error=response_to)
+app.add_middleware(AdmissionMiddleware, settings=_settings, on_error=response_to)
+app.add_middleware(ServiceMiddleware, settings=_settings, on_error=response_to_unexpected)
+add_error_handlers(app)
 
 
 def _index(search: Sequence[Any], initial: ServedPair, served_uri: str, settings: IndexSettings) -> Any:
@@ -220,12 +132,6 @@ def _page_file(name: str) -> Response:
     if "/" in name or suffix not in _PAGE_TYPES or not path.is_file():
         raise MissingError(f"page/{name}: no such file")
     return Response(path.read_bytes(), media_type=f"{_PAGE_TYPES[suffix]}; charset=utf-8")
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    # The message may quote input.
-    body = ErrorResponse(error=ErrorDetail(code=code, message=printable(message, _MAX_MESSAGE_LENGTH)))
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
 
 
 @serve.deployment(name="Gateway")
@@ -253,14 +159,11 @@ class Gateway:
         self.access = access
         if self.section.access_log == "json":
             start_access_log()
-        self._encoder = encoder
+        self._vectors = QueryVectors(encoder, self.section)
         self._index: Any = _index(search, initial, served_uri, index)
         self._writer = None if writer is None else ItemWriter(writer)
         self._coordinator = coordinator
         self._versions = VersionsWatch(coordinator, served_uri, initial)
-        self._decoding = BoundedThreads("photos", self.section.decode_threads, self.section.queue_length)
-        self._vector_cache = VectorCache(self.section.vector_cache_items)
-        self._encoder_infos: dict[str, EncoderInfo] = {}
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
@@ -282,7 +185,7 @@ class Gateway:
         async def ready(pair: ServedPair) -> ReadyResponse:
             index = await self._index_info(pair)
             if pair.encoder_uri is not None:
-                encoder = await self._encoder_info(pair)
+                encoder = await self._vectors.info(pair)
                 require_same_space("the encoder", encoder.space_id, "the index", index.space_id)
             return ReadyResponse(
                 status="ready",
@@ -430,7 +333,7 @@ class Gateway:
 
         async def found(pair: ServedPair) -> SearchResult:
             if body.vector is not None:
-                vector, space_id = _given_vector(body.vector, body.space_id)
+                vector, space_id = given_vector(body.vector, body.space_id)
             else:
                 vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
             with timed("search"):
@@ -459,7 +362,7 @@ class Gateway:
                 *(self._embed(pair, text, None) for text in body.texts),
                 *(self._embed(pair, None, photo) for photo in photos),
             )
-            info = await self._encoder_info(pair)
+            info = await self._vectors.info(pair)
             vectors = [[float(number) for number in vector] for vector in found]
             return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
 
@@ -495,10 +398,10 @@ class Gateway:
 
     async def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[ChangeResponse]:
         writer = self._required_writer()
-        changes = await in_all_spaces(changes, self._versions.known, self._embed_photo)
+        changes = await in_all_spaces(changes, self._versions.known, self._vectors.of_photo)
         sequences = await writer.write(changes)
         # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
-        complete = await in_all_spaces(changes, await self._versions.asked(), self._embed_photo)
+        complete = await in_all_spaces(changes, await self._versions.asked(), self._vectors.of_photo)
         if any(item is not before for item, before in zip(complete, changes, strict=True)):
             await writer.write(complete)
         return [
@@ -529,7 +432,7 @@ class Gateway:
             if fields.vector is None:
                 vector, space_id = await self._embed(pair, None, photo), pair.space_id
             else:
-                vector, space_id = _given_vector(fields.vector, fields.space_id)
+                vector, space_id = given_vector(fields.vector, fields.space_id)
             require_same_space(f"item '{item_id}'", space_id, "the index", index.space_id)
             if len(vector) != index.dimensions:
                 raise InputError(f"vector: {index.dimensions} numbers are required, got {len(vector)}")
@@ -539,35 +442,9 @@ class Gateway:
 
     async def _embed(self, pair: ServedPair, text: str | None, photo: bytes | None) -> ndarray:
         """The vector of a text or a photo in the space of a pair."""
-        _require_encoder(pair)
-        if photo is not None:
-            return await self._embed_photo(pair, photo)
-        if not (text or "").strip():
-            raise InputError("text: is empty; give at least one word")
-        vector: ndarray
-        with timed("encode"):
-            vector = await self._encoder.embed_title.remote(pair.generation, text, current_deadline())
-        _require_finite("the vector of the query", vector, "serve another encoder")
-        return vector
-
-    async def _embed_photo(self, pair: ServedPair, photo: bytes) -> ndarray:
-        info = await self._encoder_info(pair)
-        key = photo_key(photo, info.space_id)
-        vector = self._vector_cache.get(key)
-        if vector is None:
-            with timed("decode"):
-                pixels = await self._decoding.run(current_deadline(), photo_pixels, photo, info.image)
-            with timed("encode"):
-                vector = await self._encoder.embed_pixels.remote(pair.generation, pixels, current_deadline())
-            _require_finite("the vector of the query", vector, "serve another encoder")
-        self._vector_cache.put(key, vector)
-        return vector
-
-    async def _encoder_info(self, pair: ServedPair) -> EncoderInfo:
-        uri = _require_encoder(pair)
-        if uri not in self._encoder_infos:
-            self._encoder_infos[uri] = await self._encoder.info.remote(pair.generation)
-        return self._encoder_infos[uri]
+        return await (
+            self._vectors.of_text(pair, text) if photo is None else self._vectors.of_photo(pair, photo)
+        )
 
     async def _index_info(self, pair: ServedPair) -> IndexInfo:
         info: IndexInfo = await self._index.info(pair.generation)
@@ -589,7 +466,7 @@ class Gateway:
 
     def _search_response(self, result: SearchResult) -> SearchResponse:
         scores = [neighbour.score for neighbour in result.neighbours]
-        _require_finite("the scores", scores, "run raysys embed and raysys index again")
+        require_finite("the scores", scores, "run raysys embed and raysys index again")
         return SearchResponse(
             exposure_id=uuid.uuid4().hex,
             arm=ARM,

@@ -18,7 +18,6 @@ from raysys.index.attribute_summary import AttributeSummary
 from raysys.index.device import CPU, Gpu, device_of
 from raysys.index.items import IndexedItem
 from raysys.index.partition import COMPLETE, Partition
-from raysys.index.parts import num_files
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import ShelfOptions, Wanted, shelf
 from raysys.serve.bounded_threads import BoundedThreads
@@ -192,10 +191,20 @@ class IndexService:
         return StoredItem(searcher.item(row), searcher.vector(row))
 
     async def search(
-        self, generation: int, vector: Float32[ndarray, " d"], wanted: Wanted, deadline: float
+        self,
+        generation: int,
+        vector: Float32[ndarray, " d"],
+        space_id: str | None,
+        wanted: Wanted,
+        deadline: float,
     ) -> FoundInPart:
-        """A search for a shelf in this partition. Raises: InputError, DeadlineExceeded."""
+        """A search for a shelf in this partition; `space_id` as in `nearest`, None for a stored vector.
+
+        Raises: as `nearest`.
+        """
         searcher = await self._searcher(generation)
+        if space_id is not None:
+            require_same_space("vector", space_id, "the index", searcher.space_id)
         (found,) = await self._threads.run(
             deadline, searcher.search, vector[None], wanted.k, where=wanted.where
         )
@@ -260,7 +269,7 @@ def _info(searcher: Searcher) -> IndexInfo:
         searcher.space_id,
         searcher.version,
         len(searcher),
-        num_files(searcher.manifest),
+        searcher.num_files,
         searcher.manifest.dimensions,
         searcher.last_change,
     )

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from raysys.artifacts import require_same_space
 from raysys.index.attribute_summary import MAX_VALUES, AttributeSummary, ValueCount
 from raysys.index.filters import require_known
 from raysys.index.items import IndexedItem
@@ -50,7 +49,7 @@ class PartitionedIndex:
         """As that of `IndexService`."""
         partition = await self._partition_of(generation, item_id)
         own: StoredItem = await partition.stored_item.remote(generation, item_id)
-        return await self._shelf(generation, own.vector, k, options, deadline, own.item)
+        return await self._shelf(generation, own.vector, None, k, options, deadline, own.item)
 
     async def nearest(
         self,
@@ -62,9 +61,7 @@ class PartitionedIndex:
         deadline: float,
     ) -> SearchResult:
         """As that of `IndexService`."""
-        info = await self._handles[0].info.remote(generation)
-        require_same_space("vector", space_id, "the index", info.space_id)
-        return await self._shelf(generation, vector, k, options, deadline, None)
+        return await self._shelf(generation, vector, space_id, k, options, deadline, None)
 
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
@@ -105,6 +102,7 @@ class PartitionedIndex:
         self,
         generation: int,
         vector: Float32[ndarray, " d"],
+        space_id: str | None,
         k: int,
         options: ShelfOptions,
         deadline: float,
@@ -113,7 +111,9 @@ class PartitionedIndex:
         steps = shelf_steps(k, options, own)
         wanted = next(steps)
         while True:
-            found: list[FoundInPart] = await self._all("search", generation, vector, wanted, deadline)
+            found: list[FoundInPart] = await self._all(
+                "search", generation, vector, space_id, wanted, deadline
+            )
             names = sorted({name for part in found for name in part.attribute_names})
             require_known(options.where or {}, names)
             require_known_limits(options, names)

@@ -103,7 +103,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path)
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """A root with an encoder and its index."""
     # Here, because most tests need no Ray Serve; in this order, because the first imports it without warnings.
-    import tests.unit.serve.conftest  # noqa: F401
+    import tests.unit.serve.conftest  # noqa: F401  # imported for the order
     from tests.unit.serve.shop import Shop
 
     shop = Shop(tmp_path / "root", monkeypatch, num_files=2)

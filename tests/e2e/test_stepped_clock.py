@@ -24,8 +24,8 @@ class SteppedClock:
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("a C compiler is needed for the library that moves the clock: apt-get install gcc")
-        self.library, self.file = folder / "stepped_clock.so", folder / "offset"
-        command = [compiler, "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(self.library), "-ldl"]
+        self.preloaded, self.file = folder / "stepped_clock.so", folder / "offset"
+        command = [compiler, "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(self.preloaded), "-ldl"]
         subprocess.run(command, check=True)
         self.file.write_bytes(struct.pack("l", 0))
 
@@ -37,7 +37,7 @@ class SteppedClock:
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SteppedClock:
     clock = SteppedClock(tmp_path)
-    monkeypatch.setenv("LD_PRELOAD", str(clock.library))
+    monkeypatch.setenv("LD_PRELOAD", str(clock.preloaded))
     monkeypatch.setenv("STEPPED_CLOCK", str(clock.file))
     return clock
 

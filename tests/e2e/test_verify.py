@@ -93,13 +93,13 @@ def test_configuration_names_its_shard_sets(tmp_path: Path, capsys: pytest.Captu
     status, out, err = call(capsys, "verify", config)
     assert (status, out) == (2, [])
     assert err == (
-        f"raysys: {tmp_path}/root/shards/train: no ShardSet here (no manifest.json); "
+        f"raysys: {tmp_path / 'root'}/shards/train: no ShardSet here (no manifest.json); "
         "make it with `raysys pack`\n"
     )
     for split, keys in {"train": "ab", "val": "c", "test": "d"}.items():
         write_shard_set(tmp_path / "root" / "shards" / split, keys, split=split)
     status, out, _ = call(capsys, "verify", config)
-    assert (status, out[-1]) == (0, f"{tmp_path}/root/shards")
+    assert (status, out[-1]) == (0, f"{tmp_path / 'root'}/shards")
     write_shard_set(tmp_path / "root" / "shards" / "test", "a", split="test")
     status, out, _ = call(capsys, "verify", config, "--json")
     assert status == 1

@@ -29,7 +29,7 @@ from tests.unit.index.embedding_sets import publish_embeddings, unit_vectors
 
 
 def pair(
-    generation: int, index_uri: str = "/root/indexes/x/version-1", encoder_uri: str | None = None
+    generation: int, index_uri: str = "/data/indexes/x/version-1", encoder_uri: str | None = None
 ) -> ServedPair:
     return ServedPair(
         generation=generation,

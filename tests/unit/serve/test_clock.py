@@ -1,4 +1,4 @@
-"""Steps of the system clock backwards are told from the passing of time."""
+"""The monotonic clock shows when the system clock was set back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray Serve is told of traces."""
+"""The options for traces that Ray Serve gets."""
 
 from __future__ import annotations
 

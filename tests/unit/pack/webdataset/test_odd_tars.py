@@ -165,7 +165,7 @@ def test_too_many_lost_tars_stop_the_pack_with_one_line(tmp_path: Path) -> None:
         index(config)
     assert str(caught.value) == (
         f"{tmp_path}: 1 of 2 tars cannot be used (1 compressed; first {tmp_path}/1.tar.gz#0: compressed with gzip: no "
-        f"photo can be read from inside it; decompress it; ledger: {tmp_path}/root/shards/ledger.parquet); "
+        f"photo can be read from inside it; decompress it; ledger: {tmp_path / 'root'}/shards/ledger.parquet); "
         "correct them, or raise pack.max_bad_fraction"
     )
     assert not (tmp_path / "root" / "shards" / "train").exists()
