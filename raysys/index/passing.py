@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8, UInt32
 from numpy import ndarray
 
 from raysys.index.filters import Filter, meets
-from raysys.index.stored import ListRows, list_rows, list_sizes
+from raysys.index.lists import ListRows, list_rows, list_sizes
 
 Condition: TypeAlias = tuple[str, str, Any]
 """Attribute, operator and operand."""

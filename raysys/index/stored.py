@@ -14,26 +14,14 @@ from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt32
+from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
+
+from raysys.index.lists import ListRows, has_array_lists, list_sizes, places_of
 
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 _BLOCK_ROWS = 16_384  # 8 MB of 128 dimensions
 _BLOCK_CODES = 2_048  # 1 MB of 128 dimensions: it stays in the cache of a core
-
-
-@dataclass(frozen=True)
-class ListRows:
-    """Rows in lists of an IVF index."""
-
-    rows: UInt32[ndarray, " n"]
-    lists: Int64[ndarray, " n"]
-    """The list of each row."""
-    places: UInt32[ndarray, " n"]
-    """The place of each row in its list."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class StoredVectors:
@@ -52,7 +40,7 @@ class StoredVectors:
             holder = _faiss.downcast_index(holder.storage)
         if isinstance(holder, _faiss.IndexFlatCodes) and holder.ntotal:
             return _InRows(index, holder)
-        if isinstance(holder, _faiss.IndexIVF) and _has_array_lists(holder) and holder.ntotal:
+        if isinstance(holder, _faiss.IndexIVF) and has_array_lists(holder) and holder.ntotal:
             return _InLists(index, holder)
         return cls(index)
 
@@ -112,7 +100,7 @@ class _InLists(StoredVectors):
         self._linear = _LinearCodes.of(ivf)
 
     def vectors(self, rows: Int64[ndarray, " n"]) -> Float32[ndarray, "n d"]:
-        lists, places = _places_of(self._ivf, rows)
+        lists, places = places_of(self._ivf, rows)
         prefix = self._ivf.coarse_code_size()  # a code that stands alone begins with its list
         codes = np.empty((len(rows), prefix + self._ivf.code_size), np.uint8)
         for byte in range(prefix):
@@ -158,32 +146,3 @@ class _LinearCodes:
             block = codes[start : start + _BLOCK_CODES].astype(np.float32)
             np.matmul(block, weights, out=scores[start : start + _BLOCK_CODES])
         return np.asarray(scores + np.float32(query @ self.low + weights.sum() / 2))
-
-
-def lists_of(ivf: Any, rows: Int64[ndarray, " n"]) -> Int64[ndarray, " n"]:
-    """The list of each row; `ivf` is a FAISS IndexIVF, which gets a direct map if it has none."""
-    return list_rows(ivf, rows).lists
-
-
-def list_rows(ivf: Any, rows: Int64[ndarray, " n"]) -> ListRows:
-    """These rows with their places; `ivf` as in `lists_of`."""
-    if ivf.direct_map.no():
-        ivf.make_direct_map()
-    lists, places = _places_of(ivf, rows)
-    return ListRows(rows.astype(np.uint32), lists, places.astype(np.uint32))
-
-
-def list_sizes(ivf: Any) -> Int64[ndarray, " lists"]:
-    """The number of rows of each list."""
-    return np.fromiter((ivf.invlists.list_size(number) for number in range(ivf.nlist)), np.int64)
-
-
-def _places_of(ivf: Any, rows: ndarray) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
-    """The list of each row, and its place in the list (FAISS, `lo_build`)."""
-    places: UInt8[ndarray, " n"] = faiss.rev_swig_ptr(ivf.direct_map.array.data(), ivf.ntotal)[rows]
-    return places >> 32, places & 0xFFFFFFFF
-
-
-def _has_array_lists(ivf: Any) -> bool:
-    """Whether the codes of a list are one array; those of fast scan are in blocks."""
-    return isinstance(_faiss.downcast_InvertedLists(ivf.invlists), _faiss.ArrayInvertedLists)

@@ -10,8 +10,9 @@ import pytest
 
 from raysys.config.schema import IndexConfig
 from raysys.index.kinds import recipe_of, trained_index
+from raysys.index.lists import list_rows
 from raysys.index.shards import read_shard, write_shard
-from raysys.index.stored import StoredVectors, list_rows, lists_of
+from raysys.index.stored import StoredVectors
 from tests.unit.index.embedding_sets import clustered_vectors
 
 NUM, DIMENSIONS = 20_000, 16  # two blocks
@@ -37,7 +38,7 @@ def test_vectors_are_those_that_faiss_reconstructs(kind: str, num_lists: int, tm
     assert stored.vectors(rows[:0]).shape == (0, DIMENSIONS)
     ivf = faiss.try_extract_index_ivf(opened)
     if ivf is not None:
-        assert np.array_equal(lists_of(ivf, rows), ivf.quantizer.search(vectors[rows], 1)[1][:, 0])
+        assert np.array_equal(list_rows(ivf, rows).lists, ivf.quantizer.search(vectors[rows], 1)[1][:, 0])
         query = clustered_vectors(1, DIMENSIONS, seed=1)[0]
         found = list_rows(ivf, rows)
         centroids = ivf.quantizer.reconstruct_n(0, ivf.nlist)
