@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import faiss
@@ -30,7 +31,6 @@ _WIDENING = {"ef_search": 0.75, "nprobe": 0.5}
 # 0.932 (a million vectors, nprobe 32 of 4,096 lists, regions of 50, 10 and 1 %; 0.965 without a filter).
 _GROWTH = 3
 _DENSE = 0.2  # share of the rows that pass from which FAISS takes less time than reading only these
-_RANKED = 4  # lists that are ranked at first, as a multiple of those that random rows would need
 
 
 def search_passing(
@@ -47,7 +47,7 @@ def search_passing(
     for number in range(len(queries)):
         query = queries[number : number + 1]
         if ivf is not None:
-            results = _results_of_lists(index, stored, settings["nprobe"], query, k, passing)
+            results = _results_of_lists(index, ivf, stored, settings["nprobe"], query, k, passing)
         else:
             results = _results_of_faiss(index, settings, query, k, passing)
         last_rows = None
@@ -61,6 +61,7 @@ def search_passing(
 
 def _results_of_lists(
     index: Any,
+    ivf: Any,
     stored: StoredVectors,
     nprobe: int,
     query: Float32[ndarray, "1 d"],
@@ -68,18 +69,16 @@ def _results_of_lists(
     passing: Passing,
 ) -> Iterator[Neighbours]:
     """Results of growing effort, by comparison of the query with rows that pass in the nearest lists."""
-    ivf = _faiss.extract_index_ivf(index)
     num_random = math.ceil(nprobe * (passing.count / passing.num_rows) ** -_WIDENING["nprobe"])
     num_random = min(num_random, ivf.nlist)
+    search = partial(_search_lists, index, stored, stored.copy_of(passing), query, k, passing)
     if passing.is_even(ivf):
-        yield _search_lists(
-            index, stored, query, k, passing, _Lists(*ivf.quantizer.search(query, num_random))
-        )
+        yield search(_Lists(*ivf.quantizer.search(query, num_random)))
         return
-    found = Neighbours.none(1, k)
+    found: list[Neighbours] = []
     for lists in _growing_lists(ivf, num_random, query, passing.by_list(ivf)):
-        found = merged([found, _search_lists(index, stored, query, k, passing, lists)], k)
-        yield found
+        found = [merged([*found, search(lists)], k)]
+        yield found[0]
 
 
 class _Lists(NamedTuple):
@@ -97,28 +96,28 @@ def _growing_lists(
     At first they have as many as the `num_random` nearest lists would have if random rows passed. Lists
     without such rows are left out.
     """
-    counts = by_list.counts
-    num_ranked = min(_RANKED * num_random, ivf.nlist)
-    scores, numbers = ivf.quantizer.search(query, num_ranked)
-    seen = counts[numbers[0]].cumsum()
+    ranked = _ranked_lists(ivf, query, np.flatnonzero(by_list.counts))
+    seen = by_list.counts[ranked.numbers[0]].cumsum()
     wanted, stop = num_random * len(by_list.rows) / ivf.nlist, 0
-    while stop < ivf.nlist:
-        if seen[-1] < wanted and num_ranked < ivf.nlist:
-            num_ranked = ivf.nlist
-            all_scores, all_numbers = ivf.quantizer.search(query, num_ranked)
-            is_new = ~np.isin(all_numbers, numbers)  # the order of equally near lists may differ
-            scores = np.concatenate([scores, all_scores[is_new][None]], axis=1)
-            numbers = np.concatenate([numbers, all_numbers[is_new][None]], axis=1)
-            seen = counts[numbers[0]].cumsum()
-        first, stop = stop, min(int(np.searchsorted(seen, wanted)) + 1, num_ranked)
-        places = first + np.flatnonzero(counts[numbers[0, first:stop]])
-        yield _Lists(scores[:, places], numbers[:, places])
+    while stop < len(seen):
+        first, stop = stop, min(int(np.searchsorted(seen, wanted)) + 1, len(seen))
+        yield _Lists(ranked.scores[:, first:stop], ranked.numbers[:, first:stop])
         wanted = _GROWTH * max(wanted, seen[stop - 1])
+
+
+def _ranked_lists(ivf: Any, query: Float32[ndarray, "1 d"], numbers: Int64[ndarray, " n"]) -> _Lists:
+    """These lists, nearest first: in a seventh of the time of FAISS's search for all (4,096 lists)."""
+    scores = np.empty(ivf.nlist, np.float32)
+    centroids = _faiss.downcast_index(ivf.quantizer).get_xb()
+    _faiss.fvec_inner_products_ny(faiss.swig_ptr(scores), faiss.swig_ptr(query), centroids, ivf.d, ivf.nlist)
+    numbers = numbers[np.argsort(-scores[numbers])]
+    return _Lists(scores[None, numbers], numbers[None])
 
 
 def _search_lists(
     index: Any,
     stored: StoredVectors,
+    copy: Any | None,
     query: Float32[ndarray, "1 d"],
     k: int,
     passing: Passing,
@@ -126,17 +125,27 @@ def _search_lists(
 ) -> Neighbours:
     """The `k` nearest of the rows of these lists that pass.
 
-    FAISS goes through all rows of a list, in less time a row. It does so where most pass, unless what it
-    compares is too coarse.
+    `copy` has no other rows, but those that are hidden. Without it, FAISS goes through all rows of a list, in
+    less time a row. It does so where most pass, unless what it compares is too coarse.
     """
-    ivf, numbers = _faiss.extract_index_ivf(index), lists.numbers[0]
-    by_list = passing.by_list(ivf)
+    if copy is not None:
+        is_complete = passing.superset is passing
+        return _faiss_in_lists(copy, query, k, None if is_complete else passing, lists)
+    numbers, by_list = lists.numbers[0], passing.by_list(_faiss.extract_index_ivf(index))
     is_dense = by_list.counts[numbers].sum() >= _DENSE * by_list.sizes[numbers].sum()
-    if not is_dense or not isinstance(index, _faiss.IndexIVF):
-        return _nearest_in_lists(stored, query, k, by_list, lists)
+    if is_dense and isinstance(index, _faiss.IndexIVF):
+        return _faiss_in_lists(index, query, k, passing, lists)
+    return _nearest_in_lists(stored, query, k, by_list, lists)
+
+
+def _faiss_in_lists(
+    ivf: Any, query: Float32[ndarray, "1 d"], k: int, passing: Passing | None, lists: _Lists
+) -> Neighbours:
+    """As `_search_lists`, by FAISS, among all rows if `passing` is None."""
     found = Neighbours.none(1, k)
-    selector = _faiss.IDSelectorBitmap(passing.bitmap)
-    if len(numbers):  # FAISS's Python function for this takes no selector
+    num = lists.numbers.size
+    if num:  # FAISS's Python function for this takes no selector
+        selector = None if passing is None else _faiss.IDSelectorBitmap(passing.bitmap)
         ivf.search_preassigned_c(
             1,
             faiss.swig_ptr(query),
@@ -146,7 +155,7 @@ def _search_lists(
             faiss.swig_ptr(found.scores),
             faiss.swig_ptr(found.rows),
             False,
-            _faiss.SearchParametersIVF(nprobe=len(numbers), sel=selector),
+            _faiss.SearchParametersIVF(nprobe=num, sel=selector),
         )
     return found
 

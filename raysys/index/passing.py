@@ -86,13 +86,17 @@ class Passing:
         self._by_list: RowsByList | None = None
         self._is_even: bool | None = None
         self._superset: Passing | None = None
-        """Of which few rows are missing here."""
 
     @property
     def nbytes(self) -> int:
         """The memory of the bitmap and of what was derived from it."""
         rows = 0 if self._rows is None else self._rows.nbytes
         return self.bitmap.nbytes + rows + (0 if self._by_list is None else self._by_list.nbytes)
+
+    @property
+    def superset(self) -> Passing:
+        """The rows of a filter before hidden ones were left out; `self` if none was."""
+        return self._superset or self
 
     @classmethod
     def of_mask(cls, mask: Bool[ndarray, " n"]) -> Passing:

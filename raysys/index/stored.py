@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 
+from raysys.index.copies import FilterCopies
 from raysys.index.lists import ListRows, has_array_lists, list_sizes, places_of
+from raysys.index.passing import Passing
 
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 _BLOCK_ROWS = 16_384  # 8 MB of 128 dimensions
@@ -66,6 +68,10 @@ class StoredVectors:
         blocks = [vectors @ query for _, vectors in self.blocks(found.rows.astype(np.int64))]
         return np.concatenate([np.empty(0, np.float32), *blocks])
 
+    def copy_of(self, passing: Passing) -> Any | None:
+        """An index with only the rows of `passing.superset`, if there is one; as `FilterCopies.of`."""
+        return None
+
 
 class _InRows(StoredVectors):
     """Of an index that has the code of row i in place i."""
@@ -98,6 +104,8 @@ class _InLists(StoredVectors):
         num = end - self._first - ivf.code_size + 1
         self._codes_at = np.ndarray((num,), f"V{ivf.code_size}", memory, strides=(1,))
         self._linear = _LinearCodes.of(ivf)
+        has_copies = isinstance(_faiss.downcast_index(index), _faiss.IndexIVFScalarQuantizer)
+        self._copies = FilterCopies(ivf, self._codes) if has_copies else None
 
     def vectors(self, rows: Int64[ndarray, " n"]) -> Float32[ndarray, "n d"]:
         lists, places = places_of(self._ivf, rows)
@@ -115,6 +123,9 @@ class _InLists(StoredVectors):
             return super().scores(query, found, of_lists)
         scores = self._linear.scores(query, self._codes(found.lists, found.places))
         return np.asarray(scores + of_lists if self._ivf.by_residual else scores)
+
+    def copy_of(self, passing: Passing) -> Any | None:
+        return None if self._copies is None else self._copies.of(passing)
 
     def _codes(self, lists: ndarray, places: ndarray) -> UInt8[ndarray, "n bytes"]:
         """The codes at these places of lists."""
