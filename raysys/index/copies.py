@@ -21,7 +21,7 @@ from raysys.index.passing import Passing
 
 _faiss: Any = faiss  # its type stubs lack classes of its Python wrapper
 NUM_SEARCHES = 100  # of a filter without a copy. To make one takes the time that about as many searches save
-_MAX_SHARE = 0.25  # of the memory of the index, for all of its copies
+MAX_SHARE = 0.25  # of the memory of the index, for all of its copies
 _ID_BYTES = 8
 _LIST_BYTES = 192  # of a list, beside its rows (FAISS 1.15, measured)
 _BLOCK_ROWS = 16_384
@@ -38,7 +38,7 @@ class FilterCopies:
         """`codes` returns those at some places of lists."""
         self._ivf, self._codes = ivf, codes
         self._row_bytes, self._lists_bytes = ivf.code_size + _ID_BYTES, ivf.nlist * _LIST_BYTES
-        self._max_bytes = int(_MAX_SHARE * self._row_bytes * ivf.ntotal)
+        self._max_bytes = int(MAX_SHARE * self._row_bytes * ivf.ntotal)
         self._uses: WeakKeyDictionary[Passing, _Use] = WeakKeyDictionary()  # the last one used is the last
         self._changing, self._making = threading.Lock(), threading.Lock()
 

@@ -12,6 +12,7 @@ import pytest
 from numpy import ndarray
 
 from raysys.config.schema import IndexConfig
+from raysys.index import copies
 from raysys.index.exact import exact_search
 from raysys.index.filtered import search_passing
 from raysys.index.kinds import Recipe, recipe_of, trained_index
@@ -24,6 +25,7 @@ KINDS = ("exact", "ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8")
 SECTION = IndexConfig(num_lists=16, nprobe=4, hnsw_m=16, ef_search=16, k_factor=32)
 SIZES = (1, 2, 5, 60, 1000)  # kinds that are trained are built as exact below 1,000
 SHARES = (0.0, 0.02, 0.1, 0.3, 0.5, 0.9, 1.0)
+COPIES = "ivf_sq8 in copies"  # every filter is searched in one
 MIN_RECALL = 0.9  # over all queries of a kind: some 10,000
 DIMENSIONS = 16
 
@@ -55,7 +57,17 @@ def recall(found: Neighbours, queries: ndarray, stored: ndarray, mask: ndarray, 
     return float(recall_per_query(exact, found, k).mean())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.fixture
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of an index."""
+    if request.param == COPIES:
+        monkeypatch.setattr(copies, "NUM_SEARCHES", 0)
+        monkeypatch.setattr(copies, "MAX_SHARE", 10)  # of small indexes, most is for the lists
+        return "ivf_sq8"
+    return str(request.param)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, COPIES], indirect=True)
 def test_every_kind_is_held_to_exact_search(kind: str) -> None:
     rng = np.random.default_rng(0)
     recalls = []
@@ -135,7 +147,9 @@ def test_passing_rows_of_a_bitmap() -> None:
         assert passing.contains(rows).tolist() == [[False, bool(mask[0]), bool(mask[-1])]]
 
 
-@pytest.mark.parametrize("kind", ["ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8"])
+@pytest.mark.parametrize(
+    "kind", ["ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8", COPIES], indirect=True
+)
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
 def test_filter_that_keeps_another_region_than_the_querys_has_the_same_recall(
     kind: str, share: float
