@@ -36,18 +36,18 @@ REGION: Filter = {"region": {"lte": float(np.quantile(VECTORS[:, 0], 0.1))}}
 QUERIES = clustered_vectors(20, DIMENSIONS, seed=1)
 
 
-def built(encoding: str = "SQ8") -> tuple[Any, Recipe]:
+def built(encoding: str = "SQ8") -> Any:
     recipe = recipe_of(IndexConfig(num_lists=NUM_LISTS, nprobe=2), "ivf_sq8", NUM, DIMENSIONS)
     recipe = Recipe(recipe.kind, recipe.factory.replace("SQ8", encoding), recipe.search)
     index = trained_index(recipe, VECTORS)
     index.add(VECTORS)
     index.make_direct_map()
-    return index, recipe
+    return index
 
 
 @pytest.fixture(scope="module")
 def index() -> Any:
-    return built()[0]
+    return built()
 
 
 def search(index: Any, stored: StoredVectors, passing: Passing, k: int = 10) -> Neighbours:
@@ -78,26 +78,22 @@ def made(filter_copies: FilterCopies, passing: Passing) -> Any:
 def test_results_are_those_without_a_copy(
     where: Filter, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index, _ = built(encoding)
-    bitmaps = FilterBitmaps(COLUMNS, NUM)
-    passing = bitmaps.passing(where)
-    hidden = search(index, StoredVectors.of(index), passing).rows[:, :3].ravel()  # of the nearest rows
-    without, within = StoredVectors.of(index), StoredVectors.of(index)
-    some = bitmaps.hide(hidden)
-    for each in (bitmaps, some, some.hide(passing.rows()[::2])):
+    monkeypatch.setattr(copies, "NUM_SEARCHES", 0)
+    index = built(encoding)
+    bitmaps, stored, without = FilterBitmaps(COLUMNS, NUM), StoredVectors.of(index), StoredVectors(index)
+    num, passing_rows = bitmaps.passing(where).count, bitmaps.passing(where).rows()
+    some = bitmaps.hide(search(index, without, bitmaps.passing(where)).rows[:, :3].ravel())  # the nearest
+    for each in (bitmaps, some, some.hide(passing_rows[::2])):
         passing = each.passing(where)
         for k in (1, 10, 700):  # more than pass
-            monkeypatch.setattr(copies, "NUM_SEARCHES", 10_000)
-            expected = search(index, without, passing, k)
-            assert without.copy_of(passing) is None
-            monkeypatch.setattr(copies, "NUM_SEARCHES", 0)
-            found, copy = search(index, within, passing, k), within.copy_of(passing)
-            assert copy is not None
-            assert copy.ntotal == bitmaps.passing(where).count  # one for all that is hidden
+            found, expected = (search(index, one, passing, k) for one in (stored, without))
             assert passing.contains(found.rows).all()
+            assert found.rows.shape[1] == min(k, passing.count)
             np.testing.assert_allclose(found.scores, expected.scores, atol=2e-6)
             assert np.array_equal(np.sort(found.rows), np.sort(expected.rows))
-            assert found.rows.shape[1] == min(k, passing.count)
+        copy = stored.copy_of(passing)
+        assert copy is not None
+        assert copy.ntotal == num  # one, whatever is hidden
 
 
 def test_copy_has_the_rows_that_pass_with_their_codes(monkeypatch: pytest.MonkeyPatch, index: Any) -> None:
@@ -226,22 +222,34 @@ def test_failure_to_make_a_copy_leaves_others_possible(monkeypatch: pytest.Monke
     assert made(filter_copies, passing).ntotal == passing.count
 
 
-def test_threads_find_the_same_while_copies_come_and_go(monkeypatch: pytest.MonkeyPatch, index: Any) -> None:
-    stored = StoredVectors.of(index)
+def test_threads_find_the_same_while_copies_come_and_go_and_rows_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, index: Any
+) -> None:
+    monkeypatch.setattr(copies, "NUM_SEARCHES", 25)  # 20 queries a search; one of ten copies fits
+    stored, without = StoredVectors.of(index), StoredVectors(index)
     filters: list[Filter] = [{"even": {"in": [*range(first, first + 10)]}} for first in range(0, 90, 10)]
     filters.append(REGION)
-    bitmaps = FilterBitmaps(COLUMNS, NUM)
-    states = [bitmaps, *(bitmaps.hide(np.arange(0, NUM, step)) for step in (7, 11))]
-    expected = [[search(index, stored, state.passing(where)).rows for where in filters] for state in states]
-    monkeypatch.setattr(copies, "NUM_SEARCHES", 25)  # 20 queries a search; two of ten copies fit
+    states = [FilterBitmaps(COLUMNS, NUM)]
+    is_done = threading.Event()
+
+    def hide() -> None:
+        rng = np.random.default_rng(9)
+        while not is_done.is_set() and len(states) < 1000:
+            states.append(states[-1].hide(rng.integers(NUM, size=3)))
 
     def differing(seed: int) -> int:
         rng, num = np.random.default_rng(seed), 0
-        for _ in range(60):
-            state, where = int(rng.integers(len(states))), int(rng.integers(len(filters)))
-            found = search(index, stored, states[state].passing(filters[where])).rows
-            num += not np.array_equal(np.sort(found), np.sort(expected[state][where]))
+        for _ in range(40):
+            passing = states[-1].passing(filters[rng.integers(3 if seed % 2 else len(filters))])
+            found, expected = (search(index, one, passing).rows for one in (stored, without))
+            num += not (np.array_equal(np.sort(found), np.sort(expected)) and passing.contains(found).all())
         return num
 
-    with ThreadPoolExecutor(4) as pool:
-        assert [*pool.map(differing, range(4))] == [0] * 4
+    with ThreadPoolExecutor(5) as pool:
+        hiding = pool.submit(hide)
+        try:
+            assert [*pool.map(differing, range(4))] == [0] * 4
+        finally:
+            is_done.set()
+        hiding.result()
+    assert len(states) > 1
