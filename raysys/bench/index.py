@@ -84,7 +84,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
         faiss_s = _build_with_faiss(work, recipe)
         contenders: dict[str, Callable[[], Measurement]] = {
             RAYSYS: partial(search_with_raysys, work, None, build_s),
-            ROWS: partial(search_for_rows, work, build_s),
+            ROWS: partial(search_for_rows, work, None, build_s),
             BASELINE: partial(search_with_faiss, work, manifest.search, faiss_s),
         }
         if bench.index_autofaiss_python is not None:
@@ -100,6 +100,7 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
             settings = _settings_with_recall(work, one, recipe)
             contenders = {
                 RAYSYS: partial(search_with_raysys, work, one, build_s),
+                ROWS: partial(search_for_rows, work, one, build_s),
                 SELECTOR: partial(search_with_selector, work, one, settings, faiss_s),
             }
             filtered = {**properties, "share": one.share}
@@ -125,10 +126,11 @@ def search_with_raysys(work: Work, kept: BenchFilter | None, build_s: float) -> 
     return _measurement(work, kept, _search_of(searcher, kept), metrics)
 
 
-def search_for_rows(work: Work, build_s: float) -> Measurement:
+def search_for_rows(work: Work, kept: BenchFilter | None, build_s: float) -> Measurement:
     """Search in the published bundle: rows and scores, as FAISS returns them."""
     searcher, metrics = _bundle_and_metrics(work, build_s)
-    return _measurement(work, None, lambda query: searcher.nearest(query, K), metrics)
+    where = None if kept is None else kept.where
+    return _measurement(work, kept, lambda query: searcher.nearest(query, K, where=where), metrics)
 
 
 def search_with_faiss(work: Work, settings: Mapping[str, int], build_s: float) -> Measurement:

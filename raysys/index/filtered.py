@@ -1,9 +1,10 @@
 """Search among the rows that pass a filter, with as much effort as filter and query need.
 
-In the nearest lists of an IVF index only the rows that pass are read, unless they are many. Where a filter
-keeps random rows, their share says how many lists have the nearest of them. Where it keeps regions, such as a
-category, few lists do if the query is in it, and many if it is not. Then the effort grows until the result
-stays the same. A graph does not tell where its rows are, so its effort always grows.
+In the nearest lists of an IVF index only the rows that pass are read, unless they are many; of a frequent
+filter there is a copy. Where a filter keeps random rows, their share says how many lists have the nearest of
+them. Where it keeps regions, such as a category, few lists do if the query is in it, and many if it is not.
+Then the effort grows until the result stays the same. A graph does not tell where its rows are, so its effort
+always grows.
 """
 
 from __future__ import annotations
