@@ -59,7 +59,9 @@ def test_quick_bench_reports_every_contender(benchmark: str, contenders: set[str
     assert report["conclusions"]
     for result in report["results"]:
         is_filtered = "filter" in result["case"]  # only of `bench index`
-        assert ({index.RAYSYS, index.SELECTOR} if is_filtered else contenders) <= set(result["contenders"])
+        assert ({index.RAYSYS, index.ROWS, index.SELECTOR} if is_filtered else contenders) <= set(
+            result["contenders"]
+        )
         for contender in result["contenders"].values():
             assert_consistent(contender, result)
     if benchmark in ("stream", "pack"):
