@@ -255,7 +255,7 @@ def _deployment(decorated: object) -> serve.Deployment:
     """The deployment of a decorated class, whose annotation keeps the class, without Serve's access log."""
     assert isinstance(decorated, serve.Deployment)
     # A line for each request takes a fifth of an item query's time; `serve.access_log` has better ones.
-    return decorated.options(logging_config={"enable_access_log": False})
+    return decorated.options(logging_config={"enable_access_log": False, "log_level": "WARNING"})
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -67,7 +67,6 @@ from raysys.serve.schemas import (
     ItemFields,
     ItemResponse,
     ItemsParameters,
-    NeighbourResponse,
     ReadyResponse,
     SearchResponse,
     SimilarParameters,
@@ -165,6 +164,60 @@ class Gateway:
         self._coordinator = coordinator
         self._versions = VersionsWatch(coordinator, served_uri, initial)
 
+    # Routes are matched in this order: most requests are searches.
+    @app.get(
+        "/v1/items/{item_id:item_id}/similar", response_model=SearchResponse, response_model_exclude_none=True
+    )
+    async def similar(
+        self,
+        item_id: str,
+        parameters: Annotated[SimilarParameters, Query()],
+        response: Response,
+        if_none_match: Annotated[str | None, Header()] = None,
+    ) -> SearchResponse | Response:
+        """Neighbours of an item, by its stored vector; 304 if they are those of the ETag in If-None-Match."""
+        options = ShelfOptions(
+            parse_json_field("filter", parameters.filter),
+            parse_json_field("max_per", parameters.max_per),
+            parameters.include_group,
+        )
+        k = self._checked_k(parameters.k)
+
+        def headers(index: IndexInfo) -> dict[str, str]:
+            etag = shelf_tag(index.index_version, item_id, k, options, self.section.image_url)
+            return {"ETag": etag, "Cache-Control": "private, no-cache"}
+
+        if if_none_match is not None:
+            current = headers(await self._with_active(self._index_info))
+            if is_known(current["ETag"], if_none_match):
+                return not_modified(current)
+        with timed("search"):
+            result = await self._with_active(
+                lambda pair: self._index.similar(pair.generation, item_id, k, options, current_deadline())
+            )
+        response.headers.update(headers(result.index))
+        return self._search_response(result)
+
+    @app.post("/v1/search", response_model_exclude_none=True)
+    async def search(self, request: Request) -> SearchResponse:
+        """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
+        body, photo = await read_search(request, self.section)
+        k = self._checked_k(body.k)
+        options = ShelfOptions(body.filter, body.max_per)
+
+        async def found(pair: ServedPair) -> SearchResult:
+            if body.vector is not None:
+                vector, space_id = given_vector(body.vector, body.space_id)
+            else:
+                vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
+            with timed("search"):
+                result: SearchResult = await self._index.nearest(
+                    pair.generation, vector, space_id, k, options, current_deadline()
+                )
+            return result
+
+        return self._search_response(await self._with_active(found))
+
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
         return _page_file("index.html")
@@ -251,39 +304,6 @@ class Gateway:
         }
         return AttributesResponse(index_version=version, attributes=attributes)
 
-    @app.get(
-        "/v1/items/{item_id:item_id}/similar", response_model=SearchResponse, response_model_exclude_none=True
-    )
-    async def similar(
-        self,
-        item_id: str,
-        parameters: Annotated[SimilarParameters, Query()],
-        response: Response,
-        if_none_match: Annotated[str | None, Header()] = None,
-    ) -> SearchResponse | Response:
-        """Neighbours of an item, by its stored vector; 304 if they are those of the ETag in If-None-Match."""
-        options = ShelfOptions(
-            parse_json_field("filter", parameters.filter),
-            parse_json_field("max_per", parameters.max_per),
-            parameters.include_group,
-        )
-        k = self._checked_k(parameters.k)
-
-        def headers(index: IndexInfo) -> dict[str, str]:
-            etag = shelf_tag(index.index_version, item_id, k, options, self.section.image_url)
-            return {"ETag": etag, "Cache-Control": "private, no-cache"}
-
-        if if_none_match is not None:
-            current = headers(await self._with_active(self._index_info))
-            if is_known(current["ETag"], if_none_match):
-                return not_modified(current)
-        with timed("search"):
-            result = await self._with_active(
-                lambda pair: self._index.similar(pair.generation, item_id, k, options, current_deadline())
-            )
-        response.headers.update(headers(result.index))
-        return self._search_response(result)
-
     @app.get("/v1/items/{item_id:item_id}/photo")
     async def photo(self, item_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
         """The photo of an item; 304 if its ETag is in If-None-Match."""
@@ -323,26 +343,6 @@ class Gateway:
         ]
         changes = await asyncio.gather(*map(self._change, body.changes, photos))
         return ChangesResponse(changes=await self._write(changes))
-
-    @app.post("/v1/search", response_model_exclude_none=True)
-    async def search(self, request: Request) -> SearchResponse:
-        """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
-        body, photo = await read_search(request, self.section)
-        k = self._checked_k(body.k)
-        options = ShelfOptions(body.filter, body.max_per)
-
-        async def found(pair: ServedPair) -> SearchResult:
-            if body.vector is not None:
-                vector, space_id = given_vector(body.vector, body.space_id)
-            else:
-                vector, space_id = await self._embed(pair, body.text, photo), pair.space_id
-            with timed("search"):
-                result: SearchResult = await self._index.nearest(
-                    pair.generation, vector, space_id, k, options, current_deadline()
-                )
-            return result
-
-        return self._search_response(await self._with_active(found))
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
@@ -457,24 +457,31 @@ class Gateway:
         return k
 
     def _item_response(self, item: IndexedItem) -> ItemResponse:
-        return ItemResponse(
-            item_id=item.item_id,
-            title=item.title,
-            attributes=item.attributes,
-            image_url=photo_url(item.item_id, self.section.image_url),
-        )
+        return ItemResponse.model_validate(self._item_fields(item))
+
+    def _item_fields(self, item: IndexedItem) -> dict[str, Any]:
+        """The fields of an `ItemResponse`."""
+        return {
+            "item_id": item.item_id,
+            "title": item.title,
+            "attributes": item.attributes,
+            "image_url": photo_url(item.item_id, self.section.image_url),
+        }
 
     def _search_response(self, result: SearchResult) -> SearchResponse:
         scores = [neighbour.score for neighbour in result.neighbours]
         require_finite("the scores", scores, "run raysys embed and raysys index again")
-        return SearchResponse(
-            exposure_id=uuid.uuid4().hex,
-            arm=ARM,
-            space_id=result.index.space_id,
-            index_version=result.index.index_version,
-            query=self._item_response(result.query) if result.query else None,
-            items=[
-                NeighbourResponse(**self._item_response(neighbour.item).model_dump(), score=neighbour.score)
-                for neighbour in result.neighbours
-            ],
+        # One call for all items takes a fifth of the time of a call for each.
+        return SearchResponse.model_validate(
+            {
+                "exposure_id": uuid.uuid4().hex,
+                "arm": ARM,
+                "space_id": result.index.space_id,
+                "index_version": result.index.index_version,
+                "query": self._item_fields(result.query) if result.query else None,
+                "items": [
+                    {**self._item_fields(neighbour.item), "score": neighbour.score}
+                    for neighbour in result.neighbours
+                ],
+            }
         )

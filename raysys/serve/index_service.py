@@ -159,11 +159,9 @@ class IndexService:
     ) -> SearchResult:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
         searcher = await self._searcher(generation)
-        row = searcher.row_of(item_id)
-        vector = searcher.vector(row)
-        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, options, query_row=row)
-        self._live_recall.sample(searcher, vector, options.where)
-        return SearchResult(_info(searcher), neighbours, searcher.item(row))
+        stored, neighbours = await self._threads.run(deadline, _similar, searcher, item_id, k, options)
+        self._live_recall.sample(searcher, stored.vector, options.where)
+        return SearchResult(_info(searcher), neighbours, stored.item)
 
     async def nearest(
         self,
@@ -187,8 +185,7 @@ class IndexService:
     async def stored_item(self, generation: int, item_id: str) -> StoredItem:
         """An item of this partition. Raises: MissingError."""
         searcher = await self._searcher(generation)
-        row = searcher.row_of(item_id)
-        return StoredItem(searcher.item(row), searcher.vector(row))
+        return _stored(searcher, searcher.row_of(item_id))
 
     async def search(
         self,
@@ -262,6 +259,18 @@ def _warm_up(searcher: Searcher) -> None:
     """Search once, so that no request waits for what the first search reads and allocates."""
     for row in searcher.random_rows(1, seed=0):
         shelf(searcher, searcher.vector(int(row)), 1, query_row=int(row))
+
+
+def _similar(
+    searcher: Searcher, item_id: str, k: int, options: ShelfOptions
+) -> tuple[StoredItem, list[Neighbour]]:
+    row = searcher.row_of(item_id)
+    stored = _stored(searcher, row)
+    return stored, shelf(searcher, stored.vector, k, options, query_row=row)
+
+
+def _stored(searcher: Searcher, row: int) -> StoredItem:
+    return StoredItem(searcher.item(row), searcher.vector(row))
 
 
 def _info(searcher: Searcher) -> IndexInfo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -81,9 +83,9 @@ def given_vector(vector: list[float], space_id: str | None) -> tuple[Float32[nda
     return np.asarray(scaled / np.linalg.norm(scaled), np.float32), space_id
 
 
-def require_finite(what: str, numbers: Any, remedy: str) -> None:
+def require_finite(what: str, numbers: Iterable[float], remedy: str) -> None:
     """JSON has no NaN: it would leave as null. Raises: DamagedData."""
-    if not np.isfinite(numbers).all():
+    if not all(map(math.isfinite, numbers)):
         raise DamagedData(f"{what}: contains NaN or infinity; {remedy}")
 
 
