@@ -230,7 +230,14 @@ class ServeConfig(Section):
     """Search without a filter on a GPU, one per search replica, in an index of kind `exact` or `ivf_sq8`. The
     CPU searches with filters."""
     max_requests: PositiveInt = 64
-    """Requests that a gateway replica works on at a time; it refuses more at once (503, `overloaded`)."""
+    """Requests that a gateway replica works on at a time; more are refused at once (503, `overloaded`)."""
+    max_item_queries: PositiveInt = 12
+    """Of these, queries by item. Under overload each of them waits for all others: more are answered later,
+    and fewer refuse short bursts."""
+    max_encoder_requests: PositiveInt | None = None
+    """Requests with photos or texts that are worked on at a time, for each encoder replica, once their bodies
+    have arrived; more are refused at once. Null: 4, with `use_gpu` two batches of `max_batch_size`. More are
+    answered later, and fewer refuse short bursts, as with `max_item_queries`."""
     search_threads: PositiveInt = 4
     """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread."""
     queue_length: PositiveInt = 256

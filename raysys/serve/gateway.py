@@ -5,6 +5,7 @@ are evaluated (no `from __future__ import annotations`): a replica would not kno
 """
 
 import asyncio
+import contextlib
 import importlib.resources
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -26,7 +27,7 @@ from raysys.errors import (
 from raysys.index.items import IndexedItem
 from raysys.index.shelf import ShelfOptions
 from raysys.serve.access_log import start_access_log
-from raysys.serve.admission import AdmissionMiddleware
+from raysys.serve.admission import AdmissionMiddleware, Limits
 from raysys.serve.bodies import (
     decode_photo,
     item_photo,
@@ -98,6 +99,11 @@ def _settings() -> ServeConfig:
     return section
 
 
+def _limits() -> Limits:
+    limits: Limits = _this_gateway().limits
+    return limits
+
+
 async def _authorize(request: Request) -> None:
     request.state.token_name = authorize(request, _this_gateway().access)
 
@@ -113,7 +119,7 @@ app = FastAPI(
     openapi_url=None,  # served below, with the headers and errors of every route
 )
 app.add_middleware(DeadlineMiddleware, settings=_settings, on_error=response_to)
-app.add_middleware(AdmissionMiddleware, settings=_settings, on_error=response_to)
+app.add_middleware(AdmissionMiddleware, limits=_limits, on_error=response_to)
 app.add_middleware(ServiceMiddleware, settings=_settings, on_error=response_to_unexpected)
 add_error_handlers(app)
 
@@ -156,6 +162,7 @@ class Gateway:
     ) -> None:
         self.section = ServeConfig.model_validate(section)
         self.access = access
+        self.limits = Limits.of(self.section)
         if self.section.access_log == "json":
             start_access_log()
         self._vectors = QueryVectors(encoder, self.section)
@@ -216,7 +223,8 @@ class Gateway:
                 )
             return result
 
-        return self._search_response(await self._with_active(found))
+        with self._encoder_place(is_needed=body.vector is None):
+            return self._search_response(await self._with_active(found))
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:
@@ -322,7 +330,8 @@ class Gateway:
     async def put(self, item_id: str, request: Request) -> ChangeResponse:
         """Add an item, or replace it: durable when acknowledged, then found within a second."""
         fields, photo = await read_item(request, self.section)
-        [response] = await self._write([await self._embedded(item_id, fields, photo)])
+        with self._encoder_place(is_needed=photo is not None):
+            [response] = await self._write([await self._embedded(item_id, fields, photo)])
         return response
 
     @app.delete("/v1/items/{item_id:item_id}")
@@ -341,8 +350,9 @@ class Gateway:
             else None
             for number, change in enumerate(body.changes)
         ]
-        changes = await asyncio.gather(*map(self._change, body.changes, photos))
-        return ChangesResponse(changes=await self._write(changes))
+        with self._encoder_place(is_needed=any(photos)):
+            changes = await asyncio.gather(*map(self._change, body.changes, photos))
+            return ChangesResponse(changes=await self._write(changes))
 
     @app.post("/v1/embed")
     async def embed(self, request: Request) -> EmbedResponse:
@@ -366,7 +376,8 @@ class Gateway:
             vectors = [[float(number) for number in vector] for vector in found]
             return EmbedResponse(space_id=info.space_id, dimensions=info.dimensions, vectors=vectors)
 
-        return await self._with_active(embedded)
+        with self._encoder_place(is_needed=True):
+            return await self._with_active(embedded)
 
     async def load(self, pair: ServedPair) -> None:
         """As `IndexService.load`."""
@@ -395,6 +406,10 @@ class Gateway:
             return await call(self._versions.known.active)
         except GenerationGone:
             return await call((await self._versions.read_again()).active)
+
+    def _encoder_place(self, *, is_needed: bool) -> contextlib.AbstractContextManager[None]:
+        """Room for a request with photos or texts, if it has any. Raises: ServiceUnavailable."""
+        return self.limits.encoder_requests.taken() if is_needed else contextlib.nullcontext()
 
     async def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[ChangeResponse]:
         writer = self._required_writer()

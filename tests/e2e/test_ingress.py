@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 from urllib.parse import urlsplit
@@ -44,6 +44,7 @@ frontend http_frontend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path not found."
 backend gateways
+{servers}
 listen stats
   bind *:{stats}
 """
@@ -69,10 +70,8 @@ def test_photo_of_the_largest_accepted_size_is_found(served: Served) -> None:
 
 def test_error_of_haproxy_itself_has_the_format_of_the_service(tmp_path: Path) -> None:
     with mock.patch.dict(os.environ), ingress.configured(Config(), starts_cluster=True):
-        stats, metrics = (os.environ[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("STATS", "METRICS"))
-        port, config = free_port(), tmp_path / "haproxy.cfg"
-        config.write_text(HAPROXY_CONFIG.format(host=LOOPBACK, port=port, stats=stats, metrics=metrics))
-        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        port = free_port()
+        command = haproxy_command(tmp_path, port)
         with running(command) as process:
             without_gateway = response_of(f"http://{LOOPBACK}:{port}/v1/items/1/similar", process)
             before_routes_are_known = response_of(f"http://{LOOPBACK}:{port}/", process)
@@ -87,10 +86,8 @@ def test_error_of_haproxy_itself_has_the_format_of_the_service(tmp_path: Path) -
 @pytest.mark.skipif(sys.platform != "linux", reason="setpriv is of Linux")
 def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     with mock.patch.dict(os.environ), ingress.configured(Config(), starts_cluster=True):
-        stats, metrics = (os.environ[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("STATS", "METRICS"))
-        port, config = free_port(), tmp_path / "haproxy.cfg"
-        config.write_text(HAPROXY_CONFIG.format(host=LOOPBACK, port=port, stats=stats, metrics=metrics))
-        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        port = free_port()
+        command = haproxy_command(tmp_path, port)
         parent = f"import subprocess; subprocess.run({command})"
         with running([sys.executable, "-c", parent]) as process:
             response_of(f"http://{LOOPBACK}:{port}/v1/items/1/similar", process)
@@ -164,6 +161,19 @@ def addresses_of(process: psutil.Process) -> set[tuple[str, int]]:
         for connection in process.net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN
     }
+
+
+def haproxy_command(folder: Path, port: int, gateway_ports: Sequence[int] = ()) -> list[str]:
+    """HAProxy as Ray starts it, in the environment of `ingress.configured`."""
+    stats, metrics = (os.environ[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("STATS", "METRICS"))
+    servers = [f"    server g{number} {LOOPBACK}:{each}" for number, each in enumerate(gateway_ports)]
+    config = folder / "haproxy.cfg"
+    config.write_text(
+        HAPROXY_CONFIG.format(
+            host=LOOPBACK, port=port, stats=stats, metrics=metrics, servers="\n".join(servers)
+        )
+    )
+    return [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
 
 
 @contextlib.contextmanager

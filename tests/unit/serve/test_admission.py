@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import pytest
 from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
+from raysys.config.schema import ServeConfig
 from raysys.serve import gateway
+from raysys.serve.admission import encoder_requests
 from raysys.serve.encoder_deployment import EncoderInfo
-from tests.unit.serve.conftest import HashEncoder, Service, client_of_gateway
+from tests.factories import photo
+from tests.unit.serve.conftest import DIMENSIONS, SPACE_ID, HashEncoder, Service, client_of_gateway
 
 LIMIT = 2
 
@@ -60,6 +65,80 @@ def test_request_beyond_the_limit_is_refused_and_later_ones_are_answered(
     assert refused.headers["X-Content-Type-Options"] == "nosniff"  # as every response
     assert probe.status_code == 200
     assert [response.status_code for response in answered] == [200, 200, 200]
+
+
+def test_more_photos_and_texts_than_the_encoder_may_have_are_refused(
+    serve_with: Callable[..., Service],
+) -> None:
+    async def run() -> tuple[list[httpx.Response], list[httpx.Response]]:
+        encoder = WaitingEncoder()
+        serve_with(encoder=encoder, max_encoder_requests=LIMIT, encoder_replicas=1)
+        async with client_of_gateway() as client:
+            accepted = [asyncio.create_task(search(client)) for _ in range(LIMIT)]
+            for _ in accepted:
+                await encoder.waiting.acquire()
+            refused = [
+                await search(client),
+                await client.post("/v1/search", files={"image": ("a.jpg", photo())}),
+                await client.post("/v1/embed", json={"texts": ["a"]}),
+            ]
+            vector = {"vector": [1.0] * DIMENSIONS, "space_id": SPACE_ID}
+            others = [await client.post("/v1/search", json=vector), await client.get("/v1/items/m1/similar")]
+            encoder.may_continue.set()
+            return refused, [*others, *await asyncio.gather(*accepted), await search(client)]
+
+    refused, answered = asyncio.run(run())
+    for response in refused:
+        assert_overloaded(response)
+    assert [response.status_code for response in answered] == [200] * 5
+
+
+def test_photo_is_refused_before_its_body_is_read(serve_with: Callable[..., Service]) -> None:
+    async def run() -> httpx.Response:
+        serve_with()
+        with contextlib.ExitStack() as places:
+            for _ in range(encoder_requests(ServeConfig())):
+                places.enter_context(gateway._this_gateway().limits.encoder_requests.taken())
+            async with client_of_gateway() as client:
+                form = {"Content-Type": "multipart/form-data; boundary=b"}
+                return await client.post("/v1/search", content=unreadable_body(), headers=form)
+
+    assert_overloaded(asyncio.run(run()))
+
+
+async def unreadable_body() -> AsyncIterator[bytes]:
+    """A body that must not be read."""
+    raise AssertionError
+    yield b""
+
+
+def test_queries_by_item_have_a_limit_of_their_own(serve_with: Callable[..., Service]) -> None:
+    async def run() -> tuple[httpx.Response, ...]:
+        serve_with(max_item_queries=1)
+        with gateway._this_gateway().limits.item_queries.taken():
+            async with client_of_gateway() as client:
+                return (
+                    await client.get("/v1/items/m1/similar"),
+                    await client.get("/v1/items"),
+                    await client.get("/v1/admin/versions"),
+                )
+
+    refused, items, versions = asyncio.run(run())
+    assert_overloaded(refused)
+    assert (items.status_code, versions.status_code) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 4),
+        ({"encoder_replicas": 3}, 12),
+        ({"use_gpu": True, "max_batch_size": 16}, 32),  # one batch that is embedded, one that waits
+        ({"use_gpu": True, "max_encoder_requests": 5, "encoder_replicas": 2}, 10),
+    ],
+)
+def test_encoder_requests_follow_the_device_and_the_replicas(settings: dict[str, Any], expected: int) -> None:
+    assert encoder_requests(ServeConfig(**settings)) == expected
 
 
 @pytest.mark.parametrize("path", ["/v1/search", "/v1/embed"])
