@@ -231,7 +231,7 @@ class ServeConfig(Section):
     CPU searches with filters."""
     max_requests: PositiveInt = 64
     """Requests that a gateway replica works on at a time; more are refused at once (503, `overloaded`)."""
-    max_item_queries: PositiveInt = 12
+    max_item_queries: PositiveInt = 8
     """Of these, queries by item. Under overload each of them waits for all others: more are answered later,
     and fewer refuse short bursts."""
     max_encoder_requests: PositiveInt | None = None

@@ -18,6 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
+from raysys.config.schema import ServeConfig
+from raysys.serve.admission import encoder_requests
 from tests.e2e.conftest import Served
 from tests.e2e.small import SMALL, stored_vectors
 
@@ -363,7 +365,8 @@ def test_concurrent_searches_return_what_sequential_ones_return(
         return json_of(client.post("/v1/search", files={"image": ("a.jpg", photo)}, data={"k": "5"}))
 
     sequential = [find(photo) for photo in photos]
-    with concurrent.futures.ThreadPoolExecutor(len(photos)) as threads:
+    num_threads = encoder_requests(ServeConfig()) - 1  # fewer than are refused
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
         concurrent_results = list(threads.map(find, photos, timeout=60))
     for expected, result in zip(sequential, concurrent_results, strict=True):
         assert ids(result) == ids(expected)
