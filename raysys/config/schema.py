@@ -218,12 +218,12 @@ class ServeConfig(Section):
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
     max_encoder_replicas: PositiveInt | None = None
-    """Replicas of the encoder while there is much to do: Ray Serve adds one when each has more than a
-    batch for half a minute, and removes it after ten minutes with less. Null: always `encoder_replicas`."""
+    """Replicas of the encoder while there is much to do: Ray Serve adds one when each has had more than half of
+    `max_encoder_requests` for 30 s, and removes it after ten minutes with less. Null: `encoder_replicas`."""
     max_search_replicas: PositiveInt | None = None
     """The same for each search deployment, when each replica has more than `search_threads` searches."""
     max_gateway_replicas: PositiveInt | None = None
-    """The same for the gateway, when each replica works on more than half of `max_requests`."""
+    """The same for the gateway, when each replica works on more than half of `max_item_queries`."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
     search_on_gpu: bool = False

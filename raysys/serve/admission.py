@@ -24,15 +24,19 @@ ITEM_QUERY = "/similar"
 """The end of the path of a query by item."""
 FORM = "multipart/form-data"
 """The media type of a request with a photo, which waits for the encoder."""
-# Under overload the last accepted request waits for all others. With four, on a CPU, it takes less than twice
-# as long as usual (`raysys/bench/README.md`).
+# Under overload the last accepted request waits for all others: of four, on a CPU, about as long as it takes.
 _ON_CPU = 4
 
 
-def encoder_requests(section: ServeConfig) -> int:
-    """Requests for all encoder replicas: on a GPU, for each a batch that is embedded and the next one."""
+def requests_per_encoder(section: ServeConfig) -> int:
+    """Requests for an encoder replica: on a GPU, a batch that is embedded and the next one."""
     default = 2 * section.max_batch_size if section.use_gpu else _ON_CPU
-    return section.encoder_replicas * (section.max_encoder_requests or default)
+    return section.max_encoder_requests or default
+
+
+def encoder_requests(section: ServeConfig) -> int:
+    """Requests for all encoder replicas, of which there are as many as may be."""
+    return requests_per_encoder(section) * (section.max_encoder_replicas or section.encoder_replicas)
 
 
 class Places:

@@ -29,6 +29,7 @@ from raysys.index.device import device_of
 from raysys.index.partition import Partition
 from raysys.index.parts import num_files
 from raysys.index.search import require_gpu_kind
+from raysys.serve.admission import requests_per_encoder
 from raysys.serve.clock import ClockWatch, restart_controller
 from raysys.serve.coordinator import Coordinator
 from raysys.serve.encoder_deployment import EncoderDeployment
@@ -87,7 +88,7 @@ def bind(config: Config) -> Application:
     gateway_app: Application = (
         _deployment(Gateway)
         .options(
-            **_replicas(section.gateway_replicas, section.max_gateway_replicas, section.max_requests / 2),
+            **_replicas(section.gateway_replicas, section.max_gateway_replicas, section.max_item_queries / 2),
             max_ongoing_requests=_REFUSED_FACTOR * section.max_requests,
             max_queued_requests=_REFUSED_FACTOR * section.max_requests,
             backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
@@ -142,7 +143,9 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     application: Application = (
         _deployment(EncoderDeployment)
         .options(
-            **_replicas(section.encoder_replicas, section.max_encoder_replicas, section.max_batch_size),
+            **_replicas(
+                section.encoder_replicas, section.max_encoder_replicas, requests_per_encoder(section) / 2
+            ),
             max_ongoing_requests=4 * section.max_batch_size,
             max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},

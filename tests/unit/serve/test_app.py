@@ -54,8 +54,8 @@ def test_numbers_of_replicas_are_fixed_unless_they_may_grow(shop: Shop) -> None:
         "Gateway": 3, "Encoder": 2, "Searcher-0": 4, "Searcher-1": 4, "Coordinator": 1,
     }  # fmt: skip
     grows = deployments(
-        shop, gateway_replicas=2, max_gateway_replicas=5, max_requests=20, max_encoder_replicas=3,
-        max_batch_size=7, max_search_replicas=4, search_threads=6,
+        shop, gateway_replicas=2, max_gateway_replicas=5, max_item_queries=20, max_encoder_replicas=3,
+        max_encoder_requests=14, max_search_replicas=4, search_threads=6,
     )  # fmt: skip
     scaling = {name: one._deployment_config.autoscaling_config for name, one in grows.items()}
     assert {
