@@ -218,8 +218,8 @@ class ServeConfig(Section):
     gateway_replicas: PositiveInt = 1
     """Replicas of the HTTP gateway."""
     max_encoder_replicas: PositiveInt | None = None
-    """Replicas of the encoder while there is much to do: Ray Serve adds one when each has had more than half of
-    `max_encoder_requests` for 30 s, and removes it after ten minutes with less. Null: `encoder_replicas`."""
+    """Replicas of the encoder while there is much to do: Ray Serve adds one when each has had more than half
+    of `max_encoder_requests` for 30 s, and removes it after ten minutes with less. Null: never more."""
     max_search_replicas: PositiveInt | None = None
     """The same for each search deployment, when each replica has more than `search_threads` searches."""
     max_gateway_replicas: PositiveInt | None = None
@@ -243,6 +243,9 @@ class ServeConfig(Section):
     queue_length: PositiveInt = 256
     """Inputs for the encoder that may wait in a gateway replica for a free replica, and searches and photos
     that may wait for a thread; more are refused at once. Each input of /v1/embed counts."""
+    degraded_search_effort: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of `nprobe` or `ef_search` that a search has if it would wait for a thread. Its response has the
+    header X-Degraded. Null: every search has its full effort."""
     max_batch_size: PositiveInt = 16
     """Maximum number of requests that are encoded together."""
     batch_wait_ms: NonNegativeFloat = 5.0

@@ -137,6 +137,14 @@ def search_parameters(index: Any, settings: Mapping[str, int], selector: Any = N
     return _faiss.SearchParameters(sel=selector)
 
 
+def reduced(settings: Mapping[str, int], share: float) -> dict[str, int]:
+    """Search parameters with this share of the lists or candidates; as many are re-ranked as before."""
+    return {
+        name: value if name == "k_factor" else max(1, math.ceil(share * value))
+        for name, value in settings.items()
+    }
+
+
 def raised(recipe: Recipe) -> Iterator[Recipe]:
     """The recipe, then the same with search parameters that find more and take longer."""
     yield recipe

@@ -107,6 +107,10 @@ class BasePart:
             )
         return photo
 
+    def with_effort(self, share: float) -> BasePart:
+        """The same part, as `Shard.with_effort`."""
+        return replace(self, vectors=self.vectors.with_effort(share))
+
     def without(self, item_ids: Iterable[str]) -> BasePart:
         """The same part without these items, if it has them."""
         rows = [row for row in map(self.row_of, item_ids) if row is not None]

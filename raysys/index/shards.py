@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from raysys.index.device import CPU, Device, IndexCopy
-from raysys.index.kinds import search_parameters
+from raysys.index.kinds import reduced, search_parameters
 from raysys.index.nearest import exact_nearest, nearest
 from raysys.index.neighbours import Neighbours
 from raysys.index.passing import Passing
@@ -42,6 +42,7 @@ class Shard:
     """Compares many queries with stored vectors."""
     copy: IndexCopy | None = None
     """Of the index, for searches without a filter."""
+    _by_effort: dict[float, Shard] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
@@ -53,6 +54,12 @@ class Shard:
     @cached_property
     def _stored(self) -> StoredVectors:
         return StoredVectors.of(self.index)
+
+    def with_effort(self, share: float) -> Shard:
+        """The same file, whose searches examine this share of the lists or candidates."""
+        if share not in self._by_effort:
+            self._by_effort[share] = replace(self, settings=reduced(self.settings, share))
+        return self._by_effort[share]
 
     def search(
         self,

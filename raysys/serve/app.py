@@ -75,7 +75,12 @@ def bind(config: Config) -> Application:
     _log_what_differs(config, access, pair)
     changes = _changes(config)
     index = IndexSettings(
-        changes, section.search_threads, section.queue_length, section.search_on_gpu, section.recall_sample
+        changes,
+        section.search_threads,
+        section.queue_length,
+        section.search_on_gpu,
+        section.recall_sample,
+        degraded_effort=section.degraded_search_effort,
     )
     encoder_app = None if pair.encoder_uri is None else _encoder_application(section, pair, place)
     search_apps = _search_applications(config, pair, place, index)

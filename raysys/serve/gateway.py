@@ -85,6 +85,8 @@ from raysys.version import __version__
 T = TypeVar("T")
 ARM = "default"  # the only arm while no experiment runs
 READY_TIMEOUT_S = 2.0  # for which a probe waits for replicas
+# Of neighbours that were searched with less effort: no ETag, because the next search may find others.
+_DEGRADED_HEADERS = {"X-Degraded": "search-effort", "Cache-Control": "no-store"}
 _PHOTO_AGE_S = 60  # for which caches may use a photo without asking
 _MAX_EMBED_INPUTS = 64
 _PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -202,11 +204,11 @@ class Gateway:
             result = await self._with_active(
                 lambda pair: self._index.similar(pair.generation, item_id, k, options, current_deadline())
             )
-        response.headers.update(headers(result.index))
+        response.headers.update(_DEGRADED_HEADERS if result.is_degraded else headers(result.index))
         return self._search_response(result)
 
     @app.post("/v1/search", response_model_exclude_none=True)
-    async def search(self, request: Request) -> SearchResponse:
+    async def search(self, request: Request, response: Response) -> SearchResponse:
         """Neighbours of a photo (multipart `image`), or of JSON {text | image_base64 | vector, space_id}."""
         body, photo = await read_search(request, self.section)
         k = self._checked_k(body.k)
@@ -224,7 +226,10 @@ class Gateway:
             return result
 
         with self._encoder_place(is_needed=body.vector is None):
-            return self._search_response(await self._with_active(found))
+            result = await self._with_active(found)
+        if result.is_degraded:
+            response.headers.update(_DEGRADED_HEADERS)
+        return self._search_response(result)
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> Response:

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float32
 from numpy import ndarray
@@ -20,6 +20,7 @@ from raysys.index.items import IndexedItem
 from raysys.index.partition import COMPLETE, Partition
 from raysys.index.search import Neighbour, Searcher
 from raysys.index.shelf import ShelfOptions, Wanted, shelf
+from raysys.serve import metrics
 from raysys.serve.bounded_threads import BoundedThreads
 from raysys.serve.checks import GoldenItem, check_index, golden_items
 from raysys.serve.follower import ChangeFollower, FollowerConfig
@@ -51,6 +52,8 @@ class SearchResult:
     index: IndexInfo
     neighbours: list[Neighbour]
     query: IndexedItem | None = None
+    is_degraded: bool = False
+    """Whether a search had less effort than usual, because the process had too many."""
 
 
 class StoredItem(NamedTuple):
@@ -66,6 +69,7 @@ class FoundInPart(NamedTuple):
     info: IndexInfo
     attribute_names: list[str]
     neighbours: list[Neighbour]
+    is_degraded: bool = False
 
 
 class _Loaded:
@@ -99,6 +103,8 @@ class IndexSettings(NamedTuple):
     is_on_gpu: bool = False
     recall_sample: float = 0.0
     partition: Partition = COMPLETE
+    degraded_effort: float | None = None
+    """Share of the search effort while all threads search; None: always all of it."""
 
 
 class IndexService:
@@ -112,6 +118,7 @@ class IndexService:
         instead = "serve.search_on_gpu=false"
         self._device = device_of("gpu", instead=instead) if settings.is_on_gpu else CPU
         self._changes, self._partition = settings.changes, settings.partition
+        self._degraded_effort = settings.degraded_effort
         self._live_recall = LiveRecall(settings.recall_sample, random.Random())
         self._threads = BoundedThreads("searches", settings.num_threads, settings.queue_length)
         self._photo_threads = BoundedThreads("photos", settings.num_threads, settings.queue_length)
@@ -159,9 +166,10 @@ class IndexService:
     ) -> SearchResult:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
         searcher = await self._searcher(generation)
-        stored, neighbours = await self._threads.run(deadline, _similar, searcher, item_id, k, options)
-        self._live_recall.sample(searcher, stored.vector, options.where)
-        return SearchResult(_info(searcher), neighbours, stored.item)
+        searched = self._with_effort(searcher)
+        stored, neighbours = await self._threads.run(deadline, _similar, searched, item_id, k, options)
+        is_degraded = self._sample_recall(searcher, searched, stored.vector, options.where)
+        return SearchResult(_info(searcher), neighbours, stored.item, is_degraded)
 
     async def nearest(
         self,
@@ -178,9 +186,10 @@ class IndexService:
         """
         searcher = await self._searcher(generation)
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        neighbours = await self._threads.run(deadline, shelf, searcher, vector, k, options)
-        self._live_recall.sample(searcher, vector, options.where)
-        return SearchResult(_info(searcher), neighbours)
+        searched = self._with_effort(searcher)
+        neighbours = await self._threads.run(deadline, shelf, searched, vector, k, options)
+        is_degraded = self._sample_recall(searcher, searched, vector, options.where)
+        return SearchResult(_info(searcher), neighbours, is_degraded=is_degraded)
 
     async def stored_item(self, generation: int, item_id: str) -> StoredItem:
         """An item of this partition. Raises: MissingError."""
@@ -202,11 +211,12 @@ class IndexService:
         searcher = await self._searcher(generation)
         if space_id is not None:
             require_same_space("vector", space_id, "the index", searcher.space_id)
+        searched = self._with_effort(searcher)
         (found,) = await self._threads.run(
-            deadline, searcher.search, vector[None], wanted.k, where=wanted.where
+            deadline, searched.search, vector[None], wanted.k, where=wanted.where
         )
-        self._live_recall.sample(searcher, vector, wanted.where)
-        return FoundInPart(_info(searcher), searcher.attribute_names, found)
+        is_degraded = self._sample_recall(searcher, searched, vector, wanted.where)
+        return FoundInPart(_info(searcher), searcher.attribute_names, found, is_degraded)
 
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
         """Random items; equal seeds give equal items."""
@@ -244,6 +254,20 @@ class IndexService:
         """The photo of an item, read from its shard. Raises: MissingError, DeadlineExceeded."""
         searcher = await self._searcher(generation)
         return await self._photo_threads.run(deadline, searcher.photo, searcher.row_of(item_id))
+
+    def _with_effort(self, searcher: Searcher) -> Searcher:
+        """The index for the next search; if that would wait for a thread, with the degraded effort."""
+        if self._degraded_effort is None or not self._threads.are_busy:
+            return searcher
+        metrics.record("raysys_degraded_searches", 1)
+        return searcher.with_effort(self._degraded_effort)
+
+    def _sample_recall(self, searcher: Searcher, searched: Searcher, vector: ndarray, where: Any) -> bool:
+        """Whether the search was degraded. The live recall is that of the other ones."""
+        if searched is not searcher:
+            return True
+        self._live_recall.sample(searcher, vector, where)
+        return False
 
     async def _searcher(self, generation: int) -> Searcher:
         """The index as it is now: changes that arrive during a request do not reach it."""

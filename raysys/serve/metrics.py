@@ -79,6 +79,12 @@ METRICS = {
             "1 while a searcher cannot read or apply changes, else 0.",
         ),
         Metric(
+            "raysys_degraded_searches",
+            "counter",
+            (),
+            "Searches with `serve.degraded_search_effort`, because a search would have waited for a thread.",
+        ),
+        Metric(
             "raysys_recall",
             "histogram",
             (),

@@ -109,11 +109,12 @@ class PartitionedIndex:
         own: IndexedItem | None,
     ) -> SearchResult:
         steps = shelf_steps(k, options, own)
-        wanted = next(steps)
+        wanted, is_degraded = next(steps), False
         while True:
             found: list[FoundInPart] = await self._all(
                 "search", generation, vector, space_id, wanted, deadline
             )
+            is_degraded = is_degraded or any(part.is_degraded for part in found)
             names = sorted({name for part in found for name in part.attribute_names})
             require_known(options.where or {}, names)
             require_known_limits(options, names)
@@ -129,7 +130,7 @@ class PartitionedIndex:
             except StopIteration as end:
                 info = _together([part.info for part in found])
                 query = None if own is None else _with(complete, own)
-                return SearchResult(info, end.value, query)
+                return SearchResult(info, end.value, query, is_degraded)
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         """The answers of all partitions."""

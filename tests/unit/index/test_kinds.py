@@ -11,7 +11,7 @@ import pytest
 
 from raysys.config.schema import IndexConfig
 from raysys.errors import InputError
-from raysys.index.kinds import cost, raised, recipe_of, search_parameters, trained_index
+from raysys.index.kinds import cost, raised, recipe_of, reduced, search_parameters, trained_index
 from tests.unit.index.embedding_sets import clustered_vectors
 
 KINDS = ("exact", "ivf_sq8", "ivf_pq", "ivf_rabitq", "hnsw", "hnsw_sq8")
@@ -81,6 +81,12 @@ def test_raised_settings_double_and_end_at_all_lists() -> None:
         {"nprobe": 32, "k_factor": 40},
     ]
     assert [step.search for step in raised(recipe_of(IndexConfig(), "exact", 2000, 16))] == [{}]
+
+
+def test_reduced_settings_are_a_share_and_at_least_one() -> None:
+    assert reduced({"nprobe": 9, "k_factor": 4}, 0.5) == {"nprobe": 5, "k_factor": 4}
+    assert reduced({"ef_search": 64}, 0.001) == {"ef_search": 1}
+    assert reduced({}, 0.5) == {}
 
 
 def test_cost_grows_with_the_vectors_that_a_search_compares() -> None:

@@ -375,3 +375,18 @@ def test_vector_that_comes_later_than_its_change_puts_the_item(small: Searcher) 
     [[first]] = small.search(POOL[:1], 1, where={"brand": {"in": ["x"]}})
     assert (first.item.item_id, first.item.title) == ("n0", "new")
     assert "n0" not in before
+
+
+def test_less_effort_examines_fewer_lists_and_finds_changes_all_the_same(tmp_path: Path) -> None:
+    searcher = Searcher(publish(tmp_path, "ivf_sq8", SIZES["ivf_sq8"], shards=1))
+    log = Log()
+    searcher.apply(log.batch(upsert("new", POOL[0])))
+    reduced = searcher.with_effort(1 / 16)  # one of 16 lists
+    queries = POOL[:50]
+    found = reduced.nearest(queries, 1)
+    exact = searcher.nearest(queries, 1, is_exact=True)
+    assert np.array_equal(searcher.nearest(queries, 1).rows, exact.rows)
+    assert not np.array_equal(found.rows, exact.rows)
+    assert (found.scores <= exact.scores + 1e-3).all()
+    assert reduced.item(int(found.rows[0, 0])).item_id == "new"
+    assert reduced.version == searcher.version

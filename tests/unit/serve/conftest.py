@@ -172,15 +172,20 @@ def serve_with(
         )
         served_uri = str(root / "served" / "shop.json")
         follower = FollowerConfig(url=f"sqlite:///{root}/store.db", timeout_s=5.0, poll_s=0.01)
-        settings_of_index = IndexSettings(follower if has_store else None, 4, 256)
+        section = ServeConfig(**settings)
+        settings_of_index = IndexSettings(
+            follower if has_store else None,
+            section.search_threads,
+            section.queue_length,
+            degraded_effort=section.degraded_search_effort,
+        )
         if search is None:
             search = IndexService(pair, served_uri, settings_of_index)
             searchers.append(search)
-        section = ServeConfig(**settings).model_dump(mode="json")
         gateway_class = class_of(gateway.Gateway).__mro__[1]  # without the wrapper of `serve.ingress`
         writer = ItemWriterConfig(follower["url"], 5.0, str(root)) if has_store else None
         routes = gateway_class(
-            section,
+            section.model_dump(mode="json"),
             access,
             Handle(encoder) if has_encoder else None,
             [Handle(search)],
