@@ -269,7 +269,7 @@ class ServeConfig(Section):
     recall_sample: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of the searches that are compared with an exact search in the background, for `raysys_recall`."""
     body_timeout_s: PositiveFloat = 30.0
-    """Maximum time in which the body of a request must arrive, in seconds."""
+    """Maximum time in which the head of a request must arrive, and then its body, in seconds."""
     image_url: Annotated[str, Field(pattern=r"\{item_id\}")] | None = None
     """Template of the photos' public addresses, for example `https://img.example.com/{item_id}.jpg`; the
     percent-encoded id replaces `{item_id}`. Null: serve the photos from the shards, and keep those of

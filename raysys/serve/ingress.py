@@ -55,9 +55,11 @@ _ENVIRONMENT = {
 # HAProxy refuses what the gateways would refuse. `be_conn` is the number of requests in progress. The table
 # counts some of them: 1 are queries by item, 2 photos that arrive or are worked on, 3 those that are worked
 # on. HAProxy waits for the body of a photo (for a buffer of it): a slow sender holds up no other photo, and a
-# client that still sends would not see the refusal. sed inserts the name of the backend for \1.
+# client that still sends would not see the refusal. `timeout http-request` is for the head of a request.
+# sed inserts the name of the backend for \1.
 _OVERLOAD_RULES = r"""
 stick-table type integer size 3 store conn_cur
+timeout http-request {body_timeout_ms}ms
 errorfile 408 {body_timeout}
 acl has_gateway nbsrv(\1) gt 0
 acl never_refused path {probes}
@@ -89,7 +91,7 @@ exec {command} "$@"
 """
 _UNAVAILABLE = "the service does not respond; try again, and see the server's log"
 _OVERLOADED = "the service works on as many requests as it may; try again"
-_BODY_TIMEOUT = "body: did not arrive in time; send a smaller photo, or set serve.body_timeout_s"
+_BODY_TIMEOUT = "request: did not arrive in time; send a smaller photo, or set serve.body_timeout_s"
 # HAProxy limits the path of a socket to 97 bytes, in which Ray puts the id of the node.
 _MAX_PARENT_BYTES = 12
 

@@ -39,7 +39,7 @@ frontend prometheus
     bind :{metrics}
 frontend http_frontend
     bind {host}:{port}
-    use_backend gateways if {{ path_beg /v1 }}
+    use_backend gateways if {{ path_beg /v1 /healthz /readyz }}
     default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path not found."

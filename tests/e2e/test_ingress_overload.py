@@ -90,7 +90,7 @@ def start_ingress(tmp_path: Path) -> Iterator[Callable[..., Ingress]]:
             process = stack.enter_context(running(haproxy_command(tmp_path, port, gateway_ports)))
             started = Ingress(port, stub, stack.enter_context(ThreadPoolExecutor(8)))
             stack.callback(stub.may_answer.set)
-            assert response_of(started.url, process).status_code == 200
+            assert response_of(f"{started.url}healthz", process).status_code == 200
             return started
 
         yield start
@@ -160,14 +160,23 @@ def test_photo_that_arrives_slowly_takes_no_place_of_another(start_ingress: Call
         assert ingress.post_photo().status_code == 200
 
 
-def test_photo_that_does_not_arrive_in_time_is_refused(start_ingress: Callable[..., Ingress]) -> None:
-    ingress = start_ingress(body_timeout_s=0.1)
-    head = "POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nContent-Type: multipart/form-data\r\n\r\n"
+def response_to_incomplete(ingress: Ingress, sent: str) -> str:
+    """The response to a request of which no more is sent."""
     with socket.create_connection((LOOPBACK, ingress.port), timeout=GENEROUS_S) as slow:
-        slow.sendall(head.encode())
-        response = slow.makefile("rb").read().decode()
+        slow.sendall(sent.encode())
+        return slow.makefile("rb").read().decode()
+
+
+def test_photo_that_does_not_arrive_in_time_is_refused(start_ingress: Callable[..., Ingress]) -> None:
+    head = "POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nContent-Type: multipart/form-data\r\n\r\n"
+    response = response_to_incomplete(start_ingress(body_timeout_s=0.1), head)
     assert response.startswith("HTTP/1.1 408 Request Timeout\r\n")
     assert "body_timeout" in response
+
+
+def test_head_that_does_not_arrive_in_time_is_refused(start_ingress: Callable[..., Ingress]) -> None:
+    response = response_to_incomplete(start_ingress(body_timeout_s=0.1), "GET /v1/items HTTP/1.1\r\nHost: ")
+    assert response.startswith("HTTP/1.1 408 ")  # HAProxy has one page for it, whatever its settings
 
 
 def test_probes_and_operators_are_answered_when_all_else_is_refused(
