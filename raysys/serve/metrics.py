@@ -99,6 +99,7 @@ RAY_METRICS = {
     "serve_batches_processed": "Batches that the encoder has embedded.",
     "serve_deployment_queued_queries": "Requests that wait for a replica, by deployment.",
     "serve_replica_processing_queries": "Requests that replicas work on, by deployment.",
+    "serve_num_http_error_requests": "Requests that HAProxy refused (error_code 503): no gateway has them.",
 }
 
 

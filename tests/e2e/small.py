@@ -11,12 +11,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
@@ -196,3 +198,12 @@ def stored_vectors(root: Path) -> dict[str, np.ndarray]:
     files = sorted((root / "embeddings" / f"{NAME}-pca").glob("version-*/*.parquet"))
     rows = [row for path in files for row in pq.read_table(path).select(["item_id", "embedding"]).to_pylist()]
     return {row["item_id"]: np.array(row["embedding"]) for row in rows}
+
+
+def exported_metrics(pid: int) -> str:
+    """What the node exports to Prometheus; `pid` is the process that started Ray."""
+    # Ray ends the name of a session with the process that started it; an earlier one had the same number.
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray")
+    ports = folder.glob(f"session_*_{pid}/metrics_export_port_*")
+    port_file = max(ports, key=lambda path: path.stat().st_mtime)
+    return httpx.get(f"http://127.0.0.1:{port_file.read_text()}/metrics", timeout=30).text

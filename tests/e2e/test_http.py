@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -21,7 +18,7 @@ import pytest
 from raysys.config.schema import ServeConfig
 from raysys.serve.admission import encoder_requests
 from tests.e2e.conftest import Served
-from tests.e2e.small import SMALL, stored_vectors
+from tests.e2e.small import SMALL, exported_metrics, stored_vectors
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, by the import of Ray Serve
@@ -375,21 +372,21 @@ def test_concurrent_searches_return_what_sequential_ones_return(
 
 def test_node_exports_the_metrics_of_a_search(client: httpx.Client, served: Served, photo: bytes) -> None:
     json_of(client.post("/v1/search", files={"image": ("a.jpg", photo)}))
-    # Ray ends the name of a session with the process that started it; an earlier one had the same number.
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray")
-    ports = folder.glob(f"session_*_{served.pid}/metrics_export_port_*")
-    port_file = max(ports, key=lambda path: path.stat().st_mtime)
-    url = f"http://127.0.0.1:{port_file.read_text()}/metrics"
-    # The others are of changes that came, and of the small share of searches that are compared with exact ones.
-    absent = {"raysys_change_lag_ms", "raysys_last_change_lag_ms", "raysys_recall"}
-    expected = [name for name in METRICS if name not in absent]
-    missing = ["everything"]
+    # The others are of changes that came, of the small share of searches that are compared with exact ones, and
+    # of overload.
+    absent = {
+        "raysys_change_lag_ms",
+        "raysys_last_change_lag_ms",
+        "raysys_recall",
+        "raysys_degraded_searches",
+    }
+    expected = {*METRICS, *RAY_METRICS} - absent - {"serve_num_http_error_requests"}
+    text = ""
     deadline = time.monotonic() + 60
-    while missing and time.monotonic() < deadline:  # replicas report every few seconds
-        text = httpx.get(url, timeout=30).text
-        missing = [name for name in [*expected, *RAY_METRICS] if f"\nray_{name}" not in text]
+    while missing := [name for name in expected if f"\nray_{name}" not in text]:
+        assert time.monotonic() < deadline, missing  # replicas report every few seconds
+        text = exported_metrics(served.pid)
         time.sleep(0.5)
-    assert missing == []
     for stage in ("decode", "encode", "search"):
         assert f'stage="{stage}"' in text
     assert 'route="/v1/search",status="200"' in text

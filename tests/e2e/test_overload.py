@@ -11,7 +11,7 @@ import httpx
 
 from raysys.config.schema import ServeConfig
 from tests.e2e.conftest import STOP_TIMEOUT_S, CompletedRun, Served, wait_until_ready
-from tests.e2e.small import free_port, kill_group, start_raysys
+from tests.e2e.small import exported_metrics, free_port, kill_group, start_raysys, wait_for
 
 CLIENTS = 2 * ServeConfig().max_requests
 TEXTS = ["a red dress", "赤 ワンピース", "a mug"]
@@ -46,6 +46,13 @@ def test_requests_beyond_the_limit_are_refused_with_retry_after(served: Served) 
     assert len(again.json()["vectors"]) == len(TEXTS), again.text
     ready = httpx.get(f"{served.url}readyz", timeout=GENEROUS_S)
     assert ready.json()["status"] == "ready", ready.text
+
+    def is_counted() -> bool:
+        lines = exported_metrics(served.pid).splitlines()
+        counts = [line for line in lines if line.startswith("ray_serve_num_http_error_requests_total{")]
+        return any('error_code="503"' in line for line in counts)
+
+    wait_for(is_counted)
 
 
 async def similar_at_once(url: str) -> list[httpx.Response]:
