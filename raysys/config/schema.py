@@ -239,7 +239,8 @@ class ServeConfig(Section):
     have arrived; more are refused at once. Null: 4, with `use_gpu` two batches of `max_batch_size`. More are
     answered later, and fewer refuse short bursts, as with `max_item_queries`."""
     search_threads: PositiveInt = 4
-    """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread."""
+    """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread. Those of
+    at most a millisecond, without a filter, need none."""
     queue_length: PositiveInt = 256
     """Inputs for the encoder that may wait in a gateway replica for a free replica, and searches and photos
     that may wait for a thread; more are refused at once. Each input of /v1/embed counts."""

@@ -29,6 +29,11 @@ class ShelfOptions(NamedTuple):
     include_group: bool = False
     """Whether items of the group of the query's item are shown."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no search has a filter."""
+        return self.where is None and not self.max_per
+
 
 NO_OPTIONS = ShelfOptions()
 

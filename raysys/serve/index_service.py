@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float32
 from numpy import ndarray
@@ -23,12 +24,16 @@ from raysys.index.shelf import ShelfOptions, Wanted, shelf
 from raysys.serve import metrics
 from raysys.serve.bounded_threads import BoundedThreads
 from raysys.serve.checks import GoldenItem, check_index, golden_items
+from raysys.serve.deadline import require_time
 from raysys.serve.follower import ChangeFollower, FollowerConfig
 from raysys.serve.generations import Generations
 from raysys.serve.live_recall import LiveRecall
 from raysys.serve.opening_item import opening_row
+from raysys.serve.search_time import SearchTime
 from raysys.types import Attributes
 
+T = TypeVar("T")
+_WARM_UP_SEARCHES, _WARM_UP_K = 10, 10
 _SUMMARY_AGE_S = 60.0  # to summarise ten million items takes seconds
 
 
@@ -85,7 +90,9 @@ class _Loaded:
         self.summaries: tuple[str, dict[str, AttributeSummary]] | None = None
         """A version of the index and its attributes."""
         self.summarised_at = 0.0
-        _warm_up(searcher)
+        # No request waits for what the first search reads and allocates.
+        rows = searcher.random_rows(_WARM_UP_SEARCHES, seed=0)
+        self.search_time = SearchTime(partial(_neighbours, searcher, int(row)) for row in rows)
 
     def close(self) -> None:
         """Apply no further changes."""
@@ -165,10 +172,18 @@ class IndexService:
         self, generation: int, item_id: str, k: int, options: ShelfOptions, deadline: float
     ) -> SearchResult:
         """Neighbours of an item, by its stored vector. Raises: MissingError, InputError, DeadlineExceeded."""
-        searcher = await self._searcher(generation)
-        searched = self._with_effort(searcher)
-        stored, neighbours = await self._threads.run(deadline, _similar, searched, item_id, k, options)
-        is_degraded = self._sample_recall(searcher, searched, stored.vector, options.where)
+        loaded = await self._generations.get(generation)
+        searcher = loaded.searcher.snapshot()
+
+        def search(searcher: Searcher) -> tuple[StoredItem, list[Neighbour]]:
+            row = searcher.row_of(item_id)
+            stored = _stored(searcher, row)
+            return stored, shelf(searcher, stored.vector, k, options, query_row=row)
+
+        (stored, neighbours), is_degraded = await self._run(
+            loaded, searcher, search, deadline, is_plain=options.is_plain
+        )
+        self._sample_recall(searcher, stored.vector, options.where, is_degraded)
         return SearchResult(_info(searcher), neighbours, stored.item, is_degraded)
 
     async def nearest(
@@ -184,11 +199,17 @@ class IndexService:
 
         Raises: SpaceMismatch, InputError, DeadlineExceeded.
         """
-        searcher = await self._searcher(generation)
+        loaded = await self._generations.get(generation)
+        searcher = loaded.searcher.snapshot()
         require_same_space("vector", space_id, "the index", searcher.space_id)
-        searched = self._with_effort(searcher)
-        neighbours = await self._threads.run(deadline, shelf, searched, vector, k, options)
-        is_degraded = self._sample_recall(searcher, searched, vector, options.where)
+
+        def search(searcher: Searcher) -> list[Neighbour]:
+            return shelf(searcher, vector, k, options)
+
+        neighbours, is_degraded = await self._run(
+            loaded, searcher, search, deadline, is_plain=options.is_plain
+        )
+        self._sample_recall(searcher, vector, options.where, is_degraded)
         return SearchResult(_info(searcher), neighbours, is_degraded=is_degraded)
 
     async def stored_item(self, generation: int, item_id: str) -> StoredItem:
@@ -208,14 +229,19 @@ class IndexService:
 
         Raises: as `nearest`.
         """
-        searcher = await self._searcher(generation)
+        loaded = await self._generations.get(generation)
+        searcher = loaded.searcher.snapshot()
         if space_id is not None:
             require_same_space("vector", space_id, "the index", searcher.space_id)
-        searched = self._with_effort(searcher)
-        (found,) = await self._threads.run(
-            deadline, searched.search, vector[None], wanted.k, where=wanted.where
+
+        def search(searcher: Searcher) -> list[Neighbour]:
+            (found,) = searcher.search(vector[None], wanted.k, where=wanted.where)
+            return found
+
+        found, is_degraded = await self._run(
+            loaded, searcher, search, deadline, is_plain=wanted.where is None
         )
-        is_degraded = self._sample_recall(searcher, searched, vector, wanted.where)
+        self._sample_recall(searcher, vector, wanted.where, is_degraded)
         return FoundInPart(_info(searcher), searcher.attribute_names, found, is_degraded)
 
     async def sample(self, generation: int, limit: int, seed: int) -> list[IndexedItem]:
@@ -255,19 +281,32 @@ class IndexService:
         searcher = await self._searcher(generation)
         return await self._photo_threads.run(deadline, searcher.photo, searcher.row_of(item_id))
 
-    def _with_effort(self, searcher: Searcher) -> Searcher:
-        """The index for the next search; if that would wait for a thread, with the degraded effort."""
-        if self._degraded_effort is None or not self._threads.are_busy:
-            return searcher
-        metrics.record("raysys_degraded_searches", 1)
-        return searcher.with_effort(self._degraded_effort)
+    async def _run(
+        self,
+        loaded: _Loaded,
+        searcher: Searcher,
+        search: Callable[[Searcher], T],
+        deadline: float,
+        *,
+        is_plain: bool,
+    ) -> tuple[T, bool]:
+        """The result of a search, and whether it had the degraded effort because it would have waited.
 
-    def _sample_recall(self, searcher: Searcher, searched: Searcher, vector: ndarray, where: Any) -> bool:
-        """Whether the search was degraded. The live recall is that of the other ones."""
-        if searched is not searcher:
-            return True
-        self._live_recall.sample(searcher, vector, where)
-        return False
+        Those that are plain and short are made here, all others in a thread.
+        """
+        if is_plain and loaded.search_time.is_short:
+            require_time(deadline)
+            return loaded.search_time.of(partial(search, searcher)), False
+        is_degraded = self._degraded_effort is not None and self._threads.are_busy
+        if self._degraded_effort is not None and is_degraded:
+            metrics.record("raysys_degraded_searches", 1)
+            searcher = searcher.with_effort(self._degraded_effort)
+        return await self._threads.run(deadline, search, searcher), is_degraded
+
+    def _sample_recall(self, searcher: Searcher, vector: ndarray, where: Any, is_degraded: bool) -> None:
+        """The live recall is that of searches with their full effort."""
+        if not is_degraded:
+            self._live_recall.sample(searcher, vector, where)
 
     async def _searcher(self, generation: int) -> Searcher:
         """The index as it is now: changes that arrive during a request do not reach it."""
@@ -279,18 +318,8 @@ class IndexService:
         return _Loaded(searcher, self._changes)
 
 
-def _warm_up(searcher: Searcher) -> None:
-    """Search once, so that no request waits for what the first search reads and allocates."""
-    for row in searcher.random_rows(1, seed=0):
-        shelf(searcher, searcher.vector(int(row)), 1, query_row=int(row))
-
-
-def _similar(
-    searcher: Searcher, item_id: str, k: int, options: ShelfOptions
-) -> tuple[StoredItem, list[Neighbour]]:
-    row = searcher.row_of(item_id)
-    stored = _stored(searcher, row)
-    return stored, shelf(searcher, stored.vector, k, options, query_row=row)
+def _neighbours(searcher: Searcher, row: int) -> list[Neighbour]:
+    return shelf(searcher, searcher.vector(row), _WARM_UP_K, query_row=row)
 
 
 def _stored(searcher: Searcher, row: int) -> StoredItem:

@@ -13,7 +13,7 @@ import pytest
 
 from raysys.index.search import Searcher
 from raysys.index.shelf import ShelfOptions, shelf
-from raysys.serve import index_service, metrics
+from raysys.serve import index_service, metrics, search_time
 from raysys.serve.index_service import FoundInPart, IndexInfo
 from raysys.serve.partitioned_index import PartitionedIndex
 from tests.unit.serve.conftest import DIMENSIONS, SPACE_ID, Handle, Service, client_of_gateway
@@ -40,6 +40,7 @@ def two_at_a_time(monkeypatch: pytest.MonkeyPatch, serve_with: Callable[..., Ser
     """The responses to a query that has the only thread, and to one that comes meanwhile; and the metrics."""
     monkeypatch.setattr(RecordingRecall, "num_queries", 0)
     monkeypatch.setattr(index_service, "LiveRecall", RecordingRecall)
+    monkeypatch.setattr(search_time, "SHORT_MS", -1.0)  # every search has a thread
 
     def send(effort: float | None, second: Callable[[httpx.AsyncClient], Any]) -> Any:
         serve_with(search_threads=1, degraded_search_effort=effort)
