@@ -40,3 +40,20 @@ def stop_request() -> Iterator[StopRequest]:
 def exit_at_sigterm() -> None:
     """From now on, SIGTERM raises SystemExit in the main thread: open contexts close, as at Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
+
+
+@contextmanager
+def without_abort_at_sigterm() -> Iterator[None]:
+    """For a block that starts Ray, whose own handler aborts a process three seconds after SIGTERM.
+
+    Afterwards SIGTERM does what it did before, or raises SystemExit if nothing handled it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            if callable(before):
+                signal.signal(signal.SIGTERM, before)
+            else:
+                exit_at_sigterm()

@@ -95,10 +95,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # without xdist, tests run in one process
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """How `make test` deals the tests to its two processes: a folder to one of them, which shares its clusters.
+    """How `make test` deals the tests to its processes: a folder to one of them, which shares its clusters.
 
     Unit tests, and the tests of `ray/` without the shared cluster, share nothing and are dealt by the file;
-    the linters are dealt like a folder. Both processes mostly wait, so that they fill each other's gaps.
+    the linters are dealt like a folder. They mostly wait, so that three of them fill each other's gaps on two cores.
     """
     from xdist.scheduler import LoadScopeScheduling
 

@@ -15,6 +15,7 @@ from ray._private.grpc_utils import init_grpc_channel  # with the TLS settings o
 from raysys.config.schema import RayConfig
 from raysys.errors import ClusterError
 from raysys.parallel import TimeLimitExceeded, call_within
+from raysys.signals import without_abort_at_sigterm
 
 # For Ray and its workers. A variable that is already set keeps its value.
 _LOCAL_ENVIRONMENT = {
@@ -44,11 +45,12 @@ def connect(section: RayConfig) -> None:
         return
     address = _address(section)
     try:
-        if address:
-            _require_cluster(address, section.connect_timeout_s)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local(section)
+        with without_abort_at_sigterm():
+            if address:
+                _require_cluster(address, section.connect_timeout_s)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start_local(section)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         if address:
