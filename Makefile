@@ -11,7 +11,7 @@ demo: .venv/.installed ## the whole path on a drawn catalogue, then a live page
 	$(BIN)/raysys demo
 
 test: .venv/.installed-dev ## the whole test suite, linters included
-	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: .venv/.installed-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -98,7 +98,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """How `make test` deals the tests to its processes: a folder to one of them, which shares its clusters.
 
     Unit tests, and the tests of `ray/` without the shared cluster, share nothing and are dealt by the file;
-    the linters are dealt like a folder. They mostly wait, so that three of them fill each other's gaps on two cores.
+    the linters are dealt like a folder. Two processes fill each other's gaps on two cores; three took longer.
     """
     from xdist.scheduler import LoadScopeScheduling
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from raysys.config.schema import ServeConfig
 from tests.e2e.conftest import STOP_TIMEOUT_S, CompletedRun, Served, wait_until_ready
@@ -63,6 +64,7 @@ async def similar_at_once(url: str) -> list[httpx.Response]:
         return await asyncio.gather(*map(client.get, urls))
 
 
+@pytest.mark.slow
 def test_searches_that_would_wait_have_less_effort_where_configured(
     completed_run: CompletedRun, tmp_path: Path
 ) -> None:
