@@ -120,8 +120,10 @@ def conclusions(results: Sequence[CaseResult]) -> list[str]:
             f"{of_ours['cpu ms']:.2f} ms; {bare.metrics['cpu ms'].median:.2f} ms in {BASELINE}; k6 took "
             f"{of_ours['k6 share']:.0%} of all cores",
             f"{result.case}: at {_OVERLOAD} times the sustained load, answered p99 "
+            f"{of_ours['overload p99'] / of_ours['p99']:.2f} of that at the sustained load and "
             f"{of_ours['overload p99'] / of_ours['normal p99']:.2f} of that at half of it, refused p99 "
-            f"{of_ours['overload refused p99']:.0f} ms",
+            f"{of_ours['overload refused p99']:.0f} ms; k6 took "
+            f"{of_ours['overload k6 share']:.0%} of all cores",
         ]
         if "fresh p99" in of_ours:
             lines.append(
@@ -156,6 +158,7 @@ def run_raysys(work: ServeWork) -> Measurement:
         "overload p99": excess.p99_ms,
         "overload refused p99": excess.refused_p99_ms,
         "overload failed": excess.failed,
+        "overload k6 share": excess.generator_share,
     }
     return Measurement(measured.rate, metrics)
 
