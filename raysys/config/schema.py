@@ -223,7 +223,7 @@ class ServeConfig(Section):
     max_search_replicas: PositiveInt | None = None
     """The same for each search deployment, when each replica has more than `search_threads` searches."""
     max_gateway_replicas: PositiveInt | None = None
-    """The same for the gateway, when each replica works on more than half of `max_item_queries`."""
+    """The same for the gateway, when each has more than an eighth of `max_item_queries` in progress."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
     search_on_gpu: bool = False
@@ -231,7 +231,7 @@ class ServeConfig(Section):
     CPU searches with filters."""
     max_requests: PositiveInt = 64
     """Requests that a gateway replica works on at a time; more are refused at once (503, `overloaded`)."""
-    max_item_queries: PositiveInt = 8
+    max_item_queries: PositiveInt = 16
     """Of these, queries by item. Under overload each of them waits for all others: more are answered later,
     and fewer refuse short bursts."""
     max_encoder_requests: PositiveInt | None = None

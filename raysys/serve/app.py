@@ -51,6 +51,7 @@ _STOP_CHECK_S = 0.2
 # The gateway refuses requests itself, in the format of the service. So it must receive many more than it
 # accepts: what it does not receive, Ray Serve refuses in plain text.
 _REFUSED_FACTOR = 16
+_BUSY_SHARE = 1 / 8  # of the item queries that a gateway may work on
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -93,7 +94,9 @@ def bind(config: Config) -> Application:
     gateway_app: Application = (
         _deployment(Gateway)
         .options(
-            **_replicas(section.gateway_replicas, section.max_gateway_replicas, section.max_item_queries / 2),
+            **_replicas(
+                section.gateway_replicas, section.max_gateway_replicas, _BUSY_SHARE * section.max_item_queries
+            ),
             max_ongoing_requests=_REFUSED_FACTOR * section.max_requests,
             max_queued_requests=_REFUSED_FACTOR * section.max_requests,
             backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
