@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
-SHORT_MS = 1.0  # to hand a search to a thread and back takes 0.1 to 0.2 ms of CPU time
+SHORT_MS = 1.0  # to hand a search to a thread and back takes 0.2 ms of CPU time
 _WEIGHT = 0.02  # of the last search in the moving mean
 
 
