@@ -301,7 +301,10 @@ class IndexService:
         if self._degraded_effort is not None and is_degraded:
             metrics.record("raysys_degraded_searches", 1)
             searcher = searcher.with_effort(self._degraded_effort)
-        return await self._threads.run(deadline, search, searcher), is_degraded
+        call = partial(search, searcher)
+        if is_plain and not is_degraded:
+            return await self._threads.run(deadline, loaded.search_time.of, call), False
+        return await self._threads.run(deadline, call), is_degraded
 
     def _sample_recall(self, searcher: Searcher, vector: ndarray, where: Any, is_degraded: bool) -> None:
         """The live recall is that of searches with their full effort."""

@@ -68,6 +68,7 @@ acl never_refused path_beg {admin}
 acl item_query path_end {item_query}
 acl photo req.hdr(content-type) -i -m beg {photo}
 http-request set-var(txn.gateways) nbsrv(\1)
+http-request set-log-level debug
 acl full be_conn(\1),div({max_requests}),sub(txn.gateways) ge 0
 acl full_of_item_queries int(1),table_conn_cur(http_frontend),div({max_item_queries}),sub(txn.gateways) ge 0
 acl full_of_arriving_photos int(2),table_conn_cur(http_frontend),div({max_requests}),sub(txn.gateways) ge 0
@@ -86,12 +87,14 @@ http-request set-header x-request-disconnect-disabled ?1 if METH_GET item_query
 # Ray's template binds statistics and metrics to all addresses, and answers in plain text. A HAProxy that was
 # just started knows no gateway yet, and answers 404: a client would take it for an item that does not exist.
 _WRAPPER = """#!/bin/sh
-grep -q track-sc0 "$3" || sed -i -e 's#^ *use_backend \\([^ ]*\\) if .*#{rules}&#' "$3"
+grep -q track-sc0 "$3" || sed -i -e 's#^ *use_backend \\([^ ]*\\) if .*#{rules}&#' \\
+    -e 's#^ *tune.bufsize .*#&\\n    tune.memory.hot-size {hot_bytes}#' "$3"
 sed -i -e 's/bind \\*:{stats}$/bind {host}:{stats}/' -e 's/bind :{metrics}$/bind {host}:{metrics}/' \\
     -e 's#errorfile \\(50[234]\\) .*#errorfile \\1 {error_file}#' \\
     -e 's#return status 404 .*#return status 503 default-errorfiles#' "$3"  # haproxy -db -f FILE ..
 exec {command} "$@"
 """
+_HOT_BYTES = 2**26  # of buffers that HAProxy keeps; it keeps 512 KB of itself, less than one buffer
 _UNAVAILABLE = "the service does not respond; try again, and see the server's log"
 _OVERLOADED = "the service works on as many requests as it may; try again"
 _BODY_TIMEOUT = "request: did not arrive in time; send a smaller photo, or set serve.body_timeout_s"
@@ -146,7 +149,12 @@ def _haproxy_environment(folder: Path, binary: str, section: ServeConfig) -> dic
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     rules = _overload_rules(section, folder)
     script = _WRAPPER.format(
-        host=_LOOPBACK, error_file=error_file, rules=rules, command=_command(binary), **ports
+        host=_LOOPBACK,
+        error_file=error_file,
+        hot_bytes=_HOT_BYTES,
+        rules=rules,
+        command=_command(binary),
+        **ports,
     )
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(0o700)
