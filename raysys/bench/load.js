@@ -28,6 +28,7 @@ export const options = {
       gracefulStop: "30s",
     },
   },
+  systemTags: [], // nobody reads them
   summaryTrendStats: ["count", "med", "p(95)", "p(99)"],
   discardResponseBodies: true,
 };

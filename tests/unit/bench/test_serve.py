@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raysys.bench.serve import Step, measurement_of
+from raysys.bench.serve import Step, measurement_of, steps_to_saturation
 
 
 def step(rate: int, answered: int, *, started: int, dropped: int = 0, p50_ms: float = 1.0) -> Step:
@@ -50,3 +50,39 @@ def test_rate_is_the_most_answered_and_latencies_are_those_of_sustained_steps() 
     assert metrics["answered"] == pytest.approx(298 / 300)
     assert (metrics["k6 share"], metrics["cpu ms"], metrics["haproxy cpu ms"]) == (0.3, 2.0, 0.5)
     assert "gateway cpu ms" not in metrics
+
+
+def steps_of(
+    capacity: int, rates: list[int], *, pauses: tuple[int, ...] = ()
+) -> tuple[list[Step], list[int]]:
+    """The steps of a service that answers up to `capacity`, and the rates that were run.
+
+    The runs whose numbers are in `pauses` answer nothing.
+    """
+    asked: list[int] = []
+
+    def run(rate: int) -> Step:
+        asked.append(rate)
+        answered = 0 if len(asked) - 1 in pauses else 10 * min(rate, capacity)
+        return step(rate, answered, started=10 * rate)
+
+    return steps_to_saturation(run, rates), asked
+
+
+def test_rates_rise_to_saturation_and_then_halve_the_interval() -> None:
+    steps, asked = steps_of(250, [100, 200, 400, 800])
+    assert asked == [100, 200, 400, 400, 283, 283, 238]  # a step that is not sustained is run twice
+    assert [(step.rate, step.is_sustained) for step in steps[2:]] == [(400, False), (283, False), (238, True)]
+    assert measurement_of(steps).metrics["sustained/s"] == 238.0
+    assert measurement_of(steps).rate == 250.0
+
+
+def test_pause_of_the_machine_is_no_saturation() -> None:
+    steps, asked = steps_of(1000, [100, 200, 400], pauses=(1,))
+    assert asked == [100, 200, 200, 400]
+    assert all(step.is_sustained for step in steps)
+
+
+def test_service_that_is_saturated_at_the_lowest_rate_has_this_one_step() -> None:
+    steps, asked = steps_of(50, [100, 200])
+    assert (asked, measurement_of(steps).rate) == ([100, 100], 50.0)
