@@ -223,7 +223,7 @@ class ServeConfig(Section):
     max_search_replicas: PositiveInt | None = None
     """The same for each search deployment, when each replica has more than `search_threads` searches."""
     max_gateway_replicas: PositiveInt | None = None
-    """The same for the gateway, when each has more than an eighth of `max_item_queries` in progress."""
+    """The same for the gateway, when each is at work for more than 0.6 of the time."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
     search_on_gpu: bool = False

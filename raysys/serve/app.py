@@ -15,7 +15,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from raysys import storage
 from raysys.artifacts import IndexBundleManifest, open_artifact, specs
@@ -29,6 +29,7 @@ from raysys.index.device import device_of
 from raysys.index.partition import Partition
 from raysys.index.parts import num_files
 from raysys.index.search import require_gpu_kind
+from raysys.serve import gateway_scaling
 from raysys.serve.admission import requests_per_encoder
 from raysys.serve.clock import ClockWatch, restart_controller
 from raysys.serve.coordinator import Coordinator
@@ -51,7 +52,6 @@ _STOP_CHECK_S = 0.2
 # The gateway refuses requests itself, in the format of the service. So it must receive many more than it
 # accepts: what it does not receive, Ray Serve refuses in plain text.
 _REFUSED_FACTOR = 16
-_BUSY_SHARE = 1 / 8  # of the item queries that a gateway may work on
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -95,7 +95,9 @@ def bind(config: Config) -> Application:
         _deployment(Gateway)
         .options(
             **_replicas(
-                section.gateway_replicas, section.max_gateway_replicas, _BUSY_SHARE * section.max_item_queries
+                section.gateway_replicas,
+                section.max_gateway_replicas,
+                policy=AutoscalingPolicy(policy_function=gateway_scaling.POLICY),
             ),
             max_ongoing_requests=_REFUSED_FACTOR * section.max_requests,
             max_queued_requests=_REFUSED_FACTOR * section.max_requests,
@@ -152,7 +154,9 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
         _deployment(EncoderDeployment)
         .options(
             **_replicas(
-                section.encoder_replicas, section.max_encoder_replicas, requests_per_encoder(section) / 2
+                section.encoder_replicas,
+                section.max_encoder_replicas,
+                target_ongoing_requests=requests_per_encoder(section) / 2,
             ),
             max_ongoing_requests=4 * section.max_batch_size,
             max_queued_requests=section.queue_length,
@@ -169,12 +173,11 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
     return application
 
 
-def _replicas(num: int, most: int | None, target: float) -> dict[str, Any]:
-    """A fixed number of replicas, or more while each has more than `target` requests."""
+def _replicas(num: int, most: int | None, **scaling: Any) -> dict[str, Any]:
+    """A fixed number of replicas, or up to `most` with the fields of an AutoscalingConfig."""
     if most is None:
         return {"num_replicas": num}
-    scaling = AutoscalingConfig(min_replicas=num, max_replicas=most, target_ongoing_requests=target)
-    return {"autoscaling_config": scaling}
+    return {"autoscaling_config": AutoscalingConfig(min_replicas=num, max_replicas=most, **scaling)}
 
 
 def _search_applications(
@@ -194,7 +197,11 @@ def _search_applications(
     partitions = [Partition(number, count) for number in range(count)]
     for partition in partitions:
         partition.files(name, num_files(manifest))
-    replicas = _replicas(section.search_replicas or 1, section.max_search_replicas, section.search_threads)
+    replicas = _replicas(
+        section.search_replicas or 1,
+        section.max_search_replicas,
+        target_ongoing_requests=section.search_threads,
+    )
     deployment = _deployment(SearchDeployment).options(
         **replicas,
         max_ongoing_requests=section.search_threads + section.queue_length,

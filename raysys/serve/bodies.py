@@ -1,4 +1,4 @@
-"""Request bodies: size limits, JSON, multipart forms and base64. Every fault of a body is an InputError."""
+"""Query strings, and bodies: size limits, JSON, multipart forms, base64. Every fault is an InputError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import binascii
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import pydantic_core
@@ -21,6 +21,7 @@ from raysys.config.schema import ServeConfig
 from raysys.errors import InputError, TooLarge
 from raysys.serve.schemas import ItemFields, SearchRequest
 
+Parameters = TypeVar("Parameters", bound=BaseModel)
 _OTHER_FIELDS_BYTES = 1_000_000  # of a body, beside its photo
 _MAX_FORM_FIELDS = 16
 _MAX_FORM_FILES = 4  # more than one, so that the error of a second photo names the field
@@ -40,6 +41,12 @@ class BodyTimeout(InputError):
 
     http_status = 408
     code = "body_timeout"
+
+
+def query_parameters(model: type[Parameters], request: Request) -> Parameters:
+    """The query string as `model`; of a repeated parameter the last value. Raises: InputError."""
+    parameters: Parameters = _validated(lambda: model.model_validate(dict(request.query_params)))
+    return parameters
 
 
 async def read_search(request: Request, section: ServeConfig) -> tuple[SearchRequest, bytes | None]:

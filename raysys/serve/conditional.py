@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from fastapi import Response
 
 
 def shelf_tag(index_version: str, *parameters: object) -> str:
     """The ETag of the neighbours of an item: weak, because each response has an exposure id of its own."""
-    content = json.dumps([index_version, *parameters], sort_keys=True)
-    return f'W/"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
+    content = repr((index_version, *parameters)).encode("utf-8", "surrogatepass")
+    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def photo_tag(photo: bytes) -> str:

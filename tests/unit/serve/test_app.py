@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from ray.serve._private.build_app import build_app
 
     from raysys.serve.app import bind
+    from raysys.serve.gateway_scaling import POLICY
 
 
 @pytest.fixture
@@ -54,15 +55,19 @@ def test_numbers_of_replicas_are_fixed_unless_they_may_grow(shop: Shop) -> None:
         "Gateway": 3, "Encoder": 2, "Searcher-0": 4, "Searcher-1": 4, "Coordinator": 1,
     }  # fmt: skip
     grows = deployments(
-        shop, gateway_replicas=2, max_gateway_replicas=5, max_item_queries=40, max_encoder_replicas=3,
+        shop, gateway_replicas=2, max_gateway_replicas=5, max_encoder_replicas=3,
         max_encoder_requests=14, max_search_replicas=4, search_threads=6,
     )  # fmt: skip
     scaling = {name: one._deployment_config.autoscaling_config for name, one in grows.items()}
     assert {
         name: (one.min_replicas, one.max_replicas, one.target_ongoing_requests)
         for name, one in scaling.items()
-        if one is not None
-    } == {"Gateway": (2, 5, 5), "Encoder": (1, 3, 7), "Searcher": (1, 4, 6)}
+        if one is not None and name != "Gateway"
+    } == {"Encoder": (1, 3, 7), "Searcher": (1, 4, 6)}
+    gateway = scaling["Gateway"]
+    assert gateway is not None
+    assert (gateway.min_replicas, gateway.max_replicas) == (2, 5)
+    assert gateway.policy.policy_function == POLICY
 
 
 def test_fewer_replicas_at_most_than_at_least_are_refused(shop: Shop) -> None:
