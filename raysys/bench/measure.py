@@ -62,7 +62,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ContenderResult:
-    """A contender over all rounds; `vs_baseline` and `vs_limit` are ratios of median rates."""
+    """A contender over all rounds; `vs_baseline` and `vs_limit` are medians of the rounds' ratios."""
 
     rate: Spread
     vs_baseline: float
@@ -98,14 +98,14 @@ def measure(case: Case, rounds: int) -> CaseResult:
                     case.name, number, name, measurement.rate, case.unit,
                 )  # fmt: skip
     rates = {
-        name: Spread.of([measurement.rate for measurement in process.measurements])
+        name: [measurement.rate for measurement in process.measurements]
         for name, process in processes.items()
     }
     results = {
         name: ContenderResult(
-            rate=rates[name],
-            vs_baseline=rates[name].median / rates[case.baseline].median,
-            vs_limit=rates[name].median / rates[case.limit].median,
+            rate=Spread.of(rates[name]),
+            vs_baseline=median_ratio(rates[name], rates[case.baseline]),
+            vs_limit=median_ratio(rates[name], rates[case.limit]),
             peak_memory_bytes=process.peak_memory_bytes,
             object_store_bytes=process.object_store_bytes,
             metrics=_metric_spreads(process.measurements),
@@ -113,6 +113,11 @@ def measure(case: Case, rounds: int) -> CaseResult:
         for name, process in processes.items()
     }
     return CaseResult(case.name, case.unit, case.baseline, case.limit, case.properties, results)
+
+
+def median_ratio(rates: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the rounds' ratios: what slows a round down slows both."""
+    return statistics.median(rate / other for rate, other in zip(rates, others, strict=True))
 
 
 def _metric_spreads(measurements: Sequence[Measurement]) -> dict[str, Spread]:

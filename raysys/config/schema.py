@@ -240,7 +240,7 @@ class ServeConfig(Section):
     answered later, and fewer refuse short bursts, as with `max_item_queries`."""
     search_threads: PositiveInt = 4
     """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread. Those of
-    at most a millisecond, without a filter, need none."""
+    at most a millisecond of CPU time, without a filter, need none."""
     queue_length: PositiveInt = 256
     """Inputs for the encoder that may wait in a gateway replica for a free replica, and searches and photos
     that may wait for a thread; more are refused at once. Each input of /v1/embed counts."""
@@ -249,8 +249,9 @@ class ServeConfig(Section):
     header X-Degraded. Null: every search has its full effort."""
     max_batch_size: PositiveInt = 16
     """Maximum number of requests that are encoded together."""
-    batch_wait_ms: NonNegativeFloat = 5.0
-    """Maximum time that a request waits for others to join its batch, in milliseconds."""
+    batch_wait_ms: NonNegativeFloat = 0.0
+    """Maximum time that a request waits for others to join its batch, in milliseconds. Those that come while
+    a batch is encoded are the next one in any case."""
     default_k: PositiveInt = 10
     """Number of results if a request does not set `k`."""
     max_k: PositiveInt = 100

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -29,6 +30,7 @@ from raysys.stream.watch import StreamWatch, watch
 
 Decode: TypeAlias = Callable[[pa.Table], Any]  # a block of compressed rows -> a block of arrays
 _MAX_TASKS_IN_FLIGHT = 4
+_LOWEST_PRIORITY = 19
 
 
 def training_stream(
@@ -138,6 +140,7 @@ def _decode_blocks(rows: ray.data.Dataset, decode: Decode, concurrency: Concurre
 class _Decoder:
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
+        os.nice(_LOWEST_PRIORITY)  # whoever trains or embeds on this node comes first
 
     def __call__(self, block: pa.Table) -> Any:
         return self._decode(block)

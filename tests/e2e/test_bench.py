@@ -71,7 +71,7 @@ def test_quick_bench_reports_every_contender(benchmark: str, contenders: set[str
 
 
 def assert_consistent(contender: dict[str, Any], result: dict[str, Any]) -> None:
-    """Medians lie between minimum and maximum, ratios are quotients of medians, and memory is not zero."""
+    """Medians lie between minimum and maximum, ratios are those of the one round, and memory is not zero."""
     for spread in (contender["rate"], *contender["metrics"].values()):
         assert 0 < spread["min"] <= spread["median"] <= spread["max"]
     for ratio, reference in (("vs_baseline", result["baseline"]), ("vs_limit", result["limit"])):
