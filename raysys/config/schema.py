@@ -231,9 +231,9 @@ class ServeConfig(Section):
     CPU searches with filters."""
     max_requests: PositiveInt = 64
     """Requests that a gateway replica works on at a time; more are refused at once (503, `overloaded`)."""
-    max_item_queries: PositiveInt = 16
-    """Of these, queries by item. Under overload each of them waits for all others: more are answered later,
-    and fewer refuse short bursts."""
+    max_item_queries: PositiveInt = 32
+    """Of these, queries by item. Each of them waits for all others: more are answered later, and fewer refuse
+    short bursts. While a fifth of all requests is refused, a quarter of them is worked on at a time."""
     max_encoder_requests: PositiveInt | None = None
     """Requests with photos or texts that are worked on at a time, for each encoder replica, once their bodies
     have arrived; more are refused at once. Null: 4, with `use_gpu` two batches of `max_batch_size`. More are

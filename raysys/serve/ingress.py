@@ -54,7 +54,8 @@ _ENVIRONMENT = {
 # HAProxy refuses what the gateways would refuse. `be_conn` is the number of requests in progress. The table
 # counts some of them: 1 are queries by item, 2 photos that arrive or are worked on, 3 those that are worked
 # on. HAProxy waits for the body of a photo (for a buffer of it): a slow sender holds up no other photo, and a
-# client that still sends would not see the refusal. `timeout http-request` is for the head of a request.
+# client that still sends would not see the refusal. In overload there is always another query that can be
+# accepted next, so none needs to wait. `timeout http-request` is for the head of a request.
 # Ray makes its metrics of HAProxy's log, at a tenth of the cost of a query by item: only refused requests are
 # logged, the gateways count all others. To watch for a client that leaves costs a twelfth of a query by item,
 # which is answered by then. sed inserts the name of the backend for \1.
@@ -71,10 +72,14 @@ http-request set-var(txn.gateways) nbsrv(\1)
 http-request set-log-level debug
 acl full be_conn(\1),div({max_requests}),sub(txn.gateways) ge 0
 acl full_of_item_queries int(1),table_conn_cur(http_frontend),div({max_item_queries}),sub(txn.gateways) ge 0
+http-request set-var(txn.answered) be_sess_rate(\1)
+acl overload fe_req_rate(http_frontend),mul(4),div(5),sub(txn.answered) ge 1
+acl quarter_full int(1),table_conn_cur(http_frontend),div({max_in_overload}),sub(txn.gateways) ge 0
 acl full_of_arriving_photos int(2),table_conn_cur(http_frontend),div({max_requests}),sub(txn.gateways) ge 0
 acl full_of_photos int(3),table_conn_cur(http_frontend) ge {max_photos}
 http-request return status 503 errorfile {overloaded} if has_gateway full !never_refused
 http-request return status 503 errorfile {overloaded} if has_gateway METH_GET item_query full_of_item_queries
+http-request return status 503 errorfile {overloaded} if has_gateway METH_GET item_query overload quarter_full
 http-request return status 503 errorfile {overloaded} if has_gateway photo full_of_arriving_photos
 http-request track-sc0 int(1) if METH_GET item_query
 http-request track-sc1 int(2) if photo
@@ -95,6 +100,7 @@ sed -i -e 's/bind \\*:{stats}$/bind {host}:{stats}/' -e 's/bind :{metrics}$/bind
 exec {command} "$@"
 """
 _HOT_BYTES = 2**26  # of buffers that HAProxy keeps; it keeps 512 KB of itself, less than one buffer
+_OVERLOAD_FACTOR = 4  # fewer queries by item at a time, while a fifth of all requests is refused
 _UNAVAILABLE = "the service does not respond; try again, and see the server's log"
 _OVERLOADED = "the service works on as many requests as it may; try again"
 _BODY_TIMEOUT = "request: did not arrive in time; send a smaller photo, or set serve.body_timeout_s"
@@ -181,6 +187,7 @@ def _overload_rules(section: ServeConfig, folder: Path) -> str:
         item_query=ITEM_QUERY,
         max_requests=section.max_requests,
         max_item_queries=section.max_item_queries,
+        max_in_overload=math.ceil(section.max_item_queries / _OVERLOAD_FACTOR),
         photo=FORM,
         max_photos=encoder_requests(section),
         body_timeout_ms=math.ceil(1000 * section.body_timeout_s),

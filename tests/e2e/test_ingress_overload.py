@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -139,6 +140,28 @@ def test_queries_by_item_beyond_those_of_all_gateways_are_refused(
         assert ingress.get("v1/items").status_code == 200
         assert ingress.post_photo().status_code == 200
     assert ingress.get(ITEM).status_code == 200
+
+
+def test_a_quarter_of_the_queries_by_item_is_accepted_while_many_are_refused(
+    start_ingress: Callable[..., Ingress],
+) -> None:
+    ingress = start_ingress(max_item_queries=8)
+
+    def hold_and_ask(count: int) -> httpx.Response:
+        with ingress.held(count, lambda: ingress.get("v1/items/held/similar")):
+            return ingress.get(ITEM)
+
+    assert hold_and_ask(7).status_code == 200
+    for _ in range(10):  # rates are those of the last second, which a slow machine may have filled otherwise
+        with ingress.held(8, lambda: ingress.get("v1/items/held/similar")):
+            for _ in range(40):
+                assert_overloaded(ingress.get(ITEM))
+        response = hold_and_ask(2)
+        if response.status_code != 200:
+            break
+    assert_overloaded(response)
+    time.sleep(2.1)  # HAProxy counts the last second by the last two periods of a second
+    assert hold_and_ask(7).status_code == 200
 
 
 def test_photos_beyond_those_of_the_encoders_are_refused(start_ingress: Callable[..., Ingress]) -> None:
