@@ -33,12 +33,14 @@ class BusyTime:
 
     def __init__(self, num_threads: int) -> None:
         self._num_threads = min(num_threads, os.cpu_count() or 1)
-        self._last = _now()
+        self._last: _CpuTimes | None = None
 
     def share(self) -> float:
-        """The share since the last call, to be made by the thread of the event loop."""
+        """The share since the last call, 0 at the first. The thread of the event loop is to call it."""
         last, now = self._last, _now()
         self._last = now
+        if last is None:
+            return 0.0
         event_loop_s = now.event_loop_s - last.event_loop_s
         threads_s = (now.process_s - last.process_s - event_loop_s) / self._num_threads
         return max(event_loop_s, threads_s) / max(now.at_s - last.at_s, 1e-9)

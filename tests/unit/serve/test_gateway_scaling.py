@@ -38,4 +38,6 @@ def test_busy_is_the_event_loop_or_the_threads(
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     times = iter([(100.0, 1.0, 2.0), (110.0, 1.0 + event_loop_s, 2.0 + process_s)])
     monkeypatch.setattr(gateway_scaling, "_now", lambda: gateway_scaling._CpuTimes(*next(times)))
-    assert BusyTime(num_threads=2).share() == pytest.approx(share)
+    busy = BusyTime(num_threads=2)
+    assert busy.share() == 0.0  # the thread that makes the object may be another one
+    assert busy.share() == pytest.approx(share)
