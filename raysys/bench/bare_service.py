@@ -30,9 +30,9 @@ from raysys.index.shards import index_file, read_shard
 K = 10
 
 
-def create_app(encoder_uri: str, index_uri: str) -> FastAPI:
-    """The application over an EncoderBundle and an IndexBundle of one file."""
-    encoder = open_bundle(encoder_uri)
+def create_app(encoder_uri: str, index_uri: str, device: str, precision: str) -> FastAPI:
+    """The application over an EncoderBundle on a device and an IndexBundle of one file."""
+    encoder = open_bundle(encoder_uri, device=device, precision=precision)
     manifest = artifacts.open_artifact(index_uri, IndexBundleManifest)
     with intact_file(index_uri, index_file(0), manifest) as path:
         index = read_shard(path)
@@ -83,10 +83,15 @@ def create_app(encoder_uri: str, index_uri: str) -> FastAPI:
     return app
 
 
-def main(encoder_uri: str, index_uri: str, port: str) -> None:
+def main(encoder_uri: str, index_uri: str, device: str, precision: str, port: str) -> None:
     """Serve on 127.0.0.1 until a signal arrives."""
     faiss.omp_set_num_threads(1)  # as many requests as cores are searched at the same time
-    uvicorn.run(create_app(encoder_uri, index_uri), host="127.0.0.1", port=int(port), log_level="warning")
+    uvicorn.run(
+        create_app(encoder_uri, index_uri, device, precision),
+        host="127.0.0.1",
+        port=int(port),
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

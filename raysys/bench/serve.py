@@ -168,16 +168,16 @@ def run_raysys(work: ServeWork) -> Measurement:
 
 def run_bare(work: ServeWork) -> Measurement:
     """`bare_service.py` over the same bundles."""
-    command = ("-m", "raysys.bench.bare_service", work.encoder_uri, work.index_uri)
+    where = (work.device, work.precision)
+    command = ("-m", "raysys.bench.bare_service", work.encoder_uri, work.index_uri, *where)
     return _measured(work, command, "{port}")[0]
 
 
 def run_encoder_alone(work: ServeWork, batch_size: int) -> Measurement:
-    """Prepared photos in memory, in batches, with all cores."""
-    encoder = _opened_encoder(work.encoder_uri)
+    """Prepared photos in memory, in batches, with all cores or the GPU."""
+    encoder = _opened_encoder(work, batch_size)
     rng = np.random.default_rng(_SEED)
     pixels = rng.integers(0, 256, (batch_size, *encoder.image.shape)).astype(encoder.image.dtype)
-    encoder.embed_pixels(pixels)
     num_photos, began = 0, time.monotonic()
     while time.monotonic() - began < work.bench.serve_seconds:
         encoder.embed_pixels(pixels)
@@ -328,5 +328,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @functools.cache
-def _opened_encoder(uri: str) -> Any:
-    return open_bundle(uri)
+def _opened_encoder(work: ServeWork, batch_size: int) -> Any:
+    encoder = open_bundle(work.encoder_uri, device=work.device, precision=work.precision)
+    encoder.warm_up(batch_size)
+    return encoder

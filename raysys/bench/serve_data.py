@@ -34,6 +34,9 @@ class ServeWork:
     dimensions: int
     max_requests: int
     """Of a gateway."""
+    device: str
+    precision: str
+    """Of the encoder."""
 
     @property
     def low_rate(self) -> int:
@@ -62,7 +65,15 @@ def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
         ArtifactSpec(index_uri, IndexBundleManifest, {}, {}), str(folder / "embeddings"), served.index
     )
     return ServeWork(
-        path, encoder_uri, index_uri, config.bench, (), encoder.dimensions, served.serve.max_requests
+        path,
+        encoder_uri,
+        index_uri,
+        config.bench,
+        (),
+        encoder.dimensions,
+        served.serve.max_requests,
+        served.serve.device,
+        served.serve.chosen_precision,
     )
 
 

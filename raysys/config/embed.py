@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from raysys.config.section import HubIdOrPath, RunName, Section, SplitNames, UriPath
+from raysys.config.section import (
+    ChosenPrecision,
+    HubIdOrPath,
+    Precision,
+    RunName,
+    Section,
+    SplitNames,
+    UriPath,
+    chosen_precision,
+)
 
 
 class ProjectionConfig(Section):
@@ -28,7 +37,7 @@ class EmbedConfig(Section):
     cores, so more than one for each machine only takes more memory."""
     use_gpu: bool = False
     """Embed on GPUs."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Floating-point format of the encoder. `auto`: bf16 on a GPU, fp32 on a CPU."""
     compile: bool = True
     """On a GPU, compile the encoder with torch.compile for batches of `embed.batch_size`."""
@@ -71,11 +80,9 @@ class EmbedConfig(Section):
         return self
 
     @property
-    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+    def chosen_precision(self) -> ChosenPrecision:
         """`precision`, or the one of the device."""
-        if self.precision == "auto":
-            return "bf16" if self.use_gpu else "fp32"
-        return self.precision
+        return chosen_precision(self.precision, is_on_gpu=self.use_gpu)
 
     @property
     def is_compiled(self) -> bool:

@@ -44,12 +44,15 @@ from raysys.config.pack import (
 )
 from raysys.config.section import (
     SPLITS,
+    ChosenPrecision,
     Fraction,
     HubIdOrPath,
+    Precision,
     RunName,
     Section,
     SplitName,
     UriPath,
+    chosen_precision,
 )
 from raysys.config.store import StoreConfig
 from raysys.config.train import (
@@ -226,6 +229,8 @@ class ServeConfig(Section):
     """The same for the gateway, when each is at work for more than 0.6 of the time."""
     use_gpu: bool = False
     """Encode queries on a GPU, one per encoder replica."""
+    precision: Precision = "auto"
+    """Floating-point format in which queries are encoded. `auto`: bf16 on a GPU, fp32 on a CPU."""
     search_on_gpu: bool = False
     """Search without a filter on a GPU, one per search replica, in an index of kind `exact` or `ivf_sq8`. The
     CPU searches with filters."""
@@ -293,6 +298,16 @@ class ServeConfig(Section):
     flag. 0: no traces. The collector is that of OTEL_EXPORTER_OTLP_ENDPOINT."""
     access_log: Literal["none", "json"] = "none"
     """`json`: one line per request on stderr of the gateway replicas, without queries, bodies and tokens."""
+
+    @property
+    def device(self) -> str:
+        """Where queries are encoded, for PyTorch."""
+        return "cuda" if self.use_gpu else "cpu"
+
+    @property
+    def chosen_precision(self) -> ChosenPrecision:
+        """`precision`, or the one of the device."""
+        return chosen_precision(self.precision, is_on_gpu=self.use_gpu)
 
     @model_validator(mode="after")
     def _may_only_grow(self) -> ServeConfig:

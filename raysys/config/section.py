@@ -30,6 +30,17 @@ SplitNames = Annotated[tuple[SplitName, ...], Field(min_length=1), AfterValidato
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
+ChosenPrecision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def chosen_precision(precision: Precision, *, is_on_gpu: bool) -> ChosenPrecision:
+    """`precision`, or for `auto` the one of the device: bf16 on a GPU, fp32 on a CPU."""
+    if precision == "auto":
+        return "bf16" if is_on_gpu else "fp32"
+    return precision
+
+
 class Section(BaseModel):
     """Base class of all sections: immutable, and unknown keys are errors."""
 

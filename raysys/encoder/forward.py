@@ -1,7 +1,8 @@
 """Batches of rows through an encoder on a device, as unit vectors on the host.
 
 On a GPU the host does not wait: a batch is copied from pinned memory on a CUDA stream of its own while the
-batch before it is computed, and its vectors are waited for only when they are used.
+batch before it is computed, and its vectors are waited for only when they are used. With `capture`, small
+batches are computed by CUDA graphs, one at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jaxtyping import Float32
 from numpy import ndarray
 from torch import Tensor
 
+from raysys.encoder.cuda_graphs import CudaGraphs
+
 # Waits for the vectors of a batch: float32 [rows, dimensions], of length 1.
 PendingVectors: TypeAlias = Callable[[], ndarray]
 
@@ -25,6 +28,17 @@ class Forward:
     def __init__(self, features: Callable[[Tensor], Tensor], device: torch.device) -> None:
         self._features, self._device = features, device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._graphs: CudaGraphs | None = None
+
+    def capture(self, row: ndarray, max_rows: int) -> None:
+        """On a GPU, compute batches of up to `max_rows` rows by CUDA graphs from now on.
+
+        `row` is an example, [1, ..]. On a CPU it only computes this row, so that no later one is the first.
+        """
+        if self._copies is None:
+            self.start(row)
+        else:
+            self._graphs = CudaGraphs(self._unit_vectors, torch.from_numpy(row).to(self._device), max_rows)
 
     @torch.inference_mode()
     def start(self, rows: ndarray) -> PendingVectors:
@@ -34,6 +48,9 @@ class Forward:
         if self._copies is None:
             vectors = self._unit_vectors(batch)
             return vectors.numpy
+        if self._graphs is not None and len(batch) <= self._graphs.max_rows:
+            found = self._graphs(batch)
+            return lambda: found
         with torch.cuda.stream(self._copies):
             on_device = batch.pin_memory().to(self._device, non_blocking=True)
         compute = torch.cuda.current_stream(self._device)

@@ -73,6 +73,15 @@ class SiglipEncoder:
             return np.empty((0, self.dimensions), np.float32)
         return self._project(self._forward_photos(pixels, batch_size))
 
+    def warm_up(self, batch_size: int) -> None:
+        """Compute a photo and a title, so that none is the first, and on a GPU prepare for small batches.
+
+        There, batches of up to `batch_size` photos or titles are computed by CUDA graphs from now on.
+        """
+        blank = np.zeros((1, *self.image.shape), self.image.dtype)
+        self._forward_photos.capture(blank, batch_size)
+        self._forward_titles.capture(to_tokens(self.tokenizer, ["a"], self.text), batch_size)
+
     def start_pixels(self, pixels: UInt8[ndarray, "b h w 3"]) -> PendingVectors:
         """Begin to compute one batch of photos prepared by `photo_pixels`."""
         pending = self._forward_photos.start(pixels)

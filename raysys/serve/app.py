@@ -162,13 +162,7 @@ def _encoder_application(section: ServeConfig, pair: ServedPair, place: str) -> 
             max_queued_requests=section.queue_length,
             ray_actor_options={"num_cpus": 1, "num_gpus": 1 if section.use_gpu else 0},
         )
-        .bind(
-            pair,
-            place,
-            "cuda" if section.use_gpu else "cpu",
-            section.max_batch_size,
-            section.batch_wait_ms / 1000,
-        )
+        .bind(pair, place, section)
     )
     return application
 

@@ -12,6 +12,7 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts.served import ServedPair
+from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import DeadlineExceeded
 from raysys.serve.deadline import has_passed
@@ -46,19 +47,17 @@ class EncoderDeployment:
         self,
         initial: ServedPair,
         served_uri: str,
-        device: str,
-        max_batch_size: int,
-        batch_wait_s: float,
+        section: ServeConfig,
     ) -> None:
-        self._device = device
+        self._section = section
         self._generations = Generations(
             served_uri, initial, uri_of=lambda pair: pair.encoder_uri, open_version=self._open
         )
         self._generations.start()
         batched: Any
         for batched in (self._embed_pixels, self._embed_titles):
-            batched.set_max_batch_size(max_batch_size)
-            batched.set_batch_wait_timeout_s(batch_wait_s)
+            batched.set_max_batch_size(section.max_batch_size)
+            batched.set_batch_wait_timeout_s(section.batch_wait_ms / 1000)
 
     async def load(self, pair: ServedPair) -> None:
         """Load the encoder of a pair beside the others, which embed meanwhile. Raises: as `open_bundle`."""
@@ -92,12 +91,11 @@ class EncoderDeployment:
         return await embed_batch(inputs, lambda encoder, some: encoder.embed_titles(some))
 
     def _open(self, uri: str) -> SiglipEncoder:
-        """The encoder of a bundle. It embeds a photo and a title, so that no request is the first."""
         from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
 
-        encoder = open_bundle(uri, device=self._device)
-        encoder.embed_pixels(np.zeros((1, *encoder.image.shape), encoder.image.dtype))
-        encoder.embed_titles(["a"])
+        section = self._section
+        encoder = open_bundle(uri, device=section.device, precision=section.chosen_precision)
+        encoder.warm_up(section.max_batch_size)
         return encoder
 
 

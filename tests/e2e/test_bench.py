@@ -152,7 +152,9 @@ def test_bare_service_returns_the_neighbours_of_raysys(tmp_path: Path) -> None:
     searcher = Searcher(work.index_uri)
     row = searcher.row_of("7")
     (expected,) = searcher.search(searcher.vector(row)[None], 10, exclude_rows=[row])
-    client = TestClient(bare_service.create_app(work.encoder_uri, work.index_uri))
+    client = TestClient(
+        bare_service.create_app(work.encoder_uri, work.index_uri, work.device, work.precision)
+    )
     found = client.get("/v1/items/7/similar").json()
     assert [item["item_id"] for item in found["items"]] == [near.item.item_id for near in expected]
     assert [item["score"] for item in found["items"]] == pytest.approx(
