@@ -308,9 +308,11 @@ def _started_service(command: tuple[str, ...], port_argument: str, log: Path) ->
     Finalize(None, _stop, args=(process,), exitpriority=1)  # the exit handler of a process pool's worker
     url, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + _START_TIMEOUT_S
     while not _is_ready(url):
-        if process.poll() is not None or time.monotonic() > deadline:
+        status = process.poll()
+        if status is not None or time.monotonic() > deadline:
             last_line = log.read_text(encoding="utf-8").strip().rpartition("\n")[2][:300]
-            raise ClusterError(f"{' '.join(command)}: no start within {_START_TIMEOUT_S:g} s: {last_line}")
+            how = f"no start within {_START_TIMEOUT_S:g} s" if status is None else f"exit status {status}"
+            raise ClusterError(f"{' '.join(command)}: {how}: {last_line}")
         time.sleep(0.2)
     return url
 
