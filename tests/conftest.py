@@ -89,6 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if GPU_TESTS in item.path.parents:
             item.add_marker(pytest.mark.gpu)
+            # PyTorch's compiler for GPUs warns of what it does itself.
+            item.add_marker(pytest.mark.filterwarnings("default:::torch"))
             if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="needs a GPU: torch.cuda.is_available() is False"))
 

@@ -125,7 +125,8 @@ def embed_shards(
     # Prepared photos of four bytes a value fill the memory like four times as many of one.
     block_megabytes = max(1, stream.block_megabytes // np.dtype(encoder.image.dtype).itemsize)
     stream = stream.model_copy(update={"block_megabytes": block_megabytes})
-    results = embedding_stream(shards, decoder, stream, concurrency).map_batches(
+    # `map_batches` refuses whole blocks on a GPU. Here the encoder fills its batches from several of them.
+    results = embedding_stream(shards, decoder, stream, concurrency).map_batches_internal(
         EmbeddingActor,
         fn_constructor_args=(encoder, uri, options),
         batch_size=None,

@@ -2,8 +2,9 @@
 
 Training decodes photos at a smaller size, and training and batch may compute in bfloat16, so that vectors
 differ a little. The gate measures by how much, on a sample of the catalogue, before the rest is embedded. The
-reference is what the service does with an uploaded photo: one at a time, in float32. The batch's vectors are
-those that would be stored, so vectors that are carried over from an earlier set are measured, too.
+reference is what the service does with an uploaded photo: one at a time, in float32 (on a GPU the service
+computes in bfloat16 and differs by 2e-5). The batch's vectors are those that would be stored, so vectors that
+are carried over from an earlier set are measured, too.
 """
 
 from __future__ import annotations

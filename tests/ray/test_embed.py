@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from raysys.encoder.start import text_preprocessing, write_start
 from raysys.encoder.vision import VisionEncoder
 from raysys.errors import ClusterError, DamagedData, InputError, RaysysError, SpaceMismatch
 from raysys.shards.reader import Item, read_shard, shards_of
+from raysys.stream.concurrency import Concurrency
+from raysys.stream.decode import EmbeddingDecoder
 from tests.embedding_sets import publish_set
 from tests.factories import save_vision_model, write_shard
 from tests.ray.held_cpus import cpus_held_elsewhere
@@ -326,6 +330,32 @@ def test_decoders_and_encoders_beyond_the_cluster_are_refused(embedded: Embedded
         "the cluster has 1 node with 8 CPUs and 0 GPUs; "
         "lower stream.decode_concurrency to 6, or set it to null, or raise ray.num_cpus"
     )
+
+
+def test_encoders_ask_ray_for_a_gpu_each_and_get_whole_blocks(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Data plans it; this cluster has no GPU to run it."""
+    planned: list[Any] = []
+
+    @contextlib.contextmanager
+    def no_rows(dataset: Any) -> Iterator[list[dict[str, Any]]]:
+        planned.append(dataset)
+        yield []
+
+    monkeypatch.setattr(job, "admit", lambda *_, **__: Concurrency(1, 1))
+    monkeypatch.setattr(job, "open_rows", no_rows)
+    encoder = describe_image_encoder(specs.layout_of(embedded.config).encoder)
+    shards = shards_of(specs.layout_of(embedded.config).shards("val"))
+    section = EmbedConfig(use_gpu=True, actors=2)
+    assert not list(
+        job.embed_shards(
+            "", encoder, shards, EmbeddingDecoder(encoder.image), section, StreamConfig(), may_grow=False
+        )
+    )
+    (dataset,) = planned
+    operator = dataset._logical_plan.dag
+    assert (operator.ray_remote_args["num_gpus"], operator.batch_size, operator.compute.min_size) == (1, None, 2)
 
 
 def test_embedding_that_gets_no_cpu_for_reading_ends_with_what_waits(
