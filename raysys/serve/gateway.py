@@ -456,10 +456,11 @@ class Gateway:
         writer = self._required_writer()
         changes = await in_all_spaces(changes, self._versions.known, self._vectors.of_photo)
         sequences = await writer.write(changes)
-        # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
-        complete = await in_all_spaces(changes, await self._versions.asked(), self._vectors.of_photo)
-        if any(item is not before for item, before in zip(complete, changes, strict=True)):
-            await writer.write(complete)
+        if any(isinstance(change, EmbeddedItem) and change.photo is not None for change in changes):
+            # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
+            complete = await in_all_spaces(changes, await self._versions.asked(), self._vectors.of_photo)
+            if any(item is not before for item, before in zip(complete, changes, strict=True)):
+                await writer.write(complete)
         return [
             ChangeResponse(item_id=change.item_id, change=sequence)
             for change, sequence in zip(changes, sequences, strict=True)

@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
-from sqlalchemy import Connection, ScalarSelect, Select, and_, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from raysys.config.schema import StoreConfig
@@ -22,6 +33,48 @@ from raysys.store.tables import COMPARED, FORMAT, changes, formats, metadata, ve
 
 T = TypeVar("T")
 _VALUES = 1000  # of one IN (..)
+
+
+def _last_of_item(up_to: BindParameter[int] | None = None) -> ScalarSelect[int]:
+    """The last sequence of the item of a row of `changes`: a look-up in the index for each row.
+
+    A join would let PostgreSQL read the complete table for every page.
+    """
+    other = changes.alias("other")
+    query = select(func.max(other.c.sequence)).where(other.c.item_key == changes.c.item_key)
+    if up_to is not None:
+        query = query.where(other.c.sequence <= up_to)
+    return query.correlate(changes).scalar_subquery()
+
+
+# The statements are built once: to build one takes longer than to execute it.
+_OF_SPACE = and_(vectors.c.sequence == changes.c.sequence, vectors.c.space_id == bindparam("space_id"))
+_LOGGED = (
+    select(changes, vectors.c.vector)
+    .select_from(changes.outerjoin(vectors, _OF_SPACE))
+    .order_by(changes.c.sequence)
+)
+_PAGE = _LOGGED.where(changes.c.sequence > bindparam("after")).limit(bindparam("limit"))
+_AT = _LOGGED.where(changes.c.sequence.in_(bindparam("sequences", expanding=True)))
+_LATEST = _PAGE.where(
+    changes.c.sequence <= bindparam("up_to"),
+    changes.c.sequence == _last_of_item(bindparam("up_to", type_=BigInteger)),
+)
+_WITHOUT_VECTOR = _PAGE.where(
+    ~changes.c.is_delete, vectors.c.vector.is_(None), changes.c.sequence == _last_of_item()
+)
+_LATEST_BY_ITEM = select(changes).where(
+    changes.c.sequence == _last_of_item(), changes.c.item_key.in_(bindparam("item_keys", expanding=True))
+)
+_LAST = select(func.coalesce(func.max(changes.c.sequence), 0))
+_UPSERTS = select(changes.c.sequence).where(
+    ~changes.c.is_delete, changes.c.sequence.in_(bindparam("sequences", expanding=True))
+)
+_INSERT_CHANGES = insert(changes)
+_INSERT_VECTORS = {
+    "sqlite": sqlite.insert(vectors).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(vectors).on_conflict_do_nothing(),
+}
 
 
 class ChangeLog:
@@ -58,15 +111,13 @@ class ChangeLog:
 
         An Upsert has only the vector of this space, or none if it was not embedded in it.
         """
-        query = _logged(space_id).where(changes.c.sequence > sequence).limit(limit)
-        return self._read(query, space_id)
+        return self._read(_PAGE, space_id, after=sequence, limit=limit)
 
     def at(self, sequences: Collection[int], space_id: str) -> list[LoggedChange]:
         """The changes of these sequences, in order, each as in `after`."""
-        query = _logged(space_id)
         found: list[LoggedChange] = []
         for some in _parts(sorted(sequences)):
-            found += self._read(query.where(changes.c.sequence.in_(some)), space_id)
+            found += self._read(_AT, space_id, sequences=some)
         return found
 
     def latest(self, space_id: str, up_to: int, page: int = 1000) -> Iterator[LoggedChange]:
@@ -74,11 +125,8 @@ class ChangeLog:
 
         It reads `page` changes at a time, each page in a transaction of its own.
         """
-        query = _logged(space_id).where(changes.c.sequence == _last_of_item(up_to)).limit(page)
         sequence = 0
-        while found := self._read(
-            query.where(changes.c.sequence > sequence, changes.c.sequence <= up_to), space_id
-        ):
+        while found := self._read(_LATEST, space_id, after=sequence, up_to=up_to, limit=page):
             yield from found
             sequence = found[-1].sequence
 
@@ -104,20 +152,15 @@ class ChangeLog:
 
     def without_vector(self, space_id: str, limit: int, after: int = 0) -> list[LoggedChange]:
         """The first `limit` upserts after a sequence that are the last of their item and lack a vector."""
-        query = (
-            _logged(space_id)
-            .where(changes.c.sequence > after, ~changes.c.is_delete, vectors.c.vector.is_(None))
-            .where(changes.c.sequence == _last_of_item())
-            .limit(limit)
-        )
-        return self._read(query, space_id)
+        return self._read(_WITHOUT_VECTOR, space_id, after=after, limit=limit)
 
     def close(self) -> None:
         """Close the connections to the database."""
         self._database.close()
 
-    def _read(self, query: Select[Any], space_id: str) -> list[LoggedChange]:
-        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+    def _read(self, query: Select[Any], space_id: str, **parameters: object) -> list[LoggedChange]:
+        values = {"space_id": space_id, **parameters}
+        rows = self._database.read(lambda connection: connection.execute(query, values).mappings().all())
         return [logged_change(dict(row), space_id) for row in rows]
 
 
@@ -153,7 +196,7 @@ def _append(connection: Connection, *, rows: list[Row], vectors_of_rows: list[di
             new_rows.append(known)
         sequences.append(known["sequence"])
     if new_rows:
-        connection.execute(insert(changes), new_rows)
+        connection.execute(_INSERT_CHANGES, new_rows)
     vector_rows = [
         _vector_row(sequence, space_id, vector)
         for sequence, of_spaces in zip(sequences, vectors_of_rows, strict=True)
@@ -164,44 +207,23 @@ def _append(connection: Connection, *, rows: list[Row], vectors_of_rows: list[di
 
 
 def _latest_by_item(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, Row]:
-    query = select(changes).where(changes.c.sequence == _last_of_item())
     return {
         row["item_key"]: dict(row)
         for some in _parts(keys)
-        for row in connection.execute(query.where(changes.c.item_key.in_(some))).mappings()
+        for row in connection.execute(_LATEST_BY_ITEM, {"item_keys": some}).mappings()
     }
 
 
-def _logged(space_id: str) -> Select[Any]:
-    """All changes in order, with their vectors of one space."""
-    of_space = and_(vectors.c.sequence == changes.c.sequence, vectors.c.space_id == space_id)
-    joined = changes.outerjoin(vectors, of_space)
-    return select(changes, vectors.c.vector).select_from(joined).order_by(changes.c.sequence)
-
-
-def _last_of_item(up_to: int | None = None) -> ScalarSelect[int]:
-    """The last sequence of the item of a row of `changes`: a look-up in the index for each row.
-
-    A join would let PostgreSQL read the complete table for every page.
-    """
-    other = changes.alias("other")
-    query = select(func.max(other.c.sequence)).where(other.c.item_key == changes.c.item_key)
-    if up_to is not None:
-        query = query.where(other.c.sequence <= up_to)
-    return query.correlate(changes).scalar_subquery()
-
-
 def _last(connection: Connection) -> int:
-    return int(connection.execute(select(func.coalesce(func.max(changes.c.sequence), 0))).scalar_one())
+    return int(connection.execute(_LAST).scalar_one())
 
 
 def _check_upserts(connection: Connection, sequences: Iterable[int]) -> None:
     wanted = set(sequences)
-    query = select(changes.c.sequence).where(~changes.c.is_delete)
     found = {
         sequence
         for some in _parts(wanted)
-        for sequence in connection.execute(query.where(changes.c.sequence.in_(some))).scalars()
+        for sequence in connection.execute(_UPSERTS, {"sequences": some}).scalars()
     }
     if unknown := wanted - found:
         raise InputError(
@@ -216,8 +238,7 @@ def _vector_row(sequence: int, space_id: str, vector: bytes) -> Row:
 def _insert_vectors(connection: Connection, rows: list[Row]) -> None:
     """Insert the vectors that do not exist yet."""
     if rows:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(dialect.insert(vectors).on_conflict_do_nothing(), rows)
+        connection.execute(_INSERT_VECTORS[connection.dialect.name], rows)
 
 
 def _parts(values: Iterable[T]) -> Iterator[list[T]]:

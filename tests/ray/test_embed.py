@@ -355,7 +355,11 @@ def test_encoders_ask_ray_for_a_gpu_each_and_get_whole_blocks(
     )
     (dataset,) = planned
     operator = dataset._logical_plan.dag
-    assert (operator.ray_remote_args["num_gpus"], operator.batch_size, operator.compute.min_size) == (1, None, 2)
+    assert (operator.ray_remote_args["num_gpus"], operator.batch_size, operator.compute.min_size) == (
+        1,
+        None,
+        2,
+    )
 
 
 def test_embedding_that_gets_no_cpu_for_reading_ends_with_what_waits(
