@@ -1,9 +1,10 @@
-"""The encoder as a Serve deployment; concurrent requests are embedded in one batch."""
+"""The encoder as a Serve deployment; the inputs of concurrent calls are embedded together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +15,9 @@ from ray import serve
 from raysys.artifacts.served import ServedPair
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
-from raysys.errors import DeadlineExceeded
 from raysys.serve.deadline import has_passed
 from raysys.serve.generations import Generations
+from raysys.serve.metrics import record
 
 if TYPE_CHECKING:
     from raysys.encoder.siglip import SiglipEncoder
@@ -72,23 +73,36 @@ class EncoderDeployment:
         encoder = await self._generations.get(generation)
         return EncoderInfo(encoder.space_id, encoder.dimensions, encoder.image)
 
-    async def embed_pixels(self, generation: int, pixels: ndarray, deadline: float) -> ndarray:
-        """The vector of one photo prepared by `photo_pixels`. Raises: GenerationGone, DeadlineExceeded."""
-        encoder = await self._generations.get(generation)
-        return _in_time(await self._embed_pixels(Input(encoder, pixels, deadline)))
+    async def embed_pixels(
+        self, generation: int, photos: Sequence[ndarray], deadlines: Sequence[float]
+    ) -> list[ndarray | None]:
+        """The vectors of photos prepared by `photo_pixels`; None for one whose deadline has passed.
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> ndarray:
-        """The vector of one title or search query. Raises: GenerationGone, DeadlineExceeded."""
+        Raises: GenerationGone.
+        """
         encoder = await self._generations.get(generation)
-        return _in_time(await self._embed_titles(Input(encoder, title, deadline)))
+        return await self._embed_pixels(inputs_of(encoder, photos, deadlines))
+
+    async def embed_titles(
+        self, generation: int, titles: Sequence[str], deadlines: Sequence[float]
+    ) -> list[ndarray | None]:
+        """The vectors of titles or search queries, as `embed_pixels`."""
+        encoder = await self._generations.get(generation)
+        return await self._embed_titles(inputs_of(encoder, titles, deadlines))
 
     @serve.batch
-    async def _embed_pixels(self, inputs: list[Input]) -> list[ndarray | None]:
-        return await embed_batch(inputs, lambda encoder, some: encoder.embed_pixels(np.stack(some)))
+    async def _embed_pixels(self, calls: list[list[Input]]) -> list[list[ndarray | None]]:
+        def embed(encoder: SiglipEncoder, photos: list[ndarray]) -> ndarray:
+            return encoder.embed_pixels(np.stack(photos), self._section.max_batch_size)
+
+        return await embed_calls(calls, embed)
 
     @serve.batch
-    async def _embed_titles(self, inputs: list[Input]) -> list[ndarray | None]:
-        return await embed_batch(inputs, lambda encoder, some: encoder.embed_titles(some))
+    async def _embed_titles(self, calls: list[list[Input]]) -> list[list[ndarray | None]]:
+        def embed(encoder: SiglipEncoder, titles: list[str]) -> ndarray:
+            return encoder.embed_titles(titles, self._section.max_batch_size)
+
+        return await embed_calls(calls, embed)
 
     def _open(self, uri: str) -> SiglipEncoder:
         from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
@@ -97,6 +111,21 @@ class EncoderDeployment:
         encoder = open_bundle(uri, device=section.device, precision=section.chosen_precision)
         encoder.warm_up(section.max_batch_size)
         return encoder
+
+
+def inputs_of(encoder: SiglipEncoder, values: Sequence[Any], deadlines: Sequence[float]) -> list[Input]:
+    """The inputs of a call."""
+    return [Input(encoder, value, deadline) for value, deadline in zip(values, deadlines, strict=True)]
+
+
+async def embed_calls(
+    calls: list[list[Input]], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
+) -> list[list[ndarray | None]]:
+    """The vectors of the inputs of each call, all computed together: `embed_batch`."""
+    inputs = list(itertools.chain.from_iterable(calls))
+    record("raysys_encoder_batch", len(inputs))
+    vectors = iter(await embed_batch(inputs, embed))
+    return [list(itertools.islice(vectors, len(call))) for call in calls]
 
 
 async def embed_batch(
@@ -115,9 +144,3 @@ async def embed_batch(
         for row, vector in zip(rows, embedded, strict=True):
             vectors[row] = vector
     return vectors
-
-
-def _in_time(vector: ndarray | None) -> ndarray:
-    if vector is None:
-        raise DeadlineExceeded("the encoder had no time for the request before its deadline; try again later")
-    return vector

@@ -35,7 +35,8 @@ async def embed_photo(
     with timed("decode"):
         pixels = await asyncio.to_thread(photo_pixels, photo, info.image)
     with timed("encode"):
-        vector: ndarray = await encoder.embed_pixels.remote(pair.generation, pixels, NEVER)
+        vector: ndarray
+        [vector] = await encoder.embed_pixels.remote(pair.generation, [pixels], [NEVER])
     return vector
 
 

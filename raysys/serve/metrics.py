@@ -18,6 +18,8 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 # Ray (2.60) adds the middle of its bucket to the sum of a histogram, not the value: that of 10 neighbours is
 # a tenth, the middle of one of these.
 _BUCKETS_RECALL = tuple((10 * tenth + 5) / 100 for tenth in range(11))
+# So for a few inputs: the middles are the numbers.
+_BUCKETS_BATCH = (*(number + 0.5 for number in range(17)), 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 256.0, 512.0)
 _BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0)
 
 
@@ -61,6 +63,13 @@ METRICS = {
             "Photos whose vector the gateway had kept (hit) or not (miss).",
         ),
         Metric(
+            "raysys_encoder_batch",
+            "histogram",
+            (),
+            "Photos or titles that the encoder computed together.",
+            _BUCKETS_BATCH,
+        ),
+        Metric(
             "raysys_change_lag_ms",
             "histogram",
             (),
@@ -95,8 +104,6 @@ METRICS = {
 }
 # Metrics of Ray Serve (2.60) that `cluster/grafana.json` shows beside them.
 RAY_METRICS = {
-    "serve_deployment_request_counter": "Requests that replicas have completed, by deployment.",
-    "serve_batches_processed": "Batches that the encoder has embedded.",
     "serve_deployment_queued_queries": "Requests that wait for a replica, by deployment.",
     "serve_replica_processing_queries": "Requests that replicas work on, by deployment.",
     "serve_num_http_error_requests": "Requests that HAProxy refused (error_code 503): no gateway has them.",

@@ -16,6 +16,7 @@ from raysys.encoder.preprocess import photo_pixels
 from raysys.errors import DamagedData, InputError, NoEncoder
 from raysys.serve.bounded_threads import BoundedThreads
 from raysys.serve.deadline import current_deadline
+from raysys.serve.encoder_calls import EncoderCalls
 from raysys.serve.encoder_deployment import EncoderInfo
 from raysys.serve.metrics import timed
 from raysys.serve.vector_cache import VectorCache, photo_key
@@ -29,7 +30,7 @@ class QueryVectors:
     """
 
     def __init__(self, encoder: Any, section: ServeConfig) -> None:
-        self._encoder = encoder
+        self._encoder, self._calls = encoder, EncoderCalls(encoder, section)
         self._decoding = BoundedThreads("photos", section.decode_threads, section.queue_length)
         self._cache = VectorCache(section.vector_cache_items)
         self._infos: dict[str, EncoderInfo] = {}
@@ -44,11 +45,10 @@ class QueryVectors:
     async def of_text(self, pair: ServedPair, text: str | None) -> Float32[ndarray, " d"]:
         """The vector of a text in the space of a pair. Raises: InputError for one without a word."""
         _require_encoder(pair)
-        if not (text or "").strip():
+        if text is None or not text.strip():
             raise InputError("text: is empty; give at least one word")
-        vector: ndarray
         with timed("encode"):
-            vector = await self._encoder.embed_title.remote(pair.generation, text, current_deadline())
+            vector = await self._calls.title(pair.generation, text)
         require_finite("the vector of the query", vector, "serve another encoder")
         return vector
 
@@ -61,7 +61,7 @@ class QueryVectors:
             with timed("decode"):
                 pixels = await self._decoding.run(current_deadline(), photo_pixels, photo, info.image)
             with timed("encode"):
-                vector = await self._encoder.embed_pixels.remote(pair.generation, pixels, current_deadline())
+                vector = await self._calls.photo(pair.generation, pixels)
             require_finite("the vector of the query", vector, "serve another encoder")
         self._cache.put(key, vector)
         return vector

@@ -16,7 +16,7 @@ from tests.e2e.small import wait_for
 
 TRACED, UNTRACED = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
 CALLER = "00f067aa0ba902b7"  # the span that a request comes from
-GATEWAY, ENCODER = "replica_handle_request Gateway __call__", "replica_handle_request Encoder embed_title"
+GATEWAY, ENCODER = "replica_handle_request Gateway __call__", "replica_handle_request Encoder embed_titles"
 
 
 class Collector(ThreadingHTTPServer):

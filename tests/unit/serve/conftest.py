@@ -99,11 +99,15 @@ class HashEncoder:
     async def info(self, generation: int) -> EncoderInfo:
         return EncoderInfo(SPACE_ID, DIMENSIONS, ImagePreprocessing(16, (0.5,) * 3, (0.5,) * 3))
 
-    async def embed_pixels(self, generation: int, pixels: np.ndarray, deadline: float) -> np.ndarray:
-        return self._vector(pixels.tobytes())
+    async def embed_pixels(
+        self, generation: int, photos: list[np.ndarray], deadlines: list[float]
+    ) -> list[np.ndarray]:
+        return [self._vector(photo.tobytes()) for photo in photos]
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> np.ndarray:
-        return self._vector(title.encode())
+    async def embed_titles(
+        self, generation: int, titles: list[str], deadlines: list[float]
+    ) -> list[np.ndarray]:
+        return [self._vector(title.encode()) for title in titles]
 
     def _vector(self, data: bytes) -> np.ndarray:
         if self.vector is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
 from ray import serve
 
@@ -74,15 +75,15 @@ class BundleEncoder:
         encoder = await self._generations.get(generation)
         return EncoderInfo(encoder.space_id, encoder.dimensions, encoder.image)
 
-    async def embed_pixels(self, generation: int, pixels: Any, deadline: float) -> Any:
+    async def embed_pixels(self, generation: int, photos: Any, deadlines: Any) -> Any:
         encoder = await self._generations.get(generation)
-        vector = encoder.embed_pixels(pixels[None])[0]
+        vectors = encoder.embed_pixels(np.stack(photos))
         if self.after_next_photo is not None:
             await self.after_next_photo()
-        return vector
+        return [*vectors]
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> Any:
-        return (await self._generations.get(generation)).embed_titles([title])[0]
+    async def embed_titles(self, generation: int, titles: Any, deadlines: Any) -> Any:
+        return [*(await self._generations.get(generation)).embed_titles(titles)]
 
 
 class Shop:

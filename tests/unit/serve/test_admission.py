@@ -29,16 +29,16 @@ class WaitingEncoder(HashEncoder):
         self.may_continue = asyncio.Event()
         self.waiting = asyncio.Semaphore(0)
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> object:  # type: ignore[override]
+    async def embed_titles(self, generation: int, titles: list[str], deadlines: list[float]) -> Any:
         self.waiting.release()
         await self.may_continue.wait()
-        return self._vector(title.encode())
+        return [self._vector(title.encode()) for title in titles]
 
 
 class FullEncoder(HashEncoder):
     """An encoder whose queue is full."""
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> object:  # type: ignore[override]
+    async def embed_titles(self, generation: int, titles: list[str], deadlines: list[float]) -> Any:
         raise BackPressureError(num_queued_requests=1, max_queued_requests=1)
 
 
@@ -150,7 +150,7 @@ def test_full_queue_of_the_encoder_is_the_same_refusal(serve_with: Callable[...,
 class LostEncoder(HashEncoder):
     """An encoder whose replica is killed while it works."""
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> object:  # type: ignore[override]
+    async def embed_titles(self, generation: int, titles: list[str], deadlines: list[float]) -> Any:
         raise ActorUnavailableError("The actor is temporarily unavailable: RpcError: ..", None)
 
 

@@ -22,9 +22,11 @@ class CountingEncoder(HashEncoder):
 
     num_photos = 0
 
-    async def embed_pixels(self, generation: int, pixels: np.ndarray, deadline: float) -> np.ndarray:
-        self.num_photos += 1
-        return await super().embed_pixels(generation, pixels, deadline)
+    async def embed_pixels(
+        self, generation: int, photos: list[np.ndarray], deadlines: list[float]
+    ) -> list[np.ndarray]:
+        self.num_photos += len(photos)
+        return await super().embed_pixels(generation, photos, deadlines)
 
 
 @pytest.mark.parametrize(("max_items", "num_embedded"), [(2, 2), (1, 3), (0, 4)])

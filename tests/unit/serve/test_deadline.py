@@ -31,8 +31,8 @@ class EndlessEncoder(HashEncoder):
         self.num_cancelled = 0
         self.was_called = asyncio.Event()
 
-    async def embed_title(self, generation: int, title: str, deadline: float) -> Any:
-        self.deadlines.append(deadline)
+    async def embed_titles(self, generation: int, titles: list[str], deadlines: list[float]) -> Any:
+        self.deadlines += deadlines
         self.was_called.set()
         try:
             await asyncio.Event().wait()
@@ -65,9 +65,9 @@ def test_header_that_is_no_number_of_milliseconds_is_an_error(service: Service, 
 
 def test_time_of_the_upload_does_not_count(serve_with: Callable[..., Service]) -> None:
     class NotedEncoder(HashEncoder):
-        async def embed_title(self, generation: int, title: str, deadline: float) -> np.ndarray:
-            deadlines.append(deadline)
-            return self._vector(title.encode())
+        async def embed_titles(self, generation: int, titles: list[str], given: list[float]) -> Any:
+            deadlines.extend(given)
+            return [self._vector(title.encode()) for title in titles]
 
     async def body() -> AsyncIterator[bytes]:
         yield b'{"text":'
@@ -87,10 +87,10 @@ def test_step_of_the_system_clock_moves_no_deadline(
     serve_with: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, step_s: float
 ) -> None:
     class SteppingEncoder(HashEncoder):
-        async def embed_title(self, generation: int, title: str, deadline: float) -> np.ndarray:
+        async def embed_titles(self, generation: int, titles: list[str], deadlines: list[float]) -> Any:
             now = time.time()
             monkeypatch.setattr(time, "time", lambda: now + step_s)
-            return self._vector(title.encode())
+            return [self._vector(title.encode()) for title in titles]
 
     service = serve_with(encoder=SteppingEncoder(), request_timeout_s=60.0)
     assert (
