@@ -52,11 +52,7 @@ class EncoderCalls:
             return found
 
         queue = self._queues.setdefault((method, generation), _Queue(send, *self._limits))
-        try:
-            vector = await queue.vector(value, current_deadline())
-        finally:
-            if queue.is_idle:
-                self._queues.pop((method, generation), None)
+        vector = await queue.vector(value, current_deadline())
         if vector is None:
             raise DeadlineExceeded(
                 "the encoder had no time for the request before its deadline; try again later"
@@ -81,10 +77,6 @@ class _Queue:
         self._max_inputs, self._max_calls, self._max_waiting = max_inputs, max_calls, max_waiting
         self._waiting: deque[_Waiting] = deque()
         self._calls: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
-
-    @property
-    def is_idle(self) -> bool:
-        return not self._waiting and not self._calls
 
     async def vector(self, value: Any, deadline: Deadline) -> ndarray | None:
         """The vector of an input; None if its deadline passed before. Raises: as `EncoderCalls.photo`."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from raysys.serve import metrics
+from raysys.serve.versions import Versions, VersionsWatch
 from tests.factories import photo
 from tests.unit.serve.conftest import DIMENSIONS, ITEM_IDS, SPACE_ID, Service
 
@@ -124,6 +125,26 @@ def test_vector_can_stand_for_the_photo(serve_with: Callable[..., Service]) -> N
     assert service.get("/v1/items/v/photo").json()["error"]["message"] == (
         "item 'v' was put without a photo; put it again with one"
     )
+
+
+def test_only_a_photo_asks_which_pairs_are_being_loaded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only photos are embedded for the other pairs; a call of the coordinator takes longer than the change."""
+    asked: list[str] = []
+    ask = VersionsWatch.asked
+
+    async def noted(watch: VersionsWatch) -> Versions:
+        asked.append("coordinator")
+        return await ask(watch)
+
+    monkeypatch.setattr(VersionsWatch, "asked", noted)
+    body = {"title": "v", "vector": [1.0, *[0.0] * (DIMENSIONS - 1)], "space_id": SPACE_ID}
+    assert service.request("PUT", "/v1/items/v", json=body).status_code == 200
+    assert service.request("DELETE", "/v1/items/v").status_code == 200
+    assert asked == []
+    put(service, "p")
+    assert asked == ["coordinator"]
 
 
 def test_restarted_service_has_every_change(serve_with: Callable[..., Service], tmp_path: Path) -> None:
