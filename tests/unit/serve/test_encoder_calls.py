@@ -16,7 +16,7 @@ from tests.unit.serve.conftest import Handle
 
 
 class HeldEncoder:
-    """An encoder that answers a call when it is told; the vector of a text is its length."""
+    """An encoder whose calls end when the test ends them; the vector of a text is its length."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], asyncio.Future[None]]] = []
