@@ -53,6 +53,10 @@ def write_siglip_b16(folder: Path) -> None:
     torch.nn.init.constant_(model.logit_scale, math.log(10.0))
     torch.nn.init.constant_(model.logit_bias, -10.0)
     model.save_pretrained(folder)
+    size_px = model.config.vision_config.image_size
+    processor = transformers.SiglipImageProcessorPil(size={"height": size_px, "width": size_px})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    transformers.SiglipProcessor(processor, tokenizer).save_pretrained(folder)
 
 
 def random_batch(model_config: Any, image: ImagePreprocessing, max_length: int, num_pairs: int) -> Batch:

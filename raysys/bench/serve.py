@@ -332,5 +332,5 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @functools.cache
 def _opened_encoder(work: ServeWork, batch_size: int) -> Any:
     encoder = open_bundle(work.encoder_uri, device=work.device, precision=work.precision)
-    encoder.warm_up(batch_size)
+    encoder.warm_up(batch_size, compiled=work.is_compiled)
     return encoder

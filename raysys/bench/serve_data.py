@@ -36,6 +36,7 @@ class ServeWork:
     """Of a gateway."""
     device: str
     precision: str
+    is_compiled: bool
     """Of the encoder."""
 
     @property
@@ -74,6 +75,7 @@ def write_work(config: BenchRunConfig, folder: Path) -> ServeWork:
         served.serve.max_requests,
         served.serve.device,
         served.serve.chosen_precision,
+        served.serve.is_compiled,
     )
 
 

@@ -231,6 +231,9 @@ class ServeConfig(Section):
     """Encode queries on a GPU, one per encoder replica."""
     precision: Precision = "auto"
     """Floating-point format in which queries are encoded. `auto`: bf16 on a GPU, fp32 on a CPU."""
+    compile: bool = False
+    """On a GPU, compile the encoder with torch.compile. Each start and each other encoder then takes a minute
+    longer, and a batch 6 to 23 % less."""
     search_on_gpu: bool = False
     """Search without a filter on a GPU, one per search replica, in an index of kind `exact` or `ivf_sq8`. The
     CPU searches with filters."""
@@ -308,6 +311,11 @@ class ServeConfig(Section):
     def chosen_precision(self) -> ChosenPrecision:
         """`precision`, or the one of the device."""
         return chosen_precision(self.precision, is_on_gpu=self.use_gpu)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the encoder is compiled."""
+        return self.use_gpu and self.compile
 
     @model_validator(mode="after")
     def _may_only_grow(self) -> ServeConfig:

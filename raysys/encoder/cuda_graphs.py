@@ -2,8 +2,8 @@
 
 A small batch keeps the GPU busy for less time than the host needs to launch its kernels one by one. A graph
 launches all of them at once, but always for the same number of rows in the same memory, so there is one for
-each of a few sizes, and a batch is padded to the next one. Nothing is compiled: a graph takes milliseconds
-to capture.
+each of a few sizes, and a batch is padded to the next one. A graph takes milliseconds to capture, and as long
+as `compute` takes to compile if it is a compiled function.
 """
 
 from __future__ import annotations

@@ -73,11 +73,15 @@ class SiglipEncoder:
             return np.empty((0, self.dimensions), np.float32)
         return self._project(self._forward_photos(pixels, batch_size))
 
-    def warm_up(self, batch_size: int) -> None:
+    def warm_up(self, batch_size: int, *, compiled: bool = False) -> None:
         """Compute a photo and a title, so that none is the first, and on a GPU prepare for small batches.
 
-        There, batches of up to `batch_size` photos or titles are computed by CUDA graphs from now on.
+        There, batches of up to `batch_size` photos or titles are computed by CUDA graphs from now on. With
+        `compiled`, torch.compile makes the code of both towers for them.
         """
+        if compiled:
+            for tower in (self._model.vision_model, self._model.text_model):
+                tower.compile(dynamic=True)
         blank = np.zeros((1, *self.image.shape), self.image.dtype)
         self._forward_photos.capture(blank, batch_size)
         self._forward_titles.capture(to_tokens(self.tokenizer, ["a"], self.text), batch_size)

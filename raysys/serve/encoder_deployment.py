@@ -109,7 +109,7 @@ class EncoderDeployment:
 
         section = self._section
         encoder = open_bundle(uri, device=section.device, precision=section.chosen_precision)
-        encoder.warm_up(section.max_batch_size)
+        encoder.warm_up(section.max_batch_size, compiled=section.is_compiled)
         return encoder
 
 

@@ -36,9 +36,9 @@ def pixels(on_cpu: SiglipEncoder) -> ndarray:
     return np.stack([on_cpu.image(render_item(item, 128)) for item in ITEMS])
 
 
-def warm_encoder(bundle: str) -> SiglipEncoder:
+def warm_encoder(bundle: str, *, compiled: bool = False) -> SiglipEncoder:
     encoder = open_bundle(bundle, device="cuda", precision="bf16")
-    encoder.warm_up(MAX_BATCH)
+    encoder.warm_up(MAX_BATCH, compiled=compiled)
     return encoder
 
 
@@ -46,10 +46,11 @@ def distance(found: ndarray, expected: ndarray) -> float:
     return float((1.0 - (found * expected).sum(axis=1)).max())
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 def test_each_batch_size_is_within_the_parity_limit(
-    bundle: str, on_cpu: SiglipEncoder, pixels: ndarray
+    bundle: str, on_cpu: SiglipEncoder, pixels: ndarray, compiled: bool
 ) -> None:
-    encoder, titles = warm_encoder(bundle), [item.title for item in ITEMS]
+    encoder, titles = warm_encoder(bundle, compiled=compiled), [item.title for item in ITEMS]
     photo_vectors, title_vectors = on_cpu.embed_pixels(pixels), on_cpu.embed_titles(titles)
     for size in range(1, MAX_BATCH + 3):  # the last two have no graph
         first = size % 5
@@ -58,13 +59,14 @@ def test_each_batch_size_is_within_the_parity_limit(
         assert distance(encoder.embed_titles(titles[rows]), title_vectors[rows]) < PARITY_LIMIT
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 def test_threads_share_an_encoder_while_another_one_is_loaded(
-    bundle: str, on_cpu: SiglipEncoder, pixels: ndarray
+    bundle: str, on_cpu: SiglipEncoder, pixels: ndarray, compiled: bool
 ) -> None:
     """As during a switch of versions."""
     encoder, expected = warm_encoder(bundle), on_cpu.embed_pixels(pixels)
     with ThreadPoolExecutor(4) as threads:
-        loading = threads.submit(warm_encoder, bundle)
+        loading = threads.submit(warm_encoder, bundle, compiled=compiled)
         slices = [slice(first % 18, first % 18 + 1 + first % 12) for first in range(300)]
         for rows, found in zip(
             slices, threads.map(lambda rows: encoder.embed_pixels(pixels[rows]), slices), strict=True
