@@ -40,6 +40,7 @@ from raysys.encoder.bundle import publish_bundle
 from raysys.encoder.image_encoder import ImageEncoderInfo, describe_image_encoder
 from raysys.shards.reader import ShardRef, shards_of
 from raysys.stream.decode import EmbeddingDecoder
+from raysys.synth import generate_items
 
 RAYSYS, BASELINE, LIMIT = "raysys embed", "DataLoader over webdataset", "encoder alone"
 _SEED = 7
@@ -47,7 +48,7 @@ _NUM_DISTINCT_PHOTOS, _PHOTOS_PER_SHARD, _MAX_PHOTOS = 32, 128, 4096
 _BLOCKS_AHEAD = 24  # that may wait for decoders and encoder
 _MIN_MEASURED_BLOCKS = 4
 _ROLES = {"encoder": "EmbeddingActor", "decoder": "_Decoder"}
-_PROBE_S = 1.0
+_PROBE_S, _PROBED_PHOTOS = 1.0, 20
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def cases(config: BenchRunConfig, folder: Path) -> Iterator[Case]:
     on_gpu = torch.cuda.is_available()
     section = config.embed.model_copy(update={"use_gpu": on_gpu, "actors": 1})
     encoder = describe_image_encoder(_publish_encoder(config, folder / "encoder", on_gpu=on_gpu))
-    rate = _probed_rate(encoder, _options(section))
-    num_blocks = max(_MIN_MEASURED_BLOCKS, round(rate * config.bench.embed_seconds / _PHOTOS_PER_SHARD))
-    num_measured = num_blocks * _PHOTOS_PER_SHARD
-    num_warm_up = max(num_measured // 2, 2 * _PHOTOS_PER_SHARD)
+    encoder_rate = _encoder_rate(encoder, _options(section))
     for megapixels in config.bench.embed_megapixels:
+        rate = min(encoder_rate, _decoding_rate(encoder, megapixels))
+        num_blocks = max(_MIN_MEASURED_BLOCKS, round(rate * config.bench.embed_seconds / _PHOTOS_PER_SHARD))
+        num_measured = num_blocks * _PHOTOS_PER_SHARD
+        num_warm_up = max(num_measured // 2, 2 * _PHOTOS_PER_SHARD)
         place = folder / f"{megapixels:g}"
         shards_uri = photos.make_shard_set(
             place / "shards",
@@ -295,13 +297,22 @@ def _options(section: EmbedConfig) -> EncoderOptions:
     return options_on(section, [Node("", {"CPU": float(cores)})], cores)
 
 
-def _probed_rate(info: ImageEncoderInfo, options: EncoderOptions) -> float:
+def _encoder_rate(info: ImageEncoderInfo, options: EncoderOptions) -> float:
     """Photos per second of the encoder, roughly, to choose how many photos to embed."""
     encoded = _encode_in_memory(info, options)
     warm_up, began = next(encoded), time.monotonic()
     while time.monotonic() - began < _PROBE_S:
         num_photos = next(encoded)
     return (num_photos - warm_up) / (time.monotonic() - began)
+
+
+def _decoding_rate(info: ImageEncoderInfo, megapixels: float) -> float:
+    """Photos per second that all cores decode, roughly: on a GPU the encoder may be faster."""
+    photo = photos.photo_like(generate_items(1, _SEED)[0], megapixels, _SEED)
+    began = time.monotonic()
+    for _ in range(_PROBED_PHOTOS):
+        info.image(photo)
+    return (os.cpu_count() or 1) * _PROBED_PHOTOS / (time.monotonic() - began)
 
 
 def _publish_encoder(config: BenchRunConfig, folder: Path, *, on_gpu: bool) -> str:
