@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from raysys.serve.gateway_state import gateway_state
 from raysys.serve.tokens import Access, Scope
 
 # (method, path template) -> scope; None: no token is required.
@@ -30,8 +31,13 @@ ROUTE_SCOPES: dict[tuple[str, str], Scope | None] = {
 }
 
 
-def authorize(request: Request, access: Access) -> str | None:
-    """The name of the request's token, None for an anonymous one. Raises: Unauthorized, Forbidden."""
+async def authorize(request: Request) -> None:
+    """Check the token of a request, and keep its name for the access log. Raises: Unauthorized, Forbidden."""
+    request.state.token_name = _token_name(request, gateway_state().access)
+
+
+def _token_name(request: Request, access: Access) -> str | None:
+    """None for an anonymous request, and if the route requires no token."""
     scope = ROUTE_SCOPES.get((request.method, request.scope["route"].path_format), "admin")
     if scope is None:
         return None

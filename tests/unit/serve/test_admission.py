@@ -13,9 +13,10 @@ from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
 from raysys.config.schema import ServeConfig
-from raysys.serve import gateway
 from raysys.serve.admission import encoder_requests
 from raysys.serve.encoder_deployment import EncoderInfo
+from raysys.serve.gateway_state import gateway_state
+from raysys.serve.routes import probes
 from tests.factories import photo
 from tests.unit.serve.conftest import DIMENSIONS, SPACE_ID, HashEncoder, Service, client_of_gateway
 
@@ -98,7 +99,7 @@ def test_photo_is_refused_before_its_body_is_read(serve_with: Callable[..., Serv
         serve_with()
         with contextlib.ExitStack() as places:
             for _ in range(encoder_requests(ServeConfig())):
-                places.enter_context(gateway._this_gateway().limits.encoder_requests.taken())
+                places.enter_context(gateway_state().limits.encoder_requests.taken())
             async with client_of_gateway() as client:
                 form = {"Content-Type": "multipart/form-data; boundary=b"}
                 return await client.post("/v1/search", content=unreadable_body(), headers=form)
@@ -115,7 +116,7 @@ async def unreadable_body() -> AsyncIterator[bytes]:
 def test_queries_by_item_have_a_limit_of_their_own(serve_with: Callable[..., Service]) -> None:
     async def run() -> tuple[httpx.Response, ...]:
         serve_with(max_item_queries=1)
-        with gateway._this_gateway().limits.item_queries.taken():
+        with gateway_state().limits.item_queries.taken():
             async with client_of_gateway() as client:
                 return (
                     await client.get("/v1/items/m1/similar"),
@@ -174,6 +175,6 @@ def test_service_is_not_ready_while_its_encoder_does_not_answer(
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr(gateway, "READY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(probes, "READY_TIMEOUT_S", 0.01)
     response = serve_with(encoder=StartingEncoder()).get("/readyz")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
