@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import psutil
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from tests.unit.serve.shop import Shop
 
+Json: TypeAlias = Any
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 
@@ -86,6 +87,38 @@ def served(completed_run: CompletedRun, tmp_path_factory: pytest.TempPathFactory
     assert process.returncode == 0, stderr
     assert foreign_lines(stderr) == []
     assert log_stem.with_suffix(".out").read_text() == f"{url}\n"
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[httpx.Client]:
+    """A client of the service."""
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ready(client: httpx.Client) -> Json:
+    """What /readyz answers."""
+    return json_of(client.get("/readyz"))
+
+
+@pytest.fixture(scope="module")
+def items(client: httpx.Client) -> list[Json]:
+    """Twenty items of the index."""
+    sample: list[Json] = json_of(client.get("/v1/items", params={"limit": 20, "seed": 3}))["items"]
+    return sample
+
+
+@pytest.fixture(scope="module")
+def photo(client: httpx.Client, items: list[Json]) -> bytes:
+    """The photo of the first item."""
+    return client.get(items[0]["image_url"]).content
+
+
+def json_of(response: httpx.Response) -> Json:
+    """The body of a response, whose status must be 200."""
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_stem: Path) -> None:
