@@ -90,7 +90,7 @@ class BenchConfig(Section):
     embed_megapixels: SeveralFloats = (0.05,)
     """Photo sizes of `bench embed`."""
     embed_seconds: PositiveFloat = 10.0
-    """Approximate length of one measurement of `bench embed`, at the speed of the encoder or of all decoders."""
+    """Approximate length of one measurement of `bench embed`, at the speed of the encoder or of decoding."""
     serve_vectors: PositiveInt = 100_000
     """Items of the index that `bench serve` queries."""
     serve_megapixels: PositiveFloat = 0.3
