@@ -106,7 +106,8 @@ METRICS = {
 RAY_METRICS = {
     "serve_deployment_queued_queries": "Requests that wait for a replica, by deployment.",
     "serve_replica_processing_queries": "Requests that replicas work on, by deployment.",
-    "serve_num_http_error_requests": "Requests that HAProxy refused (error_code 503): no gateway has them.",
+    "serve_num_http_error_requests": "Errors of HAProxy itself; error_code 503: it refused the request.",
+    "serve_num_http_requests": "Responses of HAProxy by status_code: only those that it refused.",
 }
 
 

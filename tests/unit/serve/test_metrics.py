@@ -6,12 +6,14 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raysys.serve.metrics import METRICS, RAY_METRICS
 
 ROOT = Path(__file__).parents[3]
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}  # the variable of the dashboard
 
 
 def exported_names() -> set[str]:
@@ -21,18 +23,44 @@ def exported_names() -> set[str]:
     return own | {f"ray_{name}{suffix}" for name in RAY_METRICS for suffix in ("", "_total")}
 
 
-def test_dashboard_shows_every_metric_and_no_other() -> None:
-    dashboard = json.loads((ROOT / "cluster/grafana.json").read_text(encoding="utf-8"))
-    expressions = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+@pytest.fixture(scope="module")
+def panels() -> list[dict[str, Any]]:
+    panels: list[dict[str, Any]] = json.loads((ROOT / "cluster/grafana.json").read_text(encoding="utf-8"))[
+        "panels"
+    ]
+    return panels
+
+
+def test_dashboard_shows_every_metric_and_no_other(panels: list[dict[str, Any]]) -> None:
+    expressions = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     named = set(re.findall(r"ray_\w+", expressions))
     assert named - exported_names() == set()
     assert [name for name in [*METRICS, *RAY_METRICS] if f"ray_{name}" not in expressions] == []
 
 
-def test_panels_have_their_own_places() -> None:
-    dashboard = json.loads((ROOT / "cluster/grafana.json").read_text(encoding="utf-8"))
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
-    assert len(set(places)) == len(places) == len({panel["id"] for panel in dashboard["panels"]})
+def test_panels_have_their_own_places(panels: list[dict[str, Any]]) -> None:
+    covered = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(covered)) == len(covered)
+    assert all(x < 24 for x, _ in covered)  # columns of Grafana
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_panels_say_what_they_show(panels: list[dict[str, Any]]) -> None:
+    for panel in panels:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert defaults["unit"], panel["title"]
+        assert defaults.get("min") == 0 or "axisSoftMin" in defaults["custom"], panel["title"]
+        for target in panel["targets"]:
+            assert target["datasource"] == panel["datasource"] == DATASOURCE
+            labels = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            by = re.search(r"sum by \(([\w, ]+)\)", target["expr"])
+            assert set(labels) == set(by[1].split(", ") if by else []) - {"le"}, panel["title"]
 
 
 def test_each_recall_of_ten_neighbours_is_the_middle_of_its_bucket() -> None:
