@@ -6,6 +6,7 @@ HAProxy refuses most of them before, where it receives the requests (`ingress.py
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -70,6 +71,8 @@ class Limits:
     item_queries: Places
     encoder_requests: Places
     """With a body that has arrived: a slow sender takes none."""
+    changes: Places
+    """That are written: while the database hangs, the other half of the requests stays for queries."""
 
     @classmethod
     def of(cls, section: ServeConfig) -> Limits:
@@ -78,6 +81,7 @@ class Limits:
             Places("requests", section.max_requests),
             Places("queries by item", section.max_item_queries),
             Places("photos and texts", encoder_requests(section)),
+            Places("changes", math.ceil(section.max_requests / 2)),
         )
 
 

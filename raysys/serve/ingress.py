@@ -52,10 +52,11 @@ _ENVIRONMENT = {
 }
 
 # HAProxy refuses what the gateways would refuse. `be_conn` is the number of requests in progress. The table
-# counts some of them: 1 are queries by item, 2 photos that arrive or are worked on, 3 those that are worked
-# on. HAProxy waits for the body of a photo (for a buffer of it): a slow sender holds up no other photo, and a
-# client that still sends would not see the refusal. In overload there is always another query that can be
-# accepted next, so none needs to wait. `timeout http-request` is for the head of a request.
+# counts some of them: 1 are queries by item, 2 photos that arrive or are worked on, 3 queries by a photo that
+# are worked on. A changed item with a photo waits for the database, too: a gateway counts it while it is
+# embedded. HAProxy waits for the body of a photo (for a buffer of it): a slow sender holds up no other photo,
+# and a client that still sends would not see the refusal. In overload there is always another query that can
+# be accepted next, so none needs to wait. `timeout http-request` is for the head of a request.
 # Ray makes its metrics of HAProxy's log, at a tenth of the cost of a query by item: only refused requests are
 # logged, the gateways count all others. To watch for a client that leaves costs a twelfth of a query by item,
 # which is answered by then. sed inserts the name of the backend for \1.
@@ -84,8 +85,8 @@ http-request return status 503 errorfile {overloaded} if has_gateway photo full_
 http-request track-sc0 int(1) if METH_GET item_query
 http-request track-sc1 int(2) if photo
 http-request wait-for-body time {body_timeout_ms}ms if photo
-http-request return status 503 errorfile {overloaded} if has_gateway photo full_of_photos
-http-request track-sc2 int(3) if photo
+http-request return status 503 errorfile {overloaded} if has_gateway METH_POST photo full_of_photos
+http-request track-sc2 int(3) if METH_POST photo
 http-request set-log-level silent
 http-request set-header x-request-disconnect-disabled ?1 if METH_GET item_query
 """

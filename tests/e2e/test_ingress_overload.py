@@ -107,7 +107,7 @@ def listening(stub: StubGateway) -> Iterator[int]:
         def do_GET(self) -> None:
             stub.answer(self)
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -170,6 +170,17 @@ def test_photos_beyond_those_of_the_encoders_are_refused(start_ingress: Callable
         assert_overloaded(ingress.post_photo())
         assert ingress.get(ITEM).status_code == 200
     assert ingress.post_photo().status_code == 200
+
+
+def test_changes_with_photos_take_no_place_of_queries(start_ingress: Callable[..., Ingress]) -> None:
+    """They wait for the database, too; a gateway counts them while they are embedded."""
+    ingress = start_ingress(max_encoder_requests=1)
+
+    def put_photo() -> httpx.Response:
+        return httpx.put(f"{ingress.url}v1/items/held", files=PHOTO, timeout=GENEROUS_S)
+
+    with ingress.held(3, put_photo):
+        assert ingress.post_photo().status_code == 200
 
 
 def test_photo_that_arrives_slowly_takes_no_place_of_another(start_ingress: Callable[..., Ingress]) -> None:

@@ -35,7 +35,8 @@ async def put(item_id: str, request: Request) -> ChangeResponse:
     state = gateway_state()
     fields, photo = await read_item(request, state.section)
     with state.encoder_place(is_needed=photo is not None):
-        [response] = await _write(state, [await _embedded(state, item_id, fields, photo)])
+        item = await _embedded(state, item_id, fields, photo)
+    [response] = await _write(state, [item])
     return response
 
 
@@ -61,7 +62,7 @@ async def changes(request: Request) -> ChangesResponse:
         embedded = await asyncio.gather(
             *(_change(state, change, photo) for change, photo in zip(body.changes, photos, strict=True))
         )
-        return ChangesResponse(changes=await _write(state, embedded))
+    return ChangesResponse(changes=await _write(state, embedded))
 
 
 async def _change(
@@ -98,13 +99,14 @@ async def _embedded(
 async def _write(state: GatewayState, changes: Sequence[EmbeddedItem | Delete]) -> list[ChangeResponse]:
     """Make the changes durable, with a vector of each photo in every loaded space."""
     writer = _require_writer(state)
-    changes = await in_all_spaces(changes, state.versions.known, state.vectors.of_photo)
-    sequences = await writer.write(changes)
-    if any(isinstance(change, EmbeddedItem) and change.photo is not None for change in changes):
-        # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
-        complete = await in_all_spaces(changes, await state.versions.asked(), state.vectors.of_photo)
-        if any(item is not before for item, before in zip(complete, changes, strict=True)):
-            await writer.write(complete)
+    with state.limits.changes.taken():
+        changes = await in_all_spaces(changes, state.versions.known, state.vectors.of_photo)
+        sequences = await writer.write(changes)
+        if any(isinstance(change, EmbeddedItem) and change.photo is not None for change in changes):
+            # Another pair may have been loaded meanwhile; its searchers find vectors that come later.
+            complete = await in_all_spaces(changes, await state.versions.asked(), state.vectors.of_photo)
+            if any(item is not before for item, before in zip(complete, changes, strict=True)):
+                await writer.write(complete)
     return [
         ChangeResponse(item_id=change.item_id, change=sequence)
         for change, sequence in zip(changes, sequences, strict=True)
