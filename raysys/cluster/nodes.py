@@ -25,6 +25,12 @@ def alive_nodes() -> list[Node]:
     return [Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def this_node() -> list[Node]:
+    """Those of the present nodes that are on this machine."""
+    here = ray.util.get_node_ip_address()
+    return [node for node in alive_nodes() if node.address == here]
+
+
 def num_cores(nodes: Sequence[Node]) -> int:
     """The CPUs of the nodes; of this machine, no more than its cores."""
     return capacity.num_cores(nodes, here=ray.util.get_node_ip_address(), cores_here=os.cpu_count() or 1)

@@ -21,6 +21,8 @@ class ServeConfig(Section):
     cluster that is already running has its own setting."""
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
+    encoder_threads: PositiveInt | None = None
+    """Threads of an encoder replica on a CPU. Null: the CPUs of its node, divided by `encoder_replicas`."""
     search_replicas: PositiveInt | None = None
     """Replicas of each search deployment; those of a node share the pages of the index in memory. Null: every
     gateway searches the complete index itself, in half the time; with `search_on_gpu` or several

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from numpy import ndarray
 from ray import serve
 
 from raysys.artifacts.served import ServedPair
+from raysys.cluster import nodes
 from raysys.config.schema import ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.serve.deadline import has_passed
@@ -21,6 +23,9 @@ from raysys.serve.metrics import record
 
 if TYPE_CHECKING:
     from raysys.encoder.siglip import SiglipEncoder
+
+
+_THREADS_WITH_GPU = 4  # their batches are prepared while another one is computed
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class EncoderDeployment:
         section: ServeConfig,
     ) -> None:
         self._section = section
+        # On a CPU a batch has all cores. OpenMP takes twice as long for it once several threads have computed.
+        self._computing = ThreadPoolExecutor(_THREADS_WITH_GPU if section.use_gpu else 1, "encoder")
         self._generations = Generations(
             served_uri, initial, uri_of=lambda pair: pair.encoder_uri, open_version=self._open
         )
@@ -95,22 +102,37 @@ class EncoderDeployment:
         def embed(encoder: SiglipEncoder, photos: list[ndarray]) -> ndarray:
             return encoder.embed_pixels(np.stack(photos), self._section.max_batch_size)
 
-        return await embed_calls(calls, embed)
+        return await embed_calls(calls, embed, self._computing)
 
     @serve.batch
     async def _embed_titles(self, calls: list[list[Input]]) -> list[list[ndarray | None]]:
         def embed(encoder: SiglipEncoder, titles: list[str]) -> ndarray:
             return encoder.embed_titles(titles, self._section.max_batch_size)
 
-        return await embed_calls(calls, embed)
+        return await embed_calls(calls, embed, self._computing)
 
     def _open(self, uri: str) -> SiglipEncoder:
-        from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
+        import torch  # takes seconds; only replicas need it
+
+        from raysys.encoder.bundle import open_bundle
 
         section = self._section
-        encoder = open_bundle(uri, device=section.device, precision=section.chosen_precision)
-        encoder.warm_up(section.max_batch_size, compiled=section.is_compiled)
+        if not section.use_gpu:  # Ray would give the replica one thread
+            torch.set_num_threads(num_threads(section, nodes.num_cores(nodes.this_node())))
+        with ThreadPoolExecutor(
+            1
+        ) as opening:  # its thread ends, and with it the threads that OpenMP made for it
+            encoder = opening.submit(
+                open_bundle, uri, device=section.device, precision=section.chosen_precision
+            ).result()
+            threads = opening if section.use_gpu else self._computing
+            threads.submit(encoder.warm_up, section.max_batch_size, compiled=section.is_compiled).result()
         return encoder
+
+
+def num_threads(section: ServeConfig, cores: int) -> int:
+    """Threads of a replica on a CPU of a node with so many cores. All replicas may be on one node."""
+    return section.encoder_threads or max(1, cores // section.encoder_replicas)
 
 
 def inputs_of(encoder: SiglipEncoder, values: Sequence[Any], deadlines: Sequence[float]) -> list[Input]:
@@ -119,17 +141,17 @@ def inputs_of(encoder: SiglipEncoder, values: Sequence[Any], deadlines: Sequence
 
 
 async def embed_calls(
-    calls: list[list[Input]], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
+    calls: list[list[Input]], embed: Callable[[SiglipEncoder, list[Any]], ndarray], threads: Executor
 ) -> list[list[ndarray | None]]:
     """The vectors of the inputs of each call, all computed together: `embed_batch`."""
     inputs = list(itertools.chain.from_iterable(calls))
     record("raysys_encoder_batch", len(inputs))
-    vectors = iter(await embed_batch(inputs, embed))
+    vectors = iter(await embed_batch(inputs, embed, threads))
     return [list(itertools.islice(vectors, len(call))) for call in calls]
 
 
 async def embed_batch(
-    inputs: list[Input], embed: Callable[[SiglipEncoder, list[Any]], ndarray]
+    inputs: list[Input], embed: Callable[[SiglipEncoder, list[Any]], ndarray], threads: Executor
 ) -> list[ndarray | None]:
     """A vector for each input by its encoder, None for those whose deadline has passed.
 
@@ -140,7 +162,8 @@ async def embed_batch(
     for encoder in {id(inputs[row].encoder): inputs[row].encoder for row in in_time}.values():
         rows = [row for row in in_time if inputs[row].encoder is encoder]
         # The replica's event loop must stay free for health checks and the next batch.
-        embedded = await asyncio.to_thread(embed, encoder, [inputs[row].value for row in rows])
+        values = [inputs[row].value for row in rows]
+        embedded = await asyncio.get_running_loop().run_in_executor(threads, embed, encoder, values)
         for row, vector in zip(rows, embedded, strict=True):
             vectors[row] = vector
     return vectors

@@ -7,6 +7,7 @@ import math
 import pickle
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -144,10 +145,11 @@ def test_batch_embeds_only_the_inputs_that_are_in_time() -> None:
     encoder: Any = None
     late, in_time = 0.0, math.inf
     inputs = [Input(encoder, "a", late), Input(encoder, "bb", in_time), Input(encoder, "ccc", late)]
-    vectors = asyncio.run(embed_batch(inputs, embed))
-    assert embedded == [["bb"]]
-    assert [None if vector is None else vector.tolist() for vector in vectors] == [None, [2], None]
-    assert asyncio.run(embed_batch([Input(encoder, "a", late)], embed)) == [None]
+    with ThreadPoolExecutor(1) as threads:
+        vectors = asyncio.run(embed_batch(inputs, embed, threads))
+        assert embedded == [["bb"]]
+        assert [None if vector is None else vector.tolist() for vector in vectors] == [None, [2], None]
+        assert asyncio.run(embed_batch([Input(encoder, "a", late)], embed, threads)) == [None]
     assert len(embedded) == 1
 
 
