@@ -56,7 +56,8 @@ class EncoderDeployment:
         section: ServeConfig,
     ) -> None:
         self._section = section
-        # On a CPU a batch has all cores. OpenMP takes twice as long for it once several threads have computed.
+        # On a CPU a batch has all cores. One thread computes all batches: once several have, OpenMP lets its
+        # threads sleep within a forward pass (9.5 instead of 5.5 ms for a photo, a small model on two cores).
         self._computing = ThreadPoolExecutor(_THREADS_WITH_GPU if section.use_gpu else 1, "encoder")
         self._generations = Generations(
             served_uri, initial, uri_of=lambda pair: pair.encoder_uri, open_version=self._open
