@@ -22,7 +22,8 @@ class ServeConfig(Section):
     encoder_replicas: PositiveInt = 1
     """Replicas of the encoder deployment."""
     encoder_threads: PositiveInt | None = None
-    """Threads of an encoder replica on a CPU. Null: the CPUs of its node, divided by `encoder_replicas`."""
+    """Threads of an encoder replica on a CPU. Null: the CPUs of its node, divided by `encoder_replicas`; one
+    for a small model, with which it embeds a photo in 50 ms."""
     search_replicas: PositiveInt | None = None
     """Replicas of each search deployment; those of a node share the pages of the index in memory. Null: every
     gateway searches the complete index itself, in half the time; with `search_on_gpu` or several

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _THREADS_WITH_GPU = 4  # their batches are prepared while another one is computed
+_SHORT_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class EncoderDeployment:
         section: ServeConfig,
     ) -> None:
         self._section = section
-        # On a CPU a batch has all cores. One thread computes all batches: once several have, OpenMP lets its
-        # threads sleep within a forward pass (9.5 instead of 5.5 ms for a photo, a small model on two cores).
+        # On a CPU one thread computes all batches: once several have, OpenMP lets its threads sleep within a
+        # forward pass (9.5 instead of 5.5 ms for a photo, a small model on two cores).
         self._computing = ThreadPoolExecutor(_THREADS_WITH_GPU if section.use_gpu else 1, "encoder")
         self._generations = Generations(
             served_uri, initial, uri_of=lambda pair: pair.encoder_uri, open_version=self._open
@@ -113,27 +116,43 @@ class EncoderDeployment:
         return await embed_calls(calls, embed, self._computing)
 
     def _open(self, uri: str) -> SiglipEncoder:
-        import torch  # takes seconds; only replicas need it
-
-        from raysys.encoder.bundle import open_bundle
+        from raysys.encoder.bundle import open_bundle  # torch takes seconds to import; only replicas need it
 
         section = self._section
-        if not section.use_gpu:  # Ray would give the replica one thread
-            torch.set_num_threads(num_threads(section, nodes.num_cores(nodes.this_node())))
-        with ThreadPoolExecutor(
-            1
-        ) as opening:  # its thread ends, and with it the threads that OpenMP made for it
-            encoder = opening.submit(
+        with ThreadPoolExecutor(1) as opening:  # this thread ends, and with it those that OpenMP makes for it
+            opened = opening.submit(
                 open_bundle, uri, device=section.device, precision=section.chosen_precision
-            ).result()
-            threads = opening if section.use_gpu else self._computing
-            threads.submit(encoder.warm_up, section.max_batch_size, compiled=section.is_compiled).result()
-        return encoder
+            )
+            if section.use_gpu:
+                warm_up = partial(
+                    opened.result().warm_up, section.max_batch_size, compiled=section.is_compiled
+                )
+                opening.submit(warm_up).result()
+            else:
+                self._computing.submit(self._warm_up_on_cpu, opened.result()).result()
+            return opened.result()
+
+    def _warm_up_on_cpu(self, encoder: SiglipEncoder) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        encoder.warm_up(self._section.max_batch_size)
+        blank, began = np.zeros((1, *encoder.image.shape), encoder.image.dtype), time.monotonic()
+        encoder.embed_pixels(blank)
+        photo_s = time.monotonic() - began
+        torch.set_num_threads(num_threads(self._section, nodes.num_cores(nodes.this_node()), photo_s))
+        encoder.embed_pixels(blank)
 
 
-def num_threads(section: ServeConfig, cores: int) -> int:
-    """Threads of a replica on a CPU of a node with so many cores. All replicas may be on one node."""
-    return section.encoder_threads or max(1, cores // section.encoder_replicas)
+def num_threads(section: ServeConfig, cores: int, photo_s: float) -> int:
+    """Threads of a replica on a CPU of a node with so many cores; one of them embeds a photo in `photo_s`.
+
+    Threads wait for each other many times in a forward pass, so a small model is faster with one while other
+    processes need the cores, too. All replicas may be on one node.
+    """
+    if section.encoder_threads is not None:
+        return section.encoder_threads
+    return max(1, cores // section.encoder_replicas) if photo_s > _SHORT_S else 1
 
 
 def inputs_of(encoder: SiglipEncoder, values: Sequence[Any], deadlines: Sequence[float]) -> list[Input]:

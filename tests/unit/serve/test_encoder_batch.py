@@ -31,13 +31,16 @@ def test_each_input_is_embedded_once_by_its_own_encoder_and_keeps_its_place() ->
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "photo_s", "expected"),
     [
-        ({}, 16),
-        ({"encoder_replicas": 3}, 5),
-        ({"encoder_replicas": 32}, 1),
-        ({"encoder_replicas": 3, "encoder_threads": 8}, 8),
+        ({}, 0.5, 16),
+        ({}, 0.01, 1),
+        ({"encoder_replicas": 3}, 0.5, 5),
+        ({"encoder_replicas": 32}, 0.5, 1),
+        ({"encoder_replicas": 3, "encoder_threads": 8}, 0.01, 8),
     ],
 )
-def test_replicas_on_a_cpu_share_the_cores_of_a_node(settings: dict[str, Any], expected: int) -> None:
-    assert num_threads(ServeConfig.model_validate(settings), cores=16) == expected
+def test_replicas_on_a_cpu_share_the_cores_of_a_node(
+    settings: dict[str, Any], photo_s: float, expected: int
+) -> None:
+    assert num_threads(ServeConfig.model_validate(settings), 16, photo_s) == expected
