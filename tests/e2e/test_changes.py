@@ -9,9 +9,11 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from raysys.config.schema import ServeConfig
+from raysys.serve.admission import encoder_requests
 from tests.e2e.conftest import STOP_TIMEOUT_S, CompletedRun, wait_until_ready
 from tests.e2e.small import NAME, foreign_lines, free_port, run_raysys, start_raysys
 from tests.postgres import PostgresServer
@@ -120,7 +124,8 @@ def nearest(client: httpx.Client, seed: int) -> list[str]:
 
 
 def test_changes_are_found_and_survive_kill_9_and_a_new_index(new_shop: Callable[..., Shop]) -> None:
-    check_changes(new_shop())
+    shop = new_shop()
+    check_changes(shop, sqlite_file=shop.root / "store.db")
 
 
 @pytest.mark.slow
@@ -134,7 +139,7 @@ def test_changes_are_found_and_survive_kill_9_and_a_new_index_on_postgresql(
     )
 
 
-def check_changes(shop: Shop) -> None:
+def check_changes(shop: Shop, sqlite_file: Path | None = None) -> None:
     with shop.served() as client:
         listed = client.get("/v1/items", params={"limit": 2}).json()["items"]
         sold, replaced = (item["item_id"] for item in listed)
@@ -149,6 +154,8 @@ def check_changes(shop: Shop) -> None:
         refused = client.put("/v1/items/cheap", files={"image": photo(5)}, data=cheap)
         assert refused.status_code == 422
         assert "attribute 'price' is a number in the index, got a text" in refused.text
+        if sqlite_file is not None:
+            check_queries_while_it_is_locked(client, sqlite_file)
         last = put(client, "last", 3)  # and at once:
     with shop.served() as client:
         ready = client.get("/readyz").json()
@@ -164,6 +171,28 @@ def check_changes(shop: Shop) -> None:
         assert client.get("/readyz").json()["last_change"] == later
         assert [nearest(client, seed) for seed in (1, 2, 3, 4)] == [["new"], [replaced], ["last"], ["later"]]
         assert client.get("/v1/items/new/photo").content == photo(1)
+
+
+def check_queries_while_it_is_locked(client: httpx.Client, sqlite_file: Path) -> None:
+    """As many items with photos wait for the database as the encoder has places."""
+    names = [f"locked-{number}" for number in range(encoder_requests(ServeConfig()))]
+    lock = sqlite3.connect(sqlite_file, isolation_level=None)
+    with ThreadPoolExecutor(len(names)) as threads:
+        lock.execute("BEGIN IMMEDIATE")
+        try:
+            changes = [threads.submit(put, client, name, 6) for name in names]
+            time.sleep(2)  # they are embedded, and wait
+            are_waiting = [not change.done() for change in changes]
+            search = client.post("/v1/search", files={"image": photo(7)})
+            similar = client.get("/v1/items/new/similar")
+        finally:
+            lock.execute("ROLLBACK")
+            lock.close()
+    assert all(are_waiting)
+    assert (search.status_code, similar.status_code) == (200, 200), search.text
+    for name, change in zip(names, changes, strict=True):
+        assert change.result() > 0
+        delete(client, name)
 
 
 @pytest.mark.slow

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sqlite3
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,7 +13,6 @@ import pytest
 from raysys.config.schema import ServeConfig
 from tests.e2e.conftest import STOP_TIMEOUT_S, CompletedRun, Served, wait_until_ready
 from tests.e2e.small import exported_metrics, free_port, kill_group, start_raysys, wait_for
-from tests.factories import photo
 
 CLIENTS = 2 * ServeConfig().max_requests
 TEXTS = ["a red dress", "赤 ワンピース", "a mug"]
@@ -58,42 +54,6 @@ def test_requests_beyond_the_limit_are_refused_with_retry_after(served: Served) 
         return any('error_code="503"' in line for line in counts)
 
     wait_for(is_counted)
-
-
-def test_queries_are_answered_while_the_database_is_locked(served: Served) -> None:
-    """More items with photos wait for it than the encoder has places."""
-    image, stop = photo(), threading.Event()
-
-    def put(number: int) -> list[int]:
-        statuses = []
-        while not stop.is_set():
-            url, fields = f"{served.url}v1/items/locked-{number}", {"title": "locked"}
-            response = httpx.put(url, files={"image": image}, data=fields, timeout=GENEROUS_S)
-            statuses.append(response.status_code)
-        return statuses
-
-    lock = sqlite3.connect(served.root / "store.db", isolation_level=None)
-    with ThreadPoolExecutor(8) as threads, httpx.Client(base_url=served.url, timeout=GENEROUS_S) as client:
-        lock.execute("BEGIN IMMEDIATE")
-        try:
-            changes = [threads.submit(put, number) for number in range(8)]
-            item_id = client.get("/v1/items", params={"limit": 1}).json()["items"][0]["item_id"]
-
-            def search() -> int:
-                return client.post("/v1/search", files={"image": image}).status_code
-
-            time.sleep(1)
-            wait_for(lambda: search() == 200)  # all changes are embedded now, and wait
-            for _ in range(20):
-                assert client.get(f"/v1/items/{item_id}/similar").status_code == 200
-                assert search() == 200
-        finally:
-            lock.execute("ROLLBACK")
-            stop.set()
-        for number, change in enumerate(changes):
-            assert change.result()[-1] == 200  # what waited was written
-            assert client.delete(f"/v1/items/locked-{number}").status_code == 200
-    lock.close()
 
 
 async def similar_at_once(url: str) -> list[httpx.Response]:
