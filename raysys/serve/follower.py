@@ -14,6 +14,7 @@ from raysys.index.search import Searcher
 from raysys.serve import metrics
 from raysys.store.change_log import ChangeLog
 from raysys.store.changes import Change, LoggedChange, Upsert
+from raysys.store.log_process import LogReader
 from raysys.tracking.logs import log
 
 _PAGE = 1000
@@ -40,12 +41,13 @@ class ChangeFollower:
 
     def __init__(self, searcher: Searcher, config: FollowerConfig) -> None:
         self._searcher, self._poll_s = searcher, config["poll_s"]
-        self._log = ChangeLog(config["url"], config["timeout_s"])
+        self._log = LogReader(config["url"], config["timeout_s"])
         self._stopped = threading.Event()
         self._waiting: dict[str, int] = {}
         """Items that were put without a vector, to the sequences of these changes."""
         self._looked_at = time.monotonic()
-        self._find_waiting()
+        if searcher.manifest.num_without_vector:
+            self._find_waiting(config)
         while self._apply_page():  # without lags: nobody waited for these changes
             pass
         for _ in range(0, len(self._waiting), _PAGE):
@@ -91,13 +93,13 @@ class ChangeFollower:
                 self._waiting[logged.change.item_id] = logged.sequence
         return changes
 
-    def _find_waiting(self) -> None:
+    def _find_waiting(self, config: FollowerConfig) -> None:
         """The items that the build of the index left out because they had no vector."""
-        searcher = self._searcher
-        if searcher.manifest.num_without_vector:
-            for logged in self._log.latest(searcher.space_id, searcher.last_change):
-                if isinstance(logged.change, Upsert) and logged.change.item_id not in searcher:
-                    self._waiting[logged.change.item_id] = logged.sequence
+        searcher, log_of_changes = self._searcher, ChangeLog(config["url"], config["timeout_s"])
+        for logged in log_of_changes.latest(searcher.space_id, searcher.last_change):
+            if isinstance(logged.change, Upsert) and logged.change.item_id not in searcher:
+                self._waiting[logged.change.item_id] = logged.sequence
+        log_of_changes.close()
 
     def _apply_late_vectors(self) -> None:
         """Put the items of up to `_PAGE` changes whose vectors came later; the others are looked at next."""
@@ -105,7 +107,8 @@ class ChangeFollower:
         page = dict(itertools.islice(self._waiting.items(), _PAGE))
         found = [logged.change for logged in self._log.at(page.values(), space_id)]
         late = [upsert for upsert in found if isinstance(upsert, Upsert) and space_id in upsert.vectors]
-        self._searcher.apply_late_vectors(late)
+        if late:
+            self._searcher.apply_late_vectors(late)
         remaining = page.keys() - {upsert.item_id for upsert in late}
         for item_id in page:
             sequence = self._waiting.pop(item_id)

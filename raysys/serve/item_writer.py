@@ -12,8 +12,8 @@ from numpy import ndarray
 from raysys.columns import content_hash
 from raysys.errors import InputError
 from raysys.index.value_types import require_one_type
+from raysys.serve.append_process import AppendProcess
 from raysys.serve.schemas import ItemFields
-from raysys.store.change_log import ChangeLog
 from raysys.store.changes import Change, Delete, Upsert
 from raysys.store.photos import keep_photo
 
@@ -43,10 +43,10 @@ class ItemWriterConfig(NamedTuple):
 
 
 class ItemWriter:
-    """Appends changes to a log, and keeps photos below a root. Raises: as `ChangeLog`."""
+    """Appends changes to a log, and keeps photos below a root. Raises: as `AppendProcess`."""
 
     def __init__(self, config: ItemWriterConfig) -> None:
-        self._log, self._root = ChangeLog(config.url, config.timeout_s), config.root
+        self._log, self._root = AppendProcess(config.url, config.timeout_s), config.root
 
     async def write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:
         """Make all of the changes durable, or none; their sequence numbers.
@@ -57,14 +57,15 @@ class ItemWriter:
         last = {change.item_id: change for change in changes}
         upserts = [change for change in last.values() if isinstance(change, EmbeddedItem)]
         require_one_type({upsert.item_id: upsert.fields.attributes for upsert in upserts})
-        return await asyncio.to_thread(self._write, changes)
+        if any(upsert.photo for upsert in upserts):
+            return await self._log.append(await asyncio.to_thread(self._kept, changes))
+        return await self._log.append(self._kept(changes))
 
-    def _write(self, changes: Sequence[EmbeddedItem | Delete]) -> list[int]:
-        return self._log.append(
-            [change if isinstance(change, Delete) else self._upsert(change) for change in changes]
-        )
+    def _kept(self, changes: Sequence[EmbeddedItem | Delete]) -> list[Change]:
+        """The changes, whose photos are kept: a logged change never refers to one that is not there."""
+        return [change if isinstance(change, Delete) else self._upsert(change) for change in changes]
 
-    def _upsert(self, item: EmbeddedItem) -> Change:
+    def _upsert(self, item: EmbeddedItem) -> Upsert:
         fields, photo = item.fields, item.photo
         return Upsert(
             item_id=item.item_id,

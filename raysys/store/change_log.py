@@ -24,11 +24,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from raysys.columns import ITEM_ID
 from raysys.config.schema import StoreConfig
 from raysys.errors import InputError
-from raysys.store.changes import Change, LoggedChange, Upsert
+from raysys.store.changes import Change, LoggedChange
 from raysys.store.database import Database
-from raysys.store.rows import Row, change_row, item_text, logged_change, vector_bytes
+from raysys.store.rows import CheckedChange, Row, checked_change, item_key, logged_change, vector_bytes
 from raysys.store.tables import COMPARED, FORMAT, changes, formats, metadata, vectors
 
 T = TypeVar("T")
@@ -100,11 +101,11 @@ class ChangeLog:
         stored one, which gets the vectors of further spaces. So a request without an answer can be repeated.
         Raises: InputError for a text, an attribute or a vector that cannot be stored.
         """
-        rows = [change_row(change) for change in new]
-        vectors_of_rows = [_vectors_of(change) for change in new]
-        if not rows:
-            return []
-        return self._database.write(partial(_append, rows=rows, vectors_of_rows=vectors_of_rows))
+        return self.append_checked([checked_change(change) for change in new])
+
+    def append_checked(self, new: Sequence[CheckedChange]) -> list[int]:
+        """As `append`, for changes that were checked before, in another process."""
+        return self._database.write(partial(_append, new=new)) if new else []
 
     def after(self, sequence: int, space_id: str, limit: int = 1000) -> list[LoggedChange]:
         """The first `limit` changes after a sequence, in order; none that commits later precedes them.
@@ -182,25 +183,26 @@ def _create_tables(connection: Connection, *, name: str) -> None:
         )
 
 
-def _append(connection: Connection, *, rows: list[Row], vectors_of_rows: list[dict[str, bytes]]) -> list[int]:
-    latest = _latest_by_item(connection, {row["item_key"] for row in rows})
+def _append(connection: Connection, *, new: Sequence[CheckedChange]) -> list[int]:
+    keys = [item_key(change.row[ITEM_ID]) for change in new]
+    latest = _latest_by_item(connection, set(keys))
     next_sequences = itertools.count(_last(connection) + 1)
     accepted_at = time.time()
     new_rows: list[Row] = []
     sequences: list[int] = []
-    for row in rows:
-        known = latest.get(row["item_key"])
+    for key, (row, _) in zip(keys, new, strict=True):
+        known = latest.get(key)
         if known is None or any(known[name] != row[name] for name in COMPARED):
-            known = {**row, "sequence": next(next_sequences), "accepted_at": accepted_at}
-            latest[row["item_key"]] = known
+            known = {**row, "item_key": key, "sequence": next(next_sequences), "accepted_at": accepted_at}
+            latest[key] = known
             new_rows.append(known)
         sequences.append(known["sequence"])
     if new_rows:
         connection.execute(_INSERT_CHANGES, new_rows)
     vector_rows = [
         _vector_row(sequence, space_id, vector)
-        for sequence, of_spaces in zip(sequences, vectors_of_rows, strict=True)
-        for space_id, vector in of_spaces.items()
+        for sequence, (_, vectors) in zip(sequences, new, strict=True)
+        for space_id, vector in vectors.items()
     ]
     _insert_vectors(connection, vector_rows)
     return sequences
@@ -245,11 +247,3 @@ def _parts(values: Iterable[T]) -> Iterator[list[T]]:
     remaining = iter(values)
     while some := list(itertools.islice(remaining, _VALUES)):
         yield some
-
-
-def _vectors_of(change: Change) -> dict[str, bytes]:
-    """The vectors of a change as they are stored, by space id."""
-    if not isinstance(change, Upsert):
-        return {}
-    where = item_text(change.item_id)
-    return {space: vector_bytes(vector, space, where) for space, vector in change.vectors.items()}

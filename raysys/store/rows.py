@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from raysys import columns
 from raysys.errors import InputError
 from raysys.store.changes import Change, Delete, LoggedChange, PhotoFile, Upsert
+from raysys.store.tables import COMPARED
 from raysys.terminal import printable
 from raysys.types import Attributes
 
@@ -22,28 +23,44 @@ _UNIT_TOLERANCE = 1e-3  # as of the vectors in an EmbeddingSet
 _QUOTED_LENGTH = 80
 
 
-def change_row(change: Change) -> Row:
-    """The row of a change in `raysys_changes`, without its sequence and time.
+class CheckedChange(NamedTuple):
+    """A change that a database can hold; `checked_change` makes one."""
 
-    Raises: InputError for a text with NUL or a lone surrogate, and for an attribute that is no scalar or no
-    finite number.
+    row: Row
+    """That of `raysys_changes`, without sequence, time and the key of the item."""
+    vectors: dict[str, bytes]
+    """Those of `raysys_vectors`, by space id."""
+
+
+def checked_change(change: Change) -> CheckedChange:
+    """A change as it is stored.
+
+    Raises: InputError for a text with NUL or a lone surrogate, for an attribute that is no scalar or no
+    finite number, and as `vector_bytes`.
     """
-    item_id = change.item_id
-    where = item_text(item_id)
-    _check_text(item_id, where, "its id")
-    row: Row = {"item_key": hashlib.sha256(item_id.encode()).digest(), columns.ITEM_ID: item_id}
-    empty = dict.fromkeys(
-        (columns.TITLE, columns.ATTRIBUTES, columns.CONTENT_HASH, columns.GROUP, "photo_uri", "photo_bytes")
-    )
+    where = item_text(change.item_id)
+    _check_text(change.item_id, where, "its id")
     if isinstance(change, Delete):
-        return {**row, "is_delete": True, **empty}
+        row = {columns.ITEM_ID: change.item_id, **dict.fromkeys(COMPARED), "is_delete": True}
+        return CheckedChange(row, {})
+    row = _row_of(change, where)
+    vectors = {space: vector_bytes(vector, space, where) for space, vector in change.vectors.items()}
+    return CheckedChange(row, vectors)
+
+
+def item_key(item_id: str) -> bytes:
+    """The key of an item in the index of `raysys_changes`."""
+    return hashlib.sha256(item_id.encode()).digest()
+
+
+def _row_of(change: Upsert, where: str) -> Row:
     photo = change.photo
     _check_text(change.title, where, "its title")
     _check_text(change.content_hash, where, "its content hash")
     _check_text(change.group, where, "its group")
     _check_text(photo.uri if photo else "", where, "the URI of its photo")
     return {
-        **row,
+        columns.ITEM_ID: change.item_id,
         "is_delete": False,
         columns.TITLE: change.title,
         columns.ATTRIBUTES: _attributes_text(change.attributes, where),

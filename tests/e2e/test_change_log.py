@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Iterator
@@ -44,6 +45,18 @@ def execute(url: str, *statements: str) -> None:
     with engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Another writer, which does not end while the block runs."""
+    engine = create_engine(parse_url(url))
+    is_sqlite = engine.dialect.name == "sqlite"
+    lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({0x726179737973})"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(lock)
+        yield
     engine.dispose()
 
 
@@ -231,17 +244,12 @@ def test_acknowledged_changes_survive_kill_9_of_the_writer(url: str) -> None:
 def test_another_writer_that_does_not_end_is_an_error_and_reading_goes_on(url: str) -> None:
     log = ChangeLog(url, timeout_s=0.3)
     log.append([upsert("a")])
-    engine = create_engine(parse_url(url))
-    is_sqlite = engine.dialect.name == "sqlite"
-    lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({0x726179737973})"
-    with engine.connect() as connection:
-        connection.exec_driver_sql(lock)
+    with locked(url):
         with pytest.raises(
             StoreFailed, match=r"could not be written \(.*; another process .* store.timeout_s$"
         ):
             log.append([upsert("b")])
         assert log.last() == 1
-    engine.dispose()
     assert log.append([upsert("b")]) == [2]
     log.close()
 

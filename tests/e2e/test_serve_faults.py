@@ -17,6 +17,7 @@ VICTIMS = {
     "ray::ServeController": True,
     "ray::ProxyActor": True,  # the one that requests wait in while there is no gateway
     "ServeReplica:raysys:Encoder": True,
+    "raysys.store.log_server": True,
     "bin/haproxy": False,
     "ray::HAProxyManager": False,
 }

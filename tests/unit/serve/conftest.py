@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +27,15 @@ from raysys.config.schema import IndexConfig, ServeConfig
 from raysys.encoder.preprocess import ImagePreprocessing
 from raysys.errors import MissingError
 from raysys.index.build import publish_index
+from raysys.store.change_log import ChangeLog
+from raysys.store.changes import Change
 from tests.factories import photo
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, by the import of Ray Serve
     from ray import serve
 
-    from raysys.serve import gateway
+    from raysys.serve import follower, gateway, item_writer
     from raysys.serve.coordinator import Switch
     from raysys.serve.encoder_deployment import EncoderInfo
     from raysys.serve.follower import FollowerConfig
@@ -89,6 +91,22 @@ class IdleCoordinator:
 
     async def rollback(self) -> Switch:
         raise MissingError("no pair was served before the active one; there is nothing to go back to")
+
+
+class LocalLog:
+    """As an AppendProcess, without another process."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._log = ChangeLog(url, timeout_s)
+
+    async def append(self, changes: Sequence[Change]) -> list[int]:
+        return self._log.append(changes)
+
+
+@pytest.fixture(autouse=True)
+def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_writer, "AppendProcess", LocalLog)
+    monkeypatch.setattr(follower, "LogReader", ChangeLog)
 
 
 class HashEncoder:

@@ -10,7 +10,7 @@ import pytest
 
 from raysys.errors import InputError
 from raysys.store.changes import Delete, PhotoFile
-from raysys.store.rows import change_row, vector_bytes
+from raysys.store.rows import checked_change, vector_bytes
 from tests.store_writer import upsert
 
 NUL = "has a NUL character, which databases cannot store; remove it"
@@ -37,19 +37,19 @@ SURROGATE = "has a lone surrogate, which is no text; remove it"
 )  # fmt: skip
 def test_what_a_database_cannot_hold_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        change_row(upsert(**{"item_id": "m1", **fields}))
+        checked_change(upsert(**{"item_id": "m1", **fields}))
     assert str(caught.value) == message
 
 
 def test_delete_of_an_id_with_nul_is_refused() -> None:
     with pytest.raises(InputError, match="its id has a NUL"):
-        change_row(Delete("\0"))
+        checked_change(Delete("\0"))
 
 
 def test_order_of_attributes_does_not_matter() -> None:
     first, second = ({"a": 1, "b": "é"}, {"b": "é", "a": 1})
-    assert change_row(upsert("m1", attributes=first)) == change_row(upsert("m1", attributes=second))
-    assert change_row(upsert("m1", attributes=first))["attributes"] == '{"a":1,"b":"é"}'
+    assert checked_change(upsert("m1", attributes=first)) == checked_change(upsert("m1", attributes=second))
+    assert checked_change(upsert("m1", attributes=first)).row["attributes"] == '{"a":1,"b":"é"}'
 
 
 def test_vector_is_stored_as_little_endian_float32() -> None:
