@@ -57,7 +57,7 @@ class ItemWriter:
         last = {change.item_id: change for change in changes}
         upserts = [change for change in last.values() if isinstance(change, EmbeddedItem)]
         require_one_type({upsert.item_id: upsert.fields.attributes for upsert in upserts})
-        if any(upsert.photo for upsert in upserts):
+        if any(isinstance(change, EmbeddedItem) and change.photo for change in changes):
             return await self._log.append(await asyncio.to_thread(self._kept, changes))
         return await self._log.append(self._kept(changes))
 

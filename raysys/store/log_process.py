@@ -39,23 +39,35 @@ def start_log_process(log: OpenLog) -> LogProcess:
 
     Raises: as `ChangeLog`, and StoreFailed if it cannot be started.
     """
-    own, other = socket.socketpair()
-    with other:
-        process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "raysys.store.log_server"],
-            stdin=other.fileno(),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # Ctrl-C in a terminal is for `raysys serve`
-        )
-    started = LogProcess(process, own)
+    started = _started(log)
     try:
-        _ask(own, line_of(log))
-    except BaseException as error:
+        _ask(started.socket, line_of(log))
+    except ConnectionError as error:
         started.end()
-        if isinstance(error, ConnectionError):
-            raise process_ended(log) from error
+        raise process_ended(log) from error
+    except BaseException:
+        started.end()
         raise
     return started
+
+
+def _started(log: OpenLog) -> LogProcess:
+    own, other = socket.socketpair()
+    with other:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "raysys.store.log_server"],
+                stdin=other.fileno(),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # Ctrl-C in a terminal is for `raysys serve`
+            )
+        except OSError as error:
+            own.close()
+            raise StoreFailed(
+                f"{without_password(log.url)}: no process can be started that reads or writes it "
+                f"({error.strerror}); end others on this node, or free memory, then repeat the request"
+            ) from error
+    return LogProcess(process, own)
 
 
 class LogReader:

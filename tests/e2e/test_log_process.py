@@ -188,3 +188,11 @@ def test_reader_goes_on_after_its_process_was_killed(url: str) -> None:
     assert [logged.sequence for logged in reader.after(0, SPACE, limit=1)] == [1]
     reader.close()
     log.close()
+
+
+def test_process_that_cannot_be_started_is_an_error_of_the_store(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with pytest.raises(StoreFailed, match=r"store.db: no process can be started .*No such file or directory"):
+        LogReader(url, 5.0)
