@@ -58,7 +58,8 @@ class ServeConfig(Section):
     max_encoder_requests: PositiveInt | None = None
     """Requests with photos or texts that are worked on at a time, for each encoder replica, once their bodies
     have arrived; more are refused at once. Null: 4, with `use_gpu` two batches of `max_batch_size`. More are
-    answered later, and fewer refuse short bursts, as with `max_item_queries`."""
+    answered later, and fewer refuse short bursts, as with `max_item_queries`. With a large model on a
+    CPU, which takes 0.3 s for a photo, 2 instead of 4 shorten the longest wait from 1.3 to 0.8 s."""
     search_threads: PositiveInt = 4
     """Searches that a replica with the index runs at a time; up to `queue_length` wait for a thread. Those of
     at most a millisecond of CPU time, without a filter, need none."""
